@@ -1,0 +1,2 @@
+//! Map keys and values that the two halves of capture share.
+#![no_std]

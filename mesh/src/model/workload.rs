@@ -1,0 +1,182 @@
+//! Pure. One thing with an address and an identity, usually a pod (`istio.workload.Workload`).
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use super::identity::Identity;
+use super::name::{ClusterId, Name, Namespace, Network, NodeName, ServiceAccount, TrustDomain, WorkloadUid};
+use super::policy::PolicyKey;
+use super::service::{ServiceKey, ServicePort};
+use super::waypoint::Waypoint;
+
+/// A workload. Memory counts here: a node knows every workload of the mesh.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Workload {
+    /// `<cluster>//Pod/<namespace>/<name>` for pods.
+    pub uid: WorkloadUid,
+    /// Name of the pod.
+    pub name: Name,
+    /// Namespace of the pod.
+    pub namespace: Namespace,
+    /// Every address of the workload, both families. Never empty for a pod.
+    pub addresses: Box<[IpAddr]>,
+    /// The network that the addresses belong to.
+    pub network: Network,
+    /// How peers reach it: HBONE when it is enrolled.
+    pub protocol: TunnelProtocol,
+    /// Trust domain of its identity.
+    pub trust_domain: TrustDomain,
+    /// Service account of its identity.
+    pub service_account: ServiceAccount,
+    /// The node it runs on; empty when unknown.
+    pub node: NodeName,
+    /// Name of the Deployment, Job and so on that owns the pod.
+    pub workload_name: Name,
+    /// What kind of owner `workload_name` names.
+    pub workload_type: WorkloadType,
+    /// Label `service.istio.io/canonical-name`, `app.kubernetes.io/name` or `app`, else the workload name.
+    pub canonical_name: Name,
+    /// Label `service.istio.io/canonical-revision`, `app.kubernetes.io/version` or `version`, else `latest`.
+    pub canonical_revision: Name,
+    /// Cluster it belongs to.
+    pub cluster: ClusterId,
+    /// Region, zone and subzone, if known.
+    pub locality: Option<Box<Locality>>,
+    /// Whether it may be given traffic.
+    pub health: Health,
+    /// Its own network namespace, or the host's.
+    pub network_mode: NetworkMode,
+    /// The waypoint for traffic addressed to the workload itself.
+    pub waypoint: Option<Box<Waypoint>>,
+    /// Services it is an endpoint of, with the ports as they are on this workload.
+    pub services: Box<[WorkloadService]>,
+    /// Selector-scoped policies that apply to it.
+    pub policies: Box<[PolicyKey]>,
+    /// Relative share of traffic among the endpoints of a service; 1 unless said otherwise.
+    pub capacity: u32,
+    /// Stand-alone only: path of the pod's network namespace (annotation `culvert.dev/netns`).
+    pub netns: Option<Box<str>>,
+}
+
+/// One service that a workload is an endpoint of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkloadService {
+    /// The service.
+    pub service: ServiceKey,
+    /// Service port and the port on this workload, named target ports resolved.
+    pub ports: Box<[ServicePort]>,
+}
+
+/// How peers reach a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum TunnelProtocol {
+    /// Plain TCP: not enrolled.
+    None,
+    /// HBONE on port 15008.
+    Hbone,
+}
+
+/// What kind of object owns a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum WorkloadType {
+    /// A Deployment.
+    Deployment,
+    /// A CronJob.
+    Cronjob,
+    /// A bare pod, or an owner of another kind.
+    Pod,
+    /// A Job.
+    Job,
+}
+
+impl WorkloadType {
+    /// The word used in `baggage` (`k8s.<word>.name`), lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Deployment => "deployment",
+            Self::Cronjob => "cronjob",
+            Self::Pod => "pod",
+            Self::Job => "job",
+        }
+    }
+}
+
+/// Whether a workload may be given traffic (`WorkloadStatus`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Health {
+    /// Ready.
+    Healthy,
+    /// Not ready, or being deleted.
+    Unhealthy,
+}
+
+/// Which network namespace a workload lives in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum NetworkMode {
+    /// Its own.
+    Standard,
+    /// The host's: several workloads share one address, so none can be found by address.
+    HostNetwork,
+}
+
+/// Where a workload is, in the terms of `topology.kubernetes.io`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
+pub struct Locality {
+    /// `topology.kubernetes.io/region`.
+    pub region: Name,
+    /// `topology.kubernetes.io/zone`.
+    pub zone: Name,
+    /// `topology.istio.io/subzone`.
+    pub subzone: Name,
+}
+
+impl Workload {
+    /// The identity that its certificate proves.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            trust_domain: self.trust_domain.clone(),
+            namespace: self.namespace.clone(),
+            service_account: self.service_account.clone(),
+        }
+    }
+
+    /// Whether the workload is enrolled in the mesh.
+    pub fn is_enrolled(&self) -> bool {
+        self.protocol == TunnelProtocol::Hbone
+    }
+
+    /// A workload with the given name and address, enrolled, in the defaults of a stand-alone mesh: for tests and tools.
+    pub fn sample(name: &str, namespace: &str, addresses: &[IpAddr]) -> Self {
+        Self {
+            uid: WorkloadUid::from(format!("Kubernetes//Pod/{namespace}/{name}")),
+            name: name.into(),
+            namespace: namespace.into(),
+            addresses: addresses.into(),
+            network: Network::default(),
+            protocol: TunnelProtocol::Hbone,
+            trust_domain: "cluster.local".into(),
+            service_account: "default".into(),
+            node: NodeName::default(),
+            workload_name: name.into(),
+            workload_type: WorkloadType::Pod,
+            canonical_name: name.into(),
+            canonical_revision: "latest".into(),
+            cluster: "Kubernetes".into(),
+            locality: None,
+            health: Health::Healthy,
+            network_mode: NetworkMode::Standard,
+            waypoint: None,
+            services: Box::default(),
+            policies: Box::default(),
+            capacity: 1,
+            netns: None,
+        }
+    }
+}

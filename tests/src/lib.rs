@@ -1,0 +1,1 @@
+//! The harness: a mesh on one machine in network namespaces.
