@@ -1,0 +1,4 @@
+//! Choosing one endpoint of a service.
+
+pub mod pick; // least request among two choices, over what locality leaves
+pub mod locality; // which endpoints are close enough

@@ -1,0 +1,123 @@
+//! Pure. May this connection be: DENY before ALLOW, and once an ALLOW policy applies only what one of them matches.
+
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::matcher::{self, Answer, Subject};
+use crate::model::connection::Facts;
+use crate::model::policy::{Action, Authorization, PolicyKey};
+
+/// Proof that policy admitted a connection: only [`authorize`] makes one, and what dials the application asks for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permit {
+    by: Option<PolicyKey>,
+}
+
+impl Permit {
+    /// The ALLOW policy that matched; `None` when no ALLOW policy applies.
+    pub fn by(&self) -> Option<&PolicyKey> {
+        self.by.as_ref()
+    }
+}
+
+/// Why a connection may not be. The texts are those that users of ambient meshes search their logs for.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// A DENY policy matched.
+    #[error("explicitly denied by: {0}")]
+    Denied(PolicyKey),
+    /// ALLOW policies apply and none matched.
+    #[error("allow policies exist, but none allowed")]
+    NotAllowed,
+}
+
+/// Judges one connection by the policies that apply to its destination.
+pub fn authorize(policies: &[Arc<Authorization>], facts: &Facts) -> Result<Permit, Refusal> {
+    judge(policies.iter().map(Arc::as_ref).filter(|p| !p.dry_run), facts.into())
+}
+
+/// What the policies in dry-run would have said; `None` when there are none that apply.
+pub fn dry_run(policies: &[Arc<Authorization>], facts: &Facts) -> Option<Result<Permit, Refusal>> {
+    policies
+        .iter()
+        .any(|p| p.dry_run)
+        .then(|| judge(policies.iter().map(Arc::as_ref).filter(|p| p.dry_run), facts.into()))
+}
+
+fn judge<'a>(
+    policies: impl Iterator<Item = &'a Authorization> + Clone,
+    subject: Subject<'_>,
+) -> Result<Permit, Refusal> {
+    let matches = |p: &&Authorization| matcher::policy(p, subject) == Answer::Yes;
+    if let Some(denying) = policies.clone().filter(|p| p.action == Action::Deny).find(matches) {
+        return Err(Refusal::Denied(denying.key.clone()));
+    }
+    let mut allowing = policies.filter(|p| p.action == Action::Allow).peekable();
+    if allowing.peek().is_none() {
+        return Ok(Permit { by: None });
+    }
+    match allowing.find(matches) {
+        Some(policy) => Ok(Permit { by: Some(policy.key.clone()) }),
+        None => Err(Refusal::NotAllowed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::policy::{Clause, Match, Rule, Scope};
+
+    fn policy(name: &str, action: Action, ports: &[u16]) -> Arc<Authorization> {
+        let m = Match { destination_ports: ports.into(), ..Match::default() };
+        Arc::new(Authorization {
+            key: PolicyKey { namespace: "default".into(), name: name.into() },
+            scope: Scope::Namespace,
+            action,
+            rules: [Rule { clauses: [Clause { matches: [m].into() }].into() }].into(),
+            dry_run: false,
+        })
+    }
+
+    fn to_port(port: u16) -> Facts {
+        Facts {
+            source: "10.0.0.1:40000".parse().unwrap(),
+            source_identity: None,
+            destination: format!("10.0.0.9:{port}").parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn without_policies_everything_is_admitted() {
+        assert_eq!(authorize(&[], &to_port(80)).unwrap().by(), None);
+    }
+
+    #[test]
+    fn deny_comes_before_allow() {
+        let policies = [policy("allow", Action::Allow, &[80, 81]), policy("deny", Action::Deny, &[80])];
+        assert_eq!(authorize(&policies, &to_port(80)), Err(Refusal::Denied(policies[1].key.clone())));
+        assert_eq!(authorize(&policies, &to_port(81)).unwrap().by(), Some(&policies[0].key));
+        assert_eq!(authorize(&policies, &to_port(82)), Err(Refusal::NotAllowed));
+    }
+
+    #[test]
+    fn only_deny_policies_leave_the_rest_open() {
+        let policies = [policy("deny", Action::Deny, &[80])];
+        assert!(authorize(&policies, &to_port(81)).is_ok());
+    }
+
+    #[test]
+    fn an_allow_policy_without_rules_refuses_everything() {
+        let none = Authorization { rules: Box::default(), ..(*policy("none", Action::Allow, &[])).clone() };
+        assert_eq!(authorize(&[Arc::new(none)], &to_port(80)), Err(Refusal::NotAllowed));
+    }
+
+    #[test]
+    fn dry_run_is_judged_apart_and_never_enforced() {
+        let dry = Arc::new(Authorization { dry_run: true, ..(*policy("dry", Action::Deny, &[80])).clone() });
+        let policies = [Arc::clone(&dry)];
+        assert!(authorize(&policies, &to_port(80)).is_ok());
+        assert_eq!(dry_run(&policies, &to_port(80)), Some(Err(Refusal::Denied(dry.key.clone()))));
+        assert_eq!(dry_run(&[], &to_port(80)), None);
+    }
+}

@@ -1,0 +1,118 @@
+//! The endpoints of one service, and how busy and how trusted each is.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::model::service::ServicePort;
+use crate::model::workload::{Health, Workload};
+
+/// One workload serving one service.
+#[derive(Debug)]
+pub struct Endpoint {
+    /// The workload.
+    pub workload: Arc<Workload>,
+    /// Service ports and what they are on this workload.
+    pub ports: Box<[ServicePort]>,
+    /// Shared by every service entry and snapshot in which the endpoint stands.
+    pub load: Arc<Load>,
+}
+
+impl Endpoint {
+    /// The port on the workload behind a service port.
+    pub fn target_port(&self, service_port: u16) -> Option<u16> {
+        self.ports.iter().find(|p| p.service_port == service_port).map(|p| p.target_port).filter(|p| *p != 0)
+    }
+
+    /// Whether it may be given traffic.
+    pub fn is_ready(&self) -> bool {
+        self.workload.health == Health::Healthy
+    }
+}
+
+/// How busy an endpoint is, and whether connecting to it failed lately (passive health).
+#[derive(Debug, Default)]
+pub struct Load {
+    active: AtomicU32,
+    failures: AtomicU32,
+    /// Milliseconds on the caller's clock.
+    avoid_until: AtomicU64,
+}
+
+/// Counts one connection to an endpoint until dropped.
+#[derive(Debug)]
+pub struct Busy(Arc<Load>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+const FIRST_PENALTY_MS: u64 = 500;
+const LONGEST_PENALTY_MS: u64 = 30_000;
+
+impl Load {
+    /// Connections to it right now.
+    pub fn active(&self) -> u32 {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more until the result is dropped.
+    pub fn start(self: &Arc<Self>) -> Busy {
+        self.active.fetch_add(1, Ordering::Relaxed);
+        Busy(Arc::clone(self))
+    }
+
+    /// A connect worked: it is trusted again.
+    pub fn succeeded(&self) {
+        if self.failures.load(Ordering::Relaxed) != 0 {
+            self.failures.store(0, Ordering::Relaxed);
+            self.avoid_until.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A connect did not work: avoid it for a while that doubles with each failure, up to 30 s. `now` counts from any
+    /// fixed instant.
+    pub fn failed(&self, now: Duration) {
+        let failures = self.failures.fetch_add(1, Ordering::Relaxed).min(16);
+        let penalty = (FIRST_PENALTY_MS << failures).min(LONGEST_PENALTY_MS);
+        let until = u64::try_from(now.as_millis()).unwrap_or(u64::MAX).saturating_add(penalty);
+        self.avoid_until.fetch_max(until, Ordering::Relaxed);
+    }
+
+    /// Whether it is being avoided.
+    pub fn is_avoided(&self, now: Duration) -> bool {
+        u128::from(self.avoid_until.load(Ordering::Relaxed)) > now.as_millis()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_endpoint_is_avoided_ever_longer_until_it_works() {
+        let load = Load::default();
+        let at = Duration::from_millis;
+        load.failed(at(0));
+        assert!(load.is_avoided(at(499)) && !load.is_avoided(at(500)));
+        load.failed(at(500));
+        assert!(load.is_avoided(at(1499)) && !load.is_avoided(at(1500)));
+        for _ in 0..40 {
+            load.failed(at(1500));
+        }
+        assert!(load.is_avoided(at(31_499)) && !load.is_avoided(at(31_500)));
+        load.succeeded();
+        assert!(!load.is_avoided(at(1500)));
+    }
+
+    #[test]
+    fn a_connection_counts_until_it_ends() {
+        let load = Arc::new(Load::default());
+        let busy = load.start();
+        assert_eq!(load.active(), 1);
+        drop(busy);
+        assert_eq!(load.active(), 0);
+    }
+}
