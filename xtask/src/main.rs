@@ -1,3 +1,84 @@
-//! cargo xtask <command>.
+//! `cargo xtask <command>`: builds, checks, tests and shows the project.
 
-fn main() {}
+// Outermost first, as everywhere (CONTRIBUTING.md).
+mod ci; // check, then test
+mod check; // fmt, clippy, docs, deny and the rules below
+mod bench; // how fast
+mod demo; // the mesh at work on one machine
+mod test; // unit and end-to-end tests, counted
+mod setup; // packages and Envoy
+mod layers; // who may use whom
+mod pure; // what "Pure." promises
+mod sizes; // how long things may get
+mod source; // our Rust files
+mod shell; // other programs
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the mesh at work: two nodes, their pods, real traffic (`-o json`, `--keep`)
+    #[command(disable_help_flag = true)]
+    Demo {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Run the tests and count them
+    Test {
+        #[arg(value_enum, default_value = "all")]
+        level: test::Level,
+        /// Only tests whose name contains one of these
+        filter: Vec<String>,
+    },
+    /// Check the code without running it: fmt, clippy, docs, deny, layers, sizes, pure
+    Check,
+    /// Measure (`--rounds N`, `-o json`)
+    #[command(disable_help_flag = true)]
+    Bench {
+        #[arg(value_enum)]
+        bench: bench::Bench,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Check that a module uses only what is declared below it
+    Layers,
+    /// Check the lengths of files and functions
+    Sizes,
+    /// Check that files marked "Pure." only compute
+    Pure,
+    /// Everything that a change must pass: check, then test
+    Ci,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Demo { arguments } => demo::run_with(&arguments),
+        Command::Test { level, filter } => test::run(level, &filter),
+        Command::Check => check::run_all(),
+        Command::Bench { bench, arguments } => bench::run_with(bench, &arguments),
+        Command::Layers => layers::run(),
+        Command::Sizes => sizes::run(),
+        Command::Pure => pure::run(),
+        Command::Ci => ci::run(),
+    }
+}

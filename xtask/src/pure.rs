@@ -1,0 +1,130 @@
+//! `cargo xtask pure`: a file that calls itself pure does nothing but compute.
+//!
+//! "Pure." as the first word of a file promises: no I/O, no clock, no dice, no async. Time and randomness come in as
+//! arguments. Test code is exempt.
+
+use anyhow::{Result, bail};
+use proc_macro2::{TokenStream, TokenTree};
+use quote::ToTokens as _;
+
+use crate::shell::step;
+use crate::source::{self, SourceFile, attributes, is_for_tests};
+
+/// Words that give a promise away wherever they stand.
+const FORBIDDEN: [&str; 12] = [
+    "async",
+    "await",
+    "fastrand",
+    "getrandom",
+    "rand",
+    "socket2",
+    "tokio",
+    "File",
+    "TcpListener",
+    "TcpStream",
+    "UdpSocket",
+    "UnixStream",
+];
+/// Pairs joined by `::` that do.
+const FORBIDDEN_PATHS: [(&str, &str); 8] = [
+    ("Instant", "now"),
+    ("OffsetDateTime", "now_utc"),
+    ("SystemTime", "now"),
+    ("std", "env"),
+    ("std", "fs"),
+    ("std", "process"),
+    ("std", "thread"),
+    ("thread", "sleep"),
+];
+
+/// Looks through every file marked pure and fails when one does more than compute.
+pub(crate) fn run() -> Result<()> {
+    step("pure: a file that says \"Pure.\" has no I/O, clock, randomness or async");
+    let files = source::all()?;
+    let pure: Vec<&SourceFile> = files.iter().filter(|file| is_marked(file)).collect();
+    let broken: Vec<String> = pure.iter().flat_map(|file| violations(file)).collect();
+    eprintln!("    {} pure files, {} broken", pure.len(), broken.len());
+    if broken.is_empty() {
+        return Ok(());
+    }
+    bail!("{} breaches of a file's promise to be pure:\n  {}", broken.len(), broken.join("\n  "))
+}
+
+fn is_marked(file: &SourceFile) -> bool {
+    file.purpose().is_some_and(|purpose| purpose.starts_with("Pure."))
+}
+
+/// What one file does beyond computing, as lines to print.
+fn violations(file: &SourceFile) -> Vec<String> {
+    let mut found = Vec::new();
+    for item in file.syntax.items.iter().filter(|item| !is_for_tests(attributes(item))) {
+        search(item.to_token_stream(), &mut |line, what| {
+            found.push(format!("{}:{line}: a pure file uses `{what}`", file.path.display()));
+        });
+    }
+    found
+}
+
+fn search(tokens: TokenStream, report: &mut impl FnMut(usize, String)) {
+    let mut before: Option<String> = None;
+    let mut colons = 0;
+    for token in tokens {
+        match token {
+            TokenTree::Ident(ident) => {
+                let (word, line) = (ident.to_string(), ident.span().start().line);
+                if FORBIDDEN.contains(&word.as_str()) {
+                    report(line, word.clone());
+                }
+                let first = before.take().filter(|_| colons == 2);
+                if let Some(first) = first.filter(|first| FORBIDDEN_PATHS.contains(&(first, &word))) {
+                    report(line, format!("{first}::{word}"));
+                }
+                before = Some(word);
+                colons = 0;
+            }
+            TokenTree::Punct(punct) if punct.as_char() == ':' => colons += 1,
+            TokenTree::Group(group) => {
+                search(group.stream(), report);
+                before = None;
+            }
+            _ => before = None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn violations_of(code: &str) -> Vec<String> {
+        violations(&SourceFile::parse(PathBuf::from("a.rs"), format!("//! Pure. A.\n{code}")).unwrap())
+    }
+
+    #[test]
+    fn computing_is_allowed() {
+        let code = "use std::net::IpAddr; use std::time::Instant; fn f(now: Instant, ip: IpAddr) -> bool { true }";
+        assert_eq!(violations_of(code), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_clock_dice_and_io_are_found() {
+        assert_eq!(violations_of("fn f() {\n let t = Instant::now(); }"), ["a.rs:3: a pure file uses `Instant::now`"]);
+        assert_eq!(violations_of("fn f() { fastrand::u8(..); }").len(), 1);
+        assert_eq!(violations_of("fn f() { std::fs::read(p); }").len(), 1);
+        assert_eq!(violations_of("async fn f() {}").len(), 1);
+    }
+
+    #[test]
+    fn its_tests_may_do_as_they_like() {
+        assert_eq!(violations_of("#[cfg(test)] mod tests { fn f() { Instant::now(); } }"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn only_the_first_word_marks_a_file() {
+        let file = |text: &str| SourceFile::parse(PathBuf::from("a.rs"), text.to_owned()).unwrap();
+        assert!(is_marked(&file("//! Pure. Counts.\n")));
+        assert!(!is_marked(&file("//! Counts. Pure.\n")));
+    }
+}

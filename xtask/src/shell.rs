@@ -1,0 +1,104 @@
+//! Runs other programs, saying each one first; the only file that knows about root and sudo.
+
+use std::ffi::OsStr;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+/// The top of the checkout.
+pub(crate) fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies one level below the workspace")
+}
+
+/// Where downloads and tools are kept between runs: `~/.cache/culvert`, or below `XDG_CACHE_HOME`.
+pub(crate) fn cache() -> Result<PathBuf> {
+    let base = match std::env::var_os("XDG_CACHE_HOME") {
+        Some(path) => PathBuf::from(path),
+        None => PathBuf::from(std::env::var_os("HOME").context("HOME is not set")?).join(".cache"),
+    };
+    let dir = base.join("culvert");
+    std::fs::create_dir_all(&dir).with_context(|| format!("making {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// One line on stderr that says what comes next. Standard output is kept for results.
+pub(crate) fn step(text: impl AsRef<str>) {
+    eprintln!("\x1b[1m==>\x1b[0m {}", text.as_ref());
+}
+
+/// The cargo that started us, at the top of the checkout.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(workspace());
+    command
+}
+
+/// Whether this process may do everything.
+pub(crate) fn is_root() -> bool {
+    std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
+}
+
+/// A command that runs as root: directly when we are, else through sudo with the environment variables named in `keep`.
+pub(crate) fn as_root(program: impl AsRef<OsStr>, keep: &[&str]) -> Command {
+    if is_root() {
+        return Command::new(program);
+    }
+    let mut sudo = Command::new("sudo");
+    sudo.args(keep.iter().filter_map(|name| Some(format!("{name}={}", std::env::var(name).ok()?))));
+    sudo.arg(program);
+    sudo
+}
+
+/// Runs a command to its end. The error names the command.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let line = shown(command);
+    eprintln!("    $ {line}");
+    let status = command.status().with_context(|| format!("starting `{line}`"))?;
+    if !status.success() {
+        bail!("`{line}` failed: {status}");
+    }
+    Ok(())
+}
+
+/// Runs a command and returns what it printed on standard output.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let line = shown(command);
+    let output = command.stderr(Stdio::inherit()).output().with_context(|| format!("starting `{line}`"))?;
+    if !output.status.success() {
+        bail!("`{line}` failed: {}", output.status);
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("`{line}` printed something other than UTF-8"))
+}
+
+/// Becomes the command, so that Ctrl-C and the exit code are its own.
+pub(crate) fn become_command(command: &mut Command) -> anyhow::Error {
+    let line = shown(command);
+    eprintln!("    $ {line}");
+    anyhow::Error::new(command.exec()).context(format!("starting `{line}`"))
+}
+
+/// The program's path, looked for in `PATH` and in the folders that only root has there.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
+    let folders = std::env::split_paths(&path).chain(system);
+    folders.map(|folder| folder.join(program)).find(|file| is_executable(file))
+}
+
+fn is_executable(file: &Path) -> bool {
+    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// A command as it would be typed; arguments with spaces are quoted.
+fn shown(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let quoted = words.map(|word| {
+        let word = word.to_string_lossy();
+        if word.contains([' ', '"', '$']) { format!("'{word}'") } else { word.into_owned() }
+    });
+    let line = quoted.collect::<Vec<_>>().join(" ");
+    line.replace(&format!("{}/", workspace().display()), "")
+}
