@@ -1,1 +1,16 @@
-//! The harness: a mesh on one machine in network namespaces.
+//! The harness: a mesh on one machine in network namespaces, with the real binaries and real eBPF.
+//!
+//! A test builds a `mesh` (or shares one), adds pods, starts servers and clients of `peer` in them through `apps`, and then
+//! looks from outside: what the application saw, what passed the `wire`, what the agents say (`observe`).
+
+pub mod mesh;
+pub mod agent;
+pub mod manifest;
+pub mod observe;
+pub mod apps;
+pub mod wire;
+pub mod net;
+pub mod process;
+pub mod run;
+pub mod eventually;
+pub mod peer;

@@ -1,0 +1,204 @@
+//! The applications in pods: servers and clients, started and listened to.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::eventually::{eventually, patience};
+use super::peer::{Event, LoadCount, Outcome, TalkLine};
+use super::process::{Place, Process};
+
+/// The folder that cargo built the binaries into.
+pub fn built() -> Result<PathBuf> {
+    let exe = std::env::current_exe().context("where am I")?;
+    let folder = exe.parent().context("an executable is in a folder")?;
+    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
+    Ok(folder.to_owned())
+}
+
+/// Path of a binary: from the environment variable when set, else beside this program.
+pub fn binary(name: &str, variable: &str) -> Result<PathBuf> {
+    let path = match std::env::var_os(variable) {
+        Some(path) => PathBuf::from(path),
+        None => built()?.join(name),
+    };
+    ensure!(path.exists(), "{} is missing: build it first (cargo build), or set {variable}", path.display());
+    Ok(path)
+}
+
+fn peer() -> Result<PathBuf> {
+    binary("culvert-peer", "CULVERT_PEER_BIN")
+}
+
+/// A server in a pod. Ends when dropped.
+#[derive(Debug)]
+pub struct Server {
+    events: Arc<Mutex<Vec<Event>>>,
+    process: Arc<Mutex<Process>>,
+}
+
+impl Server {
+    /// Starts `culvert-peer serve` and waits until it listens.
+    pub fn start(place: &Place, name: &str, specs: &[&str]) -> Result<Self> {
+        let mut args = vec!["serve".to_owned(), "--name".to_owned(), name.to_owned()];
+        args.extend(specs.iter().map(|&s| s.to_owned()));
+        let process = if place.outlive {
+            // Nobody will read its output then.
+            let mut command = place.command(peer()?)?;
+            command.args(args);
+            let process = Process::logging(place, command, Path::new("/dev/null"))?;
+            thread::sleep(Duration::from_millis(100));
+            process
+        } else {
+            let process = Process::talking(place, peer()?, &args)?;
+            let Event::Listening = process.expect()? else { bail!("{name} did not begin to listen") };
+            process
+        };
+        let events = Arc::new(Mutex::new(Vec::new()));
+        Ok(Self { events, process: Arc::new(Mutex::new(process)) })
+    }
+
+    /// What has happened at the server so far.
+    pub fn events(&self) -> Vec<Event> {
+        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        while let Ok(Some(line)) = process.read_line(Duration::ZERO) {
+            events.extend(serde_json::from_str::<Event>(&line));
+        }
+        events.clone()
+    }
+
+    /// Waits for an event that fits.
+    pub fn event<T>(&self, what: &str, fits: impl Fn(&Event) -> Option<T>) -> Result<T> {
+        eventually(what, || {
+            let events = self.events();
+            events.iter().find_map(&fits).with_context(|| format!("events: {events:?}"))
+        })
+    }
+
+    /// Connections accepted so far.
+    pub fn accepted(&self) -> usize {
+        self.events().iter().filter(|e| matches!(e, Event::Accepted { .. })).count()
+    }
+
+    /// Process id of the server.
+    pub fn pid(&self) -> u32 {
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).pid()
+    }
+}
+
+/// A conversation that stays open.
+#[derive(Debug)]
+pub struct Talk {
+    process: Process,
+    /// The client's own address.
+    pub local: Option<SocketAddr>,
+}
+
+impl Talk {
+    /// Connects; the conversation may be refused later, so `say` before relying on it.
+    pub fn open(place: &Place, target: SocketAddr, options: &[&str]) -> Result<Self> {
+        let mut args = vec!["talk".to_owned(), target.to_string()];
+        args.extend(options.iter().map(|&o| o.to_owned()));
+        let process = Process::talking(place, peer()?, &args)?;
+        match process.expect()? {
+            TalkLine::Connected { local } => Ok(Self { process, local: Some(local) }),
+            other => bail!("talk to {target}: {other:?}"),
+        }
+    }
+
+    /// Sends a line; gives the line that comes back.
+    pub fn say(&mut self, line: &str) -> Result<String> {
+        self.process.write_line(line)?;
+        match self.process.expect()? {
+            TalkLine::Line { text } => Ok(text),
+            other => bail!("said {line:?}, heard {other:?}"),
+        }
+    }
+
+    /// Sends a line and checks that an echo server gave it back.
+    pub fn echo(&mut self, line: &str) -> Result<()> {
+        let heard = self.say(line)?;
+        ensure!(heard == line, "said {line:?}, heard {heard:?}");
+        Ok(())
+    }
+
+    /// Waits until the connection is over; the error is `None` for a clean end.
+    pub fn ended(&mut self, limit: Duration) -> Result<Option<String>> {
+        match self.process.read(limit)? {
+            TalkLine::End { error } => Ok(error),
+            other => bail!("expected the end, heard {other:?}"),
+        }
+    }
+
+    /// Whether nothing has been heard since the last line: the connection is still open.
+    pub fn is_quiet(&self) -> bool {
+        matches!(self.process.read_line(Duration::ZERO), Ok(None))
+    }
+}
+
+/// A load generator.
+#[derive(Debug)]
+pub struct Load {
+    process: Process,
+}
+
+impl Load {
+    /// Starts calling a `who` server over and over.
+    pub fn start(place: &Place, target: SocketAddr, threads: u32) -> Result<Self> {
+        let args = ["load".to_owned(), target.to_string(), "--threads".to_owned(), threads.to_string()];
+        Ok(Self { process: Process::talking(place, peer()?, &args)? })
+    }
+
+    /// What was counted since the last time it was asked.
+    pub fn count(&mut self) -> Result<LoadCount> {
+        self.process.write_line("count")?;
+        self.process.expect()
+    }
+}
+
+/// Idle connections, held open until dropped.
+#[derive(Debug)]
+pub struct Hold {
+    _process: Process,
+    /// How many were opened, and what went wrong with the others.
+    pub count: LoadCount,
+}
+
+impl Hold {
+    /// Opens `connections` and keeps them.
+    pub fn open(place: &Place, target: SocketAddr, connections: u32) -> Result<Self> {
+        let args = ["hold".to_owned(), target.to_string(), connections.to_string()];
+        let process = Process::talking(place, peer()?, &args)?;
+        let count = process.read(patience() * 4)?;
+        Ok(Self { _process: process, count })
+    }
+}
+
+/// Makes one call from a place. `exchange` and `options` are words of `culvert-peer call`.
+pub fn call(place: &Place, target: SocketAddr, exchange: &[&str], options: &[&str]) -> Result<Outcome> {
+    let target = target.to_string();
+    let mut args = vec!["call", &target];
+    args.extend(options);
+    args.extend(exchange);
+    outcome(place, &args)
+}
+
+/// Tries to listen on an address from a place.
+pub fn bind(place: &Place, address: SocketAddr, reuse_port: bool) -> Result<Outcome> {
+    let address = address.to_string();
+    let mut args = vec!["bind", &address];
+    if reuse_port {
+        args.push("--reuse-port");
+    }
+    outcome(place, &args)
+}
+
+fn outcome(place: &Place, args: &[&str]) -> Result<Outcome> {
+    let said = place.run(&peer()?.to_string_lossy(), args)?;
+    serde_json::from_str(&said).with_context(|| format!("parse {said:?}"))
+}

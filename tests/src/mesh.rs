@@ -1,0 +1,309 @@
+//! A mesh on one machine: nodes with agents, one folder of manifests and one CA for all, and pods that come and go.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+
+use super::agent::{Agent, AgentOptions};
+use super::apps::{self, Hold, Load, Server, Talk};
+use super::eventually::eventually;
+use super::manifest::PodSpec;
+use super::net::{Net, Node, PodNet};
+use super::peer::Outcome;
+
+/// How a mesh is built.
+#[derive(Clone, Debug)]
+pub struct MeshOptions {
+    /// How many nodes.
+    pub nodes: usize,
+    /// Flags for every agent.
+    pub flags: Vec<String>,
+    /// Soft limit of open files of every agent.
+    pub open_files: Option<u64>,
+    /// Files put into the CA folder before the agents start.
+    pub ca_files: Vec<(String, String)>,
+    /// Manifests there before the agents start.
+    pub manifests: Vec<(String, String)>,
+}
+
+impl Default for MeshOptions {
+    fn default() -> Self {
+        Self { nodes: 2, flags: Vec::new(), open_files: None, ca_files: Vec::new(), manifests: Vec::new() }
+    }
+}
+
+/// Nodes, agents, manifests.
+#[derive(Debug)]
+pub struct Mesh {
+    /// The agents, one per node. Declared first: they end before their nodes do.
+    pub agents: Vec<Agent>,
+    /// The nodes.
+    pub nodes: Vec<Arc<Node>>,
+    /// The folder of manifests.
+    pub manifests: PathBuf,
+    /// The folder of the CA.
+    pub ca_dir: PathBuf,
+    /// The wire.
+    pub net: Arc<Net>,
+    next: AtomicU32,
+}
+
+impl Mesh {
+    /// Two nodes with an agent each.
+    pub fn start() -> Result<Arc<Self>> {
+        Self::with(MeshOptions::default())
+    }
+
+    /// Nodes with an agent each, all ready.
+    pub fn with(options: MeshOptions) -> Result<Arc<Self>> {
+        let mesh = Self::prepare(options)?;
+        for agent in &mesh.agents {
+            agent.launch()?;
+        }
+        for agent in &mesh.agents {
+            agent.wait_ready()?;
+        }
+        Ok(mesh)
+    }
+
+    /// Everything but the agents started.
+    pub fn prepare(options: MeshOptions) -> Result<Arc<Self>> {
+        let net = Net::new()?;
+        let manifests = net.run.files().join("manifests");
+        let ca_dir = net.run.files().join("ca");
+        fs::create_dir_all(&manifests)?;
+        private_folder(&ca_dir)?;
+        for (name, text) in &options.ca_files {
+            write_private(&ca_dir.join(name), text)?;
+        }
+        let names = ["east", "west", "north", "south"];
+        let mut nodes = Vec::new();
+        for &name in names.iter().take(options.nodes) {
+            nodes.push(net.node(name)?);
+        }
+        let agent_options = AgentOptions {
+            manifests: manifests.clone(),
+            ca_dir: ca_dir.clone(),
+            flags: options.flags,
+            log_format: "json".to_owned(),
+            open_files: options.open_files,
+        };
+        let files = net.run.files();
+        let agents = nodes.iter().map(|n| Agent::prepare(n, agent_options.clone(), files.clone())).collect();
+        let mesh = Self { agents, nodes, manifests, ca_dir, net, next: AtomicU32::new(0) };
+        for (name, text) in &options.manifests {
+            mesh.apply(name, text)?;
+        }
+        Ok(Arc::new(mesh))
+    }
+
+    /// The mesh that the tests of one program share: started on first use, removed at exit. Tests keep apart by using
+    /// Kubernetes namespaces of their own.
+    pub fn shared() -> Result<Arc<Self>> {
+        static SHARED: Mutex<Option<Result<Arc<Mesh>, String>>> = Mutex::new(None);
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.get_or_insert_with(|| Self::start().map_err(|e| format!("{e:#}"))).clone().map_err(anyhow::Error::msg)
+    }
+
+    /// A Kubernetes namespace that no other test uses.
+    pub fn namespace(&self, stem: &str) -> String {
+        format!("{stem}-{}", self.next.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A VIP pair that no other service has.
+    pub fn vips(&self) -> (String, String) {
+        let n = self.next.fetch_add(1, Ordering::Relaxed) + 10;
+        (format!("10.96.{}.{}", n / 200, n % 200 + 10), format!("fd00:96::{n:x}"))
+    }
+
+    /// Puts a manifest into the folder in one step.
+    pub fn apply(&self, name: &str, text: &str) -> Result<()> {
+        apply(&self.manifests, name, text)
+    }
+
+    /// Takes a manifest away.
+    pub fn withdraw(&self, name: &str) -> Result<()> {
+        let path = self.manifests.join(name);
+        fs::remove_file(&path).with_context(|| path.display().to_string())
+    }
+
+    /// Adds a pod to its node and to the manifests, and waits until every agent knows it and its own has captured it.
+    pub fn pod(self: &Arc<Self>, spec: PodSpec) -> Result<Pod> {
+        let pod = self.pod_unseen(spec)?;
+        pod.apply(&pod.spec)?;
+        pod.settled()?;
+        Ok(pod)
+    }
+
+    /// Adds a pod to its node that no manifest tells of.
+    pub fn pod_unseen(self: &Arc<Self>, spec: PodSpec) -> Result<Pod> {
+        let node = self.nodes.get(spec.node).context("no such node")?;
+        let net = node.pod(&format!("{}.{}", spec.namespace, spec.name))?;
+        let file = format!("pod-{}-{}.yaml", spec.namespace, spec.name);
+        Ok(Pod { spec, net: Some(net), file, mesh: self.clone() })
+    }
+
+    /// Waits until an agent's state satisfies a condition on every running agent.
+    pub fn on_every_agent(&self, what: &str, ask: impl Fn(&Agent) -> Result<()>) -> Result<()> {
+        for agent in self.agents.iter().filter(|a| a.is_running()) {
+            eventually(&format!("{what} ({})", agent.node.name), || ask(agent))?;
+        }
+        Ok(())
+    }
+
+    /// Applies a manifest and waits until every agent's configuration dump mentions `mark`.
+    pub fn apply_seen(&self, name: &str, text: &str, mark: &str) -> Result<()> {
+        self.apply(name, text)?;
+        self.on_every_agent(&format!("{name} is known"), |agent| {
+            ensure!(agent.dump()?.to_string().contains(mark), "{mark} is not in the configuration dump");
+            Ok(())
+        })
+    }
+}
+
+/// A pod of the mesh. Gone, with its manifest, when dropped.
+#[derive(Debug)]
+pub struct Pod {
+    /// What it was made from.
+    pub spec: PodSpec,
+    net: Option<PodNet>,
+    file: String,
+    mesh: Arc<Mesh>,
+}
+
+impl Deref for Pod {
+    type Target = PodNet;
+
+    fn deref(&self) -> &PodNet {
+        self.net.as_ref().expect("a pod has its network until it is dropped")
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        let _absent = fs::remove_file(self.mesh.manifests.join(&self.file));
+        self.net = None;
+    }
+}
+
+impl Pod {
+    /// Writes its manifest from a changed specification; does not wait.
+    pub fn apply(&self, spec: &PodSpec) -> Result<()> {
+        self.mesh.apply(&self.file, &spec.yaml(&self.node.name, &self.place.netns, &self.ips()))
+    }
+
+    /// Takes its manifest away; the pod itself stays.
+    pub fn withdraw(&self) -> Result<()> {
+        self.mesh.withdraw(&self.file)
+    }
+
+    /// The agent of its node.
+    pub fn agent(&self) -> &Agent {
+        &self.mesh.agents[self.spec.node]
+    }
+
+    /// Its uid in the model.
+    pub fn uid(&self) -> String {
+        format!("Kubernetes//Pod/{}/{}", self.spec.namespace, self.spec.name)
+    }
+
+    /// Its SPIFFE ID.
+    pub fn identity(&self) -> String {
+        format!("spiffe://cluster.local/ns/{}/sa/{}", self.spec.namespace, self.spec.service_account)
+    }
+
+    /// Waits until all agents know the pod as it is, and its own has captured it if it is enrolled.
+    pub fn settled(&self) -> Result<()> {
+        let (uid, enrolled) = (self.uid(), self.spec.enrolled);
+        self.mesh.on_every_agent(&format!("{uid} is known"), |agent| {
+            let dump = agent.dump()?;
+            let workloads = dump["workloads"].as_array().context("no workloads in the dump")?;
+            let found = workloads.iter().find(|w| w["uid"] == uid.as_str()).context("unknown workload")?;
+            let hbone = found["protocol"] == "HBONE";
+            ensure!(hbone == enrolled, "{uid} is known as {found}");
+            Ok(())
+        })?;
+        self.captured(enrolled)
+    }
+
+    /// Waits until the pod is captured, or is not.
+    pub fn captured(&self, wanted: bool) -> Result<()> {
+        let (uid, agent) = (self.uid(), self.agent());
+        if !agent.is_running() {
+            return Ok(());
+        }
+        eventually(&format!("{uid} is captured: {wanted}"), || {
+            let dump = agent.dump()?;
+            let captures = dump["captures"].as_array().context("no captures in the dump")?;
+            let captured = captures.iter().any(|c| c.to_string().contains(&uid));
+            ensure!(captured == wanted, "captures: {captures:?}");
+            Ok(())
+        })
+    }
+
+    /// Starts a server: `mode:port` each.
+    pub fn serve(&self, specs: &[&str]) -> Result<Server> {
+        Server::start(&self.place, &self.spec.name, specs)
+    }
+
+    /// Makes one call.
+    pub fn call(&self, target: SocketAddr, exchange: &[&str]) -> Result<Outcome> {
+        apps::call(&self.place, target, exchange, &[])
+    }
+
+    /// Makes one call that must succeed.
+    pub fn call_ok(&self, target: SocketAddr, exchange: &[&str]) -> Result<Outcome> {
+        let outcome = self.call(target, exchange)?;
+        ensure!(outcome.ok, "{} calls {target} {exchange:?}: {outcome:?}", self.spec.name);
+        Ok(outcome)
+    }
+
+    /// Makes one call that must fail.
+    pub fn call_refused(&self, target: SocketAddr, exchange: &[&str]) -> Result<Outcome> {
+        let outcome = self.call(target, exchange)?;
+        ensure!(!outcome.ok, "{} calls {target} {exchange:?} and must not get through: {outcome:?}", self.spec.name);
+        Ok(outcome)
+    }
+
+    /// Opens a conversation.
+    pub fn talk(&self, target: SocketAddr) -> Result<Talk> {
+        Talk::open(&self.place, target, &[])
+    }
+
+    /// Starts a load generator.
+    pub fn load(&self, target: SocketAddr, threads: u32) -> Result<Load> {
+        Load::start(&self.place, target, threads)
+    }
+
+    /// Holds idle connections.
+    pub fn hold(&self, target: SocketAddr, connections: u32) -> Result<Hold> {
+        Hold::open(&self.place, target, connections)
+    }
+}
+
+/// Puts a file into a folder in one step: written beside it, then renamed.
+pub fn apply(folder: &Path, name: &str, text: &str) -> Result<()> {
+    let (hidden, path) = (folder.join(format!(".{name}.new")), folder.join(name));
+    let mut file = fs::File::create(&hidden).with_context(|| hidden.display().to_string())?;
+    file.write_all(text.as_bytes())?;
+    fs::rename(&hidden, &path).with_context(|| path.display().to_string())
+}
+
+/// A folder that only its owner can read, as the CA demands.
+pub fn private_folder(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| path.display().to_string())
+}
+
+/// A file that only its owner can read.
+pub fn write_private(path: &Path, text: &str) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes()).with_context(|| path.display().to_string())
+}
