@@ -6,6 +6,7 @@ mod check; // fmt, clippy, docs, deny and the rules below
 mod bench; // how fast
 mod demo; // the mesh at work on one machine
 mod test; // unit and end-to-end tests, counted
+mod build_ebpf; // the kernel half of capture, from source to the object that the agent embeds
 mod setup; // packages and Envoy
 mod layers; // who may use whom
 mod pure; // what "Pure." promises
@@ -40,6 +41,8 @@ enum Command {
         /// Only tests whose name contains one of these
         filter: Vec<String>,
     },
+    /// Build the eBPF object from source and put it where the agent embeds it from
+    BuildEbpf(build_ebpf::Args),
     /// Check the code without running it: fmt, clippy, docs, deny, layers, sizes, pure
     Check,
     /// Measure (`--rounds N`, `-o json`)
@@ -74,6 +77,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Demo { arguments } => demo::run_with(&arguments),
         Command::Test { level, filter } => test::run(level, &filter),
+        Command::BuildEbpf(args) => build_ebpf::run(&args),
         Command::Check => check::run_all(),
         Command::Bench { bench, arguments } => bench::run_with(bench, &arguments),
         Command::Layers => layers::run(),

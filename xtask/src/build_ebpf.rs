@@ -1,0 +1,222 @@
+//! `cargo xtask build-ebpf`: builds `agent-ebpf` from source, with BTF, into `target/bpf/culvert.bpf.o`, which the agent's
+//! build script embeds.
+//!
+//! Two toolchains will do. On Debian and Ubuntu: the distribution's own rustc with its library sources and LLVM 22. Elsewhere:
+//! rustup's nightly with `rust-src`. Both need bpf-linker, which is installed into `~/.cache/culvert/tools`.
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::shell::{cache, find, is_root, run as run_command, step, workspace};
+
+#[path = "../../agent-ebpf/fingerprint.rs"]
+mod fingerprint;
+
+/// The version of bpf-linker that goes with LLVM 22.
+const BPF_LINKER: &str = "0.13.0";
+/// Debian's packages for the first toolchain.
+const DEBIAN_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "llvm-22-dev"];
+/// Where `llvm-22-dev` puts LLVM.
+const DEBIAN_LLVM: &str = "/usr/lib/llvm-22";
+/// How the second toolchain is installed.
+const NIGHTLY: [&str; 7] = ["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"];
+
+/// Flags of `build-ebpf`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Build even if the object is up to date.
+    #[arg(long)]
+    force: bool,
+    /// Which Rust builds it.
+    #[arg(long, value_enum, default_value_t = Choice::Auto)]
+    toolchain: Choice,
+}
+
+/// Which Rust builds the object.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Choice {
+    /// The one that is complete; the distribution's if neither is and it can be installed.
+    Auto,
+    /// /usr/bin/rustc with its library sources.
+    System,
+    /// rustup's nightly with rust-src.
+    Nightly,
+}
+
+/// `cargo xtask build-ebpf`: prints where the object is.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let object = build(args.toolchain, args.force)?;
+    writeln!(io::stdout(), "{}", object.display())?;
+    Ok(())
+}
+
+/// Makes sure that the object exists and is up to date; for the commands that go on to build the agent.
+pub(crate) fn ensure_object() -> Result<PathBuf> {
+    build(Choice::Auto, false)
+}
+
+fn build(choice: Choice, force: bool) -> Result<PathBuf> {
+    let folder = workspace().join("agent-ebpf");
+    let place = workspace().join("target/bpf");
+    let (object, stamp) = (place.join("culvert.bpf.o"), place.join("culvert.bpf.sources"));
+    let wanted = fingerprint::fingerprint(&folder).context("reading the sources of agent-ebpf")?;
+    if !force && object.exists() && fs::read_to_string(&stamp).is_ok_and(|built| built == wanted) {
+        step(format!("the eBPF object is up to date (sources {wanted})"));
+        return Ok(object);
+    }
+    let rust = Rust::choose(choice)?;
+    let linker = bpf_linker(&rust)?;
+    step(format!("building the eBPF object with {} and {}", rust.title(), linker.display()));
+    let built = compile(&folder, &rust, &linker)?;
+    fs::create_dir_all(&place).with_context(|| format!("making {}", place.display()))?;
+    // The stamp goes last: an interrupted build leaves an object that nobody embeds.
+    let _ = fs::remove_file(&stamp);
+    fs::copy(&built, &object).with_context(|| format!("copying {}", built.display()))?;
+    fs::write(&stamp, &wanted).with_context(|| format!("writing {}", stamp.display()))?;
+    step(format!("the eBPF object has {} bytes (sources {wanted})", fs::metadata(&object)?.len()));
+    Ok(object)
+}
+
+/// A Rust that can build `core` for the eBPF target.
+enum Rust {
+    System,
+    Nightly,
+}
+
+impl Rust {
+    fn choose(choice: Choice) -> Result<Self> {
+        match choice {
+            Choice::System => Self::system(),
+            Choice::Nightly => Self::nightly(),
+            Choice::Auto if system_is_complete() => Ok(Self::System),
+            Choice::Auto if nightly_is_complete() => Ok(Self::Nightly),
+            Choice::Auto if apt_has_packages() => Self::system(),
+            Choice::Auto => Self::nightly(),
+        }
+    }
+
+    fn system() -> Result<Self> {
+        if !system_is_complete() {
+            install_packages()?;
+        }
+        ensure!(system_is_complete(), "/usr/bin/rustc lacks its library sources or {DEBIAN_LLVM}");
+        Ok(Self::System)
+    }
+
+    fn nightly() -> Result<Self> {
+        if !nightly_is_complete() {
+            let how = format!(
+                "no Rust that can build for eBPF. On Debian or Ubuntu run:\n    sudo apt-get install {}\nelsewhere:\n    rustup {}",
+                DEBIAN_PACKAGES.join(" "),
+                NIGHTLY.join(" ")
+            );
+            ensure!(find("rustup").is_some(), how);
+            run_command(Command::new("rustup").args(NIGHTLY)).context(how)?;
+        }
+        ensure!(nightly_is_complete(), "rustup's nightly lacks rust-src");
+        Ok(Self::Nightly)
+    }
+
+    fn title(&self) -> &'static str {
+        match self {
+            Self::System => "/usr/bin/rustc",
+            Self::Nightly => "rustup's nightly",
+        }
+    }
+
+    fn cargo(&self) -> Command {
+        let mut cargo = match self {
+            Self::System => Command::new("/usr/bin/cargo"),
+            Self::Nightly => Command::new("rustup"),
+        };
+        // What the cargo that started xtask left for its own children would mislead this one.
+        for name in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN", "RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
+            cargo.env_remove(name);
+        }
+        match self {
+            Self::System => cargo.env("RUSTC", "/usr/bin/rustc"),
+            Self::Nightly => cargo.args(["run", "nightly", "cargo"]),
+        };
+        cargo
+    }
+}
+
+fn system_is_complete() -> bool {
+    has_sources(Command::new("/usr/bin/rustc").env_remove("RUSTUP_TOOLCHAIN"))
+        && Path::new("/usr/bin/cargo").exists()
+        && Path::new(DEBIAN_LLVM).exists()
+}
+
+fn nightly_is_complete() -> bool {
+    has_sources(Command::new("rustup").args(["run", "nightly", "rustc"]))
+}
+
+/// Whether the sources of `core` lie where this compiler looks for them.
+fn has_sources(rustc: &mut Command) -> bool {
+    let Ok(sysroot) = rustc.args(["--print", "sysroot"]).output() else { return false };
+    let sysroot = String::from_utf8_lossy(&sysroot.stdout).trim().to_owned();
+    !sysroot.is_empty() && Path::new(&sysroot).join("lib/rustlib/src/rust/library/core").exists()
+}
+
+fn apt_has_packages() -> bool {
+    let known = Command::new("apt-cache").arg("show").args(DEBIAN_PACKAGES).output();
+    known.is_ok_and(|known| known.status.success())
+}
+
+fn install_packages() -> Result<()> {
+    let list = DEBIAN_PACKAGES.join(" ");
+    if !is_root() {
+        bail!("packages are missing; run: sudo apt-get update && sudo apt-get install -y {list}");
+    }
+    step(format!("installing Debian packages: {list}"));
+    run_command(Command::new("apt-get").args(["-qq", "update"]))?;
+    let mut install = Command::new("apt-get");
+    install.env("DEBIAN_FRONTEND", "noninteractive").args(["-qq", "install", "-y", "--no-install-recommends"]);
+    run_command(install.args(DEBIAN_PACKAGES))
+}
+
+/// Finds bpf-linker, or installs it.
+fn bpf_linker(rust: &Rust) -> Result<PathBuf> {
+    let tools = cache()?.join("tools");
+    let own = tools.join("bin/bpf-linker");
+    // A linker that is there for nightly was built for nightly's LLVM; Debian's rustc has the LLVM of `own`.
+    let candidates = match rust {
+        Rust::System => vec![own.clone()],
+        Rust::Nightly => find("bpf-linker").into_iter().chain([own.clone()]).collect(),
+    };
+    if let Some(linker) = candidates.into_iter().find(|linker| works(linker)) {
+        return Ok(linker);
+    }
+    if !Path::new(DEBIAN_LLVM).exists() {
+        bail!(
+            "bpf-linker is missing; run: cargo install bpf-linker (it needs LLVM: https://github.com/aya-rs/bpf-linker)"
+        );
+    }
+    step(format!("installing bpf-linker {BPF_LINKER} from crates.io into {}", tools.display()));
+    let mut install = Command::new("cargo");
+    install.args(["install", "bpf-linker", "--locked", "--version", BPF_LINKER, "--no-default-features"]);
+    install.args(["--features", "llvm-22", "--root"]).arg(&tools).env("LLVM_PREFIX", DEBIAN_LLVM);
+    run_command(&mut install)?;
+    ensure!(works(&own), "bpf-linker was installed, yet {} does not start", own.display());
+    Ok(own)
+}
+
+fn works(linker: &Path) -> bool {
+    Command::new(linker).arg("--version").output().is_ok_and(|version| version.status.success())
+}
+
+fn compile(folder: &Path, rust: &Rust, linker: &Path) -> Result<PathBuf> {
+    let target = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
+    let out = folder.join("target");
+    let flags = [format!("-Clinker={}", linker.display()), "-Cdebuginfo=2".into(), "-Clink-arg=--btf".into()];
+    let mut cargo = rust.cargo();
+    cargo.args(["build", "--release", "--locked", "-Z", "build-std=core", "--target", target]).current_dir(folder);
+    // Both switches of nightly are needed with a stable rustc: build-std, and inline assembler for BPF.
+    cargo.env("RUSTC_BOOTSTRAP", "1").env("CARGO_TARGET_DIR", &out).env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    run_command(&mut cargo)?;
+    Ok(out.join(target).join("release/culvert"))
+}
