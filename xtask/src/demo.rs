@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::build_ebpf::ensure_object;
 use crate::setup::{TEST_TOOLS, packages};
 use crate::shell::{as_root, become_command, cargo, run, step, workspace};
 
@@ -15,6 +16,7 @@ pub(crate) fn run_with(arguments: &[String]) -> Result<()> {
 
 /// Builds every program of ours the way it ships.
 pub(crate) fn build_release() -> Result<()> {
+    ensure_object()?;
     step("building the release binaries");
     run(cargo().args(["build", "--release", "--workspace", "--bins", "--exclude", "xtask"]))
 }

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
+use crate::build_ebpf::ensure_object;
 use crate::setup::{TEST_TOOLS, envoy, packages};
 use crate::shell::{as_root, cargo, output, run as run_command, step};
 use crate::{layers, pure, sizes};
@@ -37,6 +38,7 @@ pub(crate) fn run(level: Level, filter: &[String]) -> Result<()> {
     if level != Level::Unit {
         packages(&TEST_TOOLS)?;
         surroundings.push(format!("CULVERT_ENVOY={}", envoy()?.display()));
+        ensure_object()?;
         step("building the programs that the end-to-end tests run");
         run_command(cargo().args(["build", "--workspace", "--bins"]))?;
     }
