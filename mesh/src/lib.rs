@@ -4,7 +4,9 @@
 //! through `hbone`, with certificates from `keyring`, judged by `policy`. A module uses only modules declared below it
 //! (`cargo xtask check`).
 
+pub mod admin; // a window onto all of the below
 pub mod policy; // may this peer do this
 pub mod balance; // which endpoint
 pub mod state; // what we know of the mesh
+pub mod telemetry; // metrics, access log, logging
 pub mod model; // the nouns

@@ -1,0 +1,129 @@
+//! Pure. The pieces that lines of both formats are made of: timestamps, quoted values, levels.
+
+use std::fmt::{self, Write};
+use std::time::{Duration, SystemTime};
+
+use tracing::Level;
+
+/// How lines are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// `time<TAB>level<TAB>target<TAB>message<TAB>key=value …`
+    #[default]
+    Text,
+    /// `{"level":…,"time":…,"scope":…,"message":…,…}`
+    Json,
+}
+
+/// A level as lines show it: lower case.
+pub fn level_name(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "error",
+        Level::WARN => "warn",
+        Level::INFO => "info",
+        Level::DEBUG => "debug",
+        Level::TRACE => "trace",
+    }
+}
+
+/// Appends `time` as RFC 3339 in UTC with microseconds: `2026-11-22T13:00:00.000000Z`. Times before 1970 show as 1970.
+pub fn write_time(out: &mut String, time: SystemTime) {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let (year, month, day) = civil_from_days(since.as_secs() / 86_400);
+    let second = since.as_secs() % 86_400;
+    let mut digits = *b"0000-00-00T00:00:00.000000Z";
+    put(&mut digits[0..4], year);
+    put(&mut digits[5..7], month);
+    put(&mut digits[8..10], day);
+    put(&mut digits[11..13], second / 3600);
+    put(&mut digits[14..16], second / 60 % 60);
+    put(&mut digits[17..19], second % 60);
+    put(&mut digits[20..26], u64::from(since.subsec_micros()));
+    out.push_str(std::str::from_utf8(&digits).expect("digits and punctuation are ASCII"));
+}
+
+fn put(place: &mut [u8], mut value: u64) {
+    for digit in place.iter_mut().rev() {
+        *digit = b'0' + u8::try_from(value % 10).expect("a remainder of ten is one digit");
+        value /= 10;
+    }
+}
+
+/// Year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian calendar.
+///
+/// Years are counted from 1 March, so that the leap day is the last of its year; 400 years are 146,097 days.
+fn civil_from_days(days: u64) -> (u64, u64, u64) {
+    const TO_MARCH_OF_YEAR_0: u64 = 719_468;
+    let days = days + TO_MARCH_OF_YEAR_0;
+    let (era, of_era) = (days / 146_097, days % 146_097);
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+/// A writer that escapes what is written through it, for the inside of a quoted value. Both formats escape alike, as
+/// JSON does; so a value never holds a raw tab, quote or line end, and no value can forge a field or a line.
+pub struct Escaped<'a>(pub &'a mut String);
+
+impl Write for Escaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let mut plain = 0;
+        for (at, byte) in text.bytes().enumerate() {
+            if byte >= 0x20 && byte != b'"' && byte != b'\\' && byte != 0x7f {
+                continue;
+            }
+            self.0.push_str(&text[plain..at]);
+            plain = at + 1;
+            match byte {
+                b'"' => self.0.push_str("\\\""),
+                b'\\' => self.0.push_str("\\\\"),
+                b'\n' => self.0.push_str("\\n"),
+                b'\r' => self.0.push_str("\\r"),
+                b'\t' => self.0.push_str("\\t"),
+                other => write!(self.0, "\\u{other:04x}")?,
+            }
+        }
+        self.0.push_str(&text[plain..]);
+        Ok(())
+    }
+}
+
+/// Appends `value` in double quotes, escaped.
+pub fn write_quoted(out: &mut String, value: impl fmt::Display) {
+    out.push('"');
+    // Writing to a String cannot end early; a Display that reports an error only cuts its own value short.
+    let _ = write!(Escaped(out), "{value}");
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64, micros: u32) -> String {
+        let mut out = String::new();
+        write_time(&mut out, SystemTime::UNIX_EPOCH + Duration::new(seconds, micros * 1000));
+        out
+    }
+
+    #[test]
+    fn a_time_is_rfc_3339_with_microseconds() {
+        assert_eq!(at(0, 0), "1970-01-01T00:00:00.000000Z");
+        assert_eq!(at(951_782_399, 999_999), "2000-02-28T23:59:59.999999Z");
+        assert_eq!(at(951_782_400, 0), "2000-02-29T00:00:00.000000Z");
+        assert_eq!(at(1_709_164_800, 7), "2024-02-29T00:00:00.000007Z");
+        assert_eq!(at(1_795_352_400, 120_000), "2026-11-22T13:00:00.120000Z");
+        assert_eq!(at(4_107_542_400, 0), "2100-03-01T00:00:00.000000Z");
+    }
+
+    #[test]
+    fn a_value_cannot_forge_a_field_or_a_line() {
+        let mut out = String::new();
+        write_quoted(&mut out, "a\" b=\"c\\\n\t\u{1}\u{7f}é");
+        assert_eq!(out, r#""a\" b=\"c\\\n\t\u0001\u007fé""#);
+        assert_eq!(serde_json::from_str::<String>(&out).unwrap(), "a\" b=\"c\\\n\t\u{1}\u{7f}é");
+    }
+}

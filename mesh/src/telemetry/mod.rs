@@ -1,0 +1,11 @@
+//! What a process says about itself: its log, one line per connection, and metrics under the names that Istio's tools know.
+
+pub mod logging; // tracing set up: text or JSON, the level changed at run time
+pub mod access_log; // one line per finished connection
+pub mod traffic; // the standard TCP metrics
+pub mod counters; // everything else that is counted
+pub mod registry; // where metrics are registered, and their text
+pub mod process; // memory, file descriptors and CPU of this process
+pub mod labels; // who takes part in a connection, as logs and metrics name it
+pub mod writer; // the one thread that writes to stdout
+pub mod line; // timestamps and quoting
