@@ -5,8 +5,13 @@
 //! (`cargo xtask check`).
 
 pub mod admin; // a window onto all of the below
+pub mod hbone; // tunnels: HTTP/2 CONNECT over mTLS
+pub mod keyring; // one live certificate per identity
+pub mod ca; // who signs certificates
+pub mod tls; // mTLS by SPIFFE identity
 pub mod policy; // may this peer do this
 pub mod balance; // which endpoint
 pub mod state; // what we know of the mesh
 pub mod telemetry; // metrics, access log, logging
+pub mod net; // sockets
 pub mod model; // the nouns

@@ -1,0 +1,11 @@
+//! Who signs: an embedded CA or a remote one, behind one trait.
+
+mod embedded; // signs with a key that we hold
+mod folder; // the files of a CA: made once, checked always
+mod csr; // key pair and certificate signing request of an identity
+mod issuer; // trait Issuer: request in, chain out
+
+pub use csr::SigningRequest;
+pub use embedded::{EmbeddedCa, LEAF_LIFETIME};
+pub use folder::FolderError;
+pub use issuer::{IssueError, IssueFuture, Issued, Issuer};

@@ -1,0 +1,279 @@
+//! The near end of one tunnel: opens streams in it, keeps it alive, knows when it is dying.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
+
+use bytes::Bytes;
+use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
+use http::StatusCode;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::driver::{Driver, Lost};
+use super::head::{ConnectHead, baggage_of};
+use super::settings::Settings;
+use super::stream::{Counted, Load, Opened, Stream};
+use super::transport::Transport;
+use crate::keyring::KeyringError;
+use crate::model::connection::{Fault, ResponseFlag};
+use crate::model::identity::Identity;
+use crate::tls::{ClientConfig, Peer, TlsError};
+
+/// Why there is no stream. Cheap to clone: all who wait for one dial get its error.
+#[derive(Clone, Debug, Error)]
+pub enum TunnelError {
+    /// No certificate for the source.
+    #[error(transparent)]
+    Keyring(Arc<KeyringError>),
+    /// The peer could not be connected to.
+    #[error("connect: {0}")]
+    Dial(Arc<io::Error>),
+    /// The handshake failed: somebody is there, and is not who was called.
+    #[error(transparent)]
+    Tls(Arc<TlsError>),
+    /// HTTP/2 failed.
+    #[error("HTTP/2: {0}")]
+    Http2(Arc<h2::Error>),
+    /// The request cannot be written.
+    #[error("the request cannot be written: {0}")]
+    Head(Arc<http::Error>),
+    /// The peer answered, and not with 200.
+    #[error("the peer answered {0}")]
+    Refused(StatusCode),
+    /// The tunnel ended while the answer was awaited.
+    #[error("the tunnel was closed")]
+    Closed,
+}
+
+impl TunnelError {
+    /// A short word for the reason, stable: the value of a metric label.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Keyring(_) => "no_certificate_yet",
+            Self::Dial(error) if error.kind() == io::ErrorKind::TimedOut => "connect_timeout",
+            Self::Dial(_) => "connect",
+            Self::Tls(error) => error.reason(),
+            Self::Http2(_) => "http2",
+            Self::Head(_) => "head",
+            Self::Refused(StatusCode::UNAUTHORIZED) => "denied_by_peer",
+            Self::Refused(_) => "refused_by_peer",
+            Self::Closed => "closed",
+        }
+    }
+
+    /// Whose doing it was.
+    pub fn fault(&self) -> Fault {
+        match self {
+            Self::Keyring(_) => Fault::ControlPlane,
+            Self::Refused(StatusCode::UNAUTHORIZED) => Fault::Policy,
+            Self::Head(_) => Fault::Ours,
+            _ => Fault::Upstream,
+        }
+    }
+
+    /// The metric label `response_flags`.
+    pub fn flag(&self) -> ResponseFlag {
+        match self {
+            Self::Keyring(_) => ResponseFlag::IdentityError,
+            // Somebody drops the packets: the port is open on every mesh peer.
+            Self::Dial(error) if error.kind() == io::ErrorKind::TimedOut => ResponseFlag::NetworkPolicy,
+            Self::Tls(error) if error.is_identity() => ResponseFlag::IdentityError,
+            Self::Tls(_) => ResponseFlag::TlsFailure,
+            Self::Http2(_) => ResponseFlag::H2HandshakeFailure,
+            Self::Dial(_) | Self::Head(_) | Self::Refused(_) | Self::Closed => ResponseFlag::Connect,
+        }
+    }
+
+    /// Whether the request may have failed only because the tunnel was dying: nothing of the application was sent, so it
+    /// can be sent again elsewhere.
+    pub(crate) fn is_dying_tunnel(&self) -> bool {
+        match self {
+            Self::Closed => true,
+            Self::Http2(error) => {
+                error.is_io() || error.is_go_away() || error.reason() == Some(h2::Reason::REFUSED_STREAM)
+            }
+            _ => false,
+        }
+    }
+}
+
+impl From<h2::Error> for TunnelError {
+    fn from(error: h2::Error) -> Self {
+        Self::Http2(Arc::new(error))
+    }
+}
+
+impl From<TlsError> for TunnelError {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(Arc::new(error))
+    }
+}
+
+impl From<KeyringError> for TunnelError {
+    fn from(error: KeyringError) -> Self {
+        Self::Keyring(Arc::new(error))
+    }
+}
+
+impl From<io::Error> for TunnelError {
+    fn from(error: io::Error) -> Self {
+        Self::Dial(Arc::new(error))
+    }
+}
+
+/// One HTTP/2 connection to a peer. Dropped, it ends when its last stream has.
+pub struct Tunnel {
+    requests: SendRequest<Bytes>,
+    load: Arc<Load>,
+    alive: Arc<AtomicBool>,
+    peer: Peer,
+    max_streams: usize,
+    driver: AbortHandle,
+}
+
+impl Tunnel {
+    /// Does both handshakes on a connection, within the time for them. The tunnel's task runs on the current runtime.
+    pub async fn open(
+        tcp: TcpStream,
+        tls: &ClientConfig,
+        expected: &[Identity],
+        settings: &Settings,
+    ) -> Result<Self, TunnelError> {
+        match timeout(settings.handshake, Self::shake_hands(tcp, tls, expected, settings)).await {
+            Ok(tunnel) => tunnel,
+            Err(_) => Err(TlsError::Timeout.into()),
+        }
+    }
+
+    async fn shake_hands(
+        tcp: TcpStream,
+        tls: &ClientConfig,
+        expected: &[Identity],
+        settings: &Settings,
+    ) -> Result<Self, TunnelError> {
+        let (stream, peer) = tls.connect(tcp, expected).await?;
+        let transport = Transport::new(stream);
+        let mut builder = Builder::new();
+        builder
+            .initial_window_size(settings.stream_window)
+            .initial_connection_window_size(settings.stream_window.saturating_mul(settings.streams_in_window))
+            .max_frame_size(settings.max_frame)
+            .max_header_list_size(settings.max_head)
+            .initial_max_send_streams(settings.max_streams as usize)
+            .max_send_buffer_size(settings.send_buffer)
+            .data_frame_budget(settings.largest_stream_window as usize)
+            .enable_push(false);
+        let (requests, mut connection) = builder.handshake(transport.clone()).await?;
+        let ping = connection.ping_pong();
+        let driver = Driver::new(transport, ping, settings);
+        let alive = Arc::new(AtomicBool::new(true));
+        let task = tokio::spawn(drive(connection, driver, Alive(Arc::clone(&alive))));
+        Ok(Self {
+            requests,
+            load: Arc::default(),
+            alive,
+            peer,
+            max_streams: settings.max_streams as usize,
+            driver: task.abort_handle(),
+        })
+    }
+
+    /// Who the peer has proven to be.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Streams that are open.
+    pub fn streams(&self) -> usize {
+        self.load.streams()
+    }
+
+    /// Whether streams can be opened: not after the connection broke or the peer said that it goes away.
+    pub fn is_alive(&self) -> bool {
+        self.alive.load(Ordering::Relaxed)
+    }
+
+    /// How many streams it may carry.
+    pub fn max_streams(&self) -> usize {
+        self.max_streams.min(self.requests.current_max_send_streams())
+    }
+
+    /// Takes a place for a stream, so that others see it taken.
+    pub(crate) fn reserve(&self) -> Counted {
+        Counted::new(&self.load)
+    }
+
+    /// Sends a CONNECT and waits for its answer. Whoever drops this before has reset the stream.
+    pub async fn connect(&self, head: &ConnectHead) -> Result<Opened, TunnelError> {
+        self.connect_counted(head, self.reserve()).await
+    }
+
+    pub(crate) async fn connect_counted(&self, head: &ConnectHead, counted: Counted) -> Result<Opened, TunnelError> {
+        let request = head.to_request().map_err(|error| TunnelError::Head(Arc::new(error)))?;
+        let mut requests = self.requests.clone().ready().await.inspect_err(|_| self.retire())?;
+        let (response, send) = requests.send_request(request, false)?;
+        drop(requests);
+        let (parts, receive) = answer(response).await?.into_parts();
+        if parts.status != StatusCode::OK {
+            return Err(TunnelError::Refused(parts.status));
+        }
+        let baggage = baggage_of(&parts.headers);
+        Ok(Opened { stream: Stream::new(send, receive, Some(counted)), baggage })
+    }
+
+    /// No new streams; those that are open go on.
+    pub(crate) fn retire(&self) {
+        self.alive.store(false, Ordering::Relaxed);
+    }
+
+    /// Cuts the tunnel with every stream in it.
+    pub fn cut(&self) {
+        self.retire();
+        self.driver.abort();
+    }
+}
+
+async fn answer(response: ResponseFuture) -> Result<http::Response<h2::RecvStream>, TunnelError> {
+    Ok(response.await?)
+}
+
+impl fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tunnel")
+            .field("peer", &self.peer.identity)
+            .field("streams", &self.streams())
+            .field("alive", &self.is_alive())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Says that the tunnel is dead when its task ends, however it does.
+struct Alive(Arc<AtomicBool>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+async fn drive(mut connection: Connection<Transport, Bytes>, mut driver: Driver, _alive: Alive) {
+    let ended = poll_fn(|cx| {
+        if let Poll::Ready(ended) = std::pin::Pin::new(&mut connection).poll(cx) {
+            return Poll::Ready(Ok(ended));
+        }
+        driver.poll(cx, &mut connection).map(Err)
+    });
+    match ended.await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!("tunnel ended: {error}"),
+        Err(Lost::Silent) => debug!("tunnel ended: no answer to a ping"),
+        Err(Lost::Transport(error)) => debug!("tunnel ended: {error}"),
+    }
+}

@@ -1,0 +1,186 @@
+//! One connection in a tunnel: bytes as owned chunks, flow control exact, reset and end told apart.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use h2::{Reason, RecvStream, SendStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::baggage::Baggage;
+use crate::net::duplex::{Duplex, Queue};
+
+/// Most bytes of one `poll_write`.
+const WRITE: usize = 64 * 1024;
+
+/// A stream that was opened, and what the peer said about itself.
+#[derive(Debug)]
+pub struct Opened {
+    /// The connection.
+    pub stream: Stream,
+    /// The labels of the destination workload, if the peer gave them.
+    pub baggage: Option<Baggage>,
+}
+
+/// Streams that are open in a tunnel.
+#[derive(Debug, Default)]
+pub(crate) struct Load(AtomicUsize);
+
+impl Load {
+    pub(crate) fn streams(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One stream among those of a tunnel, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted(Arc<Load>);
+
+impl Counted {
+    pub(crate) fn new(load: &Arc<Load>) -> Self {
+        load.0.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(load))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// One connection in a tunnel. Dropped before both sides have ended, it resets the peer (`CANCEL`).
+#[derive(Debug)]
+pub struct Stream {
+    send: SendStream<Bytes>,
+    receive: RecvStream,
+    received: Bytes,
+    _counted: Option<Counted>,
+}
+
+impl Stream {
+    pub(crate) fn new(send: SendStream<Bytes>, receive: RecvStream, counted: Option<Counted>) -> Self {
+        Self { send, receive, received: Bytes::new(), _counted: counted }
+    }
+
+    /// How many bytes may be sent now; waits until it is at least one.
+    fn poll_capacity(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
+        self.send.reserve_capacity(wanted);
+        loop {
+            // Asked first: h2 wakes for an increase only, not for what was there before.
+            let capacity = self.send.capacity();
+            if capacity > 0 {
+                return Poll::Ready(Ok(capacity));
+            }
+            match ready!(self.send.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            }
+        }
+    }
+}
+
+/// What a failed stream is in the terms of sockets.
+fn broken(error: h2::Error) -> io::Error {
+    let kind = if error.is_reset() {
+        io::ErrorKind::ConnectionReset
+    } else if error.is_io() || error.is_go_away() {
+        io::ErrorKind::ConnectionAborted
+    } else {
+        io::ErrorKind::Other
+    };
+    io::Error::new(kind, error)
+}
+
+impl Duplex for Stream {
+    const READS_AHEAD: bool = true;
+
+    fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        loop {
+            return match ready!(self.receive.poll_data(cx)) {
+                Some(Ok(chunk)) if chunk.is_empty() => continue,
+                Some(Ok(chunk)) => Poll::Ready(Ok(Some(chunk))),
+                // The peer wants nothing more from us and has sent everything (RFC 9113, 8.1).
+                Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) && error.is_reset() => {
+                    Poll::Ready(Ok(None))
+                }
+                Some(Err(error)) => Poll::Ready(Err(broken(error))),
+                None => Poll::Ready(Ok(None)),
+            };
+        }
+    }
+
+    fn consumed(&mut self, len: usize) {
+        // Fails only for more than was received, or on a stream that is gone.
+        let _ = self.receive.flow_control().release_capacity(len);
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, queue: &mut Queue) -> Poll<io::Result<usize>> {
+        let capacity = ready!(self.poll_capacity(cx, queue.len()))?;
+        let chunk = queue.take(capacity);
+        let len = chunk.len();
+        self.send.send_data(chunk, false).map_err(broken)?;
+        Poll::Ready(Ok(len))
+    }
+
+    fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.send.send_data(Bytes::new(), true).map_err(broken))
+    }
+
+    fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        match ready!(self.send.poll_reset(cx)) {
+            Ok(reason) => Poll::Ready(io::Error::new(io::ErrorKind::ConnectionReset, reason.to_string())),
+            Err(error) => Poll::Ready(broken(error)),
+        }
+    }
+
+    fn take_error(&mut self) -> Option<io::Error> {
+        None
+    }
+
+    fn reset(&mut self) {
+        // A proxy treats any error of the TCP connection as CONNECT_ERROR (RFC 9113, 8.5).
+        self.send.send_reset(Reason::CONNECT_ERROR);
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.received.is_empty() {
+            match ready!(self.poll_receive(cx))? {
+                Some(chunk) => self.received = chunk,
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+        let len = self.received.len().min(buf.remaining());
+        buf.put_slice(&self.received[..len]);
+        self.received.advance(len);
+        self.consumed(len);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let capacity = ready!(self.poll_capacity(cx, buf.len().min(WRITE)))?;
+        let len = capacity.min(buf.len());
+        self.send.send_data(Bytes::copy_from_slice(&buf[..len]), false).map_err(broken)?;
+        Poll::Ready(Ok(len))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // The tunnel's task sends what it has as soon as it can.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_finish(cx)
+    }
+}

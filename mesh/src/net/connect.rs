@@ -1,0 +1,22 @@
+//! Connects a socket that somebody else has made ready: bound, marked, in whichever network namespace.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use socket2::Socket;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+
+/// How long a connect may take.
+pub const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Connects within `limit`; the error of a timeout is of kind `TimedOut`. The socket must be TCP; it is made non-blocking.
+pub async fn connect(socket: Socket, to: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+    socket.set_nonblocking(true)?;
+    let socket = TcpSocket::from_std_stream(socket.into());
+    match timeout(limit, socket.connect(to)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer from {to} in {} s", limit.as_secs()))),
+    }
+}

@@ -1,0 +1,8 @@
+//! Sockets, below any meaning.
+
+pub mod copy; // both directions until both end; counts bytes; half-close and reset kept
+pub mod tcp; // TCP as one end of a copy
+pub mod duplex; // what can be copied: the trait, and the bytes under way
+pub mod connect; // a socket made ready elsewhere, connected in time
+pub mod socket; // socket options
+pub mod backoff; // exponential backoff with jitter

@@ -1,0 +1,47 @@
+//! Socket options that every connection of ours wants.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+
+/// How dead peers are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Liveness {
+    /// Idle time before the first keepalive probe.
+    pub idle: Duration,
+    /// Time between probes.
+    pub interval: Duration,
+    /// Probes without an answer before the connection is given up.
+    pub probes: u32,
+    /// How long sent bytes may stay unacknowledged (`TCP_USER_TIMEOUT`, RFC 5482).
+    pub unacknowledged: Duration,
+}
+
+impl Default for Liveness {
+    /// A silent dead peer is found after three minutes idle plus one of probing; a peer that does not take bytes after two.
+    fn default() -> Self {
+        Self {
+            idle: Duration::from_secs(180),
+            interval: Duration::from_secs(15),
+            probes: 4,
+            unacknowledged: Duration::from_secs(120),
+        }
+    }
+}
+
+/// Sets `TCP_NODELAY`, keepalive and user timeout.
+pub fn tune(socket: &impl AsFd, liveness: &Liveness) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    socket.set_tcp_nodelay(true)?;
+    let keepalive =
+        TcpKeepalive::new().with_time(liveness.idle).with_interval(liveness.interval).with_retries(liveness.probes);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(liveness.unacknowledged))
+}
+
+/// Makes the close of the socket a reset: the peer learns that the connection was cut, not ended.
+pub fn reset_on_close(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_linger(Some(Duration::ZERO))
+}
