@@ -3,6 +3,13 @@
 //! Read from the top: connections come in over HBONE, each carries requests for one service; configuration is compiled
 //! into routes and settings; the pure decisions stand at the bottom. A module uses only modules declared below it.
 
+pub mod route; // which rule a request falls under
+pub mod filter; // what a rule changes
+pub mod matcher; // the conditions of a match
+pub mod query; // query parameters
+pub mod settings; // what applies beside the route, and from which source
+pub mod trace; // trace context in every form
+pub mod hygiene; // requests that are refused, headers that are not passed on
 pub mod balance; // which endpoint
 pub mod breaker; // which endpoints not
 pub mod retry; // whether a failed attempt is made again

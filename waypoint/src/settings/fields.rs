@@ -1,0 +1,187 @@
+//! Pure. The settings: names as MeshPolicy writes them, types, and the defaults that apply without any configuration.
+
+use std::time::Duration;
+
+use super::merge::Effective;
+use super::value::{GrpcCodes, HashOn, Show};
+use crate::balance::{Algorithm, LoadSettings};
+use crate::breaker::BreakerLimits;
+use crate::grpc::GrpcCode;
+use crate::limit::Rate;
+use crate::path::Normalization;
+use crate::retry::{Backoff, BudgetLimits, RetryPolicy, StatusSet};
+
+macro_rules! settings {
+    ($($(#[$doc:meta])* $name:literal $field:ident: $type:ty = $default:expr;)*) => {
+        /// Every setting with a value.
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct Settings {
+            $($(#[$doc])* pub $field: $type,)*
+        }
+
+        /// What one source says; `None` is nothing.
+        #[derive(Clone, Debug, PartialEq, Default)]
+        pub struct Overlay {
+            $($(#[$doc])* pub $field: Option<$type>,)*
+        }
+
+        impl Default for Settings {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+
+        impl Settings {
+            /// Takes over what the overlay says.
+            pub fn apply(&mut self, overlay: &Overlay) {
+                $(if let Some(value) = &overlay.$field {
+                    self.$field = value.clone();
+                })*
+            }
+
+            /// Every value by name, said to come from `source`.
+            pub fn effective(&self, source: &str) -> Vec<Effective> {
+                vec![$(Effective { name: $name, value: self.$field.show(), source: source.into() },)*]
+            }
+        }
+
+        impl Overlay {
+            /// What the overlay says, by name, in the order of [`Settings::effective`].
+            pub fn said(&self) -> Vec<(&'static str, Option<String>)> {
+                vec![$(($name, self.$field.as_ref().map(Show::show)),)*]
+            }
+        }
+    };
+}
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+settings! {
+    /// Until response headers, when neither route nor caller says otherwise.
+    "deadline.default" deadline_default: Option<Duration> = Some(secs(15));
+    /// For the whole exchange, retries included.
+    "deadline.request" deadline_request: Option<Duration> = None;
+    /// Whether the caller's own deadline (`grpc-timeout`, `x-envoy-expected-rq-timeout-ms`) counts and is told on.
+    "deadline.propagate" deadline_propagate: bool = true;
+    /// A stream without a byte in either direction ends after this.
+    "deadline.idle" idle: Option<Duration> = Some(secs(300));
+    /// For the TCP and TLS connect to an endpoint.
+    "connect.timeout" connect_timeout: Duration = secs(1);
+    /// Most retries; 0 is off.
+    "retry.attempts" retry_attempts: u32 = 2;
+    /// Status codes that are tried again.
+    "retry.codes" retry_codes: StatusSet = [502, 503, 504].into_iter().collect();
+    /// gRPC status codes that are tried again.
+    "retry.grpcCodes" retry_grpc: GrpcCodes = [GrpcCode::UNAVAILABLE].into_iter().collect();
+    /// Whether methods that are not idempotent are never repeated once they may have been received.
+    "retry.idempotentOnly" retry_idempotent_only: bool = true;
+    /// The least wait before the first retry.
+    "retry.backoff.base" backoff_base: Duration = millis(25);
+    /// The least wait grows no further than this.
+    "retry.backoff.max" backoff_max: Duration = secs(1);
+    /// For one attempt. Off by default: it would repeat requests that are merely slow.
+    "retry.perTryTimeout" per_try_timeout: Option<Duration> = None;
+    /// Whether `Retry-After` lengthens the wait.
+    "retry.retryAfter" retry_after: bool = true;
+    /// Most bytes of a request body that are kept for a retry.
+    "retry.maxBodyBytes" retry_body: usize = 64 << 10;
+    /// Retries per hundred requests.
+    "retry.budget.percent" budget_percent: u32 = 20;
+    /// Over which time.
+    "retry.budget.interval" budget_interval: Duration = secs(10);
+    /// Retries per second that are always allowed.
+    "retry.budget.minPerSecond" budget_min: f64 = 10.0;
+    /// Whether a retry that the budget refuses is answered with 503 (XBackendTrafficPolicy) or with what the backend said.
+    "retry.budget.reject" budget_reject: bool = false;
+    /// How an endpoint is chosen.
+    "loadBalancing.algorithm" algorithm: Algorithm = Algorithm::PeakEwma;
+    /// Time constant of the latency average.
+    "loadBalancing.decay" decay: Duration = secs(10);
+    /// What an endpoint without samples is taken for.
+    "loadBalancing.initialRtt" initial_rtt: Duration = millis(30);
+    /// The latency that a failure counts as.
+    "loadBalancing.failurePenalty" failure_penalty: Duration = secs(5);
+    /// How long a new endpoint is held back.
+    "loadBalancing.slowStart" slow_start: Duration = secs(10);
+    /// What a consistent hash is taken of.
+    "loadBalancing.hashOn" hash_on: Option<HashOn> = None;
+    /// Failures in a row that eject an endpoint; 0 is off.
+    "circuitBreaker.endpoint.consecutive" breaker_consecutive: u32 = 5;
+    /// The least share of successes; 0 is off.
+    "circuitBreaker.endpoint.successRate" breaker_success_rate: f64 = 0.8;
+    /// Over which time.
+    "circuitBreaker.endpoint.window" breaker_window: Duration = secs(10);
+    /// On at least so many requests.
+    "circuitBreaker.endpoint.minRequests" breaker_min_requests: u32 = 5;
+    /// The first ejection lasts so long; each further one twice as long.
+    "circuitBreaker.endpoint.open.min" breaker_open_min: Duration = secs(1);
+    /// The longest ejection.
+    "circuitBreaker.endpoint.open.max" breaker_open_max: Duration = secs(60);
+    /// Percent of a service's endpoints that may be ejected at once.
+    "circuitBreaker.endpoint.maxEjected" max_ejected: u32 = 50;
+    /// Requests in flight to the service.
+    "circuitBreaker.service.maxInFlight" max_in_flight: u32 = 8192;
+    /// Requests that may wait for one of those to end.
+    "circuitBreaker.service.maxPending" max_pending: u32 = 1024;
+    /// How long they may wait.
+    "circuitBreaker.service.maxWait" max_wait: Duration = secs(1);
+    /// Connections to one endpoint.
+    "circuitBreaker.endpoint.maxConnections" max_connections: u32 = 1024;
+    /// Requests on one connection before it is closed; 0 is unlimited.
+    "connect.maxRequestsPerConnection" max_requests_per_connection: u32 = 0;
+    /// An idle connection to an endpoint is closed after this.
+    "connect.idle" connection_idle: Duration = secs(60);
+    /// Requests per second to the service or rule, per waypoint instance.
+    "rateLimit" rate: Option<Rate> = None;
+    /// Share of new traces that are sampled, 0 to 1.
+    "tracing.sampling" sampling: f64 = 0.01;
+    /// How far paths are normalised before they are matched and sent.
+    "pathNormalization" normalization: Normalization = Normalization::Base;
+}
+
+impl Settings {
+    /// The retry policy in one piece.
+    pub fn retry(&self) -> RetryPolicy {
+        RetryPolicy {
+            attempts: self.retry_attempts,
+            codes: self.retry_codes,
+            grpc: self.retry_grpc.0,
+            idempotent_only: self.retry_idempotent_only,
+            backoff: Backoff { base: self.backoff_base, max: self.backoff_max },
+            honour_retry_after: self.retry_after,
+        }
+    }
+
+    /// The retry budget's limits.
+    pub fn budget(&self) -> BudgetLimits {
+        BudgetLimits { percent: self.budget_percent, interval: self.budget_interval, min_per_second: self.budget_min }
+    }
+
+    /// How latency becomes cost.
+    pub fn load(&self) -> LoadSettings {
+        LoadSettings {
+            decay: self.decay,
+            initial: self.initial_rtt,
+            failure_penalty: self.failure_penalty,
+            slow_start: self.slow_start,
+        }
+    }
+
+    /// When an endpoint is ejected.
+    pub fn breaker(&self) -> BreakerLimits {
+        BreakerLimits {
+            consecutive: self.breaker_consecutive,
+            success_rate: self.breaker_success_rate,
+            window: self.breaker_window,
+            min_requests: self.breaker_min_requests,
+            open_min: self.breaker_open_min,
+            open_max: self.breaker_open_max,
+        }
+    }
+}
