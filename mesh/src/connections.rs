@@ -1,0 +1,285 @@
+//! The open connections: listed for the admin server, and closed when a changed policy refuses them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::model::connection::{Direction, Facts};
+use crate::model::identity::Identity;
+use crate::model::service::ServiceKey;
+use crate::model::workload::Workload;
+use crate::policy::authorize::{self, Permit, Refusal};
+use crate::state::snapshot::Snapshot;
+
+const SHARDS: usize = 16;
+
+/// Every open connection of the process.
+pub struct Connections {
+    shards: [Mutex<HashMap<u64, Arc<Open>>>; SHARDS],
+    next: AtomicU64,
+}
+
+/// One open connection. Counters run while it does.
+pub struct Open {
+    /// Unique in the process.
+    pub id: u64,
+    /// Side of the connection.
+    pub direction: Direction,
+    /// The workload of this node.
+    pub workload: Arc<Workload>,
+    /// What policy judges.
+    pub facts: Facts,
+    /// Where it goes: the next hop's socket address, once known.
+    pub hop: Option<SocketAddr>,
+    /// What the far side proved, once known.
+    pub peer_identity: Option<Identity>,
+    /// The service it was addressed to.
+    pub service: Option<ServiceKey>,
+    /// When it came.
+    pub since: Instant,
+    /// Bytes towards the destination.
+    pub sent: Arc<AtomicU64>,
+    /// Bytes towards the source.
+    pub received: Arc<AtomicU64>,
+    close: Mutex<Option<Closing>>,
+    closed: Notify,
+}
+
+/// Why the process ends a connection that its ends would have kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Closing {
+    /// A changed policy refuses it.
+    #[error("connection closed due to policy change: {0}")]
+    Policy(Refusal),
+    /// The workload was released, or the process drains and the deadline passed.
+    #[error("connection closed due to connection drain")]
+    Drain,
+}
+
+/// Holds a connection's place in the list until dropped.
+pub struct Tracked {
+    open: Arc<Open>,
+    list: Arc<Connections>,
+}
+
+/// What a connection is entered with.
+pub struct Entry {
+    /// Side of the connection.
+    pub direction: Direction,
+    /// The workload of this node.
+    pub workload: Arc<Workload>,
+    /// What policy judges.
+    pub facts: Facts,
+    /// Where it goes, if known.
+    pub hop: Option<SocketAddr>,
+    /// What the far side proved, if known.
+    pub peer_identity: Option<Identity>,
+    /// The service it was addressed to, if any.
+    pub service: Option<ServiceKey>,
+    /// Bytes towards the destination, counted by who copies.
+    pub sent: Arc<AtomicU64>,
+    /// Bytes towards the source, counted by who copies.
+    pub received: Arc<AtomicU64>,
+}
+
+impl Connections {
+    /// None yet.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { shards: Default::default(), next: AtomicU64::new(1) })
+    }
+
+    /// Enters a connection.
+    pub fn track(self: &Arc<Self>, entry: Entry) -> Tracked {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let open = Arc::new(Open {
+            id,
+            direction: entry.direction,
+            workload: entry.workload,
+            facts: entry.facts,
+            hop: entry.hop,
+            peer_identity: entry.peer_identity,
+            service: entry.service,
+            since: Instant::now(),
+            sent: entry.sent,
+            received: entry.received,
+            close: Mutex::new(None),
+            closed: Notify::new(),
+        });
+        self.shard(id).lock().insert(id, Arc::clone(&open));
+        Tracked { open, list: Arc::clone(self) }
+    }
+
+    /// Enters an inbound connection, then judges it. In this order: a policy that changes in between finds it listed.
+    pub fn admit(
+        self: &Arc<Self>,
+        entry: Entry,
+        snapshot: impl FnOnce() -> Arc<Snapshot>,
+    ) -> Result<(Tracked, Permit), Refusal> {
+        let tracked = self.track(entry);
+        let snapshot = snapshot();
+        let workload = &tracked.open.workload;
+        let current = snapshot.workload(&workload.uid).unwrap_or(workload);
+        let permit = authorize::authorize(&snapshot.policies_of(current), &tracked.open.facts)?;
+        Ok((tracked, permit))
+    }
+
+    /// Judges every inbound connection again and closes those that are now refused. Returns how many.
+    pub fn judge_again(&self, snapshot: &Snapshot) -> usize {
+        let mut policies = HashMap::new();
+        let mut closed = 0;
+        for open in self.list().into_iter().filter(|open| open.direction == Direction::Inbound) {
+            let uid = &open.workload.uid;
+            let applying = policies.entry(uid.clone()).or_insert_with(|| {
+                let current = snapshot.workload(uid).unwrap_or(&open.workload);
+                snapshot.policies_of(current)
+            });
+            if let Err(refusal) = authorize::authorize(applying, &open.facts) {
+                open.close(Closing::Policy(refusal));
+                closed += 1;
+            }
+        }
+        closed
+    }
+
+    /// Closes every connection that `which` names.
+    pub fn close_all(&self, which: impl Fn(&Open) -> bool) {
+        for open in self.list().into_iter().filter(|open| which(open)) {
+            open.close(Closing::Drain);
+        }
+    }
+
+    /// Every open connection, in no order.
+    pub fn list(&self) -> Vec<Arc<Open>> {
+        self.shards.iter().flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// How many are open.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Whether none is open.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Waits until none is open or the time is over; whether none is.
+    pub async fn drained(&self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        while !self.is_empty() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        true
+    }
+
+    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Arc<Open>>> {
+        // Ids count up, so the low bits spread them evenly.
+        &self.shards[id as usize % SHARDS]
+    }
+}
+
+impl Open {
+    /// Asks whoever carries the connection to end it. The first reason stays.
+    pub fn close(&self, why: Closing) {
+        self.close.lock().get_or_insert(why);
+        self.closed.notify_one();
+    }
+}
+
+impl Tracked {
+    /// The connection.
+    pub fn open(&self) -> &Arc<Open> {
+        &self.open
+    }
+
+    /// Resolves when the connection is to be ended, with the reason. Cancel-safe.
+    pub async fn closed(&self) -> Closing {
+        loop {
+            if let Some(why) = self.open.close.lock().clone() {
+                return why;
+            }
+            // `notify_one` leaves a permit when nobody waits, so nothing is missed between the look and the wait.
+            self.open.closed.notified().await;
+        }
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        let mut shard = self.list.shard(self.open.id).lock();
+        shard.remove(&self.open.id);
+        if shard.capacity() > 64 && shard.len() * 4 < shard.capacity() {
+            shard.shrink_to_fit();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::policy::{Action, Authorization, PolicyKey, Rule, Scope};
+    use crate::model::update::Update;
+    use crate::state::store::Store;
+
+    fn entry(direction: Direction) -> Entry {
+        Entry {
+            direction,
+            workload: Arc::new(Workload::sample("shop", "default", &["10.0.0.1".parse().unwrap()])),
+            facts: Facts {
+                source: "10.0.0.2:40000".parse().unwrap(),
+                source_identity: None,
+                destination: "10.0.0.1:80".parse().unwrap(),
+            },
+            hop: None,
+            peer_identity: None,
+            service: None,
+            sent: Arc::default(),
+            received: Arc::default(),
+        }
+    }
+
+    fn deny_all(store: &Store) {
+        store.apply([Update::Authorization(Box::new(Authorization {
+            key: PolicyKey { namespace: "default".into(), name: "no".into() },
+            scope: Scope::Namespace,
+            action: Action::Deny,
+            rules: [Rule::default()].into(),
+            dry_run: false,
+        }))]);
+    }
+
+    #[tokio::test]
+    async fn a_policy_change_closes_what_it_forbids_and_only_inbound() {
+        let (connections, store) = (Connections::new(), Store::new(None));
+        let Ok((inbound, _)) = connections.admit(entry(Direction::Inbound), || store.snapshot()) else {
+            panic!("no policy yet")
+        };
+        let outbound = connections.track(entry(Direction::Outbound));
+        assert_eq!(connections.judge_again(&store.snapshot()), 0);
+        deny_all(&store);
+        assert_eq!(connections.judge_again(&store.snapshot()), 1);
+        assert!(matches!(inbound.closed().await, Closing::Policy(Refusal::Denied(_))));
+        assert!(outbound.open().close.lock().is_none());
+        assert!(connections.admit(entry(Direction::Inbound), || store.snapshot()).is_err());
+        assert_eq!(connections.len(), 2, "a refused connection leaves no trace");
+    }
+
+    #[tokio::test]
+    async fn draining_ends_when_the_last_connection_does() {
+        let connections = Connections::new();
+        let tracked = connections.track(entry(Direction::Outbound));
+        assert!(!connections.drained(Duration::from_millis(30)).await);
+        connections.close_all(|_| true);
+        assert_eq!(tracked.closed().await, Closing::Drain);
+        drop(tracked);
+        assert!(connections.drained(Duration::ZERO).await);
+    }
+}
