@@ -2,19 +2,19 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::model::connection::{Direction, Facts};
-use crate::model::identity::Identity;
-use crate::model::service::ServiceKey;
 use crate::model::workload::Workload;
 use crate::policy::authorize::{self, Permit, Refusal};
 use crate::state::snapshot::Snapshot;
+use crate::telemetry::labels::ConnectionLabels;
+use crate::telemetry::traffic::ConnectionMeter;
 
 const SHARDS: usize = 16;
 
@@ -28,24 +28,17 @@ pub struct Connections {
 pub struct Open {
     /// Unique in the process.
     pub id: u64,
-    /// Side of the connection.
-    pub direction: Direction,
     /// The workload of this node.
     pub workload: Arc<Workload>,
     /// What policy judges.
     pub facts: Facts,
     /// Where it goes: the next hop's socket address, once known.
     pub hop: Option<SocketAddr>,
-    /// What the far side proved, once known.
-    pub peer_identity: Option<Identity>,
-    /// The service it was addressed to.
-    pub service: Option<ServiceKey>,
+    /// Who takes part, and on which side we are.
+    pub labels: ConnectionLabels,
     /// When it came.
     pub since: Instant,
-    /// Bytes towards the destination.
-    pub sent: Arc<AtomicU64>,
-    /// Bytes towards the source.
-    pub received: Arc<AtomicU64>,
+    meter: OnceLock<ConnectionMeter>,
     close: Mutex<Option<Closing>>,
     closed: Notify,
 }
@@ -69,22 +62,14 @@ pub struct Tracked {
 
 /// What a connection is entered with.
 pub struct Entry {
-    /// Side of the connection.
-    pub direction: Direction,
     /// The workload of this node.
     pub workload: Arc<Workload>,
     /// What policy judges.
     pub facts: Facts,
     /// Where it goes, if known.
     pub hop: Option<SocketAddr>,
-    /// What the far side proved, if known.
-    pub peer_identity: Option<Identity>,
-    /// The service it was addressed to, if any.
-    pub service: Option<ServiceKey>,
-    /// Bytes towards the destination, counted by who copies.
-    pub sent: Arc<AtomicU64>,
-    /// Bytes towards the source, counted by who copies.
-    pub received: Arc<AtomicU64>,
+    /// Who takes part, and on which side we are.
+    pub labels: ConnectionLabels,
 }
 
 impl Connections {
@@ -98,15 +83,12 @@ impl Connections {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let open = Arc::new(Open {
             id,
-            direction: entry.direction,
             workload: entry.workload,
             facts: entry.facts,
             hop: entry.hop,
-            peer_identity: entry.peer_identity,
-            service: entry.service,
+            labels: entry.labels,
             since: Instant::now(),
-            sent: entry.sent,
-            received: entry.received,
+            meter: OnceLock::new(),
             close: Mutex::new(None),
             closed: Notify::new(),
         });
@@ -132,7 +114,7 @@ impl Connections {
     pub fn judge_again(&self, snapshot: &Snapshot) -> usize {
         let mut policies = HashMap::new();
         let mut closed = 0;
-        for open in self.list().into_iter().filter(|open| open.direction == Direction::Inbound) {
+        for open in self.list().into_iter().filter(|open| open.labels.direction == Direction::Inbound) {
             let uid = &open.workload.uid;
             let applying = policies.entry(uid.clone()).or_insert_with(|| {
                 let current = snapshot.workload(uid).unwrap_or(&open.workload);
@@ -187,6 +169,16 @@ impl Connections {
 }
 
 impl Open {
+    /// Starts counting its bytes. The first meter stays.
+    pub fn count_by(&self, meter: ConnectionMeter) -> &ConnectionMeter {
+        self.meter.get_or_init(|| meter)
+    }
+
+    /// Bytes that the workload has sent and received so far.
+    pub fn bytes(&self) -> (u64, u64) {
+        self.meter.get().map_or((0, 0), |meter| (meter.bytes_sent(), meter.bytes_received()))
+    }
+
     /// Asks whoever carries the connection to end it. The first reason stays.
     pub fn close(&self, why: Closing) {
         self.close.lock().get_or_insert(why);
@@ -231,7 +223,6 @@ mod tests {
 
     fn entry(direction: Direction) -> Entry {
         Entry {
-            direction,
             workload: Arc::new(Workload::sample("shop", "default", &["10.0.0.1".parse().unwrap()])),
             facts: Facts {
                 source: "10.0.0.2:40000".parse().unwrap(),
@@ -239,10 +230,7 @@ mod tests {
                 destination: "10.0.0.1:80".parse().unwrap(),
             },
             hop: None,
-            peer_identity: None,
-            service: None,
-            sent: Arc::default(),
-            received: Arc::default(),
+            labels: ConnectionLabels::new(direction),
         }
     }
 

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use crate::model::name::{ClusterId, Name, Namespace};
-use crate::model::workload::WorkloadType;
+use crate::model::workload::{Workload, WorkloadType};
 
 /// Bytes of baggage that are looked at (W3C Baggage, 3.3.2).
 const LONGEST: usize = 8192;
@@ -35,6 +35,21 @@ pub struct Baggage {
 }
 
 impl Baggage {
+    /// The labels of a workload, as the other side shows them.
+    pub fn of(workload: &Workload) -> Self {
+        let some = |name: &Name| (!name.is_empty()).then(|| name.clone());
+        let locality = workload.locality.as_deref();
+        Self {
+            cluster: Some(workload.cluster.clone()),
+            namespace: Some(workload.namespace.clone()),
+            workload: Some((workload.workload_type, workload.workload_name.clone())),
+            service: some(&workload.canonical_name),
+            version: some(&workload.canonical_revision),
+            region: locality.and_then(|l| some(&l.region)),
+            zone: locality.and_then(|l| some(&l.zone)),
+        }
+    }
+
     /// Reads a header value. Never fails: what cannot be read is left out.
     pub fn parse(header: &str) -> Self {
         let mut baggage = Self::default();

@@ -225,7 +225,7 @@ impl Tunnel {
             return Err(TunnelError::Refused(parts.status));
         }
         let baggage = baggage_of(&parts.headers);
-        Ok(Opened { stream: Stream::new(send, receive, Some(counted)), baggage })
+        Ok(Opened { stream: Stream::new(send, receive, Some(counted)), peer: self.peer().identity.clone(), baggage })
     }
 
     /// No new streams; those that are open go on.

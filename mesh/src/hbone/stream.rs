@@ -11,6 +11,7 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::baggage::Baggage;
+use crate::model::identity::Identity;
 use crate::net::duplex::{Duplex, Queue};
 
 /// Most bytes of one `poll_write`.
@@ -21,6 +22,8 @@ const WRITE: usize = 64 * 1024;
 pub struct Opened {
     /// The connection.
     pub stream: Stream,
+    /// Who the peer has proven to be.
+    pub peer: Identity,
     /// The labels of the destination workload, if the peer gave them.
     pub baggage: Option<Baggage>,
 }

@@ -15,6 +15,16 @@ use super::duplex::{Duplex, Queue};
 /// Rounds that one direction may go before the other one, and other tasks, get their turn.
 const ROUNDS: usize = 16;
 
+/// Who counts the bytes that pass.
+pub trait Count: Sync {
+    /// `bytes` more have gone from the first end to the second.
+    fn forth(&self, bytes: u64);
+    /// `bytes` more have gone from the second end to the first.
+    fn back(&self, bytes: u64);
+    /// All bytes so far.
+    fn sum(&self) -> u64;
+}
+
 /// Bytes that have passed, readable while they do.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -24,7 +34,15 @@ pub struct Counters {
     pub back: AtomicU64,
 }
 
-impl Counters {
+impl Count for Counters {
+    fn forth(&self, bytes: u64) {
+        self.forth.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn back(&self, bytes: u64) {
+        self.back.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     fn sum(&self) -> u64 {
         self.forth.load(Ordering::Relaxed).wrapping_add(self.back.load(Ordering::Relaxed))
     }
@@ -81,15 +99,16 @@ pub enum CopyError {
 pub async fn both_ways<A: Duplex, B: Duplex>(
     first: &mut A,
     second: &mut B,
-    counters: &Counters,
+    counters: &impl Count,
     timeouts: &Timeouts,
 ) -> Result<(), CopyError> {
     let mut forth = Direction::default();
     let mut back = Direction::default();
     let mut watch = Watch { timer: None, seen: counters.sum(), half_closed: false };
     let result = poll_fn(|cx| {
-        let to_second = forth.poll(cx, first, second, &counters.forth).map_err(|error| error.named(false))?;
-        let to_first = back.poll(cx, second, first, &counters.back).map_err(|error| error.named(true))?;
+        let to_second =
+            forth.poll(cx, first, second, |bytes| counters.forth(bytes)).map_err(|error| error.named(false))?;
+        let to_first = back.poll(cx, second, first, |bytes| counters.back(bytes)).map_err(|error| error.named(true))?;
         if to_second.is_ready() && to_first.is_ready() {
             return Poll::Ready(Ok(()));
         }
@@ -151,7 +170,7 @@ impl Direction {
         cx: &mut Context<'_>,
         from: &mut A,
         to: &mut B,
-        counter: &AtomicU64,
+        count: impl Fn(u64),
     ) -> Poll<Result<(), DirectionError>> {
         let reading = |error| DirectionError { error, reading: true };
         let writing = |error| DirectionError { error, reading: false };
@@ -169,7 +188,7 @@ impl Direction {
             }
             while !self.queue.is_empty() {
                 let sent = ready!(to.poll_send(cx, &mut self.queue)).map_err(writing)?;
-                counter.fetch_add(sent as u64, Ordering::Relaxed);
+                count(sent as u64);
                 from.consumed(sent);
             }
             if self.ended {
@@ -198,7 +217,7 @@ impl Watch {
         cx: &mut Context<'_>,
         timeouts: &Timeouts,
         half_closed: bool,
-        counters: &Counters,
+        counters: &impl Count,
     ) -> Poll<bool> {
         let period = if half_closed { timeouts.half_closed.or(timeouts.idle) } else { timeouts.idle };
         let Some(period) = period else { return Poll::Pending };

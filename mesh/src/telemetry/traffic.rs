@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 use super::labels::{ConnectionLabels, reporter};
 use super::registry::{Registry, Source};
 use crate::model::connection::{Direction, ResponseFlag};
+use crate::net::copy::Count;
 
 /// How long a series without a connection stays.
 pub const IDLE: Duration = Duration::from_secs(10 * 60);
@@ -188,6 +189,21 @@ impl ConnectionMeter {
     /// Bytes that the workload on our side has received.
     pub fn bytes_received(&self) -> u64 {
         self.received.load(Relaxed)
+    }
+}
+
+/// The first end is the workload's own, so what goes forth is what it sends.
+impl Count for ConnectionMeter {
+    fn forth(&self, bytes: u64) {
+        self.sent(bytes);
+    }
+
+    fn back(&self, bytes: u64) {
+        self.received(bytes);
+    }
+
+    fn sum(&self) -> u64 {
+        self.bytes_sent().wrapping_add(self.bytes_received())
     }
 }
 

@@ -1,0 +1,114 @@
+//! Pure. Which workloads of this node are to be captured, and what that takes from where we are.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mesh::model::identity::Identity;
+use mesh::model::name::WorkloadUid;
+use mesh::model::workload::{NetworkMode, Workload};
+
+/// What makes a capture this capture: if any of it changes, the workload is released and enrolled anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// Path of the network namespace.
+    pub(crate) netns: PathBuf,
+    /// Device and inode of the namespace behind the path: a path may come back as another namespace.
+    pub(crate) namespace: Option<(u64, u64)>,
+    /// Whose certificate is presented.
+    pub(crate) identity: Identity,
+    /// Addresses of the workload.
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+/// What must happen to one workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Stop capturing new connections.
+    Release(WorkloadUid),
+    /// Start capturing.
+    Enroll(WorkloadUid, Place),
+}
+
+/// Where a workload is to be captured; `None` when it is not to be.
+pub(crate) fn place_of(workload: &Workload, namespace_of: impl Fn(&Path) -> Option<(u64, u64)>) -> Option<Place> {
+    if !workload.is_enrolled() || workload.network_mode != NetworkMode::Standard {
+        return None;
+    }
+    let netns = PathBuf::from(&**workload.netns.as_ref()?);
+    let mut addresses = workload.addresses.to_vec();
+    addresses.sort();
+    Some(Place { namespace: namespace_of(&netns), netns, identity: workload.identity(), addresses })
+}
+
+/// The steps from `captured` to `wanted`; releases first, since a namespace may pass from one workload to another.
+pub(crate) fn steps(
+    wanted: &BTreeMap<WorkloadUid, Place>,
+    captured: &BTreeMap<WorkloadUid, Place>,
+) -> Vec<Step> {
+    let gone = captured.iter().filter(|(uid, place)| wanted.get(*uid) != Some(*place));
+    let new = wanted.iter().filter(|(uid, place)| captured.get(*uid) != Some(*place));
+    gone.map(|(uid, _)| Step::Release(uid.clone()))
+        .chain(new.map(|(uid, place)| Step::Enroll(uid.clone(), place.clone())))
+        .collect()
+}
+
+/// What is to be captured of the workloads of this node.
+pub(crate) fn wanted<'a>(
+    local: impl Iterator<Item = &'a Arc<Workload>>,
+    namespace_of: impl Fn(&Path) -> Option<(u64, u64)>,
+) -> BTreeMap<WorkloadUid, Place> {
+    local.filter_map(|workload| Some((workload.uid.clone(), place_of(workload, &namespace_of)?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh::model::workload::TunnelProtocol;
+
+    fn pod(name: &str, netns: &str) -> Arc<Workload> {
+        let address = "10.0.0.1".parse().unwrap();
+        Arc::new(Workload { netns: Some(netns.into()), ..Workload::sample(name, "default", &[address]) })
+    }
+
+    fn plan(local: &[Arc<Workload>], inode: u64) -> BTreeMap<WorkloadUid, Place> {
+        wanted(local.iter(), |_| Some((0, inode)))
+    }
+
+    #[test]
+    fn an_enrolled_pod_with_a_namespace_is_captured_and_nothing_else() {
+        let mut plain = (*pod("plain", "/ns/plain")).clone();
+        plain.protocol = TunnelProtocol::None;
+        let mut host = (*pod("host", "/ns/host")).clone();
+        host.network_mode = NetworkMode::HostNetwork;
+        let mut nowhere = (*pod("nowhere", "")).clone();
+        nowhere.netns = None;
+        let local = [pod("a", "/ns/a"), Arc::new(plain), Arc::new(host), Arc::new(nowhere)];
+        let uids: Vec<_> = plan(&local, 1).into_keys().collect();
+        assert_eq!(uids, ["Kubernetes//Pod/default/a".into()]);
+    }
+
+    #[test]
+    fn nothing_to_do_is_no_step() {
+        let now = plan(&[pod("a", "/ns/a")], 1);
+        assert!(steps(&now, &now).is_empty());
+    }
+
+    #[test]
+    fn a_namespace_made_anew_under_the_same_path_is_enrolled_anew() {
+        let (before, after) = (plan(&[pod("a", "/ns/a")], 1), plan(&[pod("a", "/ns/a")], 2));
+        let uid: WorkloadUid = "Kubernetes//Pod/default/a".into();
+        assert_eq!(
+            steps(&after, &before),
+            [Step::Release(uid.clone()), Step::Enroll(uid.clone(), after[&uid].clone())]
+        );
+    }
+
+    #[test]
+    fn releases_come_before_enrolments() {
+        let (before, after) = (plan(&[pod("b", "/ns/x")], 1), plan(&[pod("a", "/ns/x")], 1));
+        let kinds: Vec<_> = steps(&after, &before).iter().map(|s| matches!(s, Step::Release(_))).collect();
+        assert_eq!(kinds, [true, false]);
+    }
+}

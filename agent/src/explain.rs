@@ -1,0 +1,277 @@
+//! Pure. The path that a connection would take and what policy would say, step by step.
+//!
+//! The same functions decide that carry real connections, so the answer cannot differ from what happens.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use mesh::model::connection::Facts;
+use mesh::model::workload::Workload;
+use mesh::policy::authorize::{self, Refusal};
+use mesh::policy::matcher::{self, Answer, Subject};
+use mesh::policy::plaintext;
+use mesh::state::snapshot::Snapshot;
+use serde::Serialize;
+
+use crate::outbound::next_hop::{self, Destination, Hop, Via, WaypointInstances};
+
+/// What would happen.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Explanation {
+    /// The calling workload.
+    pub(crate) source: String,
+    /// Its identity; none when it is not enrolled.
+    pub(crate) source_identity: Option<String>,
+    /// What was called, as an address.
+    pub(crate) destination: SocketAddr,
+    /// What the destination is, and how it is reached.
+    pub(crate) path: Vec<String>,
+    /// One entry for each workload that may be at the far end.
+    pub(crate) endpoints: Vec<Verdict>,
+    /// Whether a connection can be made at all, and if not why.
+    pub(crate) refused: Option<String>,
+}
+
+/// What policy says at one endpoint.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Verdict {
+    /// The workload.
+    pub(crate) workload: String,
+    /// How it is reached: `HBONE 10.0.0.2:15008 for 10.0.0.2:80`, or `TCP 10.0.0.3:80`.
+    pub(crate) via: String,
+    /// Each policy that applies: name, action, whether it matches.
+    pub(crate) policies: Vec<Judged>,
+    /// `admitted`, or why not.
+    pub(crate) verdict: String,
+    /// Whether the connection is admitted.
+    pub(crate) admitted: bool,
+}
+
+/// What one policy says.
+#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Judged {
+    /// `<namespace>/<name>`.
+    pub(crate) policy: String,
+    /// `ALLOW` or `DENY`.
+    pub(crate) action: String,
+    /// Whether any rule matches.
+    pub(crate) matches: bool,
+    /// Whether it is only in dry-run.
+    pub(crate) dry_run: bool,
+}
+
+/// Explains a connection from `source` (`[namespace/]pod`) to `destination` (`address:port` or `service[.namespace]:port`).
+pub(crate) fn explain(mesh: &Snapshot, source: &str, destination: &str) -> Result<Explanation, String> {
+    let source = find_workload(mesh, source)?;
+    let destination = find_destination(mesh, &source, destination)?;
+    let mut explanation = Explanation {
+        source: format!("{}/{}", source.namespace, source.name),
+        source_identity: source.is_enrolled().then(|| source.identity().to_string()),
+        destination,
+        path: Vec::new(),
+        endpoints: Vec::new(),
+        refused: None,
+    };
+    if !source.is_enrolled() {
+        explanation.path.push("the source is not enrolled: its connections are plain TCP, without identity".to_owned());
+    }
+    match next_hop::resolve(mesh, &source, destination) {
+        Ok(found) => follow(mesh, &source, found, &mut explanation),
+        Err(refused) => explanation.refused = Some(refused.to_string()),
+    }
+    Ok(explanation)
+}
+
+fn follow(mesh: &Snapshot, source: &Workload, destination: Destination, explanation: &mut Explanation) {
+    let called = explanation.destination;
+    match destination {
+        Destination::Outside(to) => {
+            explanation.path.push(format!("{to} is outside the mesh: plain TCP, left to the kernel"));
+        }
+        Destination::Workload(workload, to) => {
+            explanation.path.push(format!("{to} is workload {}/{}", workload.namespace, workload.name));
+            explanation.endpoints.push(judge(mesh, source, &next_hop::to_workload(&workload, to, &[])));
+        }
+        Destination::Service(entry, port) => {
+            explanation.path.push(format!("{called} is port {port} of service {}", entry.service.key));
+            let hops = entry
+                .endpoints
+                .iter()
+                .filter(|e| e.is_ready() || entry.service.load_balancing.allow_unhealthy)
+                .filter_map(|endpoint| next_hop::to_endpoint(&entry, endpoint, port, called.is_ipv6()));
+            explanation.endpoints = hops.map(|hop| judge(mesh, source, &hop)).collect();
+            let total = entry.endpoints.len();
+            explanation.path.push(format!("{} of its {total} endpoints can be used", explanation.endpoints.len()));
+            if explanation.endpoints.is_empty() {
+                explanation.refused = Some(next_hop::Refused::NoEndpoint(entry.service.key.clone()).to_string());
+            }
+        }
+        Destination::Waypoint(to) => {
+            let name = match &to.instances {
+                WaypointInstances::Service(entry) => entry.service.key.to_string(),
+                WaypointInstances::Workload(workload) => format!("{}/{}", workload.namespace, workload.name),
+            };
+            explanation.path.push(format!("{called} is behind waypoint {name}, which routes and judges it"));
+        }
+    }
+}
+
+fn judge(mesh: &Snapshot, source: &Workload, hop: &Hop) -> Verdict {
+    let identity = source.is_enrolled().then(|| source.identity());
+    let (via, target, proven) = match &hop.via {
+        Via::Plain(to) => (format!("TCP {to}"), *to, None),
+        Via::Tunnel(t) if source.is_enrolled() => (format!("HBONE {} for {}", t.via, t.target), t.target, identity),
+        Via::Tunnel(t) => (format!("TCP {}", t.target), t.target, None),
+    };
+    let policies = mesh.policies_of(&hop.workload);
+    let facts = Facts {
+        source: SocketAddr::new(source.addresses.first().copied().unwrap_or(IpAddr::from([0, 0, 0, 0])), 0),
+        source_identity: proven,
+        destination: target,
+    };
+    let judged = policies
+        .iter()
+        .map(|p| Judged {
+            policy: p.key.to_string(),
+            action: format!("{:?}", p.action).to_uppercase(),
+            matches: matcher::policy(p, Subject::from(&facts)) == Answer::Yes,
+            dry_run: p.dry_run,
+        })
+        .collect();
+    let enforced = hop.workload.is_enrolled();
+    let outcome = if enforced { authorize::authorize(&policies, &facts).map(|p| p.by().cloned()) } else { Ok(None) };
+    let verdict = match &outcome {
+        Ok(_) if !enforced => "admitted: the destination is not enrolled, nothing judges it".to_owned(),
+        Ok(Some(policy)) => format!("admitted by {policy}"),
+        Ok(None) => "admitted: no ALLOW policy applies".to_owned(),
+        Err(refusal @ Refusal::Denied(_)) => format!("refused: {refusal}"),
+        Err(Refusal::NotAllowed) => format!("refused: {}{}", Refusal::NotAllowed, plaintext_hint(&policies, &facts)),
+    };
+    let workload = format!("{}/{}", hop.workload.namespace, hop.workload.name);
+    Verdict { workload, via, policies: judged, verdict, admitted: outcome.is_ok() }
+}
+
+/// Says so when plaintext is what is wrong.
+fn plaintext_hint(policies: &[Arc<mesh::model::policy::Authorization>], facts: &Facts) -> &'static str {
+    use mesh::model::policy::PlaintextVerdict;
+    let refuses = plaintext::compile(policies).default == PlaintextVerdict::Refuse;
+    if facts.source_identity.is_none() && refuses { " (the connection carries no identity)" } else { "" }
+}
+
+fn find_workload(mesh: &Snapshot, name: &str) -> Result<Arc<Workload>, String> {
+    let matches = |w: &&Arc<Workload>| match name.split_once('/') {
+        Some((namespace, name)) => w.namespace.as_str() == namespace && w.name.as_str() == name,
+        None => w.name.as_str() == name || w.addresses.iter().any(|a| a.to_string() == name),
+    };
+    let mut found: Vec<_> = mesh.workloads().filter(matches).collect();
+    found.sort_by(|a, b| a.uid.cmp(&b.uid));
+    match found[..] {
+        [] => Err(format!("no workload is named {name}")),
+        [one] => Ok(Arc::clone(one)),
+        _ => {
+            let names: Vec<_> = found.iter().map(|w| format!("{}/{}", w.namespace, w.name)).collect();
+            Err(format!("{name} may be any of {}: say which namespace", names.join(", ")))
+        }
+    }
+}
+
+fn find_destination(mesh: &Snapshot, source: &Workload, text: &str) -> Result<SocketAddr, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(address);
+    }
+    let (host, port) = text.rsplit_once(':').ok_or_else(|| format!("{text} has no port"))?;
+    let port: u16 = port.parse().map_err(|_| format!("{port} is not a port"))?;
+    let fits = |hostname: &str| {
+        hostname == host
+            || hostname.strip_prefix(host).is_some_and(|rest| {
+                rest.starts_with('.') && (host.contains('.') || rest[1..].starts_with(source.namespace.as_str()))
+            })
+    };
+    let mut services: Vec<_> = mesh.services().filter(|e| fits(&e.service.key.hostname)).collect();
+    services.sort_by(|a, b| a.service.key.cmp(&b.service.key));
+    if let Some(entry) = services.first() {
+        let vip = entry.service.vips.iter().find_map(|vip| match vip {
+            mesh::model::service::Vip::Address(address) => Some(*address),
+            mesh::model::service::Vip::Range(_) => None,
+        });
+        let vip = vip.ok_or_else(|| format!("service {} has no virtual address: name a pod", entry.service.key))?;
+        return Ok(SocketAddr::new(vip, port));
+    }
+    let workload = find_workload(mesh, host).map_err(|_| format!("neither a service nor a workload is named {host}"))?;
+    let address = workload.addresses.first().ok_or_else(|| format!("workload {host} has no address"))?;
+    Ok(SocketAddr::new(*address, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh::model::policy::{Action, Authorization, Clause, Match, PolicyKey, Rule, Scope, StringMatch};
+    use mesh::model::service::Service;
+    use mesh::model::update::Update;
+    use mesh::model::workload::{TunnelProtocol, WorkloadService};
+    use mesh::state::store::Store;
+
+    fn mesh() -> Store {
+        let shop = Service::sample("shop", "default", &["10.96.0.1".parse().unwrap()], &[(80, 8080)]);
+        let served = WorkloadService { service: shop.key.clone(), ports: shop.ports.clone() };
+        let deny = Authorization {
+            key: PolicyKey { namespace: "default".into(), name: "no-client".into() },
+            scope: Scope::Namespace,
+            action: Action::Deny,
+            rules: [Rule {
+                clauses: [Clause {
+                    matches: [Match { principals: [StringMatch::parse("*/sa/client")].into(), ..Match::default() }].into(),
+                }]
+                .into(),
+            }]
+            .into(),
+            dry_run: false,
+        };
+        let store = Store::new(None);
+        store.apply([
+            Update::Service(Box::new(shop)),
+            Update::Authorization(Box::new(deny)),
+            Update::Workload(Box::new(Workload {
+                services: [served].into(),
+                ..Workload::sample("shop-1", "default", &["10.0.0.2".parse().unwrap()])
+            })),
+            Update::Workload(Box::new(Workload {
+                service_account: "client".into(),
+                ..Workload::sample("client", "default", &["10.0.0.1".parse().unwrap()])
+            })),
+            Update::Workload(Box::new(Workload {
+                protocol: TunnelProtocol::None,
+                ..Workload::sample("outsider", "default", &["10.0.0.3".parse().unwrap()])
+            })),
+        ]);
+        store
+    }
+
+    #[test]
+    fn a_denied_call_names_the_policy() {
+        for to in ["shop:80", "shop.default:80", "shop.default.svc.cluster.local:80", "10.96.0.1:80"] {
+            let said = explain(&mesh().snapshot(), "client", to).unwrap();
+            assert!(!said.endpoints[0].admitted, "{to}: {said:?}");
+            assert!(said.endpoints[0].verdict.contains("default/no-client"));
+            assert_eq!(said.endpoints[0].via, "HBONE 10.0.0.2:15008 for 10.0.0.2:8080");
+        }
+    }
+
+    #[test]
+    fn a_source_that_is_not_enrolled_has_no_identity() {
+        let said = explain(&mesh().snapshot(), "default/outsider", "shop-1:8080").unwrap();
+        assert_eq!(said.source_identity, None);
+        assert!(said.endpoints[0].admitted && said.endpoints[0].via.starts_with("TCP "));
+    }
+
+    #[test]
+    fn what_is_not_known_is_said() {
+        assert!(explain(&mesh().snapshot(), "nobody", "shop:80").unwrap_err().contains("nobody"));
+        assert!(explain(&mesh().snapshot(), "client", "nothing:80").unwrap_err().contains("nothing"));
+        assert!(explain(&mesh().snapshot(), "client", "shop").unwrap_err().contains("port"));
+        assert!(explain(&mesh().snapshot(), "client", "shop:81").unwrap().refused.unwrap().contains("no port 81"));
+    }
+}

@@ -1,0 +1,64 @@
+//! Pure. Why one connection was not carried to its end, in the terms of log, metric and status.
+
+use mesh::connections::Closing;
+use mesh::model::connection::{Fault, ResponseFlag};
+use mesh::policy::authorize::Refusal;
+use mesh::telemetry::access_log::reason;
+
+use crate::inbound::target::Misdirected;
+use crate::outbound::next_hop::Refused;
+
+/// Why one connection was not carried to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// Whose doing it was.
+    pub(crate) fault: Fault,
+    /// The metric's flag; `None` when the connection had been open and is counted as closed.
+    pub(crate) flag: ResponseFlag,
+    /// The log's text.
+    pub(crate) text: String,
+}
+
+impl Failure {
+    /// A failure of the far side.
+    pub(crate) fn upstream(flag: ResponseFlag, text: impl Into<String>) -> Self {
+        Self { fault: Fault::Upstream, flag, text: text.into() }
+    }
+
+    /// A connection that was open and broke.
+    pub(crate) fn broken(fault: Fault, text: impl Into<String>) -> Self {
+        Self { fault, flag: ResponseFlag::None, text: text.into() }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        let text = match &refusal {
+            Refusal::Denied(policy) => reason::denied_by(policy),
+            Refusal::NotAllowed => reason::NONE_ALLOWED.to_owned(),
+        };
+        Self { fault: Fault::Policy, flag: ResponseFlag::Deny, text }
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        Self { fault: refused.fault(), flag: refused.flag(), text: refused.to_string() }
+    }
+}
+
+impl From<Misdirected> for Failure {
+    fn from(misdirected: Misdirected) -> Self {
+        Self { fault: misdirected.fault(), flag: ResponseFlag::Connect, text: misdirected.to_string() }
+    }
+}
+
+impl From<Closing> for Failure {
+    fn from(closing: Closing) -> Self {
+        let fault = match closing {
+            Closing::Policy(_) => Fault::Policy,
+            Closing::Drain => Fault::Upstream,
+        };
+        Self::broken(fault, closing.to_string())
+    }
+}

@@ -1,0 +1,131 @@
+//! One CONNECT, from head to access log.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::StatusCode;
+use mesh::connections::{Entry, Tracked};
+use mesh::hbone::{Authority, Baggage, ConnectHead, Request, Stream};
+use mesh::model::connection::{Direction, Facts, Fault, ResponseFlag};
+use mesh::model::identity::Identity;
+use mesh::model::service::ServiceKey;
+use mesh::model::workload::Workload;
+use mesh::net::tcp::Tcp;
+use mesh::state::snapshot::Snapshot;
+use mesh::telemetry::access_log::HboneAddress;
+use mesh::telemetry::labels::ConnectionLabels;
+
+use super::{forward, target};
+use crate::failure::Failure;
+use crate::node::Node;
+use crate::pod::Pod;
+use crate::record::Record;
+
+/// Where a tunnel comes from.
+pub(crate) struct From {
+    /// Address of the peer: that of the calling workload, since agents dial from its namespace.
+    pub(crate) peer: SocketAddr,
+    /// The address that was dialled: the workload's, port 15008.
+    pub(crate) dialled: SocketAddr,
+    /// What the peer proved.
+    pub(crate) identity: Identity,
+}
+
+/// Carries one CONNECT and says once how it went.
+pub(crate) async fn carry(node: Arc<Node>, pod: Arc<Pod>, request: Request, from: From) {
+    let workload = pod.workload(&node.store);
+    let mut labels = ConnectionLabels::new(Direction::Inbound);
+    labels.source = source_of(&node.store.snapshot(), &workload, &from);
+    labels.source_identity = Some(from.identity.clone());
+    labels.destination = Some(Arc::clone(&workload));
+    labels.destination_identity = Some(pod.identity.clone());
+    labels.mutual_tls = true;
+    let mut record = Record::new(labels, from.peer, from.dialled);
+    let outcome = match Box::pin(admit(&node, &pod, request, from, &mut record)).await {
+        Ok((mut stream, mut application, tracked)) => {
+            forward::carry(&node, &mut application, &mut stream, &tracked, &mut record).await
+        }
+        Err(failure) => Err(failure),
+    };
+    record.finish(&node, outcome);
+}
+
+/// Judges a CONNECT, dials the application and answers; 200 only when the application has accepted.
+async fn admit(
+    node: &Arc<Node>,
+    pod: &Arc<Pod>,
+    mut request: Request,
+    from: From,
+    record: &mut Record,
+) -> Result<(Stream, Tcp, Tracked), Failure> {
+    let head = match request.head() {
+        Ok(head) => head.clone(),
+        Err(error) => {
+            let text = error.to_string();
+            node.counters.peer_refused("connect_head");
+            request.refuse(StatusCode::BAD_REQUEST);
+            return Err(Failure { fault: Fault::Client, flag: ResponseFlag::Connect, text });
+        }
+    };
+    let dialled = tokio::select! {
+        dialled = dial(node, pod, &head, from, record) => dialled,
+        () = request.cancelled() => {
+            return Err(Failure { fault: Fault::Client, flag: ResponseFlag::Connect, text: "the peer gave up".to_owned() });
+        }
+    };
+    match dialled {
+        Ok((application, tracked)) => {
+            let labels = Baggage::of(&pod.workload(&node.store));
+            let stream = request
+                .accept(Some(&labels))
+                .map_err(|error| Failure::broken(Fault::Client, format!("answering the CONNECT: {error}")))?;
+            Ok((stream, application, tracked))
+        }
+        Err(failure) => {
+            request.refuse(StatusCode::from_u16(failure.fault.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE));
+            Err(failure)
+        }
+    }
+}
+
+async fn dial(
+    node: &Arc<Node>,
+    pod: &Arc<Pod>,
+    head: &ConnectHead,
+    from: From,
+    record: &mut Record,
+) -> Result<(Tcp, Tracked), Failure> {
+    let workload = pod.workload(&node.store);
+    record.hbone = Some(match &head.authority {
+        Authority::Address(address) => HboneAddress::Address(*address),
+        Authority::Host(host, port) => HboneAddress::Name(format!("{host}:{port}").into()),
+    });
+    let mesh = node.store.snapshot();
+    let target = target::find(&mesh, &workload, from.dialled, &head.authority)?;
+    record.destination = target.address;
+    record.labels.service = target.service.or_else(|| service_of(&mesh, &workload, head));
+    drop(mesh);
+    let entry = Entry {
+        workload,
+        facts: Facts { source: from.peer, source_identity: Some(from.identity), destination: target.address },
+        hop: Some(from.dialled),
+        labels: record.labels.clone(),
+    };
+    let (tracked, permit) = node.connections.admit(entry, || node.store.snapshot())?;
+    let application = forward::dial(node, pod, from.peer, target.address, &permit).await?;
+    Ok((application, tracked))
+}
+
+/// The calling workload, for log and metrics: only if what is known at its address fits what it proved. Behind a waypoint
+/// or a gateway the address is another's.
+fn source_of(mesh: &Snapshot, workload: &Workload, from: &From) -> Option<Arc<Workload>> {
+    let found = mesh.workload_at(&workload.network, from.peer.ip())?;
+    (found.identity() == from.identity).then(|| Arc::clone(found))
+}
+
+/// The service that the application addressed, as the peer says: only a label, and only one that this workload serves.
+fn service_of(mesh: &Snapshot, workload: &Workload, head: &ConnectHead) -> Option<ServiceKey> {
+    let host = head.forwarded.as_ref()?.host.as_ref()?;
+    let entry = mesh.service_named(host, &workload.namespace)?;
+    workload.services.iter().find(|s| s.service == entry.service.key).map(|s| s.service.clone())
+}

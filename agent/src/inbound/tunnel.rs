@@ -1,0 +1,57 @@
+//! One HBONE connection: TLS as the workload, then each CONNECT in it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mesh::hbone::{self, ServerConnection};
+use mesh::model::connection::Direction;
+use tokio::net::TcpStream;
+use tracing::debug;
+
+use super::request;
+use crate::node::Node;
+use crate::pod::Pod;
+
+/// Serves one connection to the HBONE port of `pod`, until the peer closes it or the process drains.
+pub(crate) async fn serve(node: Arc<Node>, pod: Arc<Pod>, stream: TcpStream, peer: SocketAddr, dialled: SocketAddr) {
+    match Box::pin(shake_hands(&node, &pod, stream)).await {
+        Ok(tunnel) => streams(node, pod, tunnel, peer, dialled).await,
+        Err((reason, text)) => {
+            node.counters.peer_refused(reason);
+            node.log.failed_early(peer, dialled, Direction::Inbound, text);
+        }
+    }
+}
+
+async fn shake_hands(node: &Node, pod: &Pod, stream: TcpStream) -> Result<ServerConnection, (&'static str, String)> {
+    let config = node.keyring.server_config(&pod.identity).await.map_err(|error| ("no_certificate_yet", error.to_string()))?;
+    let tuned = mesh::net::socket::tune(&stream, &mesh::net::socket::Liveness::default());
+    tuned.map_err(|error| ("transport", error.to_string()))?;
+    let accepted = hbone::accept(stream, &config, &node.tunnel_settings).await;
+    accepted.map_err(|error| (error.reason(), error.to_string()))
+}
+
+async fn streams(node: Arc<Node>, pod: Arc<Pod>, mut tunnel: ServerConnection, peer: SocketAddr, dialled: SocketAddr) {
+    let identity = tunnel.peer().identity.clone();
+    let mut draining = false;
+    loop {
+        let next = tokio::select! {
+            next = tunnel.next() => next,
+            () = node.draining.cancelled(), if !draining => {
+                draining = true;
+                tunnel.drain();
+                continue;
+            }
+        };
+        let Some(request) = next else { break };
+        let from = request::From { peer, dialled, identity: identity.clone() };
+        node.spawn(request::carry(Arc::clone(&node), Arc::clone(&pod), request, from));
+    }
+    match tunnel.ended() {
+        Some(hbone::Ended::Closed) | None => {}
+        Some(ended) => {
+            node.counters.peer_refused(ended.reason());
+            debug!("tunnel from {peer} ({identity}): {ended}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What every connection of this node shares.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mesh::connections::Connections;
+use mesh::hbone::Pool;
+use mesh::keyring::Keyring;
+use mesh::state::store::Store;
+use mesh::telemetry::access_log::AccessLog;
+use mesh::telemetry::counters::Counters;
+use mesh::telemetry::traffic::Traffic;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::passed::Passed;
+use crate::pod::Pods;
+
+/// What every connection of this node shares. Built once, by `app`.
+pub(crate) struct Node {
+    /// What we know of the mesh.
+    pub(crate) store: Arc<Store>,
+    /// Certificates of the captured workloads.
+    pub(crate) keyring: Arc<Keyring>,
+    /// Tunnels to other workloads.
+    pub(crate) pool: Arc<Pool>,
+    /// Connections that pass through this process.
+    pub(crate) connections: Arc<Connections>,
+    /// Connections that the kernel leaves to the application.
+    pub(crate) passed: Arc<Passed>,
+    /// The standard metrics.
+    pub(crate) traffic: Arc<Traffic>,
+    /// Our own metrics.
+    pub(crate) counters: Arc<Counters>,
+    /// The access log.
+    pub(crate) log: AccessLog,
+    /// How tunnels are set up.
+    pub(crate) tunnel_settings: mesh::hbone::Settings,
+    /// When a connection that does nothing is cut.
+    pub(crate) timeouts: mesh::net::copy::Timeouts,
+    /// The captured workloads.
+    pub(crate) pods: Arc<Pods>,
+    /// The runtime that carries traffic.
+    pub(crate) runtime: Handle,
+    /// What is still to be finished before the process may exit.
+    pub(crate) tasks: TaskTracker,
+    /// Cancelled when the process drains: no new connections, no new streams.
+    pub(crate) draining: CancellationToken,
+    /// Origin of the clock that `Load` counts on.
+    pub(crate) started: Instant,
+}
+
+impl Node {
+    /// Now, on the clock that `Load` counts on.
+    pub(crate) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Runs `future` on the traffic runtime; the process waits for it when it drains.
+    pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(future, &self.runtime);
+    }
+}

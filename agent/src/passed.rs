@@ -1,0 +1,234 @@
+//! Connections that the kernel left to the application: counted, logged, listed, and ended when policy turns.
+//!
+//! No byte of them passes through this process; the kernel says when one opens, fails and ends.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use mesh::model::connection::{Direction, Facts, ResponseFlag};
+use mesh::model::workload::Workload;
+use mesh::policy::authorize::{self, Refusal};
+use mesh::state::snapshot::Snapshot;
+use mesh::state::store::Store;
+use mesh::telemetry::access_log::{AccessLog, AccessRecord, Outcome, reason};
+use mesh::telemetry::counters::Counters;
+use mesh::telemetry::labels::ConnectionLabels;
+use mesh::telemetry::traffic::{ConnectionMeter, Traffic};
+use parking_lot::Mutex;
+use tracing::{debug, warn};
+
+use crate::capture::{self, Event};
+use crate::pod::Pod;
+
+/// Connections kept in mind at once; beyond that they still are counted when they end, but not listed.
+const MOST_OPEN: usize = 65_536;
+
+/// What the kernel tells about, remembered.
+pub(crate) struct Passed {
+    store: Arc<Store>,
+    traffic: Arc<Traffic>,
+    log: AccessLog,
+    counters: Arc<Counters>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    pods: HashMap<u32, Weak<Pod>>,
+    open: HashMap<Key, Open>,
+}
+
+/// A connection of a pod. Both ends, since both may be pods of this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    pod: u32,
+    source: SocketAddr,
+    destination: SocketAddr,
+}
+
+struct Open {
+    direction: Direction,
+    probe: bool,
+    since: Instant,
+    meter: ConnectionMeter,
+    labels: ConnectionLabels,
+    /// The policy change that ends it.
+    refused: Option<Refusal>,
+}
+
+/// One line of a listing.
+pub(crate) struct Listed {
+    /// The captured workload's uid.
+    pub(crate) workload: String,
+    /// Which side it is on.
+    pub(crate) direction: Direction,
+    /// Who connects.
+    pub(crate) source: SocketAddr,
+    /// To whom.
+    pub(crate) destination: SocketAddr,
+    /// For how long.
+    pub(crate) age: Duration,
+    /// Whether the kubelet made it.
+    pub(crate) probe: bool,
+}
+
+impl Passed {
+    /// Nothing known yet.
+    pub(crate) fn new(
+        store: Arc<Store>,
+        traffic: Arc<Traffic>,
+        log: AccessLog,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self { store, traffic, log, counters, known: Mutex::default() }
+    }
+
+    /// Learns of a captured workload.
+    pub(crate) fn know(&self, pod: &Arc<Pod>) {
+        self.known.lock().pods.insert(pod.id, Arc::downgrade(pod));
+    }
+
+    /// Forgets a workload that no longer is captured, with what it had open.
+    pub(crate) fn forget(&self, id: u32) {
+        let mut known = self.known.lock();
+        known.pods.remove(&id);
+        known.open.retain(|key, _| key.pod != id);
+    }
+
+    /// Takes in one report of the kernel.
+    pub(crate) fn tell(&self, event: &Event) {
+        match *event {
+            Event::Refused { pod, source, destination } => self.refused(pod, source, destination),
+            Event::Opened { pod, direction, source, destination, probe } => {
+                self.opened(Key { pod, source, destination }, direction, probe);
+            }
+            Event::Closed { pod, direction, source, destination, sent, received, duration, probe } => {
+                let key = Key { pod, source, destination };
+                self.closed(key, direction, probe, (sent, received), duration);
+            }
+            Event::Failed { pod, direction, source, destination } => {
+                let labels = self.labels(pod, direction, source, destination);
+                self.traffic.failed(&labels, ResponseFlag::Connect);
+                let outcome = Outcome::Failed("connection failed to open".to_owned());
+                self.log.finished(&record(labels, (source, destination), (0, 0), Duration::ZERO), &outcome);
+            }
+            Event::Lost(count) => warn!("{count} reports of the kernel were lost: connections go uncounted"),
+        }
+    }
+
+    /// What is open.
+    pub(crate) fn list(&self) -> Vec<Listed> {
+        let known = self.known.lock();
+        let uid = |pod: u32| known.pods.get(&pod).and_then(Weak::upgrade).map(|p| p.uid.to_string()).unwrap_or_default();
+        let listed = |(key, open): (&Key, &Open)| Listed {
+            workload: uid(key.pod),
+            direction: open.direction,
+            source: key.source,
+            destination: key.destination,
+            age: open.since.elapsed(),
+            probe: open.probe,
+        };
+        known.open.iter().map(listed).collect()
+    }
+
+    /// Ends the inbound connections that policy refuses by now. Returns how many.
+    pub(crate) fn judge_again(&self, mesh: &Snapshot) -> usize {
+        let mut known = self.known.lock();
+        let Known { pods, open } = &mut *known;
+        let mut ended = 0;
+        for (key, connection) in open.iter_mut() {
+            // The kubelet's probes are beyond policy, as they were when they came.
+            if connection.direction != Direction::Inbound || connection.probe || connection.refused.is_some() {
+                continue;
+            }
+            let Some(pod) = pods.get(&key.pod).and_then(Weak::upgrade) else { continue };
+            let Some(workload) = mesh.workload(&pod.uid) else { continue };
+            let facts = Facts { source: key.source, source_identity: None, destination: key.destination };
+            let Err(refusal) = authorize::authorize(&mesh.policies_of(workload), &facts) else { continue };
+            match capture::destroy(&pod.netns, key.destination, key.source) {
+                Ok(()) => {
+                    connection.refused = Some(refusal);
+                    ended += 1;
+                }
+                Err(error) => warn!("ending {} -> {}, now refused: {error}", key.source, key.destination),
+            }
+        }
+        ended
+    }
+
+    fn opened(&self, key: Key, direction: Direction, probe: bool) {
+        let labels = self.labels(key.pod, direction, key.source, key.destination);
+        self.log.opened(&record(labels.clone(), (key.source, key.destination), (0, 0), Duration::ZERO));
+        let open = self.open(labels, direction, probe);
+        let mut known = self.known.lock();
+        if known.open.len() < MOST_OPEN {
+            known.open.insert(key, open);
+        }
+    }
+
+    fn closed(&self, key: Key, direction: Direction, probe: bool, (sent, received): (u64, u64), duration: Duration) {
+        // An agent that was restarted, or a full table, did not see it open.
+        let known = self.known.lock().open.remove(&key);
+        let open = known
+            .unwrap_or_else(|| self.open(self.labels(key.pod, direction, key.source, key.destination), direction, probe));
+        open.meter.sent(sent);
+        open.meter.received(received);
+        let outcome = match &open.refused {
+            Some(refusal) => Outcome::Failed(format!("{}: {refusal}", reason::POLICY_CHANGE)),
+            None => Outcome::Complete,
+        };
+        let ends = (key.source, key.destination);
+        self.log.finished(&record(open.labels.clone(), ends, (sent, received), duration), &outcome);
+    }
+
+    fn open(&self, labels: ConnectionLabels, direction: Direction, probe: bool) -> Open {
+        self.counters.capture_passed(direction, 1);
+        if probe {
+            self.counters.capture_probe.inc();
+        }
+        let meter = self.traffic.open(&labels);
+        Open { direction, probe, since: Instant::now(), meter, labels, refused: None }
+    }
+
+    /// The kernel knows that a connection is refused, not by which policy: that is found again here.
+    fn refused(&self, pod: u32, source: SocketAddr, destination: SocketAddr) {
+        self.counters.capture_refused.inc();
+        let labels = self.labels(pod, Direction::Inbound, source, destination);
+        self.traffic.failed(&labels, ResponseFlag::Deny);
+        let mesh = self.store.snapshot();
+        let facts = Facts { source, source_identity: None, destination };
+        let judged = labels.destination.as_ref().map(|w| authorize::authorize(&mesh.policies_of(w), &facts));
+        let why = match judged {
+            Some(Err(Refusal::Denied(policy))) => reason::denied_by(&policy),
+            Some(Err(Refusal::NotAllowed)) => reason::NONE_ALLOWED.to_owned(),
+            // The policy changed since, or the workload is gone: refused all the same.
+            Some(Ok(_)) | None => reason::POLICY_CHANGE.to_owned(),
+        };
+        debug!("the kernel refused {source} -> {destination}: {why}");
+        self.log.finished(&record(labels, (source, destination), (0, 0), Duration::ZERO), &Outcome::Failed(why));
+    }
+
+    fn labels(&self, pod: u32, direction: Direction, source: SocketAddr, destination: SocketAddr) -> ConnectionLabels {
+        let mesh = self.store.snapshot();
+        let ours = self.known.lock().pods.get(&pod).and_then(Weak::upgrade).map(|pod| pod.workload(&self.store));
+        let network = ours.as_ref().map(|w| w.network.clone()).unwrap_or_default();
+        let other = |address: SocketAddr| -> Option<Arc<Workload>> { mesh.workload_at(&network, address.ip()).cloned() };
+        let mut labels = ConnectionLabels::new(direction);
+        match direction {
+            Direction::Inbound => (labels.source, labels.destination) = (other(source), ours),
+            Direction::Outbound => (labels.source, labels.destination) = (ours, other(destination)),
+        }
+        labels
+    }
+}
+
+fn record(
+    labels: ConnectionLabels,
+    (source, destination): (SocketAddr, SocketAddr),
+    (bytes_sent, bytes_received): (u64, u64),
+    duration: Duration,
+) -> AccessRecord {
+    AccessRecord { labels, source, destination, hbone: None, bytes_sent, bytes_received, duration }
+}

@@ -1,0 +1,56 @@
+//! One captured workload of this node, as those who carry its connections see it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+
+use mesh::model::identity::Identity;
+use mesh::model::name::WorkloadUid;
+use mesh::model::workload::Workload;
+use mesh::state::store::Store;
+use parking_lot::RwLock;
+
+use crate::capture::netns::Netns;
+
+/// A captured workload. Every connection that is carried for it holds it: when only the reconciler does, none is open.
+pub(crate) struct Pod {
+    /// Key of the workload.
+    pub(crate) uid: WorkloadUid,
+    /// Number under which the kernel knows it.
+    pub(crate) id: u32,
+    /// Whose certificate it presents.
+    pub(crate) identity: Identity,
+    /// Its network namespace.
+    pub(crate) netns: Arc<Netns>,
+    /// The workload as it was when it was captured.
+    enrolled_as: Arc<Workload>,
+}
+
+impl Pod {
+    /// A workload that was captured under `id`.
+    pub(crate) fn new(id: u32, netns: Arc<Netns>, workload: Arc<Workload>) -> Arc<Self> {
+        Arc::new(Self { uid: workload.uid.clone(), id, identity: workload.identity(), netns, enrolled_as: workload })
+    }
+
+    /// The workload as it is now; as it was when captured, if it is gone from the mesh while connections still are open.
+    pub(crate) fn workload(&self, store: &Store) -> Arc<Workload> {
+        store.snapshot().workload(&self.uid).cloned().unwrap_or_else(|| Arc::clone(&self.enrolled_as))
+    }
+}
+
+/// The captured workloads by uid, for those who only have that. It does not count as a user of the pod.
+#[derive(Default)]
+pub(crate) struct Pods(RwLock<HashMap<WorkloadUid, Weak<Pod>>>);
+
+impl Pods {
+    /// Learns of a workload; a later capture of the same workload takes the place of an earlier one.
+    pub(crate) fn add(&self, pod: &Arc<Pod>) {
+        let mut pods = self.0.write();
+        pods.retain(|_, pod| pod.strong_count() > 0);
+        pods.insert(pod.uid.clone(), Arc::downgrade(pod));
+    }
+
+    /// The namespace of a workload that is captured, or still has connections.
+    pub(crate) fn netns(&self, uid: &WorkloadUid) -> Option<Arc<Netns>> {
+        self.0.read().get(uid).and_then(Weak::upgrade).map(|pod| Arc::clone(&pod.netns))
+    }
+}

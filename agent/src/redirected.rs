@@ -1,0 +1,60 @@
+//! `--capture none`: listeners on ztunnel's fixed ports, for traffic that something else redirects to them.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context as _, Result};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::capture::netns::Netns;
+use crate::steering::{Listeners, Original};
+
+const OUTBOUND: u16 = 15001;
+const PLAINTEXT: u16 = 15006;
+const HBONE: u16 = 15008;
+
+/// Numbers for captures that no kernel map knows.
+#[derive(Default)]
+pub(crate) struct Ids(AtomicU32);
+
+impl Ids {
+    /// The next one, from 1.
+    pub(crate) fn next(&self) -> u32 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// Listens in a namespace on the fixed ports, both families where the namespace has both.
+pub(crate) fn listen(path: &Path) -> Result<(Arc<Netns>, Listeners)> {
+    let netns = Netns::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let listeners = netns.run(|| -> Result<Listeners> {
+        Ok(Listeners {
+            outbound: both(OUTBOUND)?,
+            plaintext: both(PLAINTEXT)?,
+            hbone: both(HBONE)?,
+            original: Original::Redirected,
+        })
+    })??;
+    Ok((Arc::new(netns), listeners))
+}
+
+fn both(port: u16) -> Result<Vec<TcpListener>> {
+    let v4 = on((Ipv4Addr::UNSPECIFIED, port).into()).with_context(|| format!("listening on port {port}"))?;
+    // A namespace without IPv6 is fine.
+    let v6 = on((Ipv6Addr::UNSPECIFIED, port).into()).ok();
+    Ok([Some(v4), v6].into_iter().flatten().collect())
+}
+
+fn on(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // An agent that takes over listens beside the one that drains, as ztunnel does.
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
+}

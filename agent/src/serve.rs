@@ -1,0 +1,80 @@
+//! The accept loops of one captured workload.
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use crate::accept;
+use crate::inbound::{plaintext, tunnel};
+use crate::node::Node;
+use crate::outbound::connection;
+use crate::pod::Pod;
+use crate::steering::{Listeners, Original};
+
+/// Accepts on every listener until `stop`, or until the process drains. The listeners are closed then, which is how the
+/// kernel knows.
+pub(crate) fn start(node: &Arc<Node>, pod: &Arc<Pod>, listeners: Listeners, stop: &CancellationToken) {
+    let original = listeners.original;
+    let each = |pod: &Arc<Pod>| (Arc::clone(node), Arc::clone(pod));
+    for listener in listeners.outbound {
+        let (node, pod) = each(pod);
+        accepting(&Arc::clone(&node), listener, "outbound", stop, move |stream, peer| {
+            let Some(meant) = destination(&stream, original) else { return };
+            node.spawn(connection::carry(Arc::clone(&node), Arc::clone(&pod), stream, peer, meant));
+        });
+    }
+    for listener in listeners.plaintext {
+        let (node, pod) = each(pod);
+        accepting(&Arc::clone(&node), listener, "plaintext", stop, move |stream, peer| {
+            let Some(meant) = destination(&stream, original) else { return };
+            node.spawn(plaintext::carry(Arc::clone(&node), Arc::clone(&pod), stream, peer, meant));
+        });
+    }
+    for listener in listeners.hbone {
+        let (node, pod) = each(pod);
+        accepting(&Arc::clone(&node), listener, "HBONE", stop, move |stream, peer| {
+            let Some(dialled) = destination(&stream, Original::SocketName) else { return };
+            node.spawn(tunnel::serve(Arc::clone(&node), Arc::clone(&pod), stream, peer, dialled));
+        });
+    }
+}
+
+fn accepting(
+    node: &Arc<Node>,
+    listener: TcpListener,
+    what: &'static str,
+    stop: &CancellationToken,
+    each: impl Fn(TcpStream, SocketAddr) + Send + 'static,
+) {
+    let (stop, draining) = (stop.clone(), node.draining.clone());
+    node.spawn(async move {
+        let listener = match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => return error!("the {what} listener cannot be polled: {error}"),
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = draining.cancelled() => {}
+            () = accept::forever(listener, what, |stream, peer| each(stream, canonical(peer))) => {}
+        }
+    });
+}
+
+/// Where the connection meant to go. `None` when the peer has already gone.
+fn destination(stream: &TcpStream, original: Original) -> Option<SocketAddr> {
+    let socket = socket2::SockRef::from(stream);
+    let redirected = match original {
+        Original::SocketName => None,
+        // Without an entry in conntrack (TPROXY, or nobody redirected) the socket's own address is right.
+        Original::Redirected => socket.original_dst_v4().or_else(|_| socket.original_dst_v6()).ok(),
+    };
+    let meant = redirected.and_then(|address| address.as_socket()).or_else(|| stream.local_addr().ok())?;
+    Some(canonical(meant))
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
