@@ -97,11 +97,13 @@ impl House {
         self.rooms.insert(place.clone(), Vec::new());
         let mut reader = Reader { house: self, file, place, files: Vec::new() };
         reader.visit_file(&source.syntax);
-        for child in reader.files {
+        for (child, named) in reader.files {
             let name = child.last().expect("a declared module has a name");
-            let child_file =
-                file_of(file, name).with_context(|| format!("{}: no file for `mod {name}`", file.display()))?;
-            self.enter(&child_file, child)?;
+            let child_file = match named {
+                Some(path) => file.parent().map(|folder| folder.join(path)),
+                None => file_of(file, name),
+            };
+            self.enter(&child_file.with_context(|| format!("{}: no file for `mod {name}`", file.display()))?, child)?;
         }
         Ok(())
     }
@@ -151,14 +153,25 @@ fn file_of(parent: &Path, name: &str) -> Option<PathBuf> {
     candidates.into_iter().find(|path| workspace().join(path).exists())
 }
 
+/// The value of `#[path = "…"]`.
+fn path_attribute(attribute: &syn::Attribute) -> Option<String> {
+    let syn::Meta::NameValue(pair) = &attribute.meta else { return None };
+    match &pair.value {
+        syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) if pair.path.is_ident("path") => {
+            Some(text.value())
+        }
+        _ => None,
+    }
+}
+
 /// Walks one file and notes what it declares and what it names.
 struct Reader<'a> {
     house: &'a mut House,
     file: &'a Path,
     /// The module being read; deeper than the file inside `mod x { .. }`.
     place: Place,
-    /// Modules that live in files of their own.
-    files: Vec<Place>,
+    /// Modules that live in files of their own, with the file if a `path` attribute names it.
+    files: Vec<(Place, Option<String>)>,
 }
 
 impl Reader<'_> {
@@ -238,7 +251,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         let child = [&self.place[..], &[item.ident.to_string()]].concat();
         self.house.rooms.entry(self.place.clone()).or_default().push(item.ident.to_string());
         if item.content.is_none() {
-            self.files.push(child);
+            self.files.push((child, item.attrs.iter().find_map(path_attribute)));
             return;
         }
         self.house.rooms.insert(child.clone(), Vec::new());

@@ -1,0 +1,101 @@
+//! What processes use: CPU time and memory.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
+use serde_json::json;
+
+/// CPU time of a process, all its threads, user and system, in nanoseconds.
+///
+/// The same sum as in `/proc/<pid>/stat`, which has it in hundredths of a second only.
+pub fn cpu(pid: u32) -> Result<u64> {
+    let clock =
+        clock_getcpuclockid(Pid::from_raw(pid as i32)).with_context(|| format!("CPU clock of process {pid}"))?;
+    let time = clock_gettime(clock).with_context(|| format!("CPU time of process {pid}"))?;
+    Ok(time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64)
+}
+
+/// CPU time of several processes together, in nanoseconds.
+pub fn cpu_of(pids: &[u32]) -> Result<u64> {
+    pids.iter().map(|pid| cpu(*pid)).sum()
+}
+
+/// CPU time of this process, in nanoseconds.
+pub fn own_cpu() -> Result<u64> {
+    let usage = getrusage(UsageWho::RUSAGE_SELF).context("own resource usage")?;
+    let nanoseconds =
+        |time: nix::sys::time::TimeVal| time.tv_sec() as u64 * 1_000_000_000 + time.tv_usec() as u64 * 1000;
+    Ok(nanoseconds(usage.user_time()) + nanoseconds(usage.system_time()))
+}
+
+/// Memory of a process or of several, in KiB.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Resident, shared pages counted in full.
+    pub rss: u64,
+    /// Resident, shared pages counted in proportion.
+    pub pss: u64,
+    /// Resident and its own: what would come free if it ended.
+    pub private: u64,
+}
+
+/// Memory of several processes together.
+pub fn memory_of(pids: &[u32]) -> Result<Memory> {
+    let mut sum = Memory::default();
+    for pid in pids {
+        let path = format!("/proc/{pid}/smaps_rollup");
+        let one = parse_smaps(&fs::read_to_string(&path).with_context(|| format!("reading {path}"))?);
+        sum = Memory { rss: sum.rss + one.rss, pss: sum.pss + one.pss, private: sum.private + one.private };
+    }
+    Ok(sum)
+}
+
+fn parse_smaps(text: &str) -> Memory {
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
+    };
+    Memory { rss: field("Rss"), pss: field("Pss"), private: field("Private_Clean") + field("Private_Dirty") }
+}
+
+/// What the machine is and how busy it was.
+pub fn machine() -> serde_json::Value {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let after = |text: &str, name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        line.split_once(':').map_or_else(String::new, |(_, value)| value.trim().to_owned())
+    };
+    let memory = after(&read("/proc/meminfo"), "MemTotal");
+    json!({
+        "cores": std::thread::available_parallelism().map_or(0, usize::from),
+        "cpu": after(&read("/proc/cpuinfo"), "model name"),
+        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        "memory_kib": memory.trim_end_matches(" kB").parse::<u64>().unwrap_or(0),
+        "load": read("/proc/loadavg").split(' ').next().and_then(|load| load.parse::<f64>().ok()).unwrap_or(0.0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn private_memory_is_clean_and_dirty() {
+        let text = "00400000-7fff rollup\nRss:    1200 kB\nPss:     800 kB\nPss_Dirty:  10 kB\nShared_Clean: 400 kB\n\
+                    Private_Clean:  300 kB\nPrivate_Dirty:  500 kB\n";
+        assert_eq!(parse_smaps(text), Memory { rss: 1200, pss: 800, private: 800 });
+    }
+
+    #[test]
+    fn cpu_time_grows_with_work() {
+        let before = cpu(std::process::id()).unwrap();
+        let mut sum = 0_u64;
+        while cpu(std::process::id()).unwrap() < before + 2_000_000 {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        assert!(own_cpu().unwrap() > 0 && memory_of(&[std::process::id()]).unwrap().rss > 0);
+    }
+}

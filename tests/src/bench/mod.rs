@@ -1,0 +1,15 @@
+//! The benches: what capture costs, what the mesh costs. BENCHMARKS.md has the method.
+//!
+//! `culvert-bench` is one program in several roles: the runner, and in pods the server, the load and the plain forwarder.
+
+pub mod tunnel; // no mesh, Envoy sidecars, our agents
+pub mod capture; // one forwarder behind several captures
+pub mod phases; // the loads each subject goes through
+pub mod envoy; // Envoy as a sidecar
+pub mod rules; // iptables as Istio uses it
+pub mod forward; // role: the plain forwarder
+pub mod load; // role: the client
+pub mod serve; // role: the server
+pub mod meter; // CPU time and memory of processes
+pub mod stats; // medians and ratios
+pub mod report; // table and JSON

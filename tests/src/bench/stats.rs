@@ -1,0 +1,154 @@
+//! Pure. Medians, percentiles and ratios.
+
+use std::collections::BTreeMap;
+
+use super::report::{Ratio, Report, Row};
+
+/// The value below which a share `q` (0 to 1) of the sorted values lies, by nearest rank. Zero when there is none.
+pub fn percentile(sorted: &[u64], q: f64) -> u64 {
+    let rank = (q * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.clamp(1, sorted.len().max(1)) - 1).copied().unwrap_or(0)
+}
+
+/// The middle of the values, or the mean of the two in the middle. Zero when there is none.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let half = sorted.len() / 2;
+    match sorted.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => sorted[half],
+        _ => f64::midpoint(sorted[half - 1], sorted[half]),
+    }
+}
+
+/// What the rounds of one run measured.
+#[derive(Debug, Default)]
+pub struct Samples {
+    /// Measures in the order in which they were first seen, with their units.
+    measures: Vec<(String, String)>,
+    values: BTreeMap<(String, String), Vec<f64>>,
+}
+
+impl Samples {
+    /// Adds one value of one subject.
+    pub fn add(&mut self, measure: &str, unit: &str, subject: &str, value: f64) {
+        if !self.measures.iter().any(|(known, _)| known == measure) {
+            self.measures.push((measure.to_owned(), unit.to_owned()));
+        }
+        self.values.entry((measure.to_owned(), subject.to_owned())).or_default().push(value);
+    }
+
+    /// The values of one measure for one subject, round by round.
+    pub fn of(&self, measure: &str, subject: &str) -> &[f64] {
+        self.values.get(&(measure.to_owned(), subject.to_owned())).map_or(&[], Vec::as_slice)
+    }
+
+    /// One row per measure and subject, subjects in the given order.
+    pub fn rows(&self, subjects: &[&str]) -> Vec<Row> {
+        let mut rows = Vec::new();
+        for (measure, unit) in &self.measures {
+            for subject in subjects {
+                let values = self.of(measure, subject);
+                if !values.is_empty() {
+                    rows.push(Row {
+                        measure: measure.clone(),
+                        unit: unit.clone(),
+                        subject: (*subject).to_owned(),
+                        n: values.len(),
+                        min: values.iter().copied().fold(f64::INFINITY, f64::min),
+                        median: median(values),
+                        max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+                    });
+                }
+            }
+        }
+        rows
+    }
+
+    /// The median, over the rounds, of `subject` divided by `against` in the same round, for every measure both have.
+    pub fn ratios(&self, subject: &str, against: &str) -> Vec<Ratio> {
+        let mut ratios = Vec::new();
+        for (measure, _) in &self.measures {
+            let pairs = self.of(measure, subject).iter().zip(self.of(measure, against));
+            let quotients: Vec<f64> = pairs.filter(|(_, b)| **b != 0.0).map(|(a, b)| a / b).collect();
+            if !quotients.is_empty() {
+                ratios.push(Ratio {
+                    measure: measure.clone(),
+                    subject: subject.to_owned(),
+                    against: against.to_owned(),
+                    ratio: median(&quotients),
+                });
+            }
+        }
+        ratios
+    }
+
+    /// For a latency, what each subject adds to the median of `base` in the same round, as a measure `<measure>_added`.
+    pub fn add_difference(&mut self, measure: &str, unit: &str, subjects: &[&str], base: &str) {
+        for subject in subjects.iter().filter(|subject| **subject != base) {
+            let pairs: Vec<(f64, f64)> =
+                self.of(measure, subject).iter().copied().zip(self.of(measure, base).iter().copied()).collect();
+            for (with, without) in pairs {
+                self.add(&format!("{measure}_added"), unit, subject, with - without);
+            }
+        }
+    }
+}
+
+/// A report from what was measured: rows for all subjects, ratios for the given pairs.
+pub fn report(
+    bench: &str,
+    machine: serde_json::Value,
+    samples: &Samples,
+    subjects: &[&str],
+    pairs: &[(&str, &str)],
+) -> Report {
+    let ratios = pairs.iter().flat_map(|(subject, against)| samples.ratios(subject, against)).collect();
+    Report { bench: bench.to_owned(), machine, rows: samples.rows(subjects), ratios }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_a_value_that_occurred() {
+        let values: Vec<u64> = (1..=100).collect();
+        assert_eq!(percentile(&values, 0.5), 50);
+        assert_eq!(percentile(&values, 0.99), 99);
+        assert_eq!(percentile(&values, 1.0), 100);
+        assert_eq!(percentile(&[7], 0.99), 7);
+        assert_eq!(percentile(&[], 0.5), 0);
+    }
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+
+    #[test]
+    fn a_ratio_is_taken_round_by_round() {
+        let mut samples = Samples::default();
+        // A slow second round slows both subjects alike: the ratio does not see it, the medians would.
+        for (ours, theirs) in [(10.0, 20.0), (100.0, 200.0), (11.0, 22.0)] {
+            samples.add("cpu", "s", "culvert", ours);
+            samples.add("cpu", "s", "envoy", theirs);
+        }
+        let ratios = samples.ratios("culvert", "envoy");
+        assert_eq!((ratios.len(), ratios[0].ratio), (1, 0.5));
+        let rows = samples.rows(&["envoy", "culvert"]);
+        assert_eq!((rows[0].subject.as_str(), rows[0].median, rows[1].max), ("envoy", 22.0, 100.0));
+    }
+
+    #[test]
+    fn added_latency_is_over_no_mesh() {
+        let mut samples = Samples::default();
+        samples.add("latency_p50", "us", "none", 20.0);
+        samples.add("latency_p50", "us", "culvert", 90.0);
+        samples.add_difference("latency_p50", "us", &["none", "culvert"], "none");
+        assert_eq!(samples.of("latency_p50_added", "culvert"), [70.0]);
+        assert_eq!(samples.of("latency_p50_added", "none"), [0.0; 0]);
+    }
+}

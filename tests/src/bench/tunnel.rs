@@ -1,0 +1,160 @@
+//! `bench tunnel`: a client on one node and a server on another, without a mesh, between Envoy sidecars and between agents.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+
+use crate::manifest::PodSpec;
+use crate::mesh::{Mesh, Pod};
+use crate::net::{Host, Net, Node, PodNet};
+use crate::process::{Place, Process};
+
+use super::phases::{self, BULK_1, BULK_8, CONNECTIONS, LATENCY, Options, Pace, REQUESTS, Subject};
+use super::report::Report;
+use super::stats::{Samples, report};
+use super::{envoy, meter, rules};
+
+/// Port of the server.
+const PORT: u16 = 8080;
+/// Subjects in the order in which they are shown.
+const SUBJECTS: [&str; 3] = ["none", "envoy", "culvert"];
+/// Who is divided by whom.
+const PAIRS: [(&str, &str); 3] = [("envoy", "none"), ("culvert", "none"), ("culvert", "envoy")];
+
+/// Runs all rounds. Every round starts everything afresh; within it the subjects take turns, phase by phase.
+pub fn run(options: &Options) -> Result<Report> {
+    let machine = meter::machine();
+    let mut samples = Samples::default();
+    let pace = Pace { seconds: options.seconds, whole_path: false };
+    for round in 0..options.rounds {
+        let make: [fn() -> Result<Lab>; 3] = [Lab::none, Lab::envoy, Lab::culvert];
+        let wanted = SUBJECTS.iter().zip(make).filter(|(name, _)| options.wants(name));
+        let labs = wanted.map(|(_, make)| make()).collect::<Result<Vec<Lab>>>()?;
+        let subjects: Vec<Subject> = labs.iter().map(Lab::subject).collect::<Result<_>>()?;
+        subjects.iter().try_for_each(phases::wait_open)?;
+        for subject in subjects.iter().filter(|subject| !subject.proxies.is_empty()) {
+            options.progress(round, "memory", subject.name);
+            phases::memory(subject, options.idle, &mut samples)?;
+        }
+        for phase in [BULK_1, BULK_8, LATENCY, REQUESTS, CONNECTIONS] {
+            // Whoever goes first differs from round to round, so that no one always meets the machine as another left it.
+            for turn in 0..subjects.len() {
+                let subject = &subjects[(turn + round) % subjects.len()];
+                options.progress(round, phase.measure, subject.name);
+                phases::measure(subject, phase, pace, &mut samples)?;
+            }
+        }
+    }
+    for measure in ["latency_p50", "latency_p99", "requests_p50", "requests_p99"] {
+        samples.add_difference(measure, "us", &SUBJECTS, "none");
+    }
+    Ok(report("tunnel", machine, &samples, &SUBJECTS, &PAIRS))
+}
+
+/// Two nodes with a pod each, and what is between the pods. Its processes end and its namespaces go when it is dropped.
+struct Lab {
+    name: &'static str,
+    client: Place,
+    to: SocketAddr,
+    server: Process,
+    /// Envoys; agents belong to their mesh.
+    sidecars: Vec<Process>,
+    mesh: Option<Arc<Mesh>>,
+    /// Pods outlive the processes in them: fields are dropped in order.
+    _pods: Pods,
+}
+
+/// What keeps the pods' namespaces there.
+enum Pods {
+    Plain { _plain: Box<Plain> },
+    Mesh { _pods: Box<[Pod; 2]> },
+}
+
+/// Two nodes and two pods; nothing else.
+struct Plain {
+    client: PodNet,
+    server: PodNet,
+    _nodes: [Arc<Node>; 2],
+    net: Arc<Net>,
+}
+
+impl Plain {
+    fn new() -> Result<Self> {
+        let net = Net::new()?;
+        let nodes = [net.node("east")?, net.node("west")?];
+        let (client, server) = (nodes[0].pod("client")?, nodes[1].pod("server")?);
+        prepare(&client)?;
+        prepare(&server)?;
+        Ok(Self { client, server, _nodes: nodes, net })
+    }
+}
+
+impl Lab {
+    /// No mesh.
+    fn none() -> Result<Self> {
+        Self::plain("none", Plain::new()?, Vec::new())
+    }
+
+    /// A sidecar in each pod and the rules that bring it the pod's traffic.
+    fn envoy() -> Result<Self> {
+        let plain = Plain::new()?;
+        let authority = envoy::Authority::new()?;
+        let mut sidecars = Vec::new();
+        for pod in [&plain.client, &plain.server] {
+            let folder = plain.net.run.files().join(format!("envoy-{}", pod.name));
+            sidecars.push(envoy::start(&pod.place, &pod.name, &authority, &folder)?);
+            rules::sidecar(&pod.place)?;
+        }
+        Self::plain("envoy", plain, sidecars)
+    }
+
+    fn plain(name: &'static str, plain: Plain, sidecars: Vec<Process>) -> Result<Self> {
+        let to = plain.server.at(PORT);
+        let server = phases::server(&plain.server.place, to)?;
+        let client = plain.client.place.clone();
+        Ok(Self { name, client, to, server, sidecars, mesh: None, _pods: Pods::Plain { _plain: Box::new(plain) } })
+    }
+
+    /// Two nodes with an agent each, and two enrolled pods.
+    fn culvert() -> Result<Self> {
+        let mesh = Mesh::start()?;
+        let client = mesh.pod(PodSpec::new("bench", "client"))?;
+        let server = mesh.pod(PodSpec::new("bench", "server").on(1))?;
+        prepare(&client)?;
+        prepare(&server)?;
+        for agent in &mesh.agents {
+            // As the sidecars, which write no access log either.
+            agent.culvert_ok(&["log", "warn"]).context("turning the access log off")?;
+        }
+        Ok(Self {
+            name: "culvert",
+            client: client.place.clone(),
+            to: server.at(PORT),
+            server: phases::server(&server.place, server.at(PORT))?,
+            sidecars: Vec::new(),
+            mesh: Some(mesh),
+            _pods: Pods::Mesh { _pods: Box::new([client, server]) },
+        })
+    }
+
+    fn subject(&self) -> Result<Subject> {
+        let mut proxies: Vec<u32> = self.sidecars.iter().map(Process::pid).collect();
+        for agent in self.mesh.iter().flat_map(|mesh| &mesh.agents) {
+            proxies.push(agent.pid()?);
+        }
+        Ok(Subject {
+            name: self.name,
+            client: self.client.clone(),
+            to: self.to,
+            proxies,
+            ends: vec![self.server.pid()],
+        })
+    }
+}
+
+/// Lets a client open and close connections without running out of ports.
+fn prepare(pod: &Host) -> Result<()> {
+    pod.place.sysctl("net.ipv4.ip_local_port_range", "10000 65000")?;
+    pod.place.sysctl("net.ipv4.tcp_tw_reuse", "1")
+}
