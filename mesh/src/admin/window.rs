@@ -7,7 +7,9 @@ use std::sync::Arc;
 use http::StatusCode;
 use serde::Serialize;
 
+use super::dump::{PolicyView, ServiceView, WorkloadView};
 use super::route::Query;
+use crate::state::snapshot::Snapshot;
 use crate::telemetry::logging::LogControl;
 use crate::telemetry::registry::Registry;
 
@@ -89,6 +91,39 @@ impl Window {
         self
     }
 
+    /// Adds the parts `workloads`, `services` and `policies` of a mesh, sorted, one object at a time.
+    #[must_use]
+    pub fn mesh(self, snapshot: impl Fn() -> Arc<Snapshot> + Clone + Send + Sync + 'static) -> Self {
+        let (of_services, of_policies) = (snapshot.clone(), snapshot.clone());
+        self.part_streamed(
+            "workloads",
+            Arc::new(move |out| {
+                let mesh = snapshot();
+                let mut all: Vec<_> = mesh.workloads().collect();
+                all.sort_unstable_by(|a, b| a.uid.cmp(&b.uid));
+                write_list(out, all.into_iter().map(|workload| WorkloadView::from(&**workload)))
+            }),
+        )
+        .part_streamed(
+            "services",
+            Arc::new(move |out| {
+                let mesh = of_services();
+                let mut all: Vec<_> = mesh.services().collect();
+                all.sort_unstable_by(|a, b| a.service.key.cmp(&b.service.key));
+                write_list(out, all.into_iter().map(|service| ServiceView::from(&**service)))
+            }),
+        )
+        .part_streamed(
+            "policies",
+            Arc::new(move |out| {
+                let mesh = of_policies();
+                let mut all: Vec<_> = mesh.authorizations().collect();
+                all.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+                write_list(out, all.into_iter().map(|policy| PolicyView::from(&**policy)))
+            }),
+        )
+    }
+
     /// Adds a route `GET /<name>?…` that answers JSON.
     #[must_use]
     pub fn query(
@@ -138,4 +173,16 @@ impl Window {
         out.push_str("POST /logging?level=LEVEL|TARGET=LEVEL,...\nPOST /quitquitquit\n");
         out
     }
+}
+
+/// Writes a list without holding more than one of its items as text.
+fn write_list<T: Serialize>(out: &mut dyn io::Write, items: impl Iterator<Item = T>) -> io::Result<()> {
+    use serde::ser::{SerializeSeq, Serializer};
+    let mut json = serde_json::Serializer::new(out);
+    let mut list = json.serialize_seq(None)?;
+    for item in items {
+        list.serialize_element(&item)?;
+    }
+    list.end()?;
+    Ok(())
 }

@@ -18,7 +18,6 @@ use super::labels::ConnectionLabels;
 use super::line::{Format, level_name, write_quoted, write_time};
 use super::writer::{Kind, LogWriter};
 use crate::model::connection::Direction;
-use crate::model::policy::PolicyKey;
 use crate::model::workload::Workload;
 
 /// What one connection was, for its line. Filled while the connection lives.
@@ -78,22 +77,20 @@ pub enum Outcome {
 
 /// Wordings that users search for: ztunnel's.
 pub mod reason {
-    use super::PolicyKey;
+    use std::fmt::Display;
 
-    /// Refused: ALLOW policies apply and none of them matches.
-    pub const NONE_ALLOWED: &str = "connection closed due to policy rejection: allow policies exist, but none allowed";
     /// Open when a policy came that forbids it.
     pub const POLICY_CHANGE: &str = "connection closed due to policy change";
     /// Open when the time of a drain was over.
     pub const DRAIN: &str = "connection closed due to connection drain";
 
-    /// Refused by a DENY policy.
-    pub fn denied_by(policy: &PolicyKey) -> String {
-        format!("connection closed due to policy rejection: explicitly denied by: {policy}")
+    /// Refused by policy; `refusal` is a `policy::Refusal`, which names it.
+    pub fn rejected(refusal: impl Display) -> String {
+        format!("connection closed due to policy rejection: {refusal}")
     }
 
     /// No answer on the HBONE port.
-    pub fn hbone_timeout(error: impl std::fmt::Display) -> String {
+    pub fn hbone_timeout(error: impl Display) -> String {
         format!("connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008: {error}")
     }
 }
@@ -347,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_refusal_is_an_error_line_that_names_the_policy() {
-        let refused = reason::denied_by(&PolicyKey { namespace: "prod".into(), name: "no-clients".into() });
+        let refused = reason::rejected("explicitly denied by: prod/no-clients");
         let line = line(Format::Text, &record(), Some(&Outcome::Failed(refused)));
         assert!(
             line.starts_with("2026-11-22T13:00:00.000000Z\terror\taccess\tconnection complete\tsrc.addr="),

@@ -4,41 +4,26 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::time::Instant;
 
-use super::registry::Source;
-
-/// The `process_*` metrics.
-pub(crate) struct Process;
-
-impl Source for Process {
-    fn encode(&self, out: &mut String, _now: Instant) {
-        let open_fds = fs::read_dir("/proc/self/fd").map(|entries| entries.count() as u64).ok();
-        metric(out, "process_open_fds", "gauge", "Open file descriptors", open_fds);
-        let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-        metric(out, "process_max_fds", "gauge", "Limit of open file descriptors", max_fds(&limits));
-        let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        let stat = parse_stat(&stat);
-        metric(out, "process_threads", "gauge", "Threads", stat.map(|s| s.threads));
-        metric(
-            out,
-            "process_resident_memory_bytes",
-            "gauge",
-            "Resident memory",
-            stat.map(|s| s.rss_pages * page_size()),
-        );
-        metric(out, "process_virtual_memory_bytes", "gauge", "Virtual memory", stat.map(|s| s.virtual_bytes));
-        if let Some(stat) = stat {
-            let name = "process_cpu_seconds";
-            let seconds = stat.cpu_ticks as f64 / ticks_per_second() as f64;
-            let _ = writeln!(
-                out,
-                "# HELP {name} CPU time, user and system.\n# TYPE {name} counter\n{name}_total {seconds}"
-            );
-        }
-        let started = stat.and_then(|s| Some(boot_time()? + s.start_ticks / ticks_per_second()));
-        metric(out, "process_start_time_seconds", "gauge", "Start, in seconds since 1970", started);
+/// Appends the `process_*` metrics.
+pub(super) fn encode(out: &mut String) {
+    let open_fds = fs::read_dir("/proc/self/fd").map(|entries| entries.count() as u64).ok();
+    metric(out, "process_open_fds", "gauge", "Open file descriptors", open_fds);
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    metric(out, "process_max_fds", "gauge", "Limit of open file descriptors", max_fds(&limits));
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let stat = parse_stat(&stat);
+    metric(out, "process_threads", "gauge", "Threads", stat.map(|s| s.threads));
+    metric(out, "process_resident_memory_bytes", "gauge", "Resident memory", stat.map(|s| s.rss_pages * page_size()));
+    metric(out, "process_virtual_memory_bytes", "gauge", "Virtual memory", stat.map(|s| s.virtual_bytes));
+    if let Some(stat) = stat {
+        let name = "process_cpu_seconds";
+        let seconds = stat.cpu_ticks as f64 / ticks_per_second() as f64;
+        let _ =
+            writeln!(out, "# HELP {name} CPU time, user and system.\n# TYPE {name} counter\n{name}_total {seconds}");
     }
+    let started = stat.and_then(|s| Some(boot_time()? + s.start_ticks / ticks_per_second()));
+    metric(out, "process_start_time_seconds", "gauge", "Start, in seconds since 1970", started);
 }
 
 fn metric(out: &mut String, name: &str, kind: &str, help: &str, value: Option<u64>) {
@@ -117,7 +102,7 @@ mod tests {
     #[test]
     fn this_process_is_described_fully() {
         let mut out = String::new();
-        Process.encode(&mut out, Instant::now());
+        encode(&mut out);
         for name in [
             "open_fds",
             "max_fds",

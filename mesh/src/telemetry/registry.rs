@@ -34,7 +34,7 @@ impl Registry {
         let build = Family::<Vec<(String, String)>, Gauge>::default();
         build.get_or_create(&vec![("component".into(), component.into()), ("tag".into(), tag.into())]).set(1);
         inner.register("istio_build", "What is running", build);
-        Arc::new(Self { inner: Mutex::new(inner), sources: Mutex::new(vec![Arc::new(process::Process)]) })
+        Arc::new(Self { inner: Mutex::new(inner), sources: Mutex::default() })
     }
 
     /// Registers further metrics.
@@ -51,6 +51,7 @@ impl Registry {
     pub fn encode(&self, now: Instant) -> Result<String, fmt::Error> {
         let mut out = String::with_capacity(16 << 10);
         text::encode_registry(&mut out, &self.inner.lock())?;
+        process::encode(&mut out);
         let sources = self.sources.lock().clone();
         for source in sources {
             source.encode(&mut out, now);
