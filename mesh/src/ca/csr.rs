@@ -4,7 +4,7 @@ use rcgen::string::Ia5String;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256, SanType};
 use rustls::pki_types::{CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::issuer::IssueError;
+use super::error::IssueError;
 use crate::model::identity::Identity;
 
 /// What a CA is asked to sign, with the key that only we hold.

@@ -14,8 +14,9 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::csr::{SigningRequest, leaf_params};
+use super::error::IssueError;
 use super::folder::{Files, Folder, FolderError, Maker};
-use super::issuer::{IssueError, IssueFuture, Issued, Issuer};
+use super::issuer::{IssueFuture, Issued, Issuer};
 use crate::model::identity::Identity;
 use crate::model::name::TrustDomain;
 use crate::tls::{Certificate, Roots, chain_from_pem};

@@ -1,12 +1,12 @@
-//! The trait that every CA is behind, and its errors.
+//! The trait that every CA is behind.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use rustls::pki_types::CertificateDer;
-use thiserror::Error;
 
 use super::csr::SigningRequest;
+use super::error::IssueError;
 use crate::tls::Roots;
 
 /// What a CA answers.
@@ -16,20 +16,6 @@ pub struct Issued {
     pub chain: Vec<CertificateDer<'static>>,
     /// What peers are to be checked against.
     pub roots: Arc<Roots>,
-}
-
-/// Why a CA did not sign.
-#[derive(Debug, Error)]
-pub enum IssueError {
-    /// The CA cannot be reached or is overloaded: worth another try.
-    #[error("the CA is unavailable: {0}")]
-    Unavailable(String),
-    /// The CA said no.
-    #[error("the CA refused: {0}")]
-    Refused(String),
-    /// The CA answered with something that cannot be used.
-    #[error("the CA's answer cannot be used: {0}")]
-    Unusable(String),
 }
 
 /// The answer of a CA, when it comes.

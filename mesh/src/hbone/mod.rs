@@ -14,13 +14,10 @@ mod settings; // sizes and times of a tunnel
 mod head; // CONNECT head: authority, forwarded, baggage, traceparent
 mod baggage; // W3C baggage and workload labels
 
-/// The port that HBONE is spoken on.
-pub const PORT: u16 = 15008;
-
 pub use baggage::Baggage;
 pub use client::{Tunnel, TunnelError};
 pub use head::{Authority, ConnectHead, Forwarded, HeadError, Traceparent, canonical};
 pub use pool::{Dial, DialFuture, Pool, PoolOptions, TunnelKey};
 pub use server::{AcceptError, Ended, Request, ServerConnection, accept};
-pub use settings::Settings;
+pub use settings::{PORT, Settings};
 pub use stream::{Opened, Stream};

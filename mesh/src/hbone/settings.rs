@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// The port that HBONE is spoken on.
+pub const PORT: u16 = 15008;
+
 /// How a tunnel is set up. The defaults speak to ztunnel and to Envoy.
 #[derive(Clone, Debug)]
 pub struct Settings {
