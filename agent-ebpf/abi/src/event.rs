@@ -41,3 +41,17 @@ pub struct Event {
     /// How long the connection was open, in nanoseconds.
     pub duration: u64,
 }
+
+/// Index into `COUNTERS`, which counts per CPU.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Counter {
+    /// Events that found the ring buffer full.
+    EventsLost = 0,
+    /// New connections that found no agent: refused when failing closed, else left alone.
+    NoAgent = 1,
+    /// Connections of a pod that could not be turned to `lo`.
+    NotTurned = 2,
+    /// Attempts to bind a port of the agent's.
+    BindRefused = 3,
+}

@@ -16,7 +16,7 @@ mod values; // values of the maps
 
 pub use account::{Account, State};
 pub use address::Address;
-pub use event::{Event, EventKind};
+pub use event::{Counter, Event, EventKind};
 pub use keys::{AddressKey, BindKey, Kind, ListenKey, NetKey, Tuple, VerdictKey};
 pub use values::{Config, Origin, Place, Pod, Verdict};
 

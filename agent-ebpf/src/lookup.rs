@@ -1,0 +1,140 @@
+//! `sk_lookup`: who gets a SYN that arrives in a pod. One instance per pod; established connections never come here.
+
+use core::arch::asm;
+
+use agent_abi::{
+    Account, Counter, EventKind, Kind, LOOPBACK_INDEX, HBONE_PORT, ORIGIN_LIFETIME, POD_ID_PLACEHOLDER, Pod, Tuple, Verdict,
+    pod_flag,
+};
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::bpf_sk_lookup;
+use aya_ebpf::helpers::generated::{bpf_ktime_get_ns, bpf_sk_assign};
+use aya_ebpf::macros::sk_lookup;
+use aya_ebpf::programs::SkLookupContext;
+
+use crate::context::{Ends, TCP, ends_of_lookup, field, is_v4};
+use crate::maps::{self, AGENT, ORIGIN};
+use crate::report::{self, count};
+
+/// SK_PASS: whoever listens there gets it, or whom we assigned.
+const PASS: u32 = 1;
+/// SK_DROP: the peer gets a reset.
+const DROP: u32 = 0;
+/// BPF_SK_LOOKUP_F_REPLACE | BPF_SK_LOOKUP_F_NO_REUSEPORT: this very listener, not another of its SO_REUSEPORT group.
+const EXACTLY: u64 = 3;
+
+/// For kernels that tell the interface (5.17).
+#[sk_lookup]
+pub fn lookup(context: SkLookupContext) -> u32 {
+    find::<false>(&context)
+}
+
+/// For older kernels: outbound connections are known by their destination, the agent's own by being announced.
+#[sk_lookup]
+pub fn lookup_by_tuple(context: SkLookupContext) -> u32 {
+    find::<true>(&context)
+}
+
+/// The id of the pod, put in by the loader: a constant costs less than a map per pod.
+#[inline(always)]
+fn pod_id() -> u32 {
+    let id: u64;
+    // SAFETY: loads a constant.
+    unsafe { asm!("{0} = {1} ll", out(reg) id, const POD_ID_PLACEHOLDER) };
+    id as u32
+}
+
+#[inline(always)]
+fn find<const BY_TUPLE: bool>(context: &SkLookupContext) -> u32 {
+    let raw = context.lookup;
+    if field!(raw, bpf_sk_lookup, protocol) != TCP {
+        return PASS;
+    }
+    let Some(pod) = maps::pod_by_id(pod_id()) else { return PASS };
+    let ends = ends_of_lookup(raw);
+    let to_pod = ends.local.is_local() || maps::is_own(pod.id, ends.local);
+    if BY_TUPLE {
+        if !to_pod {
+            return outbound(context, pod);
+        }
+    } else if field!(raw, bpf_sk_lookup, ingress_ifindex) == LOOPBACK_INDEX {
+        return if to_pod { PASS } else { outbound(context, pod) };
+    }
+    // The interface says nothing about where a connection to an own address comes from: it is the one that owns the address.
+    if ends.remote.is_loopback() || maps::is_own(pod.id, ends.remote) {
+        return PASS;
+    }
+    inbound::<BY_TUPLE>(context, pod, &ends)
+}
+
+/// A connection of the pod, turned to `lo` by `outbound4|6`.
+#[inline(always)]
+fn outbound(context: &SkLookupContext, pod: &Pod) -> u32 {
+    if assign(context, pod, Kind::Outbound) { PASS } else { DROP }
+}
+
+#[inline(always)]
+fn inbound<const BY_TUPLE: bool>(context: &SkLookupContext, pod: &Pod, ends: &Ends) -> u32 {
+    if pod.flags & pod_flag::RELEASED != 0 {
+        return PASS;
+    }
+    let tuple = Tuple {
+        remote: ends.remote,
+        local: ends.local,
+        remote_port: ends.remote_port,
+        local_port: ends.local_port,
+    };
+    if is_announced::<BY_TUPLE>(&tuple) {
+        return PASS;
+    }
+    let closed = pod.flags & pod_flag::FAIL_CLOSED != 0;
+    let kind = if ends.local_port == HBONE_PORT as u32 {
+        Kind::Hbone
+    } else {
+        match Verdict::from_raw(maps::verdict(pod, ends.local_port)) {
+            Verdict::Pass if closed && !maps::has_agent(pod.id) => return no_agent(closed),
+            Verdict::Pass => return PASS,
+            Verdict::Refuse => {
+                report::send(&report::inbound(EventKind::Refused, pod.id, Account::INBOUND, ends));
+                return DROP;
+            }
+            Verdict::Proxy => Kind::Plaintext,
+        }
+    };
+    if assign(context, pod, kind) { PASS } else { no_agent(closed) }
+}
+
+#[inline(always)]
+fn no_agent(closed: bool) -> u32 {
+    count(Counter::NoAgent);
+    if closed { DROP } else { PASS }
+}
+
+/// Whether the kubelet, or the agent itself, is making this connection right now. Nothing that comes from the network can claim
+/// that: `origin` wrote it down before the SYN left.
+#[inline(always)]
+fn is_announced<const BY_TUPLE: bool>(tuple: &Tuple) -> bool {
+    // SAFETY: values of an LRU map may be re-used while we look at them; ours are written as a whole, and a tuple that is
+    // somebody else's is younger still.
+    let (origin, agent) = unsafe { (ORIGIN.get(tuple), if BY_TUPLE { AGENT.get(tuple) } else { None }) };
+    let time = match (origin, agent) {
+        (Some(origin), _) if origin.open == 0 => origin.time,
+        (_, Some(time)) => *time,
+        _ => return false,
+    };
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }.wrapping_sub(time) < ORIGIN_LIFETIME
+}
+
+/// Hands the connection to a listener of the agent.
+#[inline(always)]
+fn assign(context: &SkLookupContext, pod: &Pod, kind: Kind) -> bool {
+    let listener = maps::listener(pod.id, kind, !is_v4(context.lookup));
+    if listener.is_null() {
+        return false;
+    }
+    // SAFETY: the listener is not null; the helper takes no reference of its own.
+    let assigned = unsafe { bpf_sk_assign(context.as_ptr(), listener, EXACTLY) };
+    maps::release(listener);
+    assigned == 0
+}

@@ -1,0 +1,111 @@
+//! `connect()` of a process in a pod: what the agent carries is turned to `lo`, where `lookup` finds it; its address stays as the
+//! application wrote it.
+
+use core::ffi::c_void;
+
+use agent_abi::{Address, Counter, MARK, Pod, config_flag, pod_flag};
+use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
+use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_setsockopt};
+use aya_ebpf::macros::cgroup_sock_addr;
+use aya_ebpf::programs::SockAddrContext;
+
+use crate::context::{TCP, field, socket_of, user_v4, user_v6};
+use crate::report::count;
+use crate::{account, maps};
+
+/// What a sock_addr program returns.
+const ALLOW: i32 = 1;
+/// `connect()` fails with EPERM.
+const DENY: i32 = 0;
+
+/// SOL_SOCKET.
+const SOCKET: i32 = 1;
+/// SO_BINDTODEVICE.
+const BIND_TO_DEVICE: i32 = 25;
+/// SO_MARK.
+const SET_MARK: i32 = 36;
+
+/// `connect()` on an IPv4 socket.
+#[cgroup_sock_addr(connect4)]
+pub fn outbound4(context: SockAddrContext) -> i32 {
+    if field!(context.sock_addr, bpf_sock_addr, protocol) != TCP {
+        return ALLOW;
+    }
+    connect(context.sock_addr, user_v4(context.sock_addr))
+}
+
+/// `connect()` on an IPv6 socket, which may mean an IPv4 address.
+#[cgroup_sock_addr(connect6)]
+pub fn outbound6(context: SockAddrContext) -> i32 {
+    if field!(context.sock_addr, bpf_sock_addr, protocol) != TCP {
+        return ALLOW;
+    }
+    connect(context.sock_addr, user_v6(context.sock_addr))
+}
+
+#[inline(always)]
+fn connect(context: *mut bpf_sock_addr, to: Address) -> i32 {
+    let socket = socket_of(context);
+    // A socket that failed to connect may be used again, for something that is not captured.
+    let marked = field!(socket, bpf_sock, mark) == MARK;
+    let local = to.is_local();
+    if local && !marked {
+        return ALLOW;
+    }
+    // SAFETY: the helper takes the context it was called with.
+    let cookie = unsafe { bpf_get_netns_cookie(context.cast()) };
+    let (Some(pod), Some(config)) = (maps::pod_by_cookie(cookie), maps::config()) else { return ALLOW };
+    if maps::is_agent(config) {
+        return ALLOW;
+    }
+    if local || maps::is_own(pod.id, to) {
+        return leave(context, marked);
+    }
+    let captured = pod.flags & pod_flag::PROXY_ALL != 0
+        || config.flags & config_flag::MESH_OVERFLOW != 0
+        || maps::is_mesh(to);
+    let closed = pod.flags & pod_flag::FAIL_CLOSED != 0;
+    // Without an agent nobody keeps the list of the mesh's addresses: when failing closed, nothing may be taken for outside.
+    if (captured || closed) && !maps::has_agent(pod.id) {
+        count(Counter::NoAgent);
+        return if closed { DENY } else { leave(context, marked) };
+    }
+    if !captured {
+        account::announce(socket, pod);
+        return leave(context, marked);
+    }
+    account::forget(socket);
+    capture(context, pod)
+}
+
+/// Turns the connection to `lo`. The mark alone would do; but if somebody removed the routing rule, a marked socket would speak plaintext
+/// to the network, while a socket that is bound to `lo` as well cannot.
+#[inline(always)]
+fn capture(context: *mut bpf_sock_addr, pod: &Pod) -> i32 {
+    let mark = MARK;
+    let lo = *b"lo\0\0";
+    let turned = set(context, SET_MARK, (&raw const mark).cast()) && set(context, BIND_TO_DEVICE, lo.as_ptr().cast());
+    if turned {
+        return ALLOW;
+    }
+    count(Counter::NotTurned);
+    if pod.flags & pod_flag::FAIL_CLOSED != 0 { DENY } else { leave(context, true) }
+}
+
+/// Leaves the connection to the kernel; a socket that was turned to `lo` before is turned back.
+#[inline(always)]
+fn leave(context: *mut bpf_sock_addr, marked: bool) -> i32 {
+    if marked {
+        let nothing = 0_u32;
+        set(context, SET_MARK, (&raw const nothing).cast());
+        set(context, BIND_TO_DEVICE, (&raw const nothing).cast());
+    }
+    ALLOW
+}
+
+/// Sets a socket option of four bytes.
+#[inline(always)]
+fn set(context: *mut bpf_sock_addr, option: i32, value: *const c_void) -> bool {
+    // SAFETY: the value has four bytes.
+    unsafe { bpf_setsockopt(context.cast(), SOCKET, option, value.cast_mut(), 4) == 0 }
+}

@@ -1,0 +1,68 @@
+//! What the kernel half reports: events through a ring buffer, and counters.
+
+use agent_abi::{Counter, Event, EventKind};
+
+use crate::context::Ends;
+use crate::maps::{COUNTERS, EVENTS};
+
+/// BPF_RB_AVAIL_DATA.
+const AVAILABLE: u64 = 0;
+/// BPF_RB_NO_WAKEUP.
+const QUIET: u64 = 1;
+/// BPF_RB_FORCE_WAKEUP.
+const WAKE: u64 = 2;
+/// With so many bytes waiting the agent is woken. Below that it reads when it next looks, so that a connection which it does not carry
+/// does not cost it a context switch.
+const WAKE_AT: u64 = 64 * 1024;
+
+/// Adds one.
+#[inline(always)]
+pub fn count(what: Counter) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(what as u32) {
+        // SAFETY: the counter is this CPU's.
+        unsafe { *counter += 1 };
+    }
+}
+
+/// An event about a connection that the pod accepted (`ends` from its side).
+#[inline(always)]
+pub fn inbound(kind: EventKind, pod: u32, flags: u32, ends: &Ends) -> Event {
+    event(kind, pod, flags, (&ends.remote, ends.remote_port), (&ends.local, ends.local_port))
+}
+
+/// An event about a connection that the pod made (`ends` from its side).
+#[inline(always)]
+pub fn outbound(kind: EventKind, pod: u32, flags: u32, ends: &Ends) -> Event {
+    event(kind, pod, flags, (&ends.local, ends.local_port), (&ends.remote, ends.remote_port))
+}
+
+#[inline(always)]
+fn event(
+    kind: EventKind,
+    pod: u32,
+    flags: u32,
+    (source, source_port): (&agent_abi::Address, u32),
+    (destination, destination_port): (&agent_abi::Address, u32),
+) -> Event {
+    Event {
+        kind: kind as u32,
+        pod,
+        flags,
+        source_port: source_port as u16,
+        destination_port: destination_port as u16,
+        source: *source,
+        destination: *destination,
+        sent: 0,
+        received: 0,
+        duration: 0,
+    }
+}
+
+/// Hands an event to the agent, or counts it as lost.
+#[inline(always)]
+pub fn send(event: &Event) {
+    let flags = if EVENTS.query(AVAILABLE) >= WAKE_AT { WAKE } else { QUIET };
+    if EVENTS.output::<Event>(event, flags).is_err() {
+        count(Counter::EventsLost);
+    }
+}
