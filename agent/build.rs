@@ -5,7 +5,7 @@ use std::env;
 use std::fs;
 use std::path::Path;
 
-#[path = "../agent-ebpf/fingerprint.rs"]
+#[path = "../xtask/src/fingerprint.rs"]
 mod fingerprint;
 
 fn main() {

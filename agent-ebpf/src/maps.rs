@@ -7,7 +7,7 @@ use core::cell::UnsafeCell;
 use core::ffi::c_void;
 
 use agent_abi::{
-    Account, Address, AddressKey, BY_ID, BindKey, Config, Kind, ListenKey, Origin, Place, Pod, Tuple, VerdictKey,
+    Account, Address, AddressKey, BY_ID, BindKey, Config, Kind, ListenKey, MAX_PODS, Origin, Place, Pod, Tuple, VerdictKey,
 };
 use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_SK_STORAGE;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_def, bpf_sock};
@@ -23,7 +23,7 @@ use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, 
 static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 /// Enrolled pods, by netns cookie and by id.
 #[map]
-static PODS: HashMap<u64, Pod> = HashMap::with_max_entries(2048, BPF_F_NO_PREALLOC);
+static PODS: HashMap<u64, Pod> = HashMap::with_max_entries(2 * MAX_PODS as u32, BPF_F_NO_PREALLOC);
 /// The addresses of each pod.
 #[map]
 static OWN: HashMap<AddressKey, u32> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
@@ -44,13 +44,13 @@ static MESH: HashMap<Address, u32> = HashMap::with_max_entries(65536, BPF_F_NO_P
 static MESH_NETS: LpmTrie<Address, u32> = LpmTrie::with_max_entries(4096, BPF_F_NO_PREALLOC);
 /// Connections that the kubelet is making.
 #[map]
-pub static ORIGIN: LruHashMap<Tuple, Origin> = LruHashMap::with_max_entries(4096, 0);
+pub static ORIGIN: LruHashMap<Tuple, Origin> = LruHashMap::with_max_entries(2048, 0);
 /// Connections that the agent is making; only kernels before 5.17 need it.
 #[map]
-pub static AGENT: LruHashMap<Tuple, u64> = LruHashMap::with_max_entries(4096, 0);
+pub static AGENT: LruHashMap<Tuple, u64> = LruHashMap::with_max_entries(1024, 0);
 /// What user space remembers about each pod.
 #[map]
-static PLACES: HashMap<u64, Place> = HashMap::with_max_entries(1024, BPF_F_NO_PREALLOC);
+static PLACES: HashMap<u64, Place> = HashMap::with_max_entries(MAX_PODS as u32, BPF_F_NO_PREALLOC);
 /// Reports.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);

@@ -11,10 +11,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::fingerprint::fingerprint;
 use crate::shell::{cache, find, is_root, run as run_command, step, workspace};
-
-#[path = "../../agent-ebpf/fingerprint.rs"]
-mod fingerprint;
 
 /// The version of bpf-linker that goes with LLVM 22.
 const BPF_LINKER: &str = "0.13.0";
@@ -63,7 +61,7 @@ fn build(choice: Choice, force: bool) -> Result<PathBuf> {
     let folder = workspace().join("agent-ebpf");
     let place = workspace().join("target/bpf");
     let (object, stamp) = (place.join("culvert.bpf.o"), place.join("culvert.bpf.sources"));
-    let wanted = fingerprint::fingerprint(&folder).context("reading the sources of agent-ebpf")?;
+    let wanted = fingerprint(&folder).context("reading the sources of agent-ebpf")?;
     if !force && object.exists() && fs::read_to_string(&stamp).is_ok_and(|built| built == wanted) {
         step(format!("the eBPF object is up to date (sources {wanted})"));
         return Ok(object);

@@ -7,6 +7,7 @@ mod bench; // how fast
 mod demo; // the mesh at work on one machine
 mod test; // unit and end-to-end tests, counted
 mod build_ebpf; // the kernel half of capture, from source to the object that the agent embeds
+mod fingerprint; // what the eBPF object was built from
 mod setup; // packages and Envoy
 mod layers; // who may use whom
 mod pure; // what "Pure." promises

@@ -34,6 +34,8 @@ pub const LOOPBACK_INDEX: u32 = 1;
 pub const BY_ID: u64 = 1 << 63;
 /// Constant in the `sk_lookup` programs which the loader replaces with the pod's id.
 pub const POD_ID_PLACEHOLDER: u64 = 0x6375_6c76_6572_7421;
+/// How many pods one node can capture.
+pub const MAX_PODS: usize = 1024;
 /// How long a connection attempt of the kubelet is believed after it was announced, in nanoseconds. Longer than the retransmissions
 /// of a SYN that a probe with the usual time-outs lives to see.
 pub const ORIGIN_LIFETIME: u64 = 10_000_000_000;

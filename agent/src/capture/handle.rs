@@ -1,0 +1,255 @@
+//! The capture of one node: opened once, shared by everything that enrolls pods.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use agent_abi::{Config, Counter, VERSION, config_flag, pod_flag};
+use aya::maps::MapData;
+use ipnet::IpNet;
+use mesh::model::policy::PlaintextRules;
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+use parking_lot::Mutex;
+use tracing::{info, warn};
+
+use super::attach;
+use super::bpf::Target;
+use super::cgroup::{self, Hierarchy};
+use super::error::CaptureError;
+use super::events::Events;
+use super::object::{self, LOOKUP, LOOKUP_BY_TUPLE, Programs};
+use super::pods::{CapturedPod, PodSpec, PodStatus, Pods};
+use super::tables::{Room, Tables};
+use super::watch::Watch;
+
+/// How capture is set up.
+#[derive(Clone, Debug)]
+pub struct CaptureConfig {
+    /// Folder on bpffs; everything is pinned below `<bpf_root>/v<abi version>`. Two agents on one kernel use two.
+    pub bpf_root: PathBuf,
+    /// Where the programs of pods are attached. `None`: the group of all pods on a pure cgroup2 machine, else the root.
+    pub attach_cgroup: Option<PathBuf>,
+    /// The agent's own group. `None`: one is made below the present one.
+    pub agent_cgroup: Option<PathBuf>,
+    /// Name of the node; names the agent's own group.
+    pub node: String,
+    /// Group of the kubelet, whose connections always reach the pods. `None`: no connection does.
+    pub kubelet_cgroup: Option<PathBuf>,
+    /// Whether enrolled pods are cut off while there is no agent; otherwise they are left alone then.
+    pub fail_closed: bool,
+    /// Whether all outbound connections are captured, not only those into the mesh.
+    pub proxy_all: bool,
+    /// Use the program for kernels before 5.17 although this one has better (tests).
+    pub by_tuple: bool,
+}
+
+impl CaptureConfig {
+    /// The defaults: fails closed, captures the mesh, nobody is the kubelet.
+    pub fn new(node: impl Into<String>) -> Self {
+        Self {
+            bpf_root: PathBuf::from("/sys/fs/bpf/culvert"),
+            attach_cgroup: None,
+            agent_cgroup: None,
+            node: node.into(),
+            kubelet_cgroup: None,
+            fail_closed: true,
+            proxy_all: false,
+            by_tuple: false,
+        }
+    }
+}
+
+/// What the kernel half has counted since it was first loaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Events that found the ring buffer full.
+    pub events_lost: u64,
+    /// New connections that found no agent: refused when failing closed, else left alone.
+    pub no_agent: u64,
+    /// Connections of a pod that could not be turned to `lo`.
+    pub not_turned: u64,
+    /// Attempts of a pod to bind a port of the agent's.
+    pub bind_refused: u64,
+}
+
+/// Where everything is pinned.
+pub(super) struct Pins {
+    pub(super) root: PathBuf,
+    pub(super) maps: PathBuf,
+    pub(super) links: PathBuf,
+    pub(super) pods: PathBuf,
+}
+
+impl Pins {
+    pub(super) fn new(bpf_root: &Path) -> Self {
+        let root = bpf_root.join(format!("v{VERSION}"));
+        Self { maps: root.join("maps"), links: root.join("links"), pods: root.join("pods"), root }
+    }
+}
+
+/// The capture of one node. All methods wait for the kernel, a few milliseconds at most: call them where that is no harm. Dropping it leaves
+/// everything in place, so that the next agent takes over.
+pub struct Capture {
+    pods: Arc<Mutex<Pods>>,
+    watch: Watch,
+    pins: Pins,
+}
+
+impl Capture {
+    /// Loads and attaches the programs of the node, or takes over what an earlier agent left. Pods that an earlier agent had captured stay
+    /// captured; `enroll` them again, then `retain`.
+    pub fn open(config: CaptureConfig) -> Result<Self, CaptureError> {
+        if !object::is_embedded() {
+            return Err(CaptureError::NoObject);
+        }
+        let hierarchy = Hierarchy::find_or_mount()?;
+        let own = hierarchy.join_own(config.agent_cgroup.as_deref(), &config.node)?;
+        let pins = Pins::new(&config.bpf_root);
+        for folder in [&pins.maps, &pins.links, &pins.pods] {
+            make_folder(folder)?;
+        }
+        let (programs, mut maps) = object::open(&pins.maps)?;
+        let mut tables = Tables::new(&mut maps)?;
+        introduce(&mut tables, cgroup::id(&own)?)?;
+        let lookup = choose_lookup(&programs, config.by_tuple)?;
+        let target = config.attach_cgroup.clone().unwrap_or_else(|| hierarchy.pods());
+        for name in ["outbound4", "outbound6", "bind4", "bind6", "account"] {
+            attach_to_cgroup(&programs, name, Some(&target), &pins.links)?;
+        }
+        attach_to_cgroup(&programs, "origin", config.kubelet_cgroup.as_deref(), &pins.links)?;
+        let announced = (lookup == LOOKUP_BY_TUPLE).then_some(own.as_path());
+        attach_to_cgroup(&programs, "agent_origin", announced, &pins.links)?;
+        info!(pins = %pins.root.display(), pods = %target.display(), agent = %own.display(), lookup, "capture is open");
+        let flags = if config.fail_closed { pod_flag::FAIL_CLOSED } else { 0 }
+            | if config.proxy_all { pod_flag::PROXY_ALL } else { 0 };
+        let pods = Arc::new(Mutex::new(Pods::new(tables, programs, lookup, pins.pods.clone(), flags)));
+        let watch = Watch::start(Arc::clone(&pods)).map_err(CaptureError::file("epoll"))?;
+        Ok(Self { pods, watch, pins })
+    }
+
+    /// Captures a pod from now on. A pod that is captured already keeps its id and gets new listeners. Plaintext to a pod that was not captured
+    /// before goes to its plaintext listener until `set_plaintext` says otherwise.
+    pub fn enroll(&self, pod: &PodSpec) -> Result<CapturedPod, CaptureError> {
+        let mut pods = self.pods.lock();
+        let captured = pods.enroll(pod)?;
+        self.watch.add(&pods, captured.id).map_err(CaptureError::file(&pod.netns))?;
+        Ok(captured)
+    }
+
+    /// Judges plaintext to a pod by these rules from now on; all of them take effect at once.
+    pub fn set_plaintext(&self, pod_id: u32, rules: &PlaintextRules) -> Result<(), CaptureError> {
+        self.pods.lock().set_plaintext(pod_id, rules)
+    }
+
+    /// Adds to and removes from what counts as the mesh: outbound connections to anything else are left to the kernel.
+    pub fn update_mesh(&self, add: &[IpNet], remove: &[IpNet]) -> Result<(), CaptureError> {
+        let mut pods = self.pods.lock();
+        for net in remove {
+            pods.tables.remove_mesh(*net)?;
+        }
+        for net in add {
+            if pods.tables.add_mesh(*net)? == Room::Full {
+                return overflow(&mut pods.tables);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes `all` what counts as the mesh, whatever an earlier agent left.
+    pub fn replace_mesh(&self, all: &[IpNet]) -> Result<(), CaptureError> {
+        let wanted: std::collections::HashSet<&IpNet> = all.iter().collect();
+        let stale: Vec<IpNet> =
+            self.pods.lock().tables.mesh().into_iter().filter(|net| !wanted.contains(net)).collect();
+        self.update_mesh(all, &stale)
+    }
+
+    /// Leaves new connections of a pod alone; captured ones go on, and keep needing the listeners' agent. `forget` it when the last has ended.
+    pub fn release(&self, pod_id: u32) -> Result<(), CaptureError> {
+        self.pods.lock().release(pod_id)
+    }
+
+    /// Removes every trace of a pod. Captured connections that are still open are cut.
+    pub fn forget(&self, pod_id: u32) -> Result<(), CaptureError> {
+        self.pods.lock().forget(pod_id)
+    }
+
+    /// Forgets all pods but those with these netns cookies: after the first reconciliation, the ones that an earlier agent had and that are gone.
+    pub fn retain(&self, live: &[u64]) -> Result<(), CaptureError> {
+        self.pods.lock().retain(live)
+    }
+
+    /// What happens to connections that the agent does not carry. One reader at a time.
+    pub fn events(&self) -> Result<Events, CaptureError> {
+        let map = MapData::from_pin(self.pins.maps.join("EVENTS")).map_err(CaptureError::map("EVENTS"))?;
+        Events::new(map)
+    }
+
+    /// The captured pods, by id.
+    pub fn pods(&self) -> Vec<PodStatus> {
+        self.pods.lock().status()
+    }
+
+    /// What the kernel half has counted.
+    pub fn counters(&self) -> Result<Counters, CaptureError> {
+        let tables = &self.pods.lock().tables;
+        Ok(Counters {
+            events_lost: tables.counter(Counter::EventsLost)?,
+            no_agent: tables.counter(Counter::NoAgent)?,
+            not_turned: tables.counter(Counter::NotTurned)?,
+            bind_refused: tables.counter(Counter::BindRefused)?,
+        })
+    }
+}
+
+/// Makes a folder on bpffs, which is mounted at its usual place if it is not.
+fn make_folder(folder: &Path) -> Result<(), CaptureError> {
+    let existing = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let is_bpf = |path: &Path| statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
+    if !is_bpf(existing) && folder.starts_with("/sys/fs/bpf") {
+        mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), Some("mode=0700"))
+            .map_err(|errno| CaptureError::file("/sys/fs/bpf")(errno.into()))?;
+        info!("mounted bpffs at /sys/fs/bpf");
+    }
+    fs::create_dir_all(folder).map_err(CaptureError::file(folder))?;
+    if !is_bpf(folder) {
+        let source = std::io::Error::other("not on a BPF file system (mount -t bpf)");
+        return Err(CaptureError::File { path: folder.to_owned(), source });
+    }
+    Ok(())
+}
+
+/// Tells the programs who the agent is; the one before it stays exempt, for it may be draining.
+fn introduce(tables: &mut Tables, group: u64) -> Result<(), CaptureError> {
+    let before = tables.config()?;
+    let agents = if before.agents[0] == group { before.agents } else { [group, before.agents[0]] };
+    tables.set_config(Config { agents, flags: before.flags, version: VERSION })
+}
+
+/// Tries which variant of the pods' program this kernel takes.
+fn choose_lookup(programs: &Programs, by_tuple: bool) -> Result<&'static str, CaptureError> {
+    if !by_tuple {
+        match programs.load_for_pod(LOOKUP, 0) {
+            Ok(_) => return Ok(LOOKUP),
+            Err(error) => info!(%error, "this kernel does not tell sk_lookup the interface; using the older variant"),
+        }
+    }
+    programs.load_for_pod(LOOKUP_BY_TUPLE, 0).map(|_| LOOKUP_BY_TUPLE)
+}
+
+/// Attaches a program to a cgroup, or makes sure that it is attached to none.
+fn attach_to_cgroup(programs: &Programs, name: &str, group: Option<&Path>, pins: &Path) -> Result<(), CaptureError> {
+    let pin = pins.join(name);
+    let Some(path) = group else { return attach::detach(&pin) };
+    let target = Target::Cgroup(cgroup::id(path)?);
+    attach::attach(name, &programs.load(name)?, (cgroup::open(path)?, path, target), &pin)
+}
+
+/// More addresses than there is room for: from now on every outbound connection is captured, which is slower but not wrong.
+fn overflow(tables: &mut Tables) -> Result<(), CaptureError> {
+    let config = tables.config()?;
+    if config.flags & config_flag::MESH_OVERFLOW == 0 {
+        warn!("the mesh has more addresses than the kernel holds; capturing every outbound connection");
+    }
+    tables.set_config(Config { flags: config.flags | config_flag::MESH_OVERFLOW, ..config })
+}

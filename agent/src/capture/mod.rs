@@ -1,0 +1,38 @@
+//! The kernel half of the agent, seen from here: pods are enrolled, their connections arrive at listeners, verdicts and the addresses of
+//! the mesh go down, reports come up. How it works is in `agent-ebpf` and in ARCHITECTURE.md.
+//!
+//! ```text
+//!  Capture ──▶ Pods ──▶ network (rule, route, sysctls)   one namespace
+//!     │          ├────▶ sockets (the agent's listeners)
+//!     │          ├────▶ object, attach (sk_lookup)       pinned under /sys/fs/bpf/culvert/v<abi>
+//!     │          └────▶ tables (what the programs read)
+//!     └──▶ Watch: puts right what others change in a pod
+//! ```
+//!
+//! Nothing here is async: calls take milliseconds at most. All state is in the kernel and pinned, so an agent that dies leaves enrolled pods
+//! closed (or open, as configured), and the next one takes over.
+
+pub mod kernel; // what this kernel can do (`culvert check`)
+mod cleanup; // removes everything
+mod handle; // `Capture`: opened once per node
+mod watch; // puts right what others change in a pod
+mod pods; // enrolled, repaired, released, forgotten
+mod events; // connections that the agent does not carry
+mod attach; // links: attached, pinned, taken over
+mod tables; // the maps, typed
+mod object; // the embedded object: maps and programs
+mod network; // rule, route and sysctls of a pod
+mod rtnl; // routing netlink in one namespace
+mod sockets; // the agent's sockets in a pod
+mod netns; // network namespaces
+mod option; // socket options
+mod cgroup; // cgroup2 and the agent's own group
+mod bpf; // bpf(2)
+mod error; // what can go wrong
+
+pub use error::CaptureError;
+pub use events::{Event, Events};
+pub use handle::{Capture, CaptureConfig, Counters};
+pub use netns::Netns;
+pub use pods::{CapturedPod, PodSpec, PodStatus};
+pub use sockets::{app_socket, upstream_socket};

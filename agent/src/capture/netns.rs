@@ -1,0 +1,111 @@
+//! Network namespaces: opened once, entered for the length of a closure.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use nix::sched::{CloneFlags, setns};
+
+use super::option;
+
+/// The namespace that this process lives in; every thread that goes into another comes back to it.
+static HOME: OnceLock<File> = OnceLock::new();
+
+fn home() -> io::Result<&'static File> {
+    if let Some(home) = HOME.get() {
+        return Ok(home);
+    }
+    let home = File::open("/proc/self/ns/net")?;
+    Ok(HOME.get_or_init(|| home))
+}
+
+/// A network namespace. It lives as long as this does, whatever happens to its path.
+#[derive(Debug)]
+pub struct Netns {
+    file: File,
+    path: PathBuf,
+    inode: u64,
+    cookie: u64,
+}
+
+impl Netns {
+    /// Opens the namespace at a path, such as `/run/netns/NAME` or `/proc/PID/ns/net`.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let file = File::open(path)?;
+        let inode = file.metadata()?.ino();
+        let cookie = inside(file.as_fd(), || {
+            option::netns_cookie(&socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::DGRAM, None)?)
+        })??;
+        Ok(Self { file, path: path.to_owned(), inode, cookie })
+    }
+
+    /// Runs `f` in the namespace, on this thread. `f` must not await; what it opens (sockets) stays in the namespace.
+    pub fn run<T>(&self, f: impl FnOnce() -> T) -> io::Result<T> {
+        inside(self.file.as_fd(), f)
+    }
+
+    /// Where it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Inode on nsfs: unique while the namespace lives.
+    pub fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// Cookie (SO_NETNS_COOKIE): unique until the machine restarts.
+    pub fn cookie(&self) -> u64 {
+        self.cookie
+    }
+
+    /// Whether it is the namespace that this process lives in.
+    pub fn is_home(&self) -> io::Result<bool> {
+        Ok(home()?.metadata()?.ino() == self.inode)
+    }
+}
+
+impl AsFd for Netns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// Brings the thread home, also when the closure panics.
+struct Return(&'static File);
+
+impl Drop for Return {
+    fn drop(&mut self) {
+        if let Err(error) = setns(self.0, CloneFlags::CLONE_NEWNET) {
+            // Going on would open the next pod's sockets in this pod.
+            tracing::error!(%error, "a thread cannot leave a pod's network namespace");
+            std::process::abort();
+        }
+    }
+}
+
+fn inside<T>(namespace: BorrowedFd<'_>, f: impl FnOnce() -> T) -> io::Result<T> {
+    let home = home()?;
+    setns(namespace, CloneFlags::CLONE_NEWNET)?;
+    let _return = Return(home);
+    Ok(f())
+}
+
+/// The path of a namespace whose inode is known: under /run/netns or a process that is in it.
+pub(super) fn find_by_inode(inode: u64) -> Option<PathBuf> {
+    let named = std::fs::read_dir("/run/netns").into_iter().flatten().flatten().map(|entry| entry.path());
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
+        let number = entry.file_name().to_str()?.parse::<u32>().ok()?;
+        Some(PathBuf::from(format!("/proc/{number}/ns/net")))
+    });
+    named.chain(processes).find(|path| std::fs::metadata(path).is_ok_and(|meta| meta.ino() == inode))
+}
+
+impl AsRawFd for Netns {
+    fn as_raw_fd(&self) -> i32 {
+        self.file.as_raw_fd()
+    }
+}

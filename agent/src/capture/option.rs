@@ -1,0 +1,50 @@
+//! Socket options that the socket library lacks.
+#![expect(unsafe_code, reason = "setsockopt and getsockopt take pointers")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+/// SO_NETNS_COOKIE (include/uapi/asm-generic/socket.h, 5.14).
+const NETNS_COOKIE: i32 = 71;
+/// IPV6_TRANSPARENT (include/uapi/linux/in6.h).
+const V6_TRANSPARENT: i32 = 75;
+/// IP_BIND_ADDRESS_NO_PORT (include/uapi/linux/in.h).
+const BIND_ADDRESS_NO_PORT: i32 = 24;
+/// IP_LOCAL_PORT_RANGE (include/uapi/linux/in.h, 6.3).
+const LOCAL_PORT_RANGE: i32 = 51;
+
+fn set(socket: &impl AsFd, level: i32, name: i32, value: u32) -> io::Result<()> {
+    let length = size_of::<u32>() as u32;
+    // SAFETY: the value is there and has the length that is given.
+    let result =
+        unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, name, (&raw const value).cast(), length) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The cookie of the network namespace that the socket is in.
+pub(super) fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as u32;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: there is room for the length that is given.
+    let result =
+        unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, NETNS_COOKIE, (&raw mut cookie).cast(), &raw mut length) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
+}
+
+/// IP_TRANSPARENT or IPV6_TRANSPARENT: addresses that are not ours may be bound and accepted.
+pub(super) fn set_transparent(socket: &impl AsFd, v6: bool) -> io::Result<()> {
+    let (level, name) =
+        if v6 { (libc::IPPROTO_IPV6, V6_TRANSPARENT) } else { (libc::IPPROTO_IP, libc::IP_TRANSPARENT) };
+    set(socket, level, name, 1)
+}
+
+/// IP_BIND_ADDRESS_NO_PORT: `bind` to port 0 leaves the choice to `connect`, which knows the whole tuple.
+pub(super) fn set_bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
+    set(socket, libc::IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
+}
+
+/// IP_LOCAL_PORT_RANGE: which ports `connect` may choose from.
+pub(super) fn set_local_port_range(socket: &impl AsFd, from: u16, to: u16) -> io::Result<()> {
+    set(socket, libc::IPPROTO_IP, LOCAL_PORT_RANGE, u32::from(from) | u32::from(to) << 16)
+}

@@ -1,0 +1,263 @@
+//! Typed access to the maps; what their entries mean is in `agent-abi`.
+
+use std::collections::HashMap as Lookup;
+use std::net::{IpAddr, TcpListener};
+use std::os::fd::AsRawFd;
+
+use agent_abi::{
+    Address, AddressKey, BY_ID, BindKey, Config, Counter, Kind, ListenKey, Place, Pod, Verdict, VerdictKey,
+};
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockHash};
+use ipnet::IpNet;
+
+use super::error::CaptureError;
+
+const KINDS: [Kind; 3] = [Kind::Outbound, Kind::Plaintext, Kind::Hbone];
+
+/// All maps that user space reads or writes.
+pub(super) struct Tables {
+    config: Array<MapData, Config>,
+    pods: HashMap<MapData, u64, Pod>,
+    own: HashMap<MapData, AddressKey, u32>,
+    listen: SockHash<MapData, ListenKey>,
+    verdicts: HashMap<MapData, VerdictKey, u32>,
+    binds: HashMap<MapData, BindKey, u32>,
+    mesh: HashMap<MapData, Address, u32>,
+    mesh_nets: LpmTrie<MapData, Address, u32>,
+    places: HashMap<MapData, u64, Place>,
+    counters: PerCpuArray<MapData, u64>,
+}
+
+/// Whether an address found room.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    Found,
+    Full,
+}
+
+impl Tables {
+    /// Takes its maps out of `maps`.
+    pub(super) fn new(maps: &mut Lookup<String, MapData>) -> Result<Self, CaptureError> {
+        Ok(Self {
+            config: take(maps, "CONFIG")?,
+            pods: take(maps, "PODS")?,
+            own: take(maps, "OWN")?,
+            listen: take(maps, "LISTEN")?,
+            verdicts: take(maps, "VERDICTS")?,
+            binds: take(maps, "BINDS")?,
+            mesh: take(maps, "MESH")?,
+            mesh_nets: take(maps, "MESH_NETS")?,
+            places: take(maps, "PLACES")?,
+            counters: take(maps, "COUNTERS")?,
+        })
+    }
+
+    pub(super) fn config(&self) -> Result<Config, CaptureError> {
+        self.config.get(&0, 0).map_err(CaptureError::map("CONFIG"))
+    }
+
+    pub(super) fn set_config(&mut self, config: Config) -> Result<(), CaptureError> {
+        self.config.set(0, config, 0).map_err(CaptureError::map("CONFIG"))
+    }
+
+    pub(super) fn pod_by_id(&self, id: u32) -> Option<Pod> {
+        self.pods.get(&(BY_ID | u64::from(id)), 0).ok()
+    }
+
+    /// What `lookup` sees of a pod.
+    pub(super) fn put_by_id(&mut self, pod: Pod) -> Result<(), CaptureError> {
+        self.pods.insert(BY_ID | u64::from(pod.id), pod, 0).map_err(CaptureError::map("PODS"))
+    }
+
+    /// What the cgroup's programs see of a pod.
+    pub(super) fn put_by_cookie(&mut self, cookie: u64, pod: Pod) -> Result<(), CaptureError> {
+        self.pods.insert(cookie, pod, 0).map_err(CaptureError::map("PODS"))
+    }
+
+    pub(super) fn remove_by_id(&mut self, id: u32) -> Result<(), CaptureError> {
+        absent_is_fine(self.pods.remove(&(BY_ID | u64::from(id)))).map_err(CaptureError::map("PODS"))
+    }
+
+    pub(super) fn remove_by_cookie(&mut self, cookie: u64) -> Result<(), CaptureError> {
+        absent_is_fine(self.pods.remove(&cookie)).map_err(CaptureError::map("PODS"))
+    }
+
+    pub(super) fn add_own(&mut self, pod: u32, address: IpAddr) -> Result<(), CaptureError> {
+        let key = AddressKey { pod, address: address.into() };
+        self.own.insert(key, 1, 0).map_err(CaptureError::map("OWN"))
+    }
+
+    pub(super) fn remove_own(&mut self, pod: u32, address: IpAddr) -> Result<(), CaptureError> {
+        let key = AddressKey { pod, address: address.into() };
+        absent_is_fine(self.own.remove(&key)).map_err(CaptureError::map("OWN"))
+    }
+
+    /// The addresses of a pod that the programs know.
+    pub(super) fn own(&self, pod: u32) -> Vec<IpAddr> {
+        self.own.keys().flatten().filter(|key| key.pod == pod).map(|key| key.address.into()).collect()
+    }
+
+    pub(super) fn put_listener(
+        &mut self,
+        pod: u32,
+        kind: Kind,
+        v6: bool,
+        listener: &TcpListener,
+    ) -> Result<(), CaptureError> {
+        let key = ListenKey::new(pod, kind, v6);
+        self.listen.insert(key, listener.as_raw_fd(), 0).map_err(CaptureError::map("LISTEN"))
+    }
+
+    pub(super) fn remove_listener(&mut self, pod: u32, kind: Kind, v6: bool) -> Result<(), CaptureError> {
+        absent_is_fine(self.listen.remove(&ListenKey::new(pod, kind, v6))).map_err(CaptureError::map("LISTEN"))
+    }
+
+    pub(super) fn remove_listeners(&mut self, pod: u32) -> Result<(), CaptureError> {
+        KINDS.iter().try_for_each(|kind| {
+            self.remove_listener(pod, *kind, false)?;
+            self.remove_listener(pod, *kind, true)
+        })
+    }
+
+    pub(super) fn put_verdict(
+        &mut self,
+        pod: u32,
+        generation: u32,
+        port: u16,
+        verdict: Verdict,
+    ) -> Result<(), CaptureError> {
+        let key = VerdictKey { pod, generation, port: port.into() };
+        self.verdicts.insert(key, verdict as u32, 0).map_err(CaptureError::map("VERDICTS"))
+    }
+
+    pub(super) fn remove_verdict(&mut self, pod: u32, generation: u32, port: u16) -> Result<(), CaptureError> {
+        let key = VerdictKey { pod, generation, port: port.into() };
+        absent_is_fine(self.verdicts.remove(&key)).map_err(CaptureError::map("VERDICTS"))
+    }
+
+    /// Removes the verdicts of a pod except those of one generation.
+    pub(super) fn keep_verdicts(&mut self, pod: u32, generation: Option<u32>) -> Result<(), CaptureError> {
+        let stale: Vec<VerdictKey> =
+            self.verdicts.keys().flatten().filter(|key| key.pod == pod && Some(key.generation) != generation).collect();
+        stale
+            .iter()
+            .try_for_each(|key| absent_is_fine(self.verdicts.remove(key)))
+            .map_err(CaptureError::map("VERDICTS"))
+    }
+
+    /// Makes `ports` the ones that only the agent may bind in a pod.
+    pub(super) fn set_binds(&mut self, pod: u32, ports: &[u16]) -> Result<(), CaptureError> {
+        let wanted: Vec<BindKey> = ports.iter().map(|port| BindKey { pod, port: (*port).into() }).collect();
+        for key in &wanted {
+            self.binds.insert(key, 1, 0).map_err(CaptureError::map("BINDS"))?;
+        }
+        let stale: Vec<BindKey> =
+            self.binds.keys().flatten().filter(|key| key.pod == pod && !wanted.contains(key)).collect();
+        stale.iter().try_for_each(|key| absent_is_fine(self.binds.remove(key))).map_err(CaptureError::map("BINDS"))
+    }
+
+    pub(super) fn add_mesh(&mut self, net: IpNet) -> Result<Room, CaptureError> {
+        let (address, bits) = prefix(net);
+        let done = if bits == 128 {
+            self.mesh.insert(address, 1, 0)
+        } else {
+            self.mesh_nets.insert(&Key::new(bits, address), 1, 0)
+        };
+        match done {
+            Err(error) if is_full(&error) => Ok(Room::Full),
+            done => done.map(|()| Room::Found).map_err(CaptureError::map("MESH")),
+        }
+    }
+
+    pub(super) fn remove_mesh(&mut self, net: IpNet) -> Result<(), CaptureError> {
+        let (address, bits) = prefix(net);
+        let done =
+            if bits == 128 { self.mesh.remove(&address) } else { self.mesh_nets.remove(&Key::new(bits, address)) };
+        absent_is_fine(done).map_err(CaptureError::map("MESH"))
+    }
+
+    /// What is in the mesh as far as the programs know.
+    pub(super) fn mesh(&self) -> Vec<IpNet> {
+        let single = self.mesh.keys().flatten().map(|address| IpNet::from(IpAddr::from(address)));
+        let ranges = self.mesh_nets.keys().flatten().filter_map(|key| net(key.data(), key.prefix_len()));
+        single.chain(ranges).collect()
+    }
+
+    pub(super) fn places(&self) -> Vec<(u64, Place)> {
+        self.places.iter().flatten().collect()
+    }
+
+    pub(super) fn place(&self, cookie: u64) -> Option<Place> {
+        self.places.get(&cookie, 0).ok()
+    }
+
+    pub(super) fn put_place(&mut self, cookie: u64, place: Place) -> Result<(), CaptureError> {
+        self.places.insert(cookie, place, 0).map_err(CaptureError::map("PLACES"))
+    }
+
+    pub(super) fn remove_place(&mut self, cookie: u64) -> Result<(), CaptureError> {
+        absent_is_fine(self.places.remove(&cookie)).map_err(CaptureError::map("PLACES"))
+    }
+
+    /// Sum over all CPUs.
+    pub(super) fn counter(&self, counter: Counter) -> Result<u64, CaptureError> {
+        let values = self.counters.get(&(counter as u32), 0).map_err(CaptureError::map("COUNTERS"))?;
+        Ok(values.iter().sum())
+    }
+}
+
+/// Takes one map out and gives it its type.
+fn take<T: TryFrom<Map, Error = MapError>>(
+    maps: &mut Lookup<String, MapData>,
+    name: &'static str,
+) -> Result<T, CaptureError> {
+    let missing = || CaptureError::Map { map: name, reason: "not in the embedded object".into() };
+    let map = Map::from_map_data(maps.remove(name).ok_or_else(missing)?).map_err(CaptureError::map(name))?;
+    T::try_from(map).map_err(CaptureError::map(name))
+}
+
+/// An entry that is not there need not be removed.
+fn absent_is_fine(done: Result<(), MapError>) -> Result<(), MapError> {
+    match done {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+        done => done,
+    }
+}
+
+fn is_full(error: &MapError) -> bool {
+    let code = match error {
+        MapError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
+    };
+    matches!(code, Some(libc::E2BIG | libc::ENOSPC))
+}
+
+/// A range as the maps hold it: IPv4 ranges are 96 bits further in.
+fn prefix(net: IpNet) -> (Address, u32) {
+    let offset = if net.network().is_ipv4() { 96 } else { 0 };
+    (net.network().into(), u32::from(net.prefix_len()) + offset)
+}
+
+fn net(address: Address, bits: u32) -> Option<IpNet> {
+    let ip = IpAddr::from(address);
+    let offset = if ip.is_ipv4() { 96 } else { 0 };
+    IpNet::new(ip, u8::try_from(bits.checked_sub(offset)?).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use ipnet::IpNet;
+
+    use super::{net, prefix};
+
+    #[test]
+    fn ranges_survive_the_round_trip() {
+        for text in ["10.96.0.0/12", "10.1.2.3/32", "fd00::/64", "fd00::1/128", "0.0.0.0/0"] {
+            let range: IpNet = text.parse().unwrap();
+            let (address, bits) = prefix(range);
+            assert_eq!(net(address, bits), Some(range), "{text}");
+        }
+    }
+}
