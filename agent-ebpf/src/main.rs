@@ -14,11 +14,11 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
-mod account; // sockops: connections that the agent does not carry
 mod bind; // bind(): what only the agent may bind
 mod lookup; // sk_lookup: who gets a SYN that arrives in a pod
 mod origin; // sockops: connections of the kubelet and of the agent, announced
 mod outbound; // connect(): what is captured
+mod account; // sockops: connections that the agent does not carry
 mod report; // the ring buffer and the counters
 mod maps; // the maps
 mod context; // reading what the kernel hands to a program
