@@ -9,6 +9,8 @@ pub mod agent;
 pub mod manifest;
 pub mod observe;
 pub mod apps;
+pub mod tunnel;
+pub mod pki;
 pub mod wire;
 pub mod net;
 pub mod process;

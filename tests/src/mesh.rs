@@ -26,6 +26,8 @@ pub struct MeshOptions {
     pub flags: Vec<String>,
     /// Soft limit of open files of every agent.
     pub open_files: Option<u64>,
+    /// `text` or `json`; what reads logs expects `json`.
+    pub log_format: String,
     /// Files put into the CA folder before the agents start.
     pub ca_files: Vec<(String, String)>,
     /// Manifests there before the agents start.
@@ -34,7 +36,14 @@ pub struct MeshOptions {
 
 impl Default for MeshOptions {
     fn default() -> Self {
-        Self { nodes: 2, flags: Vec::new(), open_files: None, ca_files: Vec::new(), manifests: Vec::new() }
+        Self {
+            nodes: 2,
+            flags: Vec::new(),
+            open_files: None,
+            log_format: "json".to_owned(),
+            ca_files: Vec::new(),
+            manifests: Vec::new(),
+        }
     }
 }
 
@@ -91,7 +100,7 @@ impl Mesh {
             manifests: manifests.clone(),
             ca_dir: ca_dir.clone(),
             flags: options.flags,
-            log_format: "json".to_owned(),
+            log_format: options.log_format,
             open_files: options.open_files,
         };
         let files = net.run.files();
@@ -241,8 +250,14 @@ impl Pod {
         eventually(&format!("{uid} is captured: {wanted}"), || {
             let dump = agent.dump()?;
             let captures = dump["captures"].as_array().context("no captures in the dump")?;
-            let captured = captures.iter().any(|c| c.to_string().contains(&uid));
-            ensure!(captured == wanted, "captures: {captures:?}");
+            let found = captures.iter().find(|c| c["workloadUid"] == uid.as_str());
+            // A released pod may stay listed until its captured connections have ended.
+            let fits = match found.map(|c| c["state"].as_str().unwrap_or_default()) {
+                Some("captured") => wanted,
+                Some("releasing") | None => !wanted,
+                Some(_) => false,
+            };
+            ensure!(fits, "captures: {captures:?}");
             Ok(())
         })
     }
