@@ -9,6 +9,7 @@ pub mod agent;
 pub mod manifest;
 pub mod observe;
 pub mod apps;
+pub mod envoy;
 pub mod tunnel;
 pub mod pki;
 pub mod wire;

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tests::apps::{self, Server, Talk};
+use tests::envoy::{Envoy, hbone_client, hbone_server};
 use tests::net::Net;
 use tests::peer::Event;
+use tests::pki::Authority;
 use tests::wire::Capture;
 
 #[test]
@@ -86,5 +88,29 @@ fn a_run_leaves_nothing_behind() -> Result<()> {
     }
     let state = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     ensure!(state.is_empty() || state.contains(") Z "), "process {pid} is left: {state}");
+    Ok(())
+}
+
+#[test]
+fn envoy_as_configured_for_interoperation_talks_with_itself() -> Result<()> {
+    let net = Net::new()?;
+    let node = net.node("solo")?;
+    let (a, b) = (node.pod("a")?, node.pod("b")?);
+    let _app = Server::start(&b.place, "b", &["echo:7000"])?;
+    let ca = Authority::new("Test")?;
+    let (client, server) = (ca.identity("x", "client")?, ca.identity("x", "server")?);
+    let id = |name: &str| format!("spiffe://cluster.local/ns/x/sa/{name}");
+    let authority = b.at(7000).to_string();
+    let folder = net.run.files();
+    let ends = hbone_server(&ca, &server, &id("client"), &[authority.clone()], ([127, 0, 0, 1], 7000).into());
+    let _server = Envoy::start(&b.place, &folder, "server", &ends)?;
+    for (port, target, peer, works) in
+        [(9000, b.at(15008), "server", true), (9001, b.at6(15008), "server", true), (9002, b.at(15008), "other", false)]
+    {
+        let begins = hbone_client(&ca, &client, &id(peer), port, target, &authority);
+        let _client = Envoy::start(&a.place, &folder, &format!("client{port}"), &begins)?;
+        let outcome = apps::call(&a.place, ([127, 0, 0, 1], port).into(), &["echo", "70000"], &["--timeout", "5"])?;
+        ensure!(outcome.ok == works, "{port}: {outcome:?}");
+    }
     Ok(())
 }

@@ -173,10 +173,7 @@ fn one_line_and_one_count_for_each_connection_on_both_sides() -> Result<()> {
 
 #[test]
 fn text_lines_have_the_fields_where_kiali_looks_for_them() -> Result<()> {
-    let mesh =
-        Mesh::with(MeshOptions { flags: vec!["--log-format".to_owned(), "text".to_owned()], ..MeshOptions::default() });
-    // The harness asks for JSON itself; where the last flag does not win, nothing can be told here.
-    let mesh = mesh.context("start with text logs")?;
+    let mesh = Mesh::with(MeshOptions { log_format: "text".to_owned(), ..MeshOptions::default() })?;
     let client = mesh.pod(PodSpec::new("app", "client"))?;
     let server = mesh.pod(PodSpec::new("app", "server").on(1))?;
     let _app = server.serve(&["who:80"])?;
