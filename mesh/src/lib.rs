@@ -5,6 +5,7 @@
 //! (`cargo xtask check`).
 
 pub mod admin; // a window onto all of the below
+pub mod source; // manifest files, Kubernetes, istiod -> model::update
 pub mod connections; // what is open now, and closing what policy no longer allows
 pub mod hbone; // tunnels: HTTP/2 CONNECT over mTLS
 pub mod keyring; // one live certificate per identity

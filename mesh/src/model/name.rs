@@ -120,10 +120,12 @@ name_type!(
     Name
 );
 
-/// Makes equal names share one allocation. A converter owns one for the time of one conversion.
+/// Makes equal names share one allocation. A converter owns one.
 #[derive(Default)]
 pub struct Interner {
     known: HashSet<Arc<str>>,
+    /// How many names there may be before it is worth looking for unused ones.
+    enough: usize,
 }
 
 impl Interner {
@@ -135,6 +137,15 @@ impl Interner {
         let fresh: Arc<str> = Arc::from(text);
         self.known.insert(Arc::clone(&fresh));
         T::from(fresh)
+    }
+
+    /// Lets go of names that nobody else holds any more, once there are twice as many as after the last time. For an
+    /// interner that lives longer than one conversion.
+    pub fn forget_unused(&mut self) {
+        if self.known.len() >= self.enough {
+            self.known.retain(|name| Arc::strong_count(name) > 1);
+            self.enough = self.known.len() * 2;
+        }
     }
 }
 
@@ -148,5 +159,15 @@ mod tests {
         let a: Namespace = interner.intern("default");
         let b: Name = interner.intern("default");
         assert!(std::ptr::eq(a.as_str(), b.as_str()));
+    }
+
+    #[test]
+    fn names_that_nobody_holds_are_forgotten() {
+        let mut interner = Interner::default();
+        let kept: Namespace = interner.intern("default");
+        drop(interner.intern::<Name>("gone"));
+        interner.forget_unused();
+        assert_eq!(interner.known.len(), 1);
+        assert!(std::ptr::eq(kept.as_str(), interner.intern::<Name>("default").as_str()));
     }
 }

@@ -1,0 +1,147 @@
+//! Pure. What all objects but pods add up to, and what one pod becomes within it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::model::name::{Name, Namespace, WorkloadUid};
+use crate::model::policy::{Authorization, PolicyKey, Scope};
+use crate::model::service::{Service, ServiceKey};
+use crate::model::workload::Workload;
+use crate::source::manifest::inventory::Inventory;
+use crate::source::manifest::object::{Item, Labels, Pod};
+use crate::source::manifest::problem::{Problem, Severity};
+
+use super::authorization::authorization;
+use super::foreign;
+use super::options::Options;
+use super::peer::Peers;
+use super::selection::Selection;
+use super::service::{Assembly, Services, hostname};
+use super::waypoint::{Addressed, Hostnames, Waypoints};
+use super::workload::{Left, workload};
+
+/// What all objects but pods add up to.
+#[derive(Debug)]
+pub struct Context {
+    pub(super) waypoints: Waypoints,
+    pub(super) services: Services,
+    pub(super) peers: Peers,
+    /// Policies with a selector, by namespace.
+    pub(super) policies: HashMap<Namespace, Selection<PolicyKey>>,
+    /// Policies with a selector in a root namespace: they select pods of every namespace.
+    pub(super) root_policies: Selection<PolicyKey>,
+    /// Labels of every namespace, so that what a pod becomes depends on no other object outside of the context.
+    namespaces: HashMap<Namespace, Labels>,
+    /// The canonical revision of what names none.
+    pub(super) latest: Name,
+    no_labels: Labels,
+    authorizations: BTreeMap<PolicyKey, Authorization>,
+    problems: Vec<Problem>,
+}
+
+impl Context {
+    /// Puts everything but the pods together.
+    pub fn new(inventory: &Inventory, options: &Options) -> Self {
+        let mut problems = Vec::new();
+        let waypoints = Waypoints::new(inventory, &hostnames(inventory, options), options);
+        let services = Assembly::new(inventory, options, &waypoints, &mut problems).run();
+        let mut authorizations = BTreeMap::new();
+        let mut policies: HashMap<Namespace, Selection<PolicyKey>> = HashMap::new();
+        let mut root_policies = Selection::default();
+        for item in inventory.policies.iter() {
+            let Some(policy) = authorization(item, options) else { continue };
+            if policy.scope == Scope::WorkloadSelector {
+                let selection = match options.is_root(&policy.key.namespace) {
+                    true => &mut root_policies,
+                    false => policies.entry(policy.key.namespace.clone()).or_default(),
+                };
+                selection.add(item.spec.selector.clone(), policy.key.clone());
+            }
+            authorizations.insert(policy.key.clone(), policy);
+        }
+        let peers = Peers::new(inventory, options, &mut authorizations);
+        let namespaces = inventory.namespaces.iter();
+        let namespaces =
+            namespaces.map(|item| (Namespace::from(item.meta.name.as_str()), item.meta.labels.clone())).collect();
+        let latest = Name::from("latest");
+        let no_labels = Labels::default();
+        Self {
+            waypoints,
+            services,
+            peers,
+            policies,
+            root_policies,
+            namespaces,
+            latest,
+            no_labels,
+            authorizations,
+            problems,
+        }
+    }
+
+    /// Every service.
+    pub fn services(&self) -> &BTreeMap<ServiceKey, Service> {
+        &self.services.published
+    }
+
+    /// The labels of a namespace; none when it is not written down.
+    pub fn namespace_labels(&self, namespace: &str) -> &Labels {
+        self.namespaces.get(namespace).unwrap_or(&self.no_labels)
+    }
+
+    /// Whether waypoints are where they were.
+    pub fn has_waypoints_of(&self, other: &Self) -> bool {
+        self.waypoints == other.waypoints
+    }
+
+    /// Every policy.
+    pub fn authorizations(&self) -> &BTreeMap<PolicyKey, Authorization> {
+        &self.authorizations
+    }
+
+    /// What is wrong with services and Gateways.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// The key of a service in the model.
+    pub fn service_key<T>(item: &Item<T>, options: &Options) -> ServiceKey {
+        ServiceKey { namespace: item.meta.namespace.clone(), hostname: hostname(&item.meta, options) }
+    }
+
+    /// Why the waypoint of a pod cannot be used.
+    pub fn closed_waypoint(&self, pod: &Item<Pod>) -> Option<String> {
+        let inherited = self.namespace_labels(&pod.meta.namespace);
+        self.waypoints.of(&pod.meta.namespace, &pod.meta.labels, inherited, Addressed::Workload)?.closed
+    }
+
+    /// Namespaces whose waypoint cannot be used.
+    pub fn namespace_problems(&self, inventory: &Inventory) -> Vec<Problem> {
+        let closed = inventory.namespaces.iter().filter_map(|item| {
+            let found =
+                self.waypoints.of(&item.meta.name, &self.no_labels, &item.meta.labels, Addressed::Service).or_else(
+                    || self.waypoints.of(&item.meta.name, &self.no_labels, &item.meta.labels, Addressed::Workload),
+                )?;
+            Some(Problem::of(&item.at, format!("Namespace {}", item.meta.name), Severity::Warning, found.closed?))
+        });
+        closed.collect()
+    }
+
+    /// What a pod is in the mesh, or why it is nothing.
+    pub fn workload(&self, pod: &Item<Pod>, inventory: &Inventory, options: &Options) -> Result<Workload, Left> {
+        workload(pod, self, inventory, options)
+    }
+
+    /// The workloads of endpoints that are written down and are not pods.
+    pub fn foreign(&self, inventory: &Inventory, options: &Options) -> BTreeMap<WorkloadUid, Workload> {
+        foreign::workloads(&self.services, inventory, options)
+    }
+}
+
+fn hostnames(inventory: &Inventory, options: &Options) -> Hostnames {
+    let services = inventory.services.iter().filter(|item| !item.spec.external_name);
+    let services = services.map(|item| (hostname(&item.meta, options), item.meta.namespace.clone()));
+    let entries = inventory.entries.iter();
+    let entries =
+        entries.flat_map(|item| item.spec.hosts.iter().map(|host| (host.clone(), item.meta.namespace.clone())));
+    services.chain(entries).collect::<BTreeSet<_>>()
+}

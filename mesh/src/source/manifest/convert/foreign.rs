@@ -1,0 +1,106 @@
+//! Pure. Endpoints that are written down and are not pods -> Workload.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::net::IpAddr;
+
+use crate::model::name::{Name, NodeName, WorkloadUid};
+use crate::model::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload, WorkloadService, WorkloadType};
+use crate::source::manifest::inventory::Inventory;
+
+use super::options::Options;
+use super::service::{Services, Written, WrittenIn};
+
+/// The workloads of endpoints without a pod, one for each address, by uid.
+pub(super) fn workloads(
+    services: &Services,
+    inventory: &Inventory,
+    options: &Options,
+) -> BTreeMap<WorkloadUid, Workload> {
+    let mut found: BTreeMap<IpAddr, Workload> = BTreeMap::new();
+    for written in &services.written {
+        if is_pod(written, inventory) {
+            continue;
+        }
+        let group = &services.groups[written.group];
+        let workload = match found.entry(written.address) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(workload(written, options)),
+        };
+        add_service(workload, &group.service, &group.ports);
+    }
+    found.into_values().map(|workload| (workload.uid.clone(), workload)).collect()
+}
+
+/// Makes a workload an endpoint, or gives it more ports if it already is one.
+pub(super) fn add_service(
+    workload: &mut Workload,
+    service: &crate::model::service::ServiceKey,
+    ports: &[crate::model::service::ServicePort],
+) {
+    let mut services = std::mem::take(&mut workload.services).into_vec();
+    match services.iter_mut().find(|known| &known.service == service) {
+        Some(known) => {
+            let mut merged = std::mem::take(&mut known.ports).into_vec();
+            merged.extend(
+                ports.iter().filter(|port| !known_port(&merged, port.service_port)).cloned().collect::<Vec<_>>(),
+            );
+            known.ports = merged.into();
+        }
+        None => services.push(WorkloadService { service: service.clone(), ports: ports.into() }),
+    }
+    workload.services = services.into();
+}
+
+fn known_port(ports: &[crate::model::service::ServicePort], service_port: u16) -> bool {
+    ports.iter().any(|port| port.service_port == service_port)
+}
+
+/// Whether the endpoint is a pod that is known: then the pod is the workload.
+fn is_pod(written: &Written, inventory: &Inventory) -> bool {
+    let named = match &written.origin {
+        WrittenIn::Slice { slice, index } => slice.spec.endpoints[*index].pod.as_ref(),
+        WrittenIn::Entry { .. } => None,
+    };
+    named.is_some_and(|(namespace, name)| inventory.pods.get(namespace, name).is_some())
+        || inventory.owner(written.address).is_some()
+}
+
+fn workload(written: &Written, options: &Options) -> Workload {
+    let (node, locality, service_account, capacity) = match &written.origin {
+        WrittenIn::Slice { slice, index } => {
+            let endpoint = &slice.spec.endpoints[*index];
+            let zone = Some(&endpoint.zone).filter(|zone| !zone.is_empty());
+            let locality = zone.map(|zone| Box::new(Locality { zone: zone.clone(), ..Locality::default() }));
+            (endpoint.node.clone(), locality, "default".into(), 1)
+        }
+        WrittenIn::Entry { entry, index } => {
+            let endpoint = &entry.spec.endpoints[*index];
+            (NodeName::default(), None, endpoint.service_account.clone(), endpoint.weight)
+        }
+    };
+    Workload {
+        uid: written.uid.as_str().into(),
+        name: written.name.clone(),
+        namespace: written.namespace.clone(),
+        addresses: [written.address].into(),
+        network: options.network.clone(),
+        protocol: TunnelProtocol::None,
+        trust_domain: options.trust_domain.clone(),
+        service_account,
+        node,
+        workload_name: written.name.clone(),
+        workload_type: WorkloadType::Pod,
+        canonical_name: written.name.clone(),
+        canonical_revision: Name::from("latest"),
+        cluster: options.cluster_id.clone(),
+        locality,
+        health: if written.ready { Health::Healthy } else { Health::Unhealthy },
+        network_mode: NetworkMode::Standard,
+        waypoint: None,
+        services: Box::default(),
+        policies: Box::default(),
+        capacity,
+        netns: None,
+    }
+}

@@ -1,0 +1,18 @@
+//! Kubernetes objects -> model. Pure: everything here is a function of the objects and the options.
+//!
+//! [`Context`] is what all objects but pods add up to; [`Context::workload`] is what one pod becomes within it. So a
+//! change of one pod costs the conversion of one pod.
+
+mod context; // what all objects but pods add up to
+mod workload; // Pod -> Workload
+mod foreign; // endpoints without a pod -> Workload
+mod service; // Service, ServiceEntry -> Service, and whose endpoints are whose
+mod peer; // PeerAuthentication -> Authorization
+mod authorization; // AuthorizationPolicy -> Authorization
+mod waypoint; // labels and Gateways -> Waypoint
+mod selection; // which of many selectors select these labels
+mod options; // what the converter is told
+
+pub use context::Context;
+pub use options::Options;
+pub use workload::{Enrolment, Left};

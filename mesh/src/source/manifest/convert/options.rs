@@ -1,0 +1,37 @@
+//! Pure. What the converter is told besides the objects.
+
+use crate::model::name::{ClusterId, Name, Namespace, Network, TrustDomain};
+
+/// What the converter is told besides the objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Name of the cluster, the beginning of every workload's uid.
+    pub cluster_id: ClusterId,
+    /// Trust domain of every identity.
+    pub trust_domain: TrustDomain,
+    /// Network of every address.
+    pub network: Network,
+    /// What follows `.svc.` in the host name of a service.
+    pub cluster_domain: Name,
+    /// Namespaces whose policies are for the whole mesh. The first is where generated policies stand.
+    pub root_namespaces: Vec<Namespace>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cluster_id: "Kubernetes".into(),
+            trust_domain: "cluster.local".into(),
+            network: Network::default(),
+            cluster_domain: "cluster.local".into(),
+            root_namespaces: vec!["culvert-system".into(), "istio-system".into()],
+        }
+    }
+}
+
+impl Options {
+    /// Whether policies of this namespace are for the whole mesh.
+    pub fn is_root(&self, namespace: &str) -> bool {
+        self.root_namespaces.iter().any(|root| root.as_str() == namespace)
+    }
+}

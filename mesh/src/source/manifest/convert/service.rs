@@ -1,0 +1,342 @@
+//! Pure. Service and ServiceEntry -> Service, and which workloads are their endpoints.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use smallvec::SmallVec;
+
+use crate::model::name::{Name, Namespace};
+use crate::model::service::{BalanceMode, LoadBalancing, Service, ServiceKey, ServicePort, Vip};
+use crate::model::waypoint::Waypoint;
+use crate::source::manifest::inventory::Inventory;
+use crate::source::manifest::object::{
+    self, EndpointSlice, Item, Meta, ObjectKey, Pod, Resolution, ServiceEntry, TargetPort,
+};
+use crate::source::manifest::problem::{Problem, Severity};
+
+use super::options::Options;
+use super::selection::Selection;
+use super::waypoint::{Addressed, USE_WAYPOINT, Waypoints};
+
+/// The host name of a Kubernetes Service.
+pub(super) fn hostname(meta: &Meta, options: &Options) -> crate::model::name::Hostname {
+    format!("{}.{}.svc.{}", meta.name, meta.namespace, options.cluster_domain).into()
+}
+
+/// A service whose endpoints are the pods that it selects.
+#[derive(Debug)]
+pub(super) struct Selecting {
+    pub(super) service: ServiceKey,
+    ports: Box<[object::ServicePort]>,
+}
+
+impl Selecting {
+    /// The ports as they are on a pod: a named target port that the pod does not have is left out.
+    pub(super) fn ports_on(&self, pod: &Pod) -> Box<[ServicePort]> {
+        let on_pod = self.ports.iter().filter_map(|port| {
+            let target_port = match &port.target {
+                TargetPort::Number(number) => *number,
+                TargetPort::Named(name) => pod.port_named(name)?,
+            };
+            Some(ServicePort {
+                name: port.name.clone(),
+                service_port: port.port,
+                target_port,
+                app_protocol: port.app_protocol,
+            })
+        });
+        on_pod.collect()
+    }
+}
+
+/// Endpoints that are written down one by one and share their ports: an EndpointSlice, or the endpoint of a
+/// ServiceEntry.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) service: ServiceKey,
+    pub(super) ports: Box<[ServicePort]>,
+}
+
+/// One endpoint that is written down, and is not known to be a pod.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) group: usize,
+    pub(super) uid: String,
+    pub(super) name: Name,
+    pub(super) namespace: Namespace,
+    pub(super) address: IpAddr,
+    pub(super) ready: bool,
+    pub(super) origin: WrittenIn,
+}
+
+/// What else is known of an endpoint that is written down.
+#[derive(Debug)]
+pub(super) enum WrittenIn {
+    /// Index of the endpoint in an EndpointSlice.
+    Slice { slice: std::sync::Arc<Item<EndpointSlice>>, index: usize },
+    /// Index of the endpoint in a ServiceEntry.
+    Entry { entry: std::sync::Arc<Item<ServiceEntry>>, index: usize },
+}
+
+/// All services, and who their endpoints are.
+#[derive(Debug, Default)]
+pub(super) struct Services {
+    pub(super) published: BTreeMap<ServiceKey, Service>,
+    /// Services that select pods, by namespace.
+    pub(super) selecting: HashMap<Namespace, Selection<Selecting>>,
+    pub(super) groups: Vec<Group>,
+    /// Groups that name a pod.
+    pub(super) by_pod: HashMap<ObjectKey, SmallVec<[u32; 2]>>,
+    /// Groups that name an address without a pod.
+    pub(super) by_address: HashMap<IpAddr, SmallVec<[u32; 2]>>,
+    /// Every endpoint that is written down.
+    pub(super) written: Vec<Written>,
+}
+
+/// Puts the services together.
+pub(super) struct Assembly<'a> {
+    pub(super) inventory: &'a Inventory,
+    pub(super) options: &'a Options,
+    pub(super) waypoints: &'a Waypoints,
+    pub(super) problems: &'a mut Vec<Problem>,
+    pub(super) services: Services,
+    taken: HashMap<Vip, ServiceKey>,
+}
+
+impl<'a> Assembly<'a> {
+    pub(super) fn new(
+        inventory: &'a Inventory,
+        options: &'a Options,
+        waypoints: &'a Waypoints,
+        problems: &'a mut Vec<Problem>,
+    ) -> Self {
+        Self { inventory, options, waypoints, problems, services: Services::default(), taken: HashMap::new() }
+    }
+
+    /// All services. Of several that claim one address the oldest has it; a Kubernetes Service before a ServiceEntry.
+    pub(super) fn run(mut self) -> Services {
+        let sliced: BTreeSet<(&Namespace, &Name)> =
+            self.inventory.slices.iter().map(|slice| (&slice.meta.namespace, &slice.spec.service)).collect();
+        let mut items: Vec<_> = self.inventory.services.iter().filter(|item| !item.spec.external_name).collect();
+        items.sort_by(|a, b| a.age().cmp(&b.age()));
+        for item in items {
+            let has_slices = sliced.contains(&(&item.meta.namespace, &item.meta.name));
+            self.service(item, has_slices);
+        }
+        for slice in self.inventory.slices.iter() {
+            self.slice(slice);
+        }
+        let mut entries: Vec<_> = self.inventory.entries.iter().collect();
+        entries.sort_by(|a, b| a.age().cmp(&b.age()));
+        for entry in entries {
+            self.entry(entry);
+        }
+        self.services
+    }
+
+    fn service(&mut self, item: &Item<object::Service>, has_slices: bool) {
+        let spec = &item.spec;
+        let key = ServiceKey { namespace: item.meta.namespace.clone(), hostname: hostname(&item.meta, self.options) };
+        let object = format!("Service {}", item.meta.key());
+        let vips = self.vips(&key, item, &object, spec.addresses.iter().copied().map(Vip::Address));
+        let service = Service {
+            name: item.meta.name.clone(),
+            key: key.clone(),
+            vips,
+            ports: published_ports(&spec.ports),
+            subject_alt_names: Box::default(),
+            waypoint: self.waypoint(item, &object),
+            load_balancing: spec.load_balancing.clone(),
+            canonical: true,
+        };
+        self.services.published.insert(key.clone(), service);
+        if !has_slices {
+            let selection = self.services.selecting.entry(key.namespace.clone()).or_default();
+            selection.add(spec.selector.clone(), Selecting { service: key, ports: spec.ports.clone() });
+        }
+    }
+
+    fn vips<T>(
+        &mut self,
+        key: &ServiceKey,
+        item: &Item<T>,
+        object: &str,
+        vips: impl Iterator<Item = Vip>,
+    ) -> Box<[Vip]> {
+        let mut free = Vec::new();
+        for vip in vips {
+            match self.taken.get(&vip) {
+                Some(owner) if owner != key => {
+                    let address = match vip {
+                        Vip::Address(address) => address.to_string(),
+                        Vip::Range(range) => range.to_string(),
+                    };
+                    let message = format!("address {address} already belongs to {owner}, which keeps it");
+                    self.problems.push(Problem::of(&item.at, object, Severity::Error, message));
+                }
+                Some(_) => {}
+                None => {
+                    self.taken.insert(vip, key.clone());
+                    free.push(vip);
+                }
+            }
+        }
+        free.into()
+    }
+
+    fn waypoint<T>(&mut self, item: &Item<T>, object: &str) -> Option<Box<Waypoint>> {
+        let inherited = self.inventory.namespace_labels(&item.meta.namespace);
+        let found = self.waypoints.of(&item.meta.namespace, &item.meta.labels, inherited, Addressed::Service)?;
+        // What a namespace asks for is said of the namespace.
+        if let Some(why) = found.closed.filter(|_| item.meta.labels.get(USE_WAYPOINT).is_some()) {
+            self.problems.push(Problem::of(&item.at, object, Severity::Warning, why));
+        }
+        Some(found.waypoint)
+    }
+
+    fn slice(&mut self, slice: &std::sync::Arc<Item<EndpointSlice>>) {
+        let Some(item) = self.inventory.services.get(&slice.meta.namespace, &slice.spec.service) else {
+            let message = format!("there is no Service {}/{}", slice.meta.namespace, slice.spec.service);
+            let object = format!("EndpointSlice {}", slice.meta.key());
+            self.problems.push(Problem::of(&slice.at, object, Severity::Warning, message));
+            return;
+        };
+        if item.spec.external_name {
+            return;
+        }
+        let ports = item.spec.ports.iter().filter_map(|port| {
+            Some(ServicePort {
+                name: port.name.clone(),
+                service_port: port.port,
+                target_port: slice.spec.port_named(&port.name)?,
+                app_protocol: port.app_protocol,
+            })
+        });
+        let service =
+            ServiceKey { namespace: item.meta.namespace.clone(), hostname: hostname(&item.meta, self.options) };
+        let group = self.group(Group { service, ports: ports.collect() });
+        for (index, endpoint) in slice.spec.endpoints.iter().enumerate() {
+            // An endpoint that is not ready is no endpoint, unless the service asks for those too.
+            if !endpoint.ready && !item.spec.load_balancing.allow_unhealthy {
+                continue;
+            }
+            let pod = endpoint
+                .pod
+                .as_ref()
+                .map(|(namespace, name)| ObjectKey { namespace: namespace.clone(), name: name.clone() });
+            let meta = &slice.meta;
+            self.written(
+                pod,
+                Written {
+                    group,
+                    uid: format!(
+                        "{}/discovery.k8s.io/EndpointSlice/{}/{}/{}",
+                        self.options.cluster_id, meta.namespace, meta.name, endpoint.address
+                    ),
+                    name: meta.name.clone(),
+                    namespace: meta.namespace.clone(),
+                    address: endpoint.address,
+                    ready: endpoint.ready,
+                    origin: WrittenIn::Slice { slice: slice.clone(), index },
+                },
+            );
+        }
+    }
+
+    fn group(&mut self, group: Group) -> usize {
+        self.services.groups.push(group);
+        self.services.groups.len() - 1
+    }
+
+    fn written(&mut self, pod: Option<ObjectKey>, written: Written) {
+        // Groups are as many as slices and entries in the files: far fewer than four billion.
+        let group = u32::try_from(written.group).unwrap_or(u32::MAX);
+        let groups = match pod {
+            Some(pod) => self.services.by_pod.entry(pod).or_default(),
+            None => self.services.by_address.entry(written.address).or_default(),
+        };
+        groups.push(group);
+        self.services.written.push(written);
+    }
+
+    fn entry(&mut self, item: &std::sync::Arc<Item<ServiceEntry>>) {
+        let object = format!("ServiceEntry {}", item.meta.key());
+        for host in &item.spec.hosts {
+            let key = ServiceKey { namespace: item.meta.namespace.clone(), hostname: host.clone() };
+            if let Some(other) = self.services.published.get(&key) {
+                let what = if other.canonical { "a Service" } else { "an older ServiceEntry" };
+                let message = format!("host {host} already belongs to {what}, which keeps it");
+                self.problems.push(Problem::of(&item.at, object.clone(), Severity::Warning, message));
+                continue;
+            }
+            let vips = item.spec.addresses.iter().map(|net| match net.prefix_len() == net.max_prefix_len() {
+                true => Vip::Address(net.addr()),
+                false => Vip::Range(*net),
+            });
+            let vips = self.vips(&key, item, &object, vips);
+            let mode = match item.spec.resolution {
+                Resolution::None => BalanceMode::Passthrough,
+                Resolution::Static | Resolution::Dns => BalanceMode::Any,
+            };
+            let service = Service {
+                name: item.meta.name.clone(),
+                key: key.clone(),
+                vips,
+                ports: published_ports(&item.spec.ports),
+                subject_alt_names: item.spec.subject_alt_names.clone(),
+                waypoint: self.waypoint(item, &object),
+                load_balancing: LoadBalancing { mode, ..LoadBalancing::default() },
+                canonical: false,
+            };
+            self.services.published.insert(key.clone(), service);
+            if item.spec.resolution != Resolution::Static {
+                continue;
+            }
+            if let Some(selector) = &item.spec.selector {
+                let selection = self.services.selecting.entry(key.namespace.clone()).or_default();
+                selection.add(selector.clone(), Selecting { service: key.clone(), ports: item.spec.ports.clone() });
+            }
+            self.entry_endpoints(item, &key);
+        }
+    }
+
+    fn entry_endpoints(&mut self, item: &std::sync::Arc<Item<ServiceEntry>>, key: &ServiceKey) {
+        for (index, endpoint) in item.spec.endpoints.iter().enumerate() {
+            let ports = published_ports(&item.spec.ports).into_vec().into_iter().map(|port| {
+                let own = endpoint.ports.iter().find(|own| own.name == port.name);
+                ServicePort { target_port: own.map_or(port.target_port, |own| own.port), ..port }
+            });
+            let group = self.group(Group { service: key.clone(), ports: ports.collect() });
+            let meta = &item.meta;
+            self.written(
+                None,
+                Written {
+                    group,
+                    uid: format!(
+                        "{}/networking.istio.io/ServiceEntry/{}/{}/{}",
+                        self.options.cluster_id, meta.namespace, meta.name, endpoint.address
+                    ),
+                    name: meta.name.clone(),
+                    namespace: meta.namespace.clone(),
+                    address: endpoint.address,
+                    ready: true,
+                    origin: WrittenIn::Entry { entry: item.clone(), index },
+                },
+            );
+        }
+    }
+}
+
+/// The ports of a service; target port 0 where it differs between workloads.
+fn published_ports(ports: &[object::ServicePort]) -> Box<[ServicePort]> {
+    let published = ports.iter().map(|port| ServicePort {
+        name: port.name.clone(),
+        service_port: port.port,
+        target_port: match port.target {
+            TargetPort::Number(number) => number,
+            TargetPort::Named(_) => 0,
+        },
+        app_protocol: port.app_protocol,
+    });
+    published.collect()
+}

@@ -1,0 +1,183 @@
+//! Pure. Pod -> Workload.
+
+use std::fmt;
+
+use smallvec::SmallVec;
+
+use crate::model::name::{Name, WorkloadUid};
+use crate::model::policy::PolicyKey;
+use crate::model::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload, WorkloadService};
+use crate::source::manifest::inventory::Inventory;
+use crate::source::manifest::object::{Item, Labels, ObjectKey, Pod, Refusal};
+
+use super::context::Context;
+use super::foreign::add_service;
+use super::options::Options;
+use super::waypoint::Addressed;
+
+/// Label that enrolls a pod or the pods of a namespace.
+const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
+
+/// Why a pod is no workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// It has run to its end.
+    Ended,
+    /// It has no address.
+    NoAddress,
+    /// Another pod has its address.
+    AddressTaken(ObjectKey),
+}
+
+/// Whether a pod is enrolled, and if not, why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Enrolment {
+    /// It is.
+    Enrolled,
+    /// Neither its labels nor its namespace's ask for it.
+    NotAsked,
+    /// It lives in the host's network.
+    HostNetwork,
+    /// It was asked for, but cannot be.
+    Refused(Refusal),
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended => f.write_str("it has ended"),
+            Self::NoAddress => f.write_str("it has no address: write status.podIP"),
+            Self::AddressTaken(other) => write!(f, "its address already belongs to Pod {other}, which keeps it"),
+        }
+    }
+}
+
+impl Enrolment {
+    /// Label `istio.io/dataplane-mode` of the pod, else of its namespace; never for the host's network.
+    pub fn of(pod: &Item<Pod>, namespace: &Labels) -> Self {
+        let mode = pod.meta.labels.get(DATAPLANE_MODE).or_else(|| namespace.get(DATAPLANE_MODE));
+        match (mode.map(Name::as_str), &pod.spec.refusal) {
+            (Some("ambient"), _) if pod.spec.host_network => Self::HostNetwork,
+            (Some("ambient"), Some(refusal)) => Self::Refused(refusal.clone()),
+            (Some("ambient"), None) => Self::Enrolled,
+            _ => Self::NotAsked,
+        }
+    }
+}
+
+/// What a pod is in the mesh.
+pub(super) fn workload(
+    pod: &Item<Pod>,
+    context: &Context,
+    inventory: &Inventory,
+    options: &Options,
+) -> Result<Workload, Left> {
+    let spec = &pod.spec;
+    let owner = address_owner(pod, inventory);
+    if spec.ended {
+        return Err(Left::Ended);
+    }
+    if spec.addresses.is_empty() {
+        return Err(Left::NoAddress);
+    }
+    if let Some(other) = owner {
+        return Err(Left::AddressTaken(other));
+    }
+    let labels = &pod.meta.labels;
+    let namespace_labels = context.namespace_labels(&pod.meta.namespace);
+    let enrolled = Enrolment::of(pod, namespace_labels) == Enrolment::Enrolled;
+    let found = context.waypoints.of(&pod.meta.namespace, labels, namespace_labels, Addressed::Workload);
+    let mut workload = Workload {
+        uid: uid(pod, options),
+        name: pod.meta.name.clone(),
+        namespace: pod.meta.namespace.clone(),
+        addresses: spec.addresses.clone(),
+        network: options.network.clone(),
+        protocol: if enrolled { TunnelProtocol::Hbone } else { TunnelProtocol::None },
+        trust_domain: options.trust_domain.clone(),
+        service_account: spec.service_account.clone(),
+        node: spec.node.clone(),
+        workload_name: spec.workload_name.clone(),
+        workload_type: spec.workload_type,
+        canonical_name: first_of(labels, &["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"])
+            .unwrap_or_else(|| spec.workload_name.clone()),
+        canonical_revision: first_of(
+            labels,
+            &["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"],
+        )
+        .unwrap_or_else(|| context.latest.clone()),
+        cluster: options.cluster_id.clone(),
+        locality: locality(labels),
+        health: if spec.ready { Health::Healthy } else { Health::Unhealthy },
+        network_mode: if spec.host_network { NetworkMode::HostNetwork } else { NetworkMode::Standard },
+        waypoint: found.map(|found| found.waypoint),
+        services: Box::default(),
+        policies: policies(pod, context),
+        capacity: 1,
+        netns: spec.netns.clone(),
+    };
+    add_services(&mut workload, pod, context);
+    Ok(workload)
+}
+
+/// The key of a pod in the model.
+pub(super) fn uid(pod: &Item<Pod>, options: &Options) -> WorkloadUid {
+    format!("{}//Pod/{}/{}", options.cluster_id, pod.meta.namespace, pod.meta.name).into()
+}
+
+fn first_of(labels: &Labels, keys: &[&str]) -> Option<Name> {
+    keys.iter().find_map(|key| labels.get(key)).filter(|value| !value.is_empty()).cloned()
+}
+
+fn locality(labels: &Labels) -> Option<Box<Locality>> {
+    let of = |key| labels.get(key).cloned().unwrap_or_default();
+    let locality = Locality {
+        region: of("topology.kubernetes.io/region"),
+        zone: of("topology.kubernetes.io/zone"),
+        subzone: of("topology.istio.io/subzone"),
+    };
+    (locality != Locality::default()).then(|| Box::new(locality))
+}
+
+/// Who has an address of the pod before it.
+fn address_owner(pod: &Item<Pod>, inventory: &Inventory) -> Option<ObjectKey> {
+    if pod.spec.host_network {
+        return None;
+    }
+    let owners = pod.spec.addresses.iter().filter_map(|&address| inventory.owner(address));
+    let mut others = owners.map(|owner| owner.meta.key()).filter(|owner| *owner != pod.meta.key());
+    others.next()
+}
+
+/// Policies with a selector that selects the pod, and what is asked of its peers.
+fn policies(pod: &Item<Pod>, context: &Context) -> Box<[PolicyKey]> {
+    let (namespace, labels) = (&pod.meta.namespace, &pod.meta.labels);
+    let peer = context.peers.of(namespace, labels);
+    let own = context.policies.get(namespace).into_iter().flat_map(|selection| selection.select(labels));
+    let root = context.root_policies.select(labels);
+    let mut keys: SmallVec<[PolicyKey; 4]> = peer.into_iter().chain(own).chain(root).cloned().collect();
+    keys.sort();
+    keys.dedup();
+    keys.into_vec().into()
+}
+
+fn add_services(workload: &mut Workload, pod: &Item<Pod>, context: &Context) {
+    let services = &context.services;
+    let selecting = services.selecting.get(&pod.meta.namespace);
+    let mut selected: Vec<WorkloadService> = selecting
+        .into_iter()
+        .flat_map(|selection| selection.select(&pod.meta.labels))
+        .map(|selecting| WorkloadService { service: selecting.service.clone(), ports: selecting.ports_on(&pod.spec) })
+        .collect();
+    selected.sort_by(|a, b| a.service.cmp(&b.service));
+    selected.dedup_by(|a, b| a.service == b.service);
+    workload.services = selected.into();
+    let by_pod = if services.by_pod.is_empty() { None } else { services.by_pod.get(&pod.meta.key()) };
+    let by_address = pod.spec.addresses.iter().filter(|_| !pod.spec.host_network);
+    let by_address = by_address.filter_map(|address| services.by_address.get(address));
+    for &group in by_pod.into_iter().chain(by_address).flatten() {
+        if let Some(group) = services.groups.get(group as usize) {
+            add_service(workload, &group.service, &group.ports);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The files of a folder, with what they last said. Only files that changed are read again; a broken one keeps what it
+//! last said.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher as _};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::model::name::Interner;
+
+use super::files::{self, Stamp};
+use super::object::Object;
+use super::parse::{Parsed, parse};
+use super::problem::{Problem, Severity};
+
+/// A file larger than this is not read: it is hardly a manifest.
+const MAX_SIZE: u64 = 512 << 20;
+
+/// A folder, with what its files last said.
+#[derive(Default)]
+pub(super) struct Folder {
+    dir: PathBuf,
+    files: BTreeMap<Arc<Path>, File>,
+    names: Interner,
+    /// What is wrong with the folder itself.
+    problems: Vec<Problem>,
+    missing: bool,
+    elsewhere: Vec<PathBuf>,
+    loads: u64,
+    failures: u64,
+}
+
+/// One file.
+#[derive(Default)]
+pub(super) struct File {
+    stamp: Option<Stamp>,
+    content: Option<u64>,
+    objects: Vec<Object>,
+    problems: Vec<Problem>,
+    /// When it was last read without an error.
+    last_good: Option<SystemTime>,
+    loads: u64,
+    failures: u64,
+}
+
+/// What another look at the folder changed.
+#[derive(Default)]
+pub(super) struct Changes {
+    /// Objects that are gone, or are said differently now.
+    pub(super) removed: Vec<Object>,
+    /// Objects that are new, or are said differently now.
+    pub(super) added: Vec<Object>,
+    /// Problems that were not there before.
+    pub(super) problems: Vec<Problem>,
+    /// Whether anything was read, or is gone.
+    pub(super) any: bool,
+}
+
+impl Folder {
+    pub(super) fn new(dir: PathBuf) -> Self {
+        Self { dir, ..Self::default() }
+    }
+
+    /// Looks again. A folder that is gone keeps what its files said: an unmounted volume is no reason to end a mesh.
+    pub(super) fn refresh(&mut self) -> Changes {
+        let mut changes = Changes::default();
+        let listing = match files::list(&self.dir) {
+            Ok(listing) => listing,
+            Err(error) => {
+                self.fail(&error, &mut changes);
+                return changes;
+            }
+        };
+        changes.any |= self.missing;
+        self.missing = false;
+        let errors: Vec<Problem> = listing.errors.iter().map(|(path, error)| unreadable(path, error)).collect();
+        changes.problems.extend(errors.iter().filter(|problem| !self.problems.contains(problem)).cloned());
+        self.problems = errors;
+        self.elsewhere = listing.elsewhere;
+        let unlisted: Vec<&Path> = listing.errors.iter().map(|(path, _)| path.as_path()).collect();
+        self.files.retain(|path, file| {
+            // Files below a folder that cannot be listed are not known to be gone.
+            let stays = listing.files.contains_key(path) || unlisted.iter().any(|dir| path.starts_with(dir));
+            if !stays {
+                changes.any = true;
+                changes.removed.append(&mut file.objects);
+            }
+            stays
+        });
+        for (path, stamp) in listing.files {
+            let file = self.files.entry(Arc::clone(&path)).or_default();
+            if file.stamp != Some(stamp) && file.refresh(&path, stamp, &mut self.names, &mut changes) {
+                self.loads += 1;
+                self.failures += u64::from(file.is_broken());
+            }
+        }
+        if changes.any {
+            self.names.forget_unused();
+        }
+        changes
+    }
+
+    fn fail(&mut self, error: &io::Error, changes: &mut Changes) {
+        let problem = unreadable(&self.dir, error);
+        if !self.problems.contains(&problem) {
+            self.failures += 1;
+            changes.any = true;
+            changes.problems.push(problem.clone());
+            self.problems = vec![problem];
+        }
+        self.missing = true;
+    }
+
+    /// Whether the folder itself could not be listed at the last look.
+    pub(super) fn is_missing(&self) -> bool {
+        self.missing
+    }
+
+    /// Folders outside of this one that have to be watched too.
+    pub(super) fn elsewhere(&self) -> &[PathBuf] {
+        &self.elsewhere
+    }
+
+    /// Every problem of the folder and its files.
+    pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
+        self.problems.iter().chain(self.files.values().flat_map(|file| &file.problems))
+    }
+
+    /// Every file.
+    pub(super) fn files(&self) -> &BTreeMap<Arc<Path>, File> {
+        &self.files
+    }
+
+    /// Objects that only waypoints use.
+    pub(super) fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.files.values().flat_map(|file| &file.objects)
+    }
+
+    /// How many times a file was read, and how many times it was broken.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        (self.loads, self.failures)
+    }
+}
+
+impl File {
+    /// Reads the file again; false if its content is what it was.
+    fn refresh(&mut self, path: &Arc<Path>, stamp: Stamp, names: &mut Interner, changes: &mut Changes) -> bool {
+        let read = read(path);
+        let now = SystemTime::now();
+        // A file that was changed just now may be changed once more without its times showing it: it is read again at
+        // the next look, and then compared by content.
+        let nanoseconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        self.stamp = (!stamp.is_fresh(i128::try_from(nanoseconds).unwrap_or(i128::MAX))).then_some(stamp);
+        let parsed = match read {
+            Ok(text) => {
+                let mut hasher = DefaultHasher::new();
+                hasher.write(text.as_bytes());
+                let content = Some(hasher.finish());
+                if self.content == content {
+                    return false;
+                }
+                self.content = content;
+                parse(path, &text, names)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
+            Err(error) => {
+                let problems = vec![unreadable(path, &error)];
+                if self.problems == problems {
+                    return false;
+                }
+                self.content = None;
+                Parsed { problems, ..Parsed::default() }
+            }
+        };
+        self.take(parsed, now, changes);
+        true
+    }
+
+    fn take(&mut self, parsed: Parsed, now: SystemTime, changes: &mut Changes) {
+        self.loads += 1;
+        changes.any = true;
+        let broken = parsed.is_broken();
+        let Parsed { mut objects, stand_ins, problems } = parsed;
+        changes.problems.extend(problems.iter().filter(|problem| !self.problems.contains(problem)).cloned());
+        self.problems = problems;
+        self.failures += u64::from(broken);
+        if broken && self.last_good.is_some() {
+            return;
+        }
+        if broken {
+            objects.extend(stand_ins);
+        } else {
+            self.last_good = Some(now);
+        }
+        changes.removed.append(&mut self.objects);
+        changes.added.extend(objects.iter().cloned());
+        self.objects = objects;
+    }
+
+    /// Whether anything in it could not be read the last time.
+    pub(super) fn is_broken(&self) -> bool {
+        self.problems.iter().any(|problem| problem.severity == Severity::Error)
+    }
+
+    /// When it was last read without an error, and how often it was read and was broken.
+    pub(super) fn history(&self) -> (Option<SystemTime>, u64, u64) {
+        (self.last_good, self.loads, self.failures)
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let size = path.metadata()?.len();
+    if size > MAX_SIZE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{size} bytes are too many for a manifest")));
+    }
+    let bytes = std::fs::read(path)?;
+    String::from_utf8(bytes).map_err(|error| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("not UTF-8 after byte {}", error.utf8_error().valid_up_to()))
+    })
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Problem {
+    Problem::of_file(&Arc::from(path), Severity::Error, format!("cannot be read: {error}; what was read last stays"))
+}

@@ -1,0 +1,250 @@
+//! Pure. The objects that are in effect, by kind, namespace and name; and which pod owns which address.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::model::name::{Name, Namespace};
+
+use super::object::{
+    AuthorizationPolicy, EndpointSlice, Gateway, GatewayClass, Item, Kind, Labels, Object, ObjectKey,
+    PeerAuthentication, Pod, Service, ServiceEntry,
+};
+
+/// Label of the pods and services that are instances of a Gateway.
+pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+
+/// The objects of one kind. Of several with one key, the first in the files is in effect.
+#[derive(Debug)]
+pub struct Shelf<T> {
+    by_namespace: BTreeMap<Namespace, BTreeMap<Name, SmallVec<[Arc<Item<T>>; 1]>>>,
+}
+
+impl<T> Default for Shelf<T> {
+    fn default() -> Self {
+        Self { by_namespace: BTreeMap::new() }
+    }
+}
+
+impl<T> Shelf<T> {
+    /// The object of this key.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<&Arc<Item<T>>> {
+        self.by_namespace.get(namespace)?.get(name)?.first()
+    }
+
+    /// Every object in effect, by namespace and name.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Item<T>>> {
+        self.by_namespace.values().flat_map(|names| names.values().filter_map(|slot| slot.first()))
+    }
+
+    /// The objects of one namespace.
+    pub fn of(&self, namespace: &str) -> impl Iterator<Item = &Arc<Item<T>>> {
+        self.by_namespace.get(namespace).into_iter().flat_map(|names| names.values().filter_map(|slot| slot.first()))
+    }
+
+    /// How many are in effect.
+    pub fn len(&self) -> usize {
+        self.by_namespace.values().map(BTreeMap::len).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.by_namespace.is_empty()
+    }
+
+    /// Objects that are not in effect because another has their key: that one, and this.
+    pub fn duplicates(&self) -> impl Iterator<Item = (&Arc<Item<T>>, &Arc<Item<T>>)> {
+        let slots = self.by_namespace.values().flat_map(BTreeMap::values);
+        slots.filter_map(|slot| slot.split_first()).flat_map(|(first, rest)| rest.iter().map(move |item| (first, item)))
+    }
+
+    fn is_alone(&self, item: &Item<T>) -> bool {
+        let slot = self.by_namespace.get(&item.meta.namespace).and_then(|names| names.get(&item.meta.name));
+        slot.is_none_or(|slot| slot.len() <= 1)
+    }
+
+    fn insert(&mut self, item: Arc<Item<T>>) {
+        let names = self.by_namespace.entry(item.meta.namespace.clone()).or_default();
+        let slot = names.entry(item.meta.name.clone()).or_default();
+        let place = slot.partition_point(|other| other.at <= item.at);
+        slot.insert(place, item);
+    }
+
+    fn remove(&mut self, item: &Arc<Item<T>>) {
+        let Some(names) = self.by_namespace.get_mut(&item.meta.namespace) else { return };
+        let Some(slot) = names.get_mut(&item.meta.name) else { return };
+        slot.retain(|other| !Arc::ptr_eq(other, item));
+        if slot.is_empty() {
+            names.remove(&item.meta.name);
+        }
+        if names.is_empty() {
+            self.by_namespace.remove(&item.meta.namespace);
+        }
+    }
+}
+
+/// All objects.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    /// Namespaces.
+    pub namespaces: Shelf<()>,
+    /// Pods.
+    pub pods: Shelf<Pod>,
+    /// Services.
+    pub services: Shelf<Service>,
+    /// EndpointSlices.
+    pub slices: Shelf<EndpointSlice>,
+    /// Gateways.
+    pub gateways: Shelf<Gateway>,
+    /// GatewayClasses.
+    pub classes: Shelf<GatewayClass>,
+    /// PeerAuthentications.
+    pub peers: Shelf<PeerAuthentication>,
+    /// AuthorizationPolicies.
+    pub policies: Shelf<AuthorizationPolicy>,
+    /// ServiceEntries.
+    pub entries: Shelf<ServiceEntry>,
+    /// Which pods have an address, oldest first: the first owns it.
+    claims: HashMap<IpAddr, SmallVec<[Arc<Item<Pod>>; 1]>>,
+    /// Pods that are instances of a Gateway: namespace, Gateway, pod.
+    gateway_pods: BTreeSet<(Namespace, Name, Name)>,
+}
+
+impl Inventory {
+    /// Takes an object in.
+    pub fn insert(&mut self, object: &Object) {
+        match object {
+            Object::Namespace(item) => self.namespaces.insert(Arc::clone(item)),
+            Object::Pod(item) => self.change_pod(item, |pods| pods.insert(Arc::clone(item))),
+            Object::Service(item) => self.services.insert(Arc::clone(item)),
+            Object::EndpointSlice(item) => self.slices.insert(Arc::clone(item)),
+            Object::Gateway(item) => self.gateways.insert(Arc::clone(item)),
+            Object::GatewayClass(item) => self.classes.insert(Arc::clone(item)),
+            Object::PeerAuthentication(item) => self.peers.insert(Arc::clone(item)),
+            Object::AuthorizationPolicy(item) => self.policies.insert(Arc::clone(item)),
+            Object::ServiceEntry(item) => self.entries.insert(Arc::clone(item)),
+            Object::Raw(_) => {}
+        }
+    }
+
+    /// Takes an object out that was taken in.
+    pub fn remove(&mut self, object: &Object) {
+        match object {
+            Object::Namespace(item) => self.namespaces.remove(item),
+            Object::Pod(item) => self.change_pod(item, |pods| pods.remove(item)),
+            Object::Service(item) => self.services.remove(item),
+            Object::EndpointSlice(item) => self.slices.remove(item),
+            Object::Gateway(item) => self.gateways.remove(item),
+            Object::GatewayClass(item) => self.classes.remove(item),
+            Object::PeerAuthentication(item) => self.peers.remove(item),
+            Object::AuthorizationPolicy(item) => self.policies.remove(item),
+            Object::ServiceEntry(item) => self.entries.remove(item),
+            Object::Raw(_) => {}
+        }
+    }
+
+    /// The labels of a namespace; none when it is not written down.
+    pub fn namespace_labels(&self, namespace: &str) -> &Labels {
+        static NONE: std::sync::LazyLock<Labels> = std::sync::LazyLock::new(Labels::default);
+        self.namespaces.get("", namespace).map_or(&NONE, |item| &item.meta.labels)
+    }
+
+    /// The pod that owns an address: the oldest of those that have it.
+    pub fn owner(&self, address: IpAddr) -> Option<&Arc<Item<Pod>>> {
+        self.claims.get(&address)?.first()
+    }
+
+    /// Every pod that has an address, its owner first.
+    pub fn claimants(&self, address: IpAddr) -> &[Arc<Item<Pod>>] {
+        self.claims.get(&address).map_or(&[], |claims| claims)
+    }
+
+    /// Whether no other object has the key of this one, nor, for a pod, one of its addresses: then it does not matter
+    /// where in the files it stands.
+    pub fn is_alone(&self, object: &Object) -> bool {
+        match object {
+            Object::Namespace(item) => self.namespaces.is_alone(item),
+            Object::Pod(item) => {
+                let mut addresses = item.spec.addresses.iter();
+                self.pods.is_alone(item) && addresses.all(|&address| self.claimants(address).len() <= 1)
+            }
+            Object::Service(item) => self.services.is_alone(item),
+            Object::EndpointSlice(item) => self.slices.is_alone(item),
+            Object::Gateway(item) => self.gateways.is_alone(item),
+            Object::GatewayClass(item) => self.classes.is_alone(item),
+            Object::PeerAuthentication(item) => self.peers.is_alone(item),
+            Object::AuthorizationPolicy(item) => self.policies.is_alone(item),
+            Object::ServiceEntry(item) => self.entries.is_alone(item),
+            Object::Raw(_) => true,
+        }
+    }
+
+    /// The pods that are instances of a Gateway.
+    pub fn pods_of_gateway(&self, gateway: &ObjectKey) -> impl Iterator<Item = &Arc<Item<Pod>>> {
+        let first = (gateway.namespace.clone(), gateway.name.clone(), Name::default());
+        let of_gateway = |entry: &&(Namespace, Name, Name)| entry.0 == gateway.namespace && entry.1 == gateway.name;
+        self.gateway_pods
+            .range(first..)
+            .take_while(of_gateway)
+            .filter_map(|(namespace, _, pod)| self.pods.get(namespace, pod))
+    }
+
+    /// How many objects of each kind are in effect.
+    pub fn counts(&self) -> BTreeMap<Kind, usize> {
+        let counts = [
+            (Kind::Namespace, self.namespaces.len()),
+            (Kind::Pod, self.pods.len()),
+            (Kind::Service, self.services.len()),
+            (Kind::EndpointSlice, self.slices.len()),
+            (Kind::Gateway, self.gateways.len()),
+            (Kind::GatewayClass, self.classes.len()),
+            (Kind::PeerAuthentication, self.peers.len()),
+            (Kind::AuthorizationPolicy, self.policies.len()),
+            (Kind::ServiceEntry, self.entries.len()),
+        ];
+        counts.into_iter().filter(|&(_, count)| count > 0).collect()
+    }
+
+    /// Changes what is known under the key of a pod, and with it who has which address.
+    fn change_pod(&mut self, pod: &Item<Pod>, change: impl FnOnce(&mut Shelf<Pod>)) {
+        let (namespace, name) = (&pod.meta.namespace, &pod.meta.name);
+        if let Some(before) = self.pods.get(namespace, name).cloned() {
+            self.withdraw(&before);
+        }
+        change(&mut self.pods);
+        if let Some(after) = self.pods.get(namespace, name).cloned() {
+            self.claim(&after);
+        }
+    }
+
+    fn withdraw(&mut self, pod: &Arc<Item<Pod>>) {
+        for address in &pod.spec.addresses {
+            if let Some(claims) = self.claims.get_mut(address) {
+                claims.retain(|other| !Arc::ptr_eq(other, pod));
+                if claims.is_empty() {
+                    self.claims.remove(address);
+                }
+            }
+        }
+        if let Some(gateway) = pod.meta.labels.get(GATEWAY_NAME) {
+            self.gateway_pods.remove(&(pod.meta.namespace.clone(), gateway.clone(), pod.meta.name.clone()));
+        }
+    }
+
+    fn claim(&mut self, pod: &Arc<Item<Pod>>) {
+        if let Some(gateway) = pod.meta.labels.get(GATEWAY_NAME) {
+            self.gateway_pods.insert((pod.meta.namespace.clone(), gateway.clone(), pod.meta.name.clone()));
+        }
+        // Pods in the host's network share the node's address; a pod that has ended has given its address back.
+        if pod.spec.host_network || pod.spec.ended {
+            return;
+        }
+        for &address in &pod.spec.addresses {
+            let claims = self.claims.entry(address).or_default();
+            let place = claims.partition_point(|other| other.age() < pod.age());
+            claims.insert(place, Arc::clone(pod));
+        }
+    }
+}

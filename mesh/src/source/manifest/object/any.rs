@@ -1,0 +1,279 @@
+//! Pure. One object of whichever kind; and what stands in for a policy that cannot be read.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::IgnoredAny;
+
+use crate::source::manifest::node::{Misfit, Node, Value};
+use crate::source::manifest::problem::{Origin, Severity};
+use crate::source::manifest::schema::meta::{Bare, Full, Lenient, Metadata};
+use crate::source::manifest::schema::{gateway, pod, policy, service};
+
+use super::authorization::AuthorizationPolicy;
+use super::gateway::{Gateway, GatewayClass};
+use super::meta::{Item, Labels, Meta, Reader};
+use super::peer::PeerAuthentication;
+use super::pod::Pod;
+use super::service::{EndpointSlice, Service, ServiceEntry};
+
+/// A kind that the source knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub enum Kind {
+    /// `v1`.
+    Namespace,
+    /// `v1`.
+    Pod,
+    /// `v1`.
+    Service,
+    /// `discovery.k8s.io`.
+    EndpointSlice,
+    /// `gateway.networking.k8s.io`.
+    Gateway,
+    /// `gateway.networking.k8s.io`.
+    GatewayClass,
+    /// `security.istio.io`.
+    PeerAuthentication,
+    /// `security.istio.io`.
+    AuthorizationPolicy,
+    /// `networking.istio.io`.
+    ServiceEntry,
+    /// A kind that only waypoints use; kept as it is.
+    Route,
+    /// A kind that says nothing to a mesh, but often stands beside those that do: ConfigMap, Secret, ServiceAccount.
+    Ignored,
+}
+
+/// One object.
+#[derive(Clone, Debug)]
+pub enum Object {
+    /// A Namespace: only its labels count.
+    Namespace(Arc<Item<()>>),
+    /// A Pod.
+    Pod(Arc<Item<Pod>>),
+    /// A Service.
+    Service(Arc<Item<Service>>),
+    /// An EndpointSlice.
+    EndpointSlice(Arc<Item<EndpointSlice>>),
+    /// A Gateway.
+    Gateway(Arc<Item<Gateway>>),
+    /// A GatewayClass.
+    GatewayClass(Arc<Item<GatewayClass>>),
+    /// A PeerAuthentication.
+    PeerAuthentication(Arc<Item<PeerAuthentication>>),
+    /// An AuthorizationPolicy.
+    AuthorizationPolicy(Arc<Item<AuthorizationPolicy>>),
+    /// A ServiceEntry.
+    ServiceEntry(Arc<Item<ServiceEntry>>),
+    /// A kind that only waypoints use.
+    Raw(Arc<Item<Raw>>),
+}
+
+/// An object as it stands in the file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Raw {
+    /// `kind`.
+    pub kind: String,
+    /// `apiVersion`.
+    pub api_version: String,
+    /// The whole object.
+    pub value: serde_json::Value,
+}
+
+impl Kind {
+    /// The kind of an object; `None` for one that the source does not know. Every version of a group counts.
+    pub fn of(api_version: &str, kind: &str) -> Option<Self> {
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        Some(match (group, kind) {
+            ("", "Namespace") => Self::Namespace,
+            ("", "Pod") => Self::Pod,
+            ("", "Service") => Self::Service,
+            ("", "ConfigMap" | "Secret" | "ServiceAccount") => Self::Ignored,
+            ("discovery.k8s.io", "EndpointSlice") => Self::EndpointSlice,
+            ("gateway.networking.k8s.io", "Gateway") => Self::Gateway,
+            ("gateway.networking.k8s.io", "GatewayClass") => Self::GatewayClass,
+            (
+                "gateway.networking.k8s.io",
+                "HTTPRoute" | "GRPCRoute" | "TCPRoute" | "TLSRoute" | "BackendTLSPolicy" | "ReferenceGrant",
+            )
+            | ("gateway.networking.x-k8s.io", "XBackendTrafficPolicy" | "XMesh")
+            | ("security.istio.io", "RequestAuthentication")
+            | ("networking.istio.io", "DestinationRule" | "VirtualService")
+            | ("telemetry.istio.io", "Telemetry")
+            | ("culvert.dev", _) => Self::Route,
+            ("security.istio.io", "PeerAuthentication") => Self::PeerAuthentication,
+            ("security.istio.io", "AuthorizationPolicy") => Self::AuthorizationPolicy,
+            ("networking.istio.io", "ServiceEntry") => Self::ServiceEntry,
+            _ => return None,
+        })
+    }
+
+    /// Whether objects of the kind live in a namespace.
+    pub fn is_namespaced(self) -> bool {
+        !matches!(self, Self::Namespace | Self::GatewayClass)
+    }
+}
+
+impl Object {
+    /// Reads an object of a known kind. `Ok(None)`: there is nothing to keep of it.
+    pub(in crate::source::manifest) fn read(
+        kind: Kind,
+        api_version: &str,
+        kind_name: &str,
+        node: Node,
+        reader: &mut Reader<'_>,
+    ) -> Result<Option<Self>, Misfit> {
+        Ok(match kind {
+            Kind::Ignored => None,
+            Kind::Namespace => {
+                let meta = reader.meta(&node.read::<Bare>()?.metadata, false);
+                Some(Self::Namespace(Arc::new(Item { at: reader.at.clone(), meta, spec: () })))
+            }
+            Kind::Pod => Some(Self::Pod(Arc::new(Pod::read(node.read::<pod::Pod>()?, reader)))),
+            Kind::Service => {
+                let raw: Full<service::ServiceSpec, service::ServiceStatus> = node.read()?;
+                Some(Self::Service(Arc::new(Service::read(raw, reader))))
+            }
+            Kind::EndpointSlice => {
+                let slice = EndpointSlice::read(node.read()?, reader);
+                slice.map(|slice| Self::EndpointSlice(Arc::new(slice)))
+            }
+            Kind::Gateway => {
+                let raw: Full<gateway::GatewaySpec, gateway::GatewayStatus> = node.read()?;
+                Some(Self::Gateway(Arc::new(Gateway::read(raw, reader))))
+            }
+            Kind::GatewayClass => {
+                let raw: Full<gateway::GatewayClassSpec, IgnoredAny> = node.read()?;
+                Some(Self::GatewayClass(Arc::new(GatewayClass::read(raw, reader))))
+            }
+            Kind::PeerAuthentication => {
+                let raw: Lenient<policy::PeerAuthenticationSpec> = node.read()?;
+                Some(Self::PeerAuthentication(Arc::new(PeerAuthentication::read(raw, reader))))
+            }
+            Kind::AuthorizationPolicy => {
+                let raw: Lenient<policy::AuthorizationPolicySpec> = node.read()?;
+                Some(Self::AuthorizationPolicy(Arc::new(AuthorizationPolicy::read(raw, reader))))
+            }
+            Kind::ServiceEntry => {
+                let raw: Lenient<service::ServiceEntrySpec> = node.read()?;
+                ServiceEntry::read(raw, reader).map(|entry| Self::ServiceEntry(Arc::new(entry)))
+            }
+            Kind::Route => {
+                let metadata =
+                    node.get("metadata").cloned().map(Node::read::<Metadata>).transpose()?.unwrap_or_default();
+                let meta = reader.meta(&metadata, true);
+                let spec =
+                    Raw { kind: kind_name.to_owned(), api_version: api_version.to_owned(), value: node.into_json() };
+                Some(Self::Raw(Arc::new(Item { at: reader.at.clone(), meta, spec })))
+            }
+        })
+    }
+
+    /// What stands in for a policy that cannot be read: something that refuses. When in doubt about policy, refuse.
+    ///
+    /// Only what was certainly meant for others is left out: a policy with `targetRefs` is for waypoints.
+    pub(in crate::source::manifest) fn stand_in(kind: Kind, node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+        let of = |key| node.get("metadata").and_then(|metadata| metadata.get(key)?.text()).map(str::to_owned);
+        let name = of("name").unwrap_or_default();
+        let meta = reader.meta(&Metadata { name, namespace: of("namespace"), ..Metadata::default() }, true);
+        let spec = node.get("spec");
+        let selector = spec.and_then(|spec| spec.get("selector")).cloned();
+        // A selector that cannot be read either selects all of the namespace.
+        let selector: policy::Selector = selector.and_then(|node| node.read().ok()).unwrap_or_default();
+        let selector = Labels::new(&selector.match_labels, reader.names);
+        let stands_in = "in its place, until it can be read";
+        match kind {
+            Kind::PeerAuthentication => {
+                reader.note(Severity::Warning, "spec", format!("STRICT is in effect {stands_in}"));
+                Some(Self::PeerAuthentication(Arc::new(PeerAuthentication::stand_in(meta, selector, reader))))
+            }
+            Kind::AuthorizationPolicy => {
+                if spec.is_some_and(|spec| spec.get("targetRefs").or_else(|| spec.get("targetRef")).is_some()) {
+                    return None;
+                }
+                let allows = spec.is_some_and(surely_allows);
+                let what = if allows { "an ALLOW that admits nobody" } else { "a DENY that refuses everybody" };
+                reader.note(Severity::Warning, "spec", format!("{what} is in effect {stands_in}"));
+                let item = AuthorizationPolicy::stand_in(meta, selector, allows, reader);
+                Some(Self::AuthorizationPolicy(Arc::new(item)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether both say the same, wherever they stand.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Namespace(one), Self::Namespace(other)) => one.says_the_same(other),
+            (Self::Pod(one), Self::Pod(other)) => one.says_the_same(other),
+            (Self::Service(one), Self::Service(other)) => one.says_the_same(other),
+            (Self::EndpointSlice(one), Self::EndpointSlice(other)) => one.says_the_same(other),
+            (Self::Gateway(one), Self::Gateway(other)) => one.says_the_same(other),
+            (Self::GatewayClass(one), Self::GatewayClass(other)) => one.says_the_same(other),
+            (Self::PeerAuthentication(one), Self::PeerAuthentication(other)) => one.says_the_same(other),
+            (Self::AuthorizationPolicy(one), Self::AuthorizationPolicy(other)) => one.says_the_same(other),
+            (Self::ServiceEntry(one), Self::ServiceEntry(other)) => one.says_the_same(other),
+            (Self::Raw(one), Self::Raw(other)) => one.says_the_same(other),
+            _ => false,
+        }
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Namespace(_) => Kind::Namespace,
+            Self::Pod(_) => Kind::Pod,
+            Self::Service(_) => Kind::Service,
+            Self::EndpointSlice(_) => Kind::EndpointSlice,
+            Self::Gateway(_) => Kind::Gateway,
+            Self::GatewayClass(_) => Kind::GatewayClass,
+            Self::PeerAuthentication(_) => Kind::PeerAuthentication,
+            Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
+            Self::ServiceEntry(_) => Kind::ServiceEntry,
+            Self::Raw(_) => Kind::Route,
+        }
+    }
+
+    /// Where it is written down.
+    pub fn at(&self) -> &Origin {
+        match self {
+            Self::Namespace(item) => &item.at,
+            Self::Pod(item) => &item.at,
+            Self::Service(item) => &item.at,
+            Self::EndpointSlice(item) => &item.at,
+            Self::Gateway(item) => &item.at,
+            Self::GatewayClass(item) => &item.at,
+            Self::PeerAuthentication(item) => &item.at,
+            Self::AuthorizationPolicy(item) => &item.at,
+            Self::ServiceEntry(item) => &item.at,
+            Self::Raw(item) => &item.at,
+        }
+    }
+
+    /// What every object has.
+    pub fn meta(&self) -> &Meta {
+        match self {
+            Self::Namespace(item) => &item.meta,
+            Self::Pod(item) => &item.meta,
+            Self::Service(item) => &item.meta,
+            Self::EndpointSlice(item) => &item.meta,
+            Self::Gateway(item) => &item.meta,
+            Self::GatewayClass(item) => &item.meta,
+            Self::PeerAuthentication(item) => &item.meta,
+            Self::AuthorizationPolicy(item) => &item.meta,
+            Self::ServiceEntry(item) => &item.meta,
+            Self::Raw(item) => &item.meta,
+        }
+    }
+}
+
+/// Whether a policy that cannot be read is certainly an ALLOW: its action says so, or is absent and not misspelt.
+fn surely_allows(spec: &Node) -> bool {
+    match (spec.get("action"), &spec.value) {
+        (Some(action), _) => action.text() == Some("ALLOW"),
+        (None, Value::Map(entries)) => {
+            entries.iter().all(|(key, _)| ["selector", "rules", "provider"].contains(&key.as_str()))
+        }
+        _ => false,
+    }
+}

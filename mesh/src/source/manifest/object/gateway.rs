@@ -1,0 +1,202 @@
+//! Pure. Gateway and GatewayClass, as far as waypoints go.
+
+use std::net::IpAddr;
+
+use crate::model::name::{Hostname, Name};
+use crate::source::manifest::problem::Severity;
+use crate::source::manifest::schema::gateway as schema;
+use crate::source::manifest::schema::meta::Full;
+
+use super::meta::{Item, Labels, Reader};
+
+/// Label that says which traffic a waypoint takes.
+const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
+/// Port of HBONE unless a listener says otherwise.
+const HBONE: u16 = 15008;
+
+/// A Gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gateway {
+    /// `spec.gatewayClassName`.
+    pub class: Name,
+    /// Port of its HBONE listener, 15008 unless said otherwise.
+    pub hbone_port: u16,
+    /// Which namespaces may use its HBONE listener.
+    pub allowed: AllowedNamespaces,
+    /// Label `istio.io/waypoint-for`.
+    pub waypoint_for: WaypointFor,
+    /// The first address in `status.addresses`.
+    pub address: Option<GatewayAddress>,
+    /// Whether condition Programmed is False.
+    pub broken: bool,
+}
+
+/// One address of a Gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GatewayAddress {
+    /// Type IPAddress.
+    Ip(IpAddr),
+    /// Type Hostname: the host name of a service.
+    Hostname(Hostname),
+}
+
+/// Which traffic a waypoint takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WaypointFor {
+    /// Traffic addressed to services.
+    pub services: bool,
+    /// Traffic addressed to workloads.
+    pub workloads: bool,
+}
+
+/// Which namespaces may use a Gateway (`allowedRoutes.namespaces`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AllowedNamespaces {
+    /// Any.
+    All,
+    /// The Gateway's own.
+    Same,
+    /// None.
+    Nobody,
+    /// Those whose labels fit.
+    Selected {
+        /// `matchLabels`.
+        labels: Labels,
+        /// `matchExpressions`.
+        requirements: Box<[Requirement]>,
+    },
+}
+
+/// One entry of `matchExpressions`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requirement {
+    /// Key of the label.
+    key: Name,
+    operator: schema::Operator,
+    values: Box<[Name]>,
+}
+
+/// A GatewayClass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayClass {
+    /// `spec.controllerName`.
+    pub controller: Name,
+}
+
+impl Requirement {
+    /// Whether labels meet it.
+    pub fn is_met_by(&self, labels: &Labels) -> bool {
+        let value = labels.get(&self.key);
+        match self.operator {
+            schema::Operator::In => value.is_some_and(|value| self.values.contains(value)),
+            schema::Operator::NotIn => !value.is_some_and(|value| self.values.contains(value)),
+            schema::Operator::Exists => value.is_some(),
+            schema::Operator::DoesNotExist => value.is_none(),
+        }
+    }
+}
+
+impl AllowedNamespaces {
+    /// Whether a namespace with these labels may use it; `same` for the Gateway's own namespace.
+    pub fn admits(&self, same: bool, labels: &Labels) -> bool {
+        match self {
+            Self::All => true,
+            Self::Same => same,
+            Self::Nobody => false,
+            Self::Selected { labels: selector, requirements } => {
+                labels.are_selected_by(selector) && requirements.iter().all(|requirement| requirement.is_met_by(labels))
+            }
+        }
+    }
+}
+
+impl WaypointFor {
+    fn parse(label: Option<&str>) -> Option<Self> {
+        match label.unwrap_or("service") {
+            "service" => Some(Self { services: true, workloads: false }),
+            "workload" => Some(Self { services: false, workloads: true }),
+            "all" => Some(Self { services: true, workloads: true }),
+            "none" => Some(Self { services: false, workloads: false }),
+            _ => None,
+        }
+    }
+}
+
+impl Gateway {
+    pub(super) fn read(raw: Full<schema::GatewaySpec, schema::GatewayStatus>, reader: &mut Reader<'_>) -> Item<Self> {
+        let meta = reader.meta(&raw.metadata, true);
+        let status = raw.status.unwrap_or_default();
+        let label = meta.labels.get(WAYPOINT_FOR).map(Name::as_str);
+        let waypoint_for = WaypointFor::parse(label).unwrap_or_else(|| {
+            let message = "not one of service, workload, all, none; all is assumed, so that nothing goes past it";
+            reader.note(Severity::Warning, "metadata.labels[istio.io/waypoint-for]", message);
+            WaypointFor { services: true, workloads: true }
+        });
+        let listener = raw.spec.listeners.into_iter().find(|listener| listener.protocol == "HBONE");
+        let address = status.addresses.first().and_then(|address| read_address(address, reader));
+        let gateway = Self {
+            class: reader.name(&raw.spec.gateway_class_name),
+            hbone_port: listener.as_ref().map_or(HBONE, |listener| listener.port.0),
+            allowed: listener
+                .map_or(AllowedNamespaces::Same, |listener| allowed(listener.allowed_routes.namespaces, reader)),
+            waypoint_for,
+            address,
+            broken: status
+                .conditions
+                .iter()
+                .any(|condition| condition.kind == "Programmed" && condition.status == "False"),
+        };
+        Item { at: reader.at.clone(), meta, spec: gateway }
+    }
+}
+
+fn read_address(address: &schema::GatewayAddress, reader: &mut Reader<'_>) -> Option<GatewayAddress> {
+    match address.kind.as_deref() {
+        None | Some("IPAddress") => match address.value.parse() {
+            Ok(ip) => Some(GatewayAddress::Ip(ip)),
+            Err(_) => {
+                reader.note(
+                    Severity::Error,
+                    "status.addresses[0].value",
+                    format!("{:?} is not an address", address.value),
+                );
+                None
+            }
+        },
+        Some("Hostname") => Some(GatewayAddress::Hostname(reader.name(&address.value))),
+        Some(_) => None,
+    }
+}
+
+fn allowed(namespaces: schema::RouteNamespaces, reader: &mut Reader<'_>) -> AllowedNamespaces {
+    match namespaces.from {
+        schema::From::All => AllowedNamespaces::All,
+        schema::From::Same => AllowedNamespaces::Same,
+        schema::From::None => AllowedNamespaces::Nobody,
+        schema::From::Selector => match namespaces.selector {
+            None => AllowedNamespaces::Nobody,
+            Some(selector) => AllowedNamespaces::Selected {
+                labels: Labels::new(&selector.match_labels, reader.names),
+                requirements: selector
+                    .match_expressions
+                    .iter()
+                    .map(|requirement| Requirement {
+                        key: reader.name(&requirement.key),
+                        operator: requirement.operator,
+                        values: requirement.values.iter().map(|value| reader.name(value)).collect(),
+                    })
+                    .collect(),
+            },
+        },
+    }
+}
+
+impl GatewayClass {
+    pub(super) fn read(
+        raw: Full<schema::GatewayClassSpec, serde::de::IgnoredAny>,
+        reader: &mut Reader<'_>,
+    ) -> Item<Self> {
+        let meta = reader.meta(&raw.metadata, false);
+        Item { at: reader.at.clone(), meta, spec: Self { controller: reader.name(&raw.spec.controller_name) } }
+    }
+}

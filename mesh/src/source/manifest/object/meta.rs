@@ -1,0 +1,189 @@
+//! Pure. What every object has: a key, labels, an age and a place in a file.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::model::name::{Interner, Name, Namespace};
+
+use crate::source::manifest::problem::{Origin, Problem, Severity};
+use crate::source::manifest::schema::meta::Metadata;
+
+/// Labels, or a selector: pairs of key and value, sorted by key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Labels(Box<[(Name, Name)]>);
+
+impl Labels {
+    /// The labels of a map.
+    pub(in crate::source::manifest) fn new(map: &BTreeMap<String, String>, names: &mut Interner) -> Self {
+        Self(map.iter().map(|(key, value)| (names.intern(key), names.intern(value))).collect())
+    }
+
+    /// The value of a label.
+    pub fn get(&self, key: &str) -> Option<&Name> {
+        self.0.iter().find(|(name, _)| name.as_str() == key).map(|(_, value)| value)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Every pair.
+    pub fn iter(&self) -> impl Iterator<Item = &(Name, Name)> {
+        self.0.iter()
+    }
+
+    /// Whether an object with these labels is selected: it has every pair of the selector. An empty selector selects
+    /// all.
+    pub fn are_selected_by(&self, selector: &Self) -> bool {
+        selector.0.iter().all(|(key, value)| self.get(key) == Some(value))
+    }
+}
+
+impl FromIterator<(Name, Name)> for Labels {
+    fn from_iter<I: IntoIterator<Item = (Name, Name)>>(pairs: I) -> Self {
+        let mut pairs: Vec<_> = pairs.into_iter().collect();
+        pairs.sort();
+        Self(pairs.into())
+    }
+}
+
+/// What every object has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// Its namespace; empty for kinds that have none.
+    pub namespace: Namespace,
+    /// Its name.
+    pub name: Name,
+    /// `metadata.labels`.
+    pub labels: Labels,
+    /// `metadata.creationTimestamp`, in seconds since 1970.
+    pub created: Option<i64>,
+}
+
+/// Namespace and name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// Namespace; empty for kinds that have none.
+    pub namespace: Namespace,
+    /// Name.
+    pub name: Name,
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
+    }
+}
+
+impl Meta {
+    /// Namespace and name.
+    pub fn key(&self) -> ObjectKey {
+        ObjectKey { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+}
+
+/// An object: what it is, and where it is written down.
+#[derive(Clone, Debug)]
+pub struct Item<T> {
+    /// Where it is written down.
+    pub at: Origin,
+    /// What every object has.
+    pub meta: Meta,
+    /// What only its kind has.
+    pub spec: T,
+}
+
+impl<T: PartialEq> Item<T> {
+    /// Whether both say the same, wherever they stand.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.meta == other.meta && self.spec == other.spec
+    }
+}
+
+impl<T> Item<T> {
+    /// Sorts older objects first: by creation time, by place in the files where there is none, then by name.
+    pub fn age(&self) -> impl Ord + '_ {
+        let place = if self.meta.created.is_some() { None } else { Some(&self.at) };
+        (self.meta.created.unwrap_or(i64::MAX), place, &self.meta.namespace, &self.meta.name)
+    }
+}
+
+/// Reads one object: shares its names and collects what is wrong with it.
+pub(in crate::source::manifest) struct Reader<'a> {
+    pub(in crate::source::manifest) names: &'a mut Interner,
+    pub(in crate::source::manifest) at: Origin,
+    /// `Kind namespace/name`.
+    pub(in crate::source::manifest) object: String,
+    pub(in crate::source::manifest) problems: &'a mut Vec<Problem>,
+}
+
+impl Reader<'_> {
+    /// The shared copy of a text, as whichever name type is wanted.
+    pub(super) fn name<T: From<std::sync::Arc<str>>>(&mut self, text: &str) -> T {
+        self.names.intern(text)
+    }
+
+    /// Notes a problem of one field.
+    pub(super) fn note(&mut self, severity: Severity, field: impl Into<String>, message: impl Into<String>) {
+        self.problems.push(Problem::of(&self.at, self.object.clone(), severity, message).field(field));
+    }
+
+    /// What every object of a namespaced kind has; without a namespace it is in `default`.
+    pub(super) fn meta(&mut self, metadata: &Metadata, namespaced: bool) -> Meta {
+        let namespace = match &metadata.namespace {
+            _ if !namespaced => "",
+            Some(namespace) if !namespace.is_empty() => namespace,
+            _ => "default",
+        };
+        Meta {
+            namespace: self.names.intern(namespace),
+            name: self.names.intern(&metadata.name),
+            labels: Labels::new(&metadata.labels, self.names),
+            created: metadata.creation_timestamp.map(|time| time.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs.iter().map(|&(key, value)| (key.into(), value.into())).collect()
+    }
+
+    #[test]
+    fn a_selector_selects_what_has_all_its_pairs() {
+        let pod = labels(&[("app", "shop"), ("version", "v1")]);
+        for (selector, selected) in [
+            (&[][..], true),
+            (&[("app", "shop")], true),
+            (&[("app", "shop"), ("version", "v1")], true),
+            (&[("app", "cart")], false),
+            (&[("tier", "web")], false),
+            (&[("app", "shop"), ("tier", "web")], false),
+        ] {
+            assert_eq!(pod.are_selected_by(&labels(selector)), selected, "{selector:?}");
+        }
+    }
+
+    #[test]
+    fn age_goes_by_time_then_place_then_name() {
+        let item = |created, line, name: &str| Item {
+            at: Origin { file: std::path::Path::new("a.yaml").into(), line },
+            meta: Meta { namespace: "ns".into(), name: name.into(), labels: Labels::default(), created },
+            spec: (),
+        };
+        let mut items = [
+            item(None, 1, "z"),
+            item(Some(9), 2, "b"),
+            item(Some(9), 1, "c"),
+            item(None, 3, "a"),
+            item(Some(1), 9, "y"),
+        ];
+        items.sort_by(|a, b| a.age().cmp(&b.age()));
+        let names: Vec<&str> = items.iter().map(|item| item.meta.name.as_str()).collect();
+        assert_eq!(names, ["y", "b", "c", "z", "a"]);
+    }
+}

@@ -1,0 +1,21 @@
+//! Kubernetes objects in the form we keep: checked, compact, names shared. Nothing here needs a second look.
+
+mod any; // one object of whichever kind
+mod authorization; // AuthorizationPolicy
+mod peer; // PeerAuthentication
+mod gateway; // Gateway, GatewayClass
+mod service; // Service, EndpointSlice, ServiceEntry
+mod pod; // Pod
+mod meta; // what every object has
+
+pub use any::{Kind, Object, Raw};
+pub use authorization::{AuthorizationPolicy, Effect};
+pub use gateway::{AllowedNamespaces, Gateway, GatewayAddress, GatewayClass, Requirement, WaypointFor};
+pub(in crate::source::manifest) use meta::Reader;
+pub use meta::{Item, Labels, Meta, ObjectKey};
+pub use peer::{PeerAuthentication, PeerMode};
+pub use pod::{NamedPort, Pod, Refusal};
+pub use service::{
+    Endpoint, EndpointPort, EndpointSlice, EntryEndpoint, Resolution, Service, ServiceEntry, ServicePort, TargetPort,
+    app_protocol,
+};

@@ -1,0 +1,240 @@
+//! Pure. `security.istio.io` PeerAuthentication and AuthorizationPolicy.
+//!
+//! Unknown fields are errors here: a misspelt `principals` that is ignored would admit everybody.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+use super::value::{Cidr, Pattern, PortText};
+
+/// `type.istio.io` WorkloadSelector.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct Selector {
+    pub(crate) match_labels: BTreeMap<String, String>,
+}
+
+/// `spec` of a PeerAuthentication.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct PeerAuthenticationSpec {
+    pub(crate) selector: Option<Selector>,
+    pub(crate) mtls: MutualTls,
+    pub(crate) port_level_mtls: BTreeMap<PortText, MutualTls>,
+}
+
+/// `spec.mtls`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct MutualTls {
+    pub(crate) mode: Mode,
+}
+
+/// `mtls.mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(crate) enum Mode {
+    #[default]
+    Unset,
+    Disable,
+    Permissive,
+    Strict,
+}
+
+/// `spec` of an AuthorizationPolicy.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct AuthorizationPolicySpec {
+    pub(crate) selector: Option<Selector>,
+    pub(crate) target_ref: Option<serde_json::Value>,
+    pub(crate) target_refs: Vec<serde_json::Value>,
+    pub(crate) action: Action,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) provider: Option<serde_json::Value>,
+}
+
+/// `spec.action`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(crate) enum Action {
+    #[default]
+    Allow,
+    Deny,
+    Audit,
+    Custom,
+}
+
+/// One entry of `spec.rules`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Rule {
+    #[serde(deserialize_with = "filled_list")]
+    pub(crate) from: Option<Vec<From>>,
+    #[serde(deserialize_with = "filled_list")]
+    pub(crate) to: Option<Vec<To>>,
+    pub(crate) when: Vec<Condition>,
+}
+
+/// One entry of `from`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct From {
+    #[serde(deserialize_with = "filled")]
+    pub(crate) source: Source,
+}
+
+/// `from[].source`: every field must hold.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct Source {
+    pub(crate) principals: Vec<Pattern>,
+    pub(crate) not_principals: Vec<Pattern>,
+    pub(crate) request_principals: Vec<String>,
+    pub(crate) not_request_principals: Vec<String>,
+    pub(crate) namespaces: Vec<Pattern>,
+    pub(crate) not_namespaces: Vec<Pattern>,
+    pub(crate) service_accounts: Vec<ServiceAccount>,
+    pub(crate) not_service_accounts: Vec<ServiceAccount>,
+    pub(crate) ip_blocks: Vec<Cidr>,
+    pub(crate) not_ip_blocks: Vec<Cidr>,
+    pub(crate) remote_ip_blocks: Vec<String>,
+    pub(crate) not_remote_ip_blocks: Vec<String>,
+    pub(crate) trust_domains: Vec<Pattern>,
+    pub(crate) not_trust_domains: Vec<Pattern>,
+}
+
+/// One entry of `to`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct To {
+    #[serde(deserialize_with = "filled")]
+    pub(crate) operation: Operation,
+}
+
+/// `to[].operation`: every field must hold.
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(crate) struct Operation {
+    pub(crate) hosts: Vec<String>,
+    pub(crate) not_hosts: Vec<String>,
+    pub(crate) ports: Vec<PortText>,
+    pub(crate) not_ports: Vec<PortText>,
+    pub(crate) methods: Vec<String>,
+    pub(crate) not_methods: Vec<String>,
+    pub(crate) paths: Vec<String>,
+    pub(crate) not_paths: Vec<String>,
+}
+
+/// A service account, `namespace/name` or `name` in the policy's namespace. No wildcards.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "String")]
+pub(crate) struct ServiceAccount {
+    pub(crate) namespace: Option<String>,
+    pub(crate) name: String,
+}
+
+/// One entry of `when`: the values of its key.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(try_from = "RawCondition")]
+pub(crate) enum Condition {
+    SourceIp(Values<Cidr>),
+    SourceNamespace(Values<Pattern>),
+    SourcePrincipal(Values<Pattern>),
+    SourceServiceAccount(Values<ServiceAccount>),
+    SourceTrustDomain(Values<Pattern>),
+    DestinationIp(Values<Cidr>),
+    DestinationPort(Values<PortText>),
+    /// An attribute of requests, by its key.
+    Request(String),
+}
+
+/// `values` and `notValues`, not both empty.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Values<T> {
+    pub(crate) any: Vec<T>,
+    pub(crate) none: Vec<T>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RawCondition {
+    key: String,
+    #[serde(default)]
+    values: Vec<String>,
+    #[serde(default)]
+    not_values: Vec<String>,
+}
+
+impl FromStr for ServiceAccount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (namespace, name) = match text.split_once('/') {
+            Some((namespace, name)) => (Some(namespace), name),
+            None => (None, text),
+        };
+        if text.contains('*') || name.is_empty() || name.contains('/') || namespace.is_some_and(str::is_empty) {
+            return Err(format!("{text:?} is not a service account: namespace/name or name, without wildcards"));
+        }
+        Ok(Self { namespace: namespace.map(str::to_owned), name: name.to_owned() })
+    }
+}
+
+impl TryFrom<String> for ServiceAccount {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl TryFrom<RawCondition> for Condition {
+    type Error = String;
+
+    fn try_from(raw: RawCondition) -> Result<Self, String> {
+        if raw.values.is_empty() && raw.not_values.is_empty() {
+            return Err(format!("{} has neither values nor notValues", raw.key));
+        }
+        Ok(match raw.key.as_str() {
+            "source.ip" => Self::SourceIp(Values::parse(&raw)?),
+            "source.namespace" => Self::SourceNamespace(Values::parse(&raw)?),
+            "source.principal" => Self::SourcePrincipal(Values::parse(&raw)?),
+            "source.serviceAccount" => Self::SourceServiceAccount(Values::parse(&raw)?),
+            "source.trustDomain" => Self::SourceTrustDomain(Values::parse(&raw)?),
+            "destination.ip" => Self::DestinationIp(Values::parse(&raw)?),
+            "destination.port" => Self::DestinationPort(Values::parse(&raw)?),
+            "remote.ip" | "connection.sni" => Self::Request(raw.key),
+            key if key.starts_with("request.") || key.starts_with("experimental.envoy.filters.") => {
+                Self::Request(raw.key)
+            }
+            key => return Err(format!("{key:?} is not a known key")),
+        })
+    }
+}
+
+impl<T: FromStr<Err = String>> Values<T> {
+    fn parse(raw: &RawCondition) -> Result<Self, String> {
+        let all = |texts: &[String]| texts.iter().map(|text| text.parse()).collect::<Result<Vec<T>, String>>();
+        Ok(Self { any: all(&raw.values)?, none: all(&raw.not_values)? })
+    }
+}
+
+/// A value in which something is named. An empty one would match everything, which is never what was meant.
+fn filled<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default + PartialEq>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let value = T::deserialize(deserializer)?;
+    if value == T::default() { Err(D::Error::custom("is empty: it would match everything")) } else { Ok(value) }
+}
+
+/// A list with at least one entry, if there is a list.
+fn filled_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<Vec<T>>, D::Error> {
+    let list = Option::<Vec<T>>::deserialize(deserializer)?;
+    match list {
+        Some(list) if list.is_empty() => Err(D::Error::custom("is empty: leave it out, or name something")),
+        list => Ok(list),
+    }
+}

@@ -1,0 +1,189 @@
+//! The running source: looks at the folder, sends what changed to the sink, says how it is.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::model::update::Update;
+
+use super::convert::Options;
+use super::folder::{Changes, Folder};
+use super::object::{Item, Kind, Object, Raw};
+use super::problem::{Problem, Severity};
+use super::status::{FileStatus, Status};
+use super::watch::{Watch, at};
+use super::world::World;
+
+/// The survey of all problems takes at most one part in this many of the time.
+const SURVEY_SHARE: u32 = 50;
+
+/// What one look at a folder gives.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The whole mesh.
+    pub updates: Vec<Update>,
+    /// Everything that is wrong, by severity, file and line.
+    pub problems: Vec<Problem>,
+    /// How many objects of each kind are in effect.
+    pub objects: BTreeMap<Kind, usize>,
+    /// Objects that only waypoints use, as they stand in the files.
+    pub raw: Vec<Arc<Item<Raw>>>,
+}
+
+/// A folder of manifests as a source of updates.
+pub struct ManifestSource {
+    dir: PathBuf,
+    options: Options,
+    status: Arc<ArcSwap<Status>>,
+}
+
+/// The folder and all its objects: what a look at it needs.
+struct State {
+    folder: Folder,
+    world: World,
+    /// Problems between objects that were already logged.
+    known: Vec<Problem>,
+}
+
+impl ManifestSource {
+    /// A source that is not running yet.
+    pub fn new(dir: impl Into<PathBuf>, options: Options) -> Self {
+        let dir = dir.into();
+        let status = Status { dir: dir.clone(), ..Status::default() };
+        Self { dir, options, status: Arc::new(ArcSwap::from_pointee(status)) }
+    }
+
+    /// Reads a folder once. Nothing is logged: the problems are in the answer.
+    pub fn load_once(dir: &Path, options: &Options) -> Loaded {
+        let mut folder = Folder::new(dir.to_owned());
+        let mut world = World::new(options.clone());
+        let changes = folder.refresh();
+        let updates = world.change(&changes.removed, &changes.added);
+        let mut problems: Vec<Problem> = folder.problems().cloned().chain(world.problems()).collect();
+        problems.sort();
+        let raw = folder.objects().filter_map(|object| match object {
+            Object::Raw(item) => Some(Arc::clone(item)),
+            _ => None,
+        });
+        Loaded { updates, problems, objects: world.inventory().counts(), raw: raw.collect() }
+    }
+
+    /// How the source is, now and later.
+    pub fn status(&self) -> Arc<ArcSwap<Status>> {
+        Arc::clone(&self.status)
+    }
+
+    /// Runs until shutdown. The first batch that the sink gets is the whole mesh, even if it is empty; before it,
+    /// nothing is known. Every further batch is what a change comes to, and is never empty.
+    ///
+    /// Reading and converting happen on a blocking thread; the sink is called from this task.
+    pub async fn run(self, sink: impl Fn(Vec<Update>) + Send, shutdown: CancellationToken) {
+        let mut watch = Watch::new(&self.dir);
+        let state =
+            State { folder: Folder::new(self.dir.clone()), world: World::new(self.options.clone()), known: Vec::new() };
+        let mut state = Box::new(state);
+        let mut synced = false;
+        let mut survey_at: Option<Instant> = None;
+        let mut survey_not_before = Instant::now();
+        loop {
+            let (changes, updates);
+            let Some(looked) = blocking(move || look(state)).await else { return };
+            (state, changes, updates) = looked;
+            watch.follow(state.folder.elsewhere());
+            changes.problems.iter().for_each(log);
+            let first = !synced && !state.folder.is_missing();
+            if first || !updates.is_empty() {
+                synced = true;
+                sink(updates);
+            }
+            if changes.any || first {
+                survey_at.get_or_insert(survey_not_before.max(Instant::now()));
+                self.publish(&state, synced);
+            }
+            let mut changed = std::pin::pin!(watch.changed());
+            loop {
+                tokio::select! {
+                    biased;
+                    () = shutdown.cancelled() => return,
+                    () = &mut changed => break,
+                    () = at(survey_at) => {
+                        let took;
+                        let Some(surveyed) = blocking(move || survey(state)).await else { return };
+                        (state, took) = surveyed;
+                        survey_not_before = Instant::now() + took * SURVEY_SHARE;
+                        survey_at = None;
+                        self.publish(&state, synced);
+                    }
+                }
+            }
+        }
+    }
+
+    fn publish(&self, state: &State, synced: bool) {
+        let (loads, failures) = state.folder.counts();
+        let mut problems: Vec<Problem> = state.folder.problems().chain(&state.known).cloned().collect();
+        problems.sort();
+        let troubled = state.folder.files().iter().filter_map(|(path, file)| {
+            let (last_good, loads, failures) = file.history();
+            let last_good = last_good.and_then(rfc3339);
+            let status = FileStatus { file: Arc::clone(path), broken: file.is_broken(), last_good, loads, failures };
+            (failures > 0).then_some(status)
+        });
+        self.status.store(Arc::new(Status {
+            dir: self.dir.clone(),
+            synced,
+            files: state.folder.files().len(),
+            objects: state.world.inventory().counts(),
+            loads,
+            failures,
+            last_change: rfc3339(SystemTime::now()),
+            troubled: troubled.collect(),
+            problems,
+        }));
+    }
+}
+
+fn look(mut state: Box<State>) -> (Box<State>, Changes, Vec<Update>) {
+    let changes = state.folder.refresh();
+    let updates = state.world.change(&changes.removed, &changes.added);
+    (state, changes, updates)
+}
+
+/// Looks for problems between objects and logs the new ones.
+fn survey(mut state: Box<State>) -> (Box<State>, Duration) {
+    let begin = Instant::now();
+    let problems = state.world.problems();
+    problems.iter().filter(|problem| state.known.binary_search(problem).is_err()).for_each(log);
+    state.known = problems;
+    (state, begin.elapsed())
+}
+
+/// `None` when the runtime is shutting down.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => Some(done),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => None,
+        },
+    }
+}
+
+fn log(problem: &Problem) {
+    match problem.severity {
+        Severity::Error => tracing::error!("{problem}"),
+        Severity::Warning => tracing::warn!("{problem}"),
+        Severity::Info => tracing::info!("{problem}"),
+    }
+}
+
+fn rfc3339(time: SystemTime) -> Option<String> {
+    OffsetDateTime::from(time).format(&Rfc3339).ok()
+}

@@ -1,0 +1,146 @@
+//! Pure. What is wrong between objects that are each well written: duplicates, shared addresses, selectors that select
+//! nothing, services without endpoints.
+//!
+//! This looks at every pod, so it is not part of bringing a change into effect.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::policy::{PolicyKey, Scope};
+use crate::model::service::ServiceKey;
+
+use super::convert::{Context, Enrolment, Left, Options};
+use super::inventory::{Inventory, Shelf};
+use super::object::{Item, Pod};
+use super::problem::{Problem, Severity};
+
+/// Every problem between objects.
+pub(super) fn survey(inventory: &Inventory, context: &Context, options: &Options) -> Vec<Problem> {
+    let mut problems = context.problems().to_vec();
+    let mut endpoints: BTreeMap<ServiceKey, usize> = BTreeMap::new();
+    let mut used: BTreeSet<PolicyKey> = BTreeSet::new();
+    for pod in inventory.pods.iter() {
+        problems.extend(of_pod(pod, context));
+        match context.workload(pod, inventory, options) {
+            Ok(workload) => {
+                for service in &workload.services {
+                    *endpoints.entry(service.service.clone()).or_default() += 1;
+                }
+                for policy in workload.policies {
+                    used.insert(policy);
+                }
+            }
+            Err(left) => problems.extend(of_left(pod, &left)),
+        }
+    }
+    for workload in context.foreign(inventory, options).into_values() {
+        for service in workload.services {
+            *endpoints.entry(service.service).or_default() += 1;
+        }
+    }
+    services_without_endpoints(inventory, context, options, &endpoints, &mut problems);
+    selectors_of_nothing(inventory, context, &used, &mut problems);
+    problems.extend(context.namespace_problems(inventory));
+    duplicates("Namespace", &inventory.namespaces, &mut problems);
+    duplicates("Pod", &inventory.pods, &mut problems);
+    duplicates("Service", &inventory.services, &mut problems);
+    duplicates("EndpointSlice", &inventory.slices, &mut problems);
+    duplicates("Gateway", &inventory.gateways, &mut problems);
+    duplicates("GatewayClass", &inventory.classes, &mut problems);
+    duplicates("PeerAuthentication", &inventory.peers, &mut problems);
+    duplicates("AuthorizationPolicy", &inventory.policies, &mut problems);
+    duplicates("ServiceEntry", &inventory.entries, &mut problems);
+    problems.sort();
+    problems
+}
+
+fn pod_name(pod: &Item<Pod>) -> String {
+    format!("Pod {}", pod.meta.key())
+}
+
+fn of_left(pod: &Item<Pod>, left: &Left) -> Option<Problem> {
+    let severity = match left {
+        Left::Ended => return None,
+        Left::NoAddress => Severity::Warning,
+        Left::AddressTaken(_) => Severity::Error,
+    };
+    Some(
+        Problem::of(&pod.at, pod_name(pod), severity, format!("{left}; it is not part of the mesh"))
+            .field("status.podIP"),
+    )
+}
+
+fn of_pod(pod: &Item<Pod>, context: &Context) -> Option<Problem> {
+    let warn = |message: String| Some(Problem::of(&pod.at, pod_name(pod), Severity::Warning, message));
+    match Enrolment::of(pod, context.namespace_labels(&pod.meta.namespace)) {
+        Enrolment::Refused(refusal) => return warn(format!("not enrolled: {refusal}")),
+        Enrolment::HostNetwork if pod.meta.labels.get("istio.io/dataplane-mode").is_some() => {
+            return warn("not enrolled: it lives in the host's network".to_owned());
+        }
+        Enrolment::HostNetwork | Enrolment::Enrolled | Enrolment::NotAsked => {}
+    }
+    // What a namespace asks for is said of the namespace.
+    pod.meta.labels.get("istio.io/use-waypoint")?;
+    context.closed_waypoint(pod).and_then(warn)
+}
+
+fn services_without_endpoints(
+    inventory: &Inventory,
+    context: &Context,
+    options: &Options,
+    endpoints: &BTreeMap<ServiceKey, usize>,
+    problems: &mut Vec<Problem>,
+) {
+    for item in inventory.services.iter().filter(|item| !item.spec.external_name) {
+        let key = Context::service_key(item, options);
+        if context.services().contains_key(&key) && !endpoints.contains_key(&key) {
+            let message =
+                "has no endpoints: no Pod that is part of the mesh is selected, and no EndpointSlice names one";
+            let object = format!("Service {}", item.meta.key());
+            problems.push(Problem::of(&item.at, object, Severity::Warning, message));
+        }
+    }
+}
+
+fn selectors_of_nothing(
+    inventory: &Inventory,
+    context: &Context,
+    used: &BTreeSet<PolicyKey>,
+    problems: &mut Vec<Problem>,
+) {
+    for item in inventory.policies.iter() {
+        let key = PolicyKey { namespace: item.meta.namespace.clone(), name: item.meta.name.clone() };
+        let policy = context.authorizations().get(&key);
+        if policy.is_some_and(|policy| policy.scope == Scope::WorkloadSelector) && !used.contains(&key) {
+            problems.push(
+                Problem::of(
+                    &item.at,
+                    format!("AuthorizationPolicy {}", item.meta.key()),
+                    Severity::Info,
+                    "selects no Pod",
+                )
+                .field("spec.selector"),
+            );
+        }
+    }
+    for item in inventory.peers.iter().filter(|item| !item.spec.selector.is_empty()) {
+        let mut pods = inventory.pods.of(&item.meta.namespace);
+        if !pods.any(|pod| pod.meta.labels.are_selected_by(&item.spec.selector)) {
+            problems.push(
+                Problem::of(
+                    &item.at,
+                    format!("PeerAuthentication {}", item.meta.key()),
+                    Severity::Info,
+                    "selects no Pod",
+                )
+                .field("spec.selector"),
+            );
+        }
+    }
+}
+
+fn duplicates<T>(kind: &str, shelf: &Shelf<T>, problems: &mut Vec<Problem>) {
+    for (first, other) in shelf.duplicates() {
+        let message = format!("is also in {}:{}, which is in effect", first.at.file.display(), first.at.line);
+        problems.push(Problem::of(&other.at, format!("{kind} {}", other.meta.key()), Severity::Error, message));
+    }
+}

@@ -1,0 +1,5 @@
+//! Manifests in, model out.
+
+mod pods;
+mod running;
+mod support;

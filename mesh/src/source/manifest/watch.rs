@@ -1,0 +1,147 @@
+//! Tells when to look at a folder again: soon after the last of a series of changes, and before long in any case.
+
+use std::collections::HashSet;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind};
+use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+/// So long nothing may happen before a series of changes counts as over.
+const QUIET: Duration = Duration::from_millis(30);
+/// So long after its last event a file that somebody holds open for writing is waited for.
+const WRITING: Duration = Duration::from_millis(90);
+/// So long a series of changes may last before it is looked at anyway.
+const PATIENCE: Duration = Duration::from_millis(150);
+/// Without any event the folder is looked at this often: network file systems do not tell of changes elsewhere.
+const POLL: Duration = Duration::from_secs(10);
+/// The same when the folder is missing, or cannot be watched.
+const POLL_BLIND: Duration = Duration::from_millis(100);
+/// More files than this written at once are not told apart.
+const MAX_WRITING: usize = 1024;
+
+/// What the watcher's thread has seen.
+#[derive(Default)]
+struct Seen {
+    news: Notify,
+    /// Files that were written to and not closed since.
+    writing: Mutex<HashSet<PathBuf>>,
+}
+
+impl Seen {
+    fn note(&self, event: notify::Result<Event>) {
+        let Ok(event) = event else { return self.news.notify_one() };
+        let mut writing = self.writing.lock();
+        match event.kind {
+            EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Remove(_) => {
+                event.paths.iter().for_each(|path| _ = writing.remove(path));
+            }
+            EventKind::Modify(ModifyKind::Name(_)) => event.paths.iter().for_each(|path| _ = writing.remove(path)),
+            EventKind::Access(_) => return,
+            EventKind::Modify(ModifyKind::Data(_)) => writing.extend(event.paths),
+            EventKind::Create(CreateKind::File) => {
+                let files =
+                    event.paths.into_iter().filter(|path| path.symlink_metadata().is_ok_and(|file| file.is_file()));
+                writing.extend(files);
+            }
+            _ => {}
+        }
+        if writing.len() > MAX_WRITING {
+            writing.clear();
+        }
+        drop(writing);
+        self.news.notify_one();
+    }
+}
+
+/// Watches one folder.
+pub(super) struct Watch {
+    dir: PathBuf,
+    seen: Arc<Seen>,
+    watcher: Option<RecommendedWatcher>,
+    /// Device and inode of the folder that is watched: another one may have taken its place.
+    watched: Option<(u64, u64)>,
+    elsewhere: Vec<PathBuf>,
+}
+
+impl Watch {
+    /// Begins to watch. A folder that is not there yet is found when it appears.
+    pub(super) fn new(dir: &Path) -> Self {
+        let seen = Arc::new(Seen::default());
+        let handler = Arc::clone(&seen);
+        let watcher = notify::recommended_watcher(move |event| handler.note(event));
+        if let Err(error) = &watcher {
+            tracing::warn!(%error, "changes of manifests are looked for by polling: they cannot be watched");
+        }
+        let mut watch = Self { dir: dir.to_owned(), seen, watcher: watcher.ok(), watched: None, elsewhere: Vec::new() };
+        watch.watch_parent();
+        watch.follow(&[]);
+        watch
+    }
+
+    /// Watches whatever folder is at the path now, and those outside of it in which linked files are.
+    pub(super) fn follow(&mut self, elsewhere: &[PathBuf]) {
+        let Some(watcher) = &mut self.watcher else { return };
+        let present = self.dir.metadata().ok().filter(std::fs::Metadata::is_dir);
+        let present = present.map(|metadata| (metadata.dev(), metadata.ino()));
+        if present != self.watched {
+            if self.watched.is_some() {
+                // The old folder may be gone, and its watch with it.
+                _ = watcher.unwatch(&self.dir);
+            }
+            let result = present.map(|_| watcher.watch(&self.dir, RecursiveMode::Recursive));
+            if let Some(Err(error)) = &result {
+                tracing::warn!(dir = %self.dir.display(), %error, "changes of manifests are looked for by polling");
+            }
+            self.watched = present.filter(|_| matches!(result, Some(Ok(()))));
+        }
+        if self.elsewhere != elsewhere {
+            self.elsewhere.iter().filter(|old| !elsewhere.contains(old)).for_each(|old| _ = watcher.unwatch(old));
+            for new in elsewhere.iter().filter(|new| !self.elsewhere.contains(new)) {
+                _ = watcher.watch(new, RecursiveMode::NonRecursive);
+            }
+            elsewhere.clone_into(&mut self.elsewhere);
+        }
+    }
+
+    /// Waits until there is a reason to look again. Not cancel-safe: what has begun to happen is forgotten.
+    pub(super) async fn changed(&self) {
+        let poll = if self.watched.is_some() { POLL } else { POLL_BLIND };
+        if timeout(poll, self.seen.news.notified()).await.is_err() {
+            return;
+        }
+        let limit = Instant::now() + PATIENCE;
+        let mut last = Instant::now();
+        loop {
+            let writing = !self.seen.writing.lock().is_empty();
+            let quiet = if writing { last + WRITING } else { last + QUIET };
+            tokio::select! {
+                () = self.seen.news.notified() => last = Instant::now(),
+                () = sleep_until(quiet.min(limit)) => break,
+            }
+        }
+        // Whoever was not done by now is not waited for twice.
+        self.seen.writing.lock().clear();
+    }
+
+    /// The parent tells when the folder is removed, made again, or another one is put in its place.
+    fn watch_parent(&mut self) {
+        let parent = self.dir.parent().filter(|parent| !parent.as_os_str().is_empty());
+        if let (Some(watcher), Some(parent)) = (&mut self.watcher, parent) {
+            _ = watcher.watch(parent, RecursiveMode::NonRecursive);
+        }
+    }
+}
+
+/// Waits for a moment, if there is one.
+pub(super) async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => sleep(Duration::from_secs(u64::from(u32::MAX))).await,
+    }
+}

@@ -1,0 +1,172 @@
+//! Pure. All objects; a change to some of them becomes the fewest updates.
+//!
+//! Nothing that was published is kept: what a workload was is worked out again from what the objects were. Only the
+//! pods that a change can concern are looked at: those that changed, those that share an address with them, and those of
+//! the namespaces in which anything else changed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use crate::model::name::{Namespace, WorkloadUid};
+use crate::model::update::Update;
+use crate::model::workload::Workload;
+
+use super::convert::{Context, Options};
+use super::diff;
+use super::inventory::{GATEWAY_NAME, Inventory};
+use super::object::{Kind, Object, ObjectKey};
+use super::problem::Problem;
+use super::survey;
+
+/// All objects, and what they add up to.
+#[derive(Debug)]
+pub struct World {
+    options: Options,
+    inventory: Inventory,
+    context: Context,
+    foreign: BTreeMap<WorkloadUid, Workload>,
+}
+
+/// Which pods a change can concern.
+#[derive(Debug, Default)]
+struct Concern {
+    pods: BTreeSet<ObjectKey>,
+    addresses: BTreeSet<IpAddr>,
+    namespaces: BTreeSet<Namespace>,
+    everybody: bool,
+    /// Whether anything but pods changed, or a pod on which a waypoint depends.
+    context: bool,
+}
+
+impl World {
+    /// A world without objects.
+    pub fn new(options: Options) -> Self {
+        let inventory = Inventory::default();
+        let context = Context::new(&inventory, &options);
+        Self { options, inventory, context, foreign: BTreeMap::new() }
+    }
+
+    /// The objects that are in effect.
+    pub fn inventory(&self) -> &Inventory {
+        &self.inventory
+    }
+
+    /// Takes objects out that were taken in, and others in; returns what changes by that.
+    pub fn change(&mut self, removed: &[Object], added: &[Object]) -> Vec<Update> {
+        let mut concern = self.concern(removed, added);
+        let claimants = concern.addresses.iter().flat_map(|&address| self.inventory.claimants(address));
+        concern.pods.extend(claimants.map(|pod| pod.meta.key()));
+        let before: Vec<Option<Workload>> = concern.pods.iter().map(|key| self.workload(key)).collect();
+
+        removed.iter().for_each(|object| self.inventory.remove(object));
+        added.iter().for_each(|object| self.inventory.insert(object));
+
+        let mut updates = Vec::new();
+        if concern.context {
+            let context = Context::new(&self.inventory, &self.options);
+            diff::maps(self.context.services(), context.services(), &mut updates);
+            diff::maps(self.context.authorizations(), context.authorizations(), &mut updates);
+            let everybody = concern.everybody || !self.context.has_waypoints_of(&context);
+            let old = std::mem::replace(&mut self.context, context);
+            self.change_bystanders(&old, &concern, everybody, &mut updates);
+        }
+        for (key, before) in concern.pods.iter().zip(before) {
+            updates.extend(diff::workload(before, self.workload(key)));
+        }
+        let foreign = self.context.foreign(&self.inventory, &self.options);
+        diff::maps(&self.foreign, &foreign, &mut updates);
+        self.foreign = foreign;
+        updates
+    }
+
+    /// What is wrong between objects that are each well written.
+    pub fn problems(&self) -> Vec<Problem> {
+        survey::survey(&self.inventory, &self.context, &self.options)
+    }
+
+    /// What leads from the old context to the present one for pods that did not change.
+    fn change_bystanders(&self, old: &Context, concern: &Concern, everybody: bool, updates: &mut Vec<Update>) {
+        let pods: Box<dyn Iterator<Item = _>> = match everybody {
+            true => Box::new(self.inventory.pods.iter()),
+            false => Box::new(concern.namespaces.iter().flat_map(|namespace| self.inventory.pods.of(namespace))),
+        };
+        for pod in pods.filter(|pod| !concern.pods.contains(&pod.meta.key())) {
+            let before = old.workload(pod, &self.inventory, &self.options).ok();
+            let after = self.context.workload(pod, &self.inventory, &self.options).ok();
+            updates.extend(diff::workload(before, after));
+        }
+    }
+
+    fn workload(&self, key: &ObjectKey) -> Option<Workload> {
+        let pod = self.inventory.pods.get(&key.namespace, &key.name)?;
+        self.context.workload(pod, &self.inventory, &self.options).ok()
+    }
+
+    fn concern(&self, removed: &[Object], added: &[Object]) -> Concern {
+        let mut concern = Concern::default();
+        let mut before: HashMap<(Kind, ObjectKey), Vec<&Object>> = HashMap::new();
+        for object in removed {
+            before.entry((object.kind(), object.meta().key())).or_default().push(object);
+        }
+        for object in added {
+            let twins = before.get_mut(&(object.kind(), object.meta().key()));
+            let twin = twins.and_then(|twins| {
+                let place = twins.iter().position(|twin| twin.says_the_same(object))?;
+                Some(twins.swap_remove(place))
+            });
+            match twin {
+                Some(twin) if twin.at() == object.at() => {}
+                Some(_) => concern.moved(object, self.inventory.is_alone(object), &self.options),
+                None => concern.add(object, &self.options),
+            }
+        }
+        before.into_values().flatten().for_each(|object| concern.add(object, &self.options));
+        concern
+    }
+}
+
+impl Concern {
+    /// An object says what it said, but at another place, and so perhaps with another age.
+    fn moved(&mut self, object: &Object, alone: bool, options: &Options) {
+        match object {
+            _ if !alone => self.add(object, options),
+            Object::PeerAuthentication(_) | Object::ServiceEntry(_) => self.add(object, options),
+            Object::Pod(_) | Object::Raw(_) => {}
+            // Which of two services keeps an address they share: nothing to a pod.
+            _ => self.context = true,
+        }
+    }
+
+    fn add(&mut self, object: &Object, options: &Options) {
+        let namespace = &object.meta().namespace;
+        self.context |= !matches!(object, Object::Pod(_) | Object::Raw(_));
+        match object {
+            Object::Pod(pod) => {
+                self.pods.insert(pod.meta.key());
+                self.addresses.extend(pod.spec.addresses.iter());
+                self.context |= pod.meta.labels.get(GATEWAY_NAME).is_some();
+            }
+            Object::Namespace(item) => {
+                self.namespaces.insert(item.meta.name.as_str().into());
+            }
+            Object::EndpointSlice(slice) => {
+                self.namespaces.insert(namespace.clone());
+                self.addresses.extend(slice.spec.endpoints.iter().map(|endpoint| endpoint.address));
+                let named = slice.spec.endpoints.iter().filter_map(|endpoint| endpoint.pod.clone());
+                self.pods.extend(named.map(|(namespace, name)| ObjectKey { namespace, name }));
+            }
+            Object::ServiceEntry(entry) => {
+                self.namespaces.insert(namespace.clone());
+                self.addresses.extend(entry.spec.endpoints.iter().map(|endpoint| endpoint.address));
+            }
+            Object::PeerAuthentication(_) | Object::AuthorizationPolicy(_) if options.is_root(namespace) => {
+                self.everybody = true;
+            }
+            Object::Service(_) | Object::PeerAuthentication(_) | Object::AuthorizationPolicy(_) => {
+                self.namespaces.insert(namespace.clone());
+            }
+            // Whether waypoints are somewhere else than before is seen when the contexts are compared.
+            Object::Gateway(_) | Object::GatewayClass(_) | Object::Raw(_) => {}
+        }
+    }
+}
