@@ -21,12 +21,12 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[derive(Debug, Error)]
 pub enum ClientError {
     /// Nobody listens there.
-    #[error("cannot reach the agent's admin server at {addr}: {}; is it running? (--admin)", plain(source))]
+    #[error("cannot reach the agent's admin server at {addr}: {}; is it running? (--admin)", plain(error))]
     Unreachable {
         /// Where it was sought.
         addr: SocketAddr,
         /// Why.
-        source: io::Error,
+        error: io::Error,
     },
     /// It took too long.
     #[error("no answer from the admin server at {addr} within {} s", LIMIT.as_secs())]
@@ -35,7 +35,7 @@ pub enum ClientError {
         addr: SocketAddr,
     },
     /// What came back is not HTTP, or broke off.
-    #[error("{path} of the admin server at {addr}: {source}")]
+    #[error("{path} of the admin server at {addr}")]
     Http {
         /// Who was asked.
         addr: SocketAddr,
@@ -108,7 +108,7 @@ impl Client {
 
     async fn send(&self, request: Request<Empty<Bytes>>, path: &str) -> Result<(StatusCode, Bytes), ClientError> {
         let addr = self.addr;
-        let stream = TcpStream::connect(addr).await.map_err(|source| ClientError::Unreachable { addr, source })?;
+        let stream = TcpStream::connect(addr).await.map_err(|error| ClientError::Unreachable { addr, error })?;
         let broken = |source| ClientError::Http { addr, path: path.to_owned(), source };
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;

@@ -16,5 +16,5 @@ pub use connection::{CaptureState, CaptureView, ConnectionView, WorkloadState, w
 pub use explanation::{Explanation, Step, Verdict};
 pub use policy::PolicyView;
 pub use problem::ProblemView;
-pub use service::{EndpointView, ServiceView};
+pub use service::{EndpointView, LoadBalancerView, ServiceView};
 pub use workload::{LocalityView, WaypointView, WorkloadView};
