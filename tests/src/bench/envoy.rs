@@ -10,8 +10,7 @@ use rcgen::{
 };
 use serde_json::{Value, json};
 
-use super::forward::PORT;
-use super::rules::{INBOUND_PORT, SIDECAR_GROUP};
+use super::rules::{INBOUND_PORT, OUTBOUND_PORT, SIDECAR_GROUP};
 use crate::process::{Place, Process};
 
 /// Names of the types in a configuration.
@@ -102,7 +101,7 @@ fn configuration(folder: &Path) -> Value {
         },
     });
     json!({"static_resources": {
-        "listeners": [listener("outbound", PORT), inbound],
+        "listeners": [listener("outbound", OUTBOUND_PORT), inbound],
         "clusters": [to_peer, to_application],
     }})
 }

@@ -1,6 +1,8 @@
 //! The phases that each subject of a bench goes through, alternated, and the measures they give.
 
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -52,13 +54,13 @@ pub const CONNECTIONS: Phase = Phase { measure: "connections", kind: Kind::Conne
 /// What is asked of a bench.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
-    /// How often everything is measured
-    #[arg(long, default_value_t = 5)]
-    pub rounds: usize,
-    /// Seconds of each phase
-    #[arg(long, default_value_t = 2.0)]
-    pub seconds: f64,
-    /// Idle connections whose memory is measured
+    /// How often everything is measured [tunnel: 5, capture: 10]
+    #[arg(long)]
+    pub rounds: Option<usize>,
+    /// Seconds of each phase [tunnel: 2, capture: 0.5]
+    #[arg(long)]
+    pub seconds: Option<f64>,
+    /// Idle connections whose memory is measured [tunnel]
     #[arg(long, default_value_t = 5000)]
     pub idle: usize,
     /// Only these subjects, divided by commas
@@ -83,10 +85,16 @@ impl Options {
     pub fn wants(&self, subject: &str) -> bool {
         self.subjects.is_empty() || self.subjects.iter().any(|wanted| wanted == subject)
     }
+}
 
-    /// Says on standard error what is being measured.
-    pub fn progress(&self, round: usize, measure: &str, subject: &str) {
-        eprintln!("round {} of {}: {measure} {subject}", round + 1, self.rounds);
+/// Says on standard error what is being measured: on a terminal in one line that changes, elsewhere once per round.
+pub fn progress(round: usize, rounds: usize, measure: &str, subject: &str) {
+    static LAST: AtomicUsize = AtomicUsize::new(usize::MAX);
+    let is_new = LAST.swap(round, Ordering::Relaxed) != round;
+    if std::io::stderr().is_terminal() {
+        eprint!("\rround {} of {rounds}: {measure} {subject}\x1b[K", round + 1);
+    } else if is_new {
+        eprintln!("round {} of {rounds}", round + 1);
     }
 }
 
@@ -99,21 +107,22 @@ pub struct Pace {
     pub whole_path: bool,
 }
 
-/// Runs one phase for one subject and adds what it gave.
-pub fn measure(subject: &Subject, phase: Phase, pace: Pace, samples: &mut Samples) -> Result<()> {
+/// Runs one phase for one subject and adds what it gave, under names that begin with `prefix`.
+pub fn measure(prefix: &str, subject: &Subject, phase: Phase, pace: Pace, samples: &mut Samples) -> Result<()> {
+    let measure = format!("{prefix}{}", phase.measure);
     let counted =
         if pace.whole_path { [&subject.proxies[..], &subject.ends].concat() } else { subject.proxies.clone() };
     let before = meter::cpu_of(&counted)?;
     let seen = load(subject, phase.kind, phase.count, pace.seconds)
-        .with_context(|| format!("{} of {}", phase.measure, subject.name))?;
+        .with_context(|| format!("{measure} of {}", subject.name))?;
     let mut cpu = (meter::cpu_of(&counted)? - before) as f64;
     if pace.whole_path {
         cpu += seen.cpu_ns as f64;
     }
-    ensure!(seen.units > 0, "{} of {}: nothing happened", phase.measure, subject.name);
+    ensure!(seen.units > 0, "{measure} of {}: nothing happened", subject.name);
     let (rate, ever) = (seen.units as f64 / seen.seconds, seen.units_ever as f64);
     let mut add = |suffix: &str, unit: &str, value: f64| {
-        samples.add(&format!("{}{suffix}", phase.measure), unit, subject.name, value);
+        samples.add(&format!("{measure}{suffix}"), unit, subject.name, value);
     };
     if phase.kind == Kind::Bulk {
         add("", "Gbit/s", rate * 8.0 / SECOND);

@@ -55,7 +55,7 @@ impl Report {
         let mut text = format!("bench {}: {}\n\n", self.bench, machine_line(&self.machine));
         let _written = writeln!(
             text,
-            "{:<26} {:<9} {:<10} {:>3} {:>10} {:>10} {:>10}   ratio",
+            "{:<27} {:<8} {:<10} {:>3} {:>10} {:>10} {:>10}   ratio",
             "measure", "unit", "subject", "n", "min", "median", "max"
         );
         let mut last = "";
@@ -71,7 +71,7 @@ impl Report {
                 .collect();
             let _written = writeln!(
                 text,
-                "{measure:<26} {unit:<9} {:<10} {:>3} {:>10} {:>10} {:>10}   {}",
+                "{measure:<27} {unit:<8} {:<10} {:>3} {:>10} {:>10} {:>10}   {}",
                 row.subject,
                 row.n,
                 shown(row.min),

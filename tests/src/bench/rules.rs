@@ -5,16 +5,18 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::forward::{MARK, PORT};
+use super::forward::MARK;
 use crate::process::{Place, spawn};
 
 /// Group of a sidecar's process, by which the rules know its own connections.
 pub const SIDECAR_GROUP: u32 = 1337;
-/// Where a sidecar takes connections that arrive.
+/// Where connections are taken that leave a pod.
+pub const OUTBOUND_PORT: u16 = 15001;
+/// Where connections are taken that arrive.
 pub const INBOUND_PORT: u16 = 15006;
 
-/// Outbound rules of the ambient mode: everything but the proxy's own marked connections goes to its port, and the mark
-/// is kept in the connection tracking entry for the answers.
+/// Rules of the ambient mode: what leaves and what arrives goes to the proxy's ports, but for the proxy's own connections,
+/// which it marks; connection tracking keeps the mark for the answers.
 pub fn ambient(pod: &Place) -> Result<()> {
     restore(
         pod,
@@ -26,12 +28,14 @@ pub fn ambient(pod: &Place) -> Result<()> {
              -A CAPTURE_OUT -m connmark --mark 0x111/0xfff -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff\n\
              COMMIT\n\
              *nat\n\
-             :CAPTURE_OUT - [0:0]\n\
-             -A OUTPUT -j CAPTURE_OUT\n\
+             :CAPTURE_IN - [0:0]\n:CAPTURE_OUT - [0:0]\n\
+             -A PREROUTING -j CAPTURE_IN\n-A OUTPUT -j CAPTURE_OUT\n\
              -A CAPTURE_OUT -d 169.254.7.127/32 -p tcp -j ACCEPT\n\
              -A CAPTURE_OUT -p tcp -m mark --mark 0x111/0xfff -j ACCEPT\n\
              -A CAPTURE_OUT ! -d 127.0.0.1/32 -o lo -j ACCEPT\n\
-             -A CAPTURE_OUT ! -d 127.0.0.1/32 -p tcp -m mark ! --mark {MARK:#x}/0xfff -j REDIRECT --to-ports {PORT}\n\
+             -A CAPTURE_OUT ! -d 127.0.0.1/32 -p tcp -m mark ! --mark {MARK:#x}/0xfff -j REDIRECT --to-ports {OUTBOUND_PORT}\n\
+             -A CAPTURE_IN -s 169.254.7.127/32 -p tcp -j ACCEPT\n\
+             -A CAPTURE_IN ! -d 127.0.0.1/32 -p tcp ! --dport 15008 -m mark ! --mark {MARK:#x}/0xfff -j REDIRECT --to-ports {INBOUND_PORT}\n\
              COMMIT\n"
         ),
     )
@@ -50,7 +54,7 @@ pub fn sidecar(pod: &Place) -> Result<()> {
              -A CAPTURE_OUT -o lo -j RETURN\n\
              -A CAPTURE_OUT -m owner --gid-owner {SIDECAR_GROUP} -j RETURN\n\
              -A CAPTURE_OUT -d 127.0.0.1/32 -j RETURN\n\
-             -A CAPTURE_OUT -p tcp -j REDIRECT --to-ports {PORT}\n\
+             -A CAPTURE_OUT -p tcp -j REDIRECT --to-ports {OUTBOUND_PORT}\n\
              COMMIT\n"
         ),
     )

@@ -26,23 +26,24 @@ const PAIRS: [(&str, &str); 3] = [("envoy", "none"), ("culvert", "none"), ("culv
 pub fn run(options: &Options) -> Result<Report> {
     let machine = meter::machine();
     let mut samples = Samples::default();
-    let pace = Pace { seconds: options.seconds, whole_path: false };
-    for round in 0..options.rounds {
+    let pace = Pace { seconds: options.seconds.unwrap_or(2.0), whole_path: false };
+    let rounds = options.rounds.unwrap_or(5);
+    for round in 0..rounds {
         let make: [fn() -> Result<Lab>; 3] = [Lab::none, Lab::envoy, Lab::culvert];
         let wanted = SUBJECTS.iter().zip(make).filter(|(name, _)| options.wants(name));
         let labs = wanted.map(|(_, make)| make()).collect::<Result<Vec<Lab>>>()?;
         let subjects: Vec<Subject> = labs.iter().map(Lab::subject).collect::<Result<_>>()?;
         subjects.iter().try_for_each(phases::wait_open)?;
         for subject in subjects.iter().filter(|subject| !subject.proxies.is_empty()) {
-            options.progress(round, "memory", subject.name);
+            phases::progress(round, rounds, "memory", subject.name);
             phases::memory(subject, options.idle, &mut samples)?;
         }
         for phase in [BULK_1, BULK_8, LATENCY, REQUESTS, CONNECTIONS] {
             // Whoever goes first differs from round to round, so that no one always meets the machine as another left it.
             for turn in 0..subjects.len() {
                 let subject = &subjects[(turn + round) % subjects.len()];
-                options.progress(round, phase.measure, subject.name);
-                phases::measure(subject, phase, pace, &mut samples)?;
+                phases::progress(round, rounds, phase.measure, subject.name);
+                phases::measure("", subject, phase, pace, &mut samples)?;
             }
         }
     }

@@ -1,6 +1,6 @@
 //! `culvert-bench`: measures, with the real binaries, what `cargo xtask bench` asks for.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
@@ -28,6 +28,7 @@ enum Command {
     #[command(hide = true)]
     Load(load::Load),
     #[command(hide = true)]
+    #[command(subcommand)]
     Forward(forward::Forward),
 }
 
@@ -56,6 +57,9 @@ fn show(report: &Report, output: Output) -> Result<()> {
         Output::Text => report.table(),
         Output::Json => serde_json::to_string_pretty(report)? + "\n",
     };
+    if std::io::stderr().is_terminal() {
+        eprint!("\r\x1b[K");
+    }
     std::io::stdout().write_all(text.as_bytes()).context("writing the result")
 }
 
