@@ -3,6 +3,9 @@
 //! Read from the top: connections come in over HBONE, each carries requests for one service; configuration is compiled
 //! into routes and settings; the pure decisions stand at the bottom. A module uses only modules declared below it.
 
+pub mod config; // objects -> what the waypoint does
+pub mod authorize; // L7 authorization
+pub mod jwt; // tokens of callers
 pub mod route; // which rule a request falls under
 pub mod filter; // what a rule changes
 pub mod matcher; // the conditions of a match

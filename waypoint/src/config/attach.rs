@@ -1,0 +1,199 @@
+//! Pure. Which routes apply to which service and port (GAMMA, GEP-1294), and what each parent reference is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use mesh::model::service::{Service, ServiceKey};
+use serde_json::Value;
+
+use super::compile::{Route, is_fronted};
+use super::rules::RouteKind;
+use super::schema::route::ParentRef;
+use super::services::{Services, full_name, has_port};
+use super::status::{CONTROLLER, ObjectStatus, ParentStatus};
+
+/// Whose requests a route is for. Only one group applies to a client; the first in this order that has routes.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// Attached to the waypoint's Gateway.
+    Gateway,
+    /// Of the service's namespace: every client.
+    Producer,
+    /// Of another namespace: clients there.
+    Consumer(Arc<str>),
+}
+
+/// A route on a port of a service.
+#[derive(Clone, Debug)]
+pub struct Attachment {
+    /// The service.
+    pub service: ServiceKey,
+    /// Its port.
+    pub port: u16,
+    /// For whom.
+    pub group: Group,
+    /// Index of the route.
+    pub route: usize,
+    reference: usize,
+}
+
+type Rejection = (&'static str, String);
+
+/// Attaches routes and writes their statuses. Where kinds meet on a port, GRPCRoute wins over HTTPRoute over TCPRoute.
+pub fn attach(
+    routes: &[Route],
+    services: &Services,
+    gateway: Option<(&str, &str)>,
+    statuses: &mut Vec<ObjectStatus>,
+) -> Vec<Attachment> {
+    let mut attachments = Vec::new();
+    let mut outcomes: BTreeMap<(usize, usize), Result<(), Rejection>> = BTreeMap::new();
+    for (index, route) in routes.iter().enumerate() {
+        for (at, reference) in route.spec.parent_refs.iter().enumerate() {
+            let found = match parent(route, reference, services, gateway) {
+                Parent::Foreign => continue,
+                Parent::Rejected(rejection) => {
+                    outcomes.insert((index, at), Err(rejection));
+                    continue;
+                }
+                Parent::Ports(found) => found,
+            };
+            outcomes.insert((index, at), Ok(()));
+            // A rejected route whose last good version stays in effect has rules; any other has none to attach.
+            if route.findings.rejected.is_none() || !route.rules.is_empty() && fell_back(route) {
+                attachments.extend(found.into_iter().map(|(service, port, group)| Attachment {
+                    service,
+                    port,
+                    group,
+                    route: index,
+                    reference: at,
+                }));
+            }
+        }
+    }
+    settle_conflicts(routes, &mut attachments, &mut outcomes);
+    for (index, route) in routes.iter().enumerate() {
+        let parents = route.spec.parent_refs.iter().enumerate().filter_map(|(at, reference)| {
+            let outcome = outcomes.get(&(index, at))?;
+            Some(ParentStatus {
+                reference: serde_json::to_value(reference).unwrap_or(Value::Null),
+                controller_name: CONTROLLER,
+                conditions: route.findings.conditions(&route.object, outcome.clone().err()),
+            })
+        });
+        let parents: Vec<ParentStatus> = parents.collect();
+        if !parents.is_empty() {
+            statuses.push(ObjectStatus::new(&route.object, parents));
+        }
+    }
+    attachments
+}
+
+fn fell_back(route: &Route) -> bool {
+    route.findings.dropped.iter().any(|message| message.starts_with("Fall Back"))
+}
+
+/// Keeps the winning kind of each port and group; a reference that loses on all of its ports is told so.
+fn settle_conflicts(
+    routes: &[Route],
+    attachments: &mut Vec<Attachment>,
+    outcomes: &mut BTreeMap<(usize, usize), Result<(), Rejection>>,
+) {
+    let mut winners: BTreeMap<(ServiceKey, u16, Group), (RouteKind, Arc<str>)> = BTreeMap::new();
+    for attachment in attachments.iter() {
+        let route = &routes[attachment.route];
+        let place = (attachment.service.clone(), attachment.port, attachment.group.clone());
+        let candidate = (route.kind, route.object.label());
+        let winner = winners.entry(place).or_insert_with(|| candidate.clone());
+        if candidate.0 > winner.0 {
+            *winner = candidate;
+        }
+    }
+    let mut kept: BTreeSet<(usize, usize)> = BTreeSet::new();
+    let mut lost: BTreeMap<(usize, usize), String> = BTreeMap::new();
+    attachments.retain(|attachment| {
+        let place = (attachment.service.clone(), attachment.port, attachment.group.clone());
+        let Some((kind, label)) = winners.get(&place) else { return true };
+        let reference = (attachment.route, attachment.reference);
+        let wins = *kind == routes[attachment.route].kind;
+        if wins {
+            kept.insert(reference);
+        } else {
+            lost.insert(reference, format!("{label} has the same parent and wins by its kind"));
+        }
+        wins
+    });
+    for (reference, message) in lost {
+        if !kept.contains(&reference) {
+            outcomes.insert(reference, Err(("Conflicted", message)));
+        }
+    }
+}
+
+enum Parent {
+    /// Another controller's.
+    Foreign,
+    /// Ours, and wrong.
+    Rejected(Rejection),
+    /// Ours.
+    Ports(Vec<(ServiceKey, u16, Group)>),
+}
+
+fn parent(route: &Route, reference: &ParentRef, services: &Services, gateway: Option<(&str, &str)>) -> Parent {
+    let namespace = reference.namespace.as_deref().unwrap_or(&route.object.namespace);
+    let group = reference.group.as_deref().unwrap_or("gateway.networking.k8s.io");
+    match (group, reference.kind.as_deref().unwrap_or("Gateway")) {
+        ("" | "core", "Service") => {
+            let Some(service) = services.get(namespace, &reference.name) else {
+                let message = format!("there is no Service {namespace}/{}", reference.name);
+                return Parent::Rejected(("NoMatchingParent", message));
+            };
+            if !is_fronted(service, gateway) {
+                return Parent::Foreign;
+            }
+            match ports(service, reference) {
+                Ok(ports) => {
+                    let group = if *route.object.namespace == *service.key.namespace {
+                        Group::Producer
+                    } else {
+                        Group::Consumer(Arc::clone(&route.object.namespace))
+                    };
+                    Parent::Ports(ports.into_iter().map(|port| (service.key.clone(), port, group.clone())).collect())
+                }
+                Err(rejection) => Parent::Rejected(rejection),
+            }
+        }
+        ("gateway.networking.k8s.io", "Gateway") => match gateway {
+            Some((own, name)) if (own, name) == (namespace, reference.name.as_str()) => {
+                if !route.spec.hostnames.is_empty() {
+                    let message = "hostnames have no meaning on a waypoint: services are told apart by address";
+                    return Parent::Rejected(("UnsupportedValue", message.to_owned()));
+                }
+                let fronted = services.iter().filter(|service| is_fronted(service, gateway));
+                let ports = fronted.flat_map(|service| {
+                    service.ports.iter().map(|port| (service.key.clone(), port.service_port, Group::Gateway))
+                });
+                Parent::Ports(ports.filter(|(_, port, _)| reference.port.is_none_or(|only| only == *port)).collect())
+            }
+            _ => Parent::Foreign,
+        },
+        _ => Parent::Foreign,
+    }
+}
+
+fn ports(service: &Service, reference: &ParentRef) -> Result<Vec<u16>, Rejection> {
+    if service.vips.is_empty() {
+        let message = format!("Service {} is headless: it has no address to route for", full_name(service));
+        return Err(("NoMatchingParent", message));
+    }
+    let missing = |what: String| ("NoMatchingParent", format!("Service {} has no port {what}", full_name(service)));
+    match (reference.port, &reference.section_name) {
+        (Some(port), _) if !has_port(service, port) => Err(missing(port.to_string())),
+        (Some(port), _) => Ok(vec![port]),
+        (None, Some(name)) => {
+            let named = service.ports.iter().find(|port| *port.name == **name);
+            named.map(|port| vec![port.service_port]).ok_or_else(|| missing(format!("named {name}")))
+        }
+        (None, None) => Ok(service.ports.iter().map(|port| port.service_port).collect()),
+    }
+}

@@ -1,0 +1,219 @@
+//! Pure. Objects and services -> the plan.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use mesh::model::name::Namespace;
+use mesh::model::service::{AppProtocol, Service, ServiceKey};
+
+use super::attach::{Attachment, Group, attach};
+use super::backends::Resolver;
+use super::history::History;
+use super::object::Object;
+use super::plan::{Plan, PortPlan, Routing, ServicePlan};
+use super::policies::Policies;
+use super::rules::{self, CompiledRule, RouteKind};
+use super::schema::route::RouteSpec;
+use super::security::Securities;
+use super::services::{Services, protocol};
+use super::status::{Findings, ObjectStatus};
+use crate::route::{Action, Age, Backend, BackendTarget, Rank, Rule, RuleId, Table, TableKind};
+use crate::settings::{Layer, Overlay, Settings, merge};
+
+/// Which waypoint this is: namespace and name of the Gateway. `None` plans for every service, as `check` does.
+pub type GatewayName = Option<(Arc<str>, Arc<str>)>;
+
+/// A route with its rules.
+pub struct Route {
+    /// The object.
+    pub object: Arc<Object>,
+    /// Its kind.
+    pub kind: RouteKind,
+    /// Its spec; empty when it cannot be read.
+    pub spec: RouteSpec,
+    /// Its rules.
+    pub rules: Vec<CompiledRule>,
+    /// What is to be said about it.
+    pub findings: Findings,
+}
+
+/// Compiles everything.
+pub fn compile(objects: &[Arc<Object>], services: &Services, gateway: &GatewayName, history: &mut History) -> Plan {
+    let gateway = gateway.as_ref().map(|(namespace, name)| (&**namespace, &**name));
+    let mut statuses = Vec::new();
+    let policies = Policies::read(objects, services, history, &mut statuses);
+    let securities = Securities::read(objects, services, history, &mut statuses);
+    let routes: Vec<Route> = objects.iter().filter_map(|object| read(object, services, history)).collect();
+    let attachments = attach(&routes, services, gateway, &mut statuses);
+    unsupported(objects, &mut statuses);
+    history.retain(objects);
+
+    let mut compiler = Compiler { policies: &policies, gateway, merged: HashMap::new() };
+    let mut plan = Plan {
+        default_settings: compiler.settings(&policies.of_mesh()),
+        statuses,
+        otlp: policies.otlp.clone(),
+        ..Plan::default()
+    };
+    let mut by_port: BTreeMap<(&ServiceKey, u16, &Group), Vec<&Attachment>> = BTreeMap::new();
+    for attachment in &attachments {
+        by_port.entry((&attachment.service, attachment.port, &attachment.group)).or_default().push(attachment);
+    }
+    for service in services.iter() {
+        let layers = compiler.layers(service);
+        let settings = compiler.settings(&layers);
+        if !Arc::ptr_eq(&settings, &plan.default_settings) {
+            plan.settings.insert(service.key.clone(), Arc::clone(&settings));
+        }
+        if !is_fronted(service, gateway) {
+            continue;
+        }
+        let mut ports = HashMap::new();
+        for port in service.ports.iter().map(|port| port.service_port) {
+            let mut port_plan = implicit(service, port, &settings);
+            let groups = by_port.range((&service.key, port, &Group::Gateway)..);
+            for ((_, _, group), found) in groups.take_while(|((key, at, _), _)| **key == service.key && *at == port) {
+                let routing = Arc::new(compiler.routing(&layers, &routes, found));
+                match group {
+                    Group::Gateway => port_plan.gateway = Some(routing),
+                    Group::Producer => port_plan.producer = Some(routing),
+                    Group::Consumer(namespace) => {
+                        port_plan.consumers.insert(Namespace::from(Arc::clone(namespace)), routing);
+                    }
+                }
+            }
+            ports.insert(port, port_plan);
+        }
+        let security = securities.of((&service.key.namespace, &service.name), gateway);
+        let compiled = ServicePlan { service: Arc::clone(service), settings, ports, security };
+        plan.services.insert(service.key.clone(), Arc::new(compiled));
+    }
+    plan
+}
+
+/// Whether the service names this waypoint.
+pub fn is_fronted(service: &Service, gateway: Option<(&str, &str)>) -> bool {
+    let Some((namespace, name)) = gateway else { return true };
+    service.waypoint.as_ref().is_some_and(|waypoint| &*waypoint.namespace == namespace && &*waypoint.name == name)
+}
+
+fn read(object: &Arc<Object>, services: &Services, history: &mut History) -> Option<Route> {
+    let kind = RouteKind::of(object)?;
+    let ((spec, rules), findings) = history.read(object, |object, findings| {
+        let spec = object.read::<RouteSpec>().unwrap_or_else(|message| {
+            findings.reject("UnsupportedValue", message);
+            // The references are read apart from the rest, so that the status says something to each.
+            let references = object.spec.get("parentRefs").cloned().unwrap_or_default();
+            RouteSpec { parent_refs: serde_json::from_value(references).unwrap_or_default(), ..RouteSpec::default() }
+        });
+        let resolver = Resolver { services, namespace: &object.namespace };
+        let rules = rules::compile(object, kind, &spec, &resolver, findings);
+        (spec, rules)
+    });
+    Some(Route { object: Arc::clone(object), kind, spec, rules, findings })
+}
+
+/// Kinds that somebody could take for effective.
+fn unsupported(objects: &[Arc<Object>], statuses: &mut Vec<ObjectStatus>) {
+    for object in objects {
+        let what = match (object.group(), &*object.kind) {
+            ("gateway.networking.k8s.io", "TLSRoute") => "TLSRoute is not supported by this waypoint",
+            ("gateway.networking.k8s.io", "BackendTLSPolicy") => "BackendTLSPolicy is not supported by this waypoint",
+            ("networking.istio.io", "VirtualService") => "VirtualService is not supported: write an HTTPRoute",
+            ("telemetry.istio.io", "Telemetry") => "Telemetry is not supported: write MeshPolicy tracing",
+            _ => continue,
+        };
+        let mut findings = Findings::default();
+        findings.reject("UnsupportedValue", what);
+        statuses.push(ObjectStatus::of(object, serde_json::Value::Null, findings.conditions(object, None)));
+    }
+}
+
+/// The way to the service itself, when no route says otherwise.
+fn implicit(service: &Service, port: u16, settings: &Arc<Settings>) -> PortPlan {
+    let name = format!("{}/{}", service.key.namespace, service.name).into();
+    let id = RuleId { kind: "Service", route: name, index: 0, name: None };
+    let target = BackendTarget::Service(service.key.clone(), port);
+    let mut rule = Rule::new(id, Action::Forward([Backend::plain(target, 1)].into()));
+    rule.settings = Arc::clone(settings);
+    let rule = Arc::new(rule);
+    let protocol = protocol(service, port);
+    let routing = match protocol {
+        AppProtocol::Tcp | AppProtocol::Tls => Routing::Tcp(rule),
+        _ => Routing::Http(Box::new(everything(rule))),
+    };
+    let implicit = Arc::new(routing);
+    PortPlan { protocol, implicit, gateway: None, producer: None, consumers: HashMap::new() }
+}
+
+fn everything(rule: Arc<Rule>) -> Table {
+    let fits = crate::matcher::Match::everything();
+    Table::new(TableKind::Http, vec![(Rank::new(&fits, 1, &Age::default(), 0, 0), fits, rule)])
+}
+
+struct Compiler<'a> {
+    policies: &'a Policies,
+    gateway: Option<(&'a str, &'a str)>,
+    /// Settings by the layers they were merged from: thousands of rules share few.
+    merged: HashMap<Vec<*const Overlay>, Arc<Settings>>,
+}
+
+impl Compiler<'_> {
+    fn layers(&self, service: &Service) -> Vec<Layer> {
+        let gateway = self.gateway.or_else(|| {
+            service.waypoint.as_ref().map(|waypoint| (waypoint.namespace.as_str(), waypoint.name.as_str()))
+        });
+        self.policies.of_service(&service.key.namespace, &service.name, gateway)
+    }
+
+    fn settings(&mut self, layers: &[Layer]) -> Arc<Settings> {
+        let key = layers.iter().map(|layer| Arc::as_ptr(&layer.overlay)).collect();
+        Arc::clone(self.merged.entry(key).or_insert_with(|| Arc::new(merge(layers))))
+    }
+
+    fn routing(&mut self, layers: &[Layer], routes: &[Route], attachments: &[&Attachment]) -> Routing {
+        let mut ranked = Vec::new();
+        let mut kind = RouteKind::Http;
+        for route in attachments.iter().map(|attachment| &routes[attachment.route]) {
+            kind = route.kind;
+            let age = route.object.age();
+            for compiled in &route.rules {
+                let rule = self.rule(layers, route, compiled);
+                if kind == RouteKind::Tcp {
+                    return Routing::Tcp(rule);
+                }
+                let index = rule.id.index;
+                let entries = compiled.matches.iter().enumerate();
+                ranked.extend(
+                    entries.map(|(at, fits)| (fits.rank(&age, index, at), fits.fits.clone(), Arc::clone(&rule))),
+                );
+            }
+        }
+        let kind = if kind == RouteKind::Grpc { TableKind::Grpc } else { TableKind::Http };
+        Routing::Http(Box::new(Table::new(kind, ranked)))
+    }
+
+    fn rule(&mut self, layers: &[Layer], route: &Route, compiled: &CompiledRule) -> Arc<Rule> {
+        let layers = rule_layers(self.policies, layers, route, compiled);
+        let mut rule = compiled.rule.clone();
+        rule.settings = self.settings(&layers);
+        Arc::new(rule)
+    }
+}
+
+/// The layers of a rule, those of its service first, its own fields last.
+pub fn rule_layers(policies: &Policies, service: &[Layer], route: &Route, compiled: &CompiledRule) -> Vec<Layer> {
+    let object = &route.object;
+    let named = compiled.rule.id.name.as_ref();
+    let mut layers = service.to_vec();
+    layers.extend(policies.of_rule(route.kind, &object.namespace, &object.name, named));
+    if *compiled.overlay != Overlay::default() {
+        let source = compiled.rule.id.to_string().into();
+        layers.push(Layer { source, overlay: Arc::clone(&compiled.overlay) });
+    }
+    layers
+}
+
+#[cfg(test)]
+#[path = "compile_tests.rs"]
+mod tests;

@@ -1,0 +1,25 @@
+//! From objects to the plan of what the waypoint does. All of it pure: the same objects give the same plan, whichever
+//! source they came from, and the same status conditions.
+
+pub mod compile; // everything -> the plan
+pub mod attach; // which routes apply to which service and port
+pub mod plan; // what was compiled
+pub mod security; // authorization and tokens
+pub mod policies; // settings by what they apply to
+pub mod overlays; // what each kind of policy says
+pub mod rules; // the rules of a route
+pub mod filters; // what a rule changes
+pub mod backends; // where it sends
+pub mod matches; // what it matches
+pub mod services; // the services that are referred to
+pub mod history; // the last good versions
+pub mod status; // conditions
+pub mod object; // one object as written
+pub mod schema; // the kinds
+
+pub use compile::{GatewayName, compile};
+pub use history::History;
+pub use object::Object;
+pub use plan::{Plan, PortPlan, Routing, ServicePlan};
+pub use services::Services;
+pub use status::ObjectStatus;

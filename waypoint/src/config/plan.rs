@@ -1,0 +1,77 @@
+//! Pure. Everything that was compiled: what the waypoint does for each service.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use mesh::model::name::Namespace;
+use mesh::model::service::{AppProtocol, Service, ServiceKey};
+
+use super::security::Security;
+use super::status::ObjectStatus;
+use crate::route::{Rule, Table};
+use crate::settings::Settings;
+
+/// One compiled configuration. Immutable; a request uses one from its first byte to its last.
+#[derive(Default)]
+pub struct Plan {
+    /// Services behind this waypoint.
+    pub services: HashMap<ServiceKey, Arc<ServicePlan>>,
+    /// Settings of every service that has any of its own.
+    pub settings: HashMap<ServiceKey, Arc<Settings>>,
+    /// Settings of all others.
+    pub default_settings: Arc<Settings>,
+    /// What became of each object.
+    pub statuses: Vec<ObjectStatus>,
+    /// Where spans go.
+    pub otlp: Option<Arc<str>>,
+}
+
+/// What the waypoint does for one service.
+pub struct ServicePlan {
+    /// The service.
+    pub service: Arc<Service>,
+    /// Its settings, as a backend.
+    pub settings: Arc<Settings>,
+    /// Its ports.
+    pub ports: HashMap<u16, PortPlan>,
+    /// What is enforced before routing.
+    pub security: Security,
+}
+
+/// What the waypoint does on one port.
+pub struct PortPlan {
+    /// What is declared to be spoken.
+    pub protocol: AppProtocol,
+    /// Without any route.
+    pub implicit: Arc<Routing>,
+    /// Routes attached to the Gateway.
+    pub gateway: Option<Arc<Routing>>,
+    /// Routes of the service's own namespace, for all clients.
+    pub producer: Option<Arc<Routing>>,
+    /// Routes of other namespaces, for clients there.
+    pub consumers: HashMap<Namespace, Arc<Routing>>,
+}
+
+/// How requests or connections are routed.
+pub enum Routing {
+    /// HTTP, by table.
+    Http(Box<Table>),
+    /// Connections, by the one rule.
+    Tcp(Arc<Rule>),
+}
+
+impl PortPlan {
+    /// The routes for a client of this namespace: those on the Gateway, else the client's own, else the service's, else
+    /// the way to the service itself. They never mix.
+    pub fn routing(&self, client: Option<&Namespace>) -> &Arc<Routing> {
+        let consumer = client.and_then(|client| self.consumers.get(client));
+        self.gateway.as_ref().or(consumer).or(self.producer.as_ref()).unwrap_or(&self.implicit)
+    }
+}
+
+impl Plan {
+    /// The settings of a service as a backend.
+    pub fn settings_of(&self, service: &ServiceKey) -> &Arc<Settings> {
+        self.settings.get(service).unwrap_or(&self.default_settings)
+    }
+}

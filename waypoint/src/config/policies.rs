@@ -1,0 +1,227 @@
+//! Pure. Policies by what they apply to, and the layers of settings that result.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::history::History;
+use super::object::Object;
+use super::overlays;
+use super::rules::RouteKind;
+use super::schema::policy::{BackendTrafficSpec, DestinationRuleSpec, MeshPolicySpec, TargetRef};
+use super::services::Services;
+use super::status::{CONTROLLER, Findings, ObjectStatus, ParentStatus};
+use crate::settings::{Layer, Overlay};
+
+/// Namespaces whose policies apply to the whole mesh.
+pub const ROOT_NAMESPACES: [&str; 2] = ["culvert-system", "istio-system"];
+
+/// What a policy applies to; the order is that of specificity.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// Everything.
+    Mesh,
+    /// The services of a namespace.
+    Namespace(Arc<str>),
+    /// The services behind a waypoint: namespace, name.
+    Gateway(Arc<str>, Arc<str>),
+    /// A service: namespace, name.
+    Service(Arc<str>, Arc<str>),
+    /// A route: kind, namespace, name; one rule of it by name.
+    Route(RouteKind, Arc<str>, Arc<str>, Option<Arc<str>>),
+}
+
+/// Kinds of policy, the least specific first where they meet on one target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum PolicyKind {
+    DestinationRule,
+    BackendTraffic,
+    Mesh,
+}
+
+/// All policies.
+#[derive(Default)]
+pub struct Policies {
+    layers: BTreeMap<(Target, PolicyKind), Layer>,
+    /// Where spans go, if anywhere (`tracing.otlp`).
+    pub otlp: Option<Arc<str>>,
+}
+
+impl Policies {
+    /// Reads the policies among `objects`; each gets its status.
+    pub fn read(
+        objects: &[Arc<Object>],
+        services: &Services,
+        history: &mut History,
+        statuses: &mut Vec<ObjectStatus>,
+    ) -> Self {
+        let mut policies = Self::default();
+        let mut oldest_first: Vec<&Arc<Object>> = objects.iter().collect();
+        oldest_first.sort_by_cached_key(|object| object.age());
+        for object in oldest_first {
+            let read: fn(&Object, &Services) -> Result<Parsed, String> = match (object.group(), &*object.kind) {
+                ("culvert.dev", "MeshPolicy") => mesh_policy,
+                ("gateway.networking.x-k8s.io", "XBackendTrafficPolicy") => backend_traffic,
+                ("networking.istio.io", "DestinationRule") => destination_rule,
+                _ => continue,
+            };
+            let (parsed, findings) = history.read(object, |object, findings| {
+                read(object, services).map_err(|message| findings.reject("Invalid", message)).ok()
+            });
+            policies.add(object, parsed, &findings, statuses);
+        }
+        policies
+    }
+
+    fn add(&mut self, object: &Object, parsed: Option<Parsed>, findings: &Findings, statuses: &mut Vec<ObjectStatus>) {
+        let Some(parsed) = parsed else {
+            statuses.push(ObjectStatus::of(object, Value::Null, findings.conditions(object, None)));
+            return;
+        };
+        self.otlp = self.otlp.take().or(parsed.otlp);
+        let overlay = Arc::new(parsed.overlay);
+        let mut parents = Vec::new();
+        for (reference, target) in parsed.targets {
+            let rejected = target.and_then(|target| self.place(object, parsed.kind, target, &overlay)).err();
+            parents.push(ParentStatus {
+                reference,
+                controller_name: CONTROLLER,
+                conditions: findings.conditions(object, rejected),
+            });
+        }
+        statuses.push(ObjectStatus::new(object, parents));
+    }
+
+    /// Of two policies of one kind on one target the older, which comes first, wins.
+    fn place(
+        &mut self,
+        object: &Object,
+        kind: PolicyKind,
+        target: Target,
+        overlay: &Arc<Overlay>,
+    ) -> Result<(), (&'static str, String)> {
+        match self.layers.entry((target, kind)) {
+            Entry::Occupied(other) => {
+                Err(("Conflicted", format!("{} has the same target and is older", other.get().source)))
+            }
+            Entry::Vacant(free) => {
+                free.insert(Layer { source: object.label(), overlay: Arc::clone(overlay) });
+                Ok(())
+            }
+        }
+    }
+
+    /// The layers of everything.
+    pub fn of_mesh(&self) -> Vec<Layer> {
+        self.of(&Target::Mesh).collect()
+    }
+
+    /// The layers of a service, the least specific first. `gateway` is the waypoint in front of it.
+    pub fn of_service(&self, namespace: &str, name: &str, gateway: Option<(&str, &str)>) -> Vec<Layer> {
+        let mut targets = vec![Target::Mesh, Target::Namespace(namespace.into())];
+        targets.extend(gateway.map(|(namespace, name)| Target::Gateway(namespace.into(), name.into())));
+        targets.push(Target::Service(namespace.into(), name.into()));
+        targets.iter().flat_map(|target| self.of(target)).collect()
+    }
+
+    /// The layers of a rule of a route, beyond those of its service.
+    pub fn of_rule(&self, kind: RouteKind, namespace: &str, name: &str, rule: Option<&Arc<str>>) -> Vec<Layer> {
+        let route = |rule| Target::Route(kind, namespace.into(), name.into(), rule);
+        let whole = self.of(&route(None));
+        let one = rule.into_iter().flat_map(|rule| self.of(&route(Some(Arc::clone(rule)))));
+        whole.chain(one).collect()
+    }
+
+    fn of(&self, target: &Target) -> impl Iterator<Item = Layer> + use<'_> {
+        let kinds = [PolicyKind::DestinationRule, PolicyKind::BackendTraffic, PolicyKind::Mesh];
+        let target = target.clone();
+        kinds.into_iter().filter_map(move |kind| self.layers.get(&(target.clone(), kind)).cloned())
+    }
+}
+
+fn mesh_policy(object: &Object, services: &Services) -> Result<Parsed, String> {
+    let spec: MeshPolicySpec = object.read()?;
+    let overlay = overlays::mesh_policy(&spec).map_err(|error| format!("spec.{error}"))?;
+    let is_root = ROOT_NAMESPACES.contains(&&*object.namespace);
+    let targets: Vec<_> = if spec.target_refs.is_empty() {
+        let target = if is_root { Target::Mesh } else { Target::Namespace(Arc::clone(&object.namespace)) };
+        vec![(Value::Null, Ok(target))]
+    } else {
+        spec.target_refs.iter().map(|target| (json_of(target), resolve(object, target, services))).collect()
+    };
+    let otlp = spec.tracing.otlp.as_deref().filter(|_| is_root).map(Arc::from);
+    Ok(Parsed { kind: PolicyKind::Mesh, overlay, targets, otlp })
+}
+
+type Resolved = Result<Target, (&'static str, String)>;
+
+struct Parsed {
+    kind: PolicyKind,
+    overlay: Overlay,
+    targets: Vec<(Value, Resolved)>,
+    otlp: Option<Arc<str>>,
+}
+
+fn json_of(target: &TargetRef) -> Value {
+    serde_json::to_value(target).unwrap_or(Value::Null)
+}
+
+/// What a reference means. Only the root namespaces may reach beyond their own.
+fn resolve(object: &Object, target: &TargetRef, services: &Services) -> Resolved {
+    let is_root = ROOT_NAMESPACES.contains(&&*object.namespace);
+    let namespace: Arc<str> = target.namespace.as_deref().map_or_else(|| Arc::clone(&object.namespace), Arc::from);
+    if namespace != object.namespace && !is_root {
+        return Err(("Invalid", format!("a policy in {} cannot apply to namespace {namespace}", object.namespace)));
+    }
+    let name: Arc<str> = target.name.as_str().into();
+    match (target.group.as_str(), target.kind.as_str()) {
+        ("" | "culvert.dev", "Mesh") if is_root => Ok(Target::Mesh),
+        ("" | "culvert.dev", "Mesh") => {
+            Err(("Invalid", "only a root namespace may apply to the whole mesh".to_owned()))
+        }
+        ("", "Namespace") if *name == *object.namespace || is_root => Ok(Target::Namespace(name)),
+        ("", "Namespace") => {
+            Err(("Invalid", format!("a policy in {} cannot apply to namespace {name}", object.namespace)))
+        }
+        ("", "Service") if services.get(&namespace, &name).is_none() => {
+            Err(("TargetNotFound", format!("there is no Service {namespace}/{name}")))
+        }
+        ("", "Service") => Ok(Target::Service(namespace, name)),
+        ("gateway.networking.k8s.io", "Gateway") => Ok(Target::Gateway(namespace, name)),
+        ("gateway.networking.k8s.io", kind @ ("HTTPRoute" | "GRPCRoute")) => {
+            let kind = if kind == "HTTPRoute" { RouteKind::Http } else { RouteKind::Grpc };
+            Ok(Target::Route(kind, namespace, name, target.section_name.as_deref().map(Arc::from)))
+        }
+        (group, kind) => Err(("Invalid", format!("a policy cannot apply to {group}/{kind}"))),
+    }
+}
+
+fn backend_traffic(object: &Object, services: &Services) -> Result<Parsed, String> {
+    let spec: BackendTrafficSpec = object.read()?;
+    let overlay = overlays::backend_traffic(&spec).map_err(|error| format!("spec.{error}"))?;
+    let targets = spec.target_refs.iter().map(|target| {
+        let resolved = match (target.group.as_str(), target.kind.as_str()) {
+            ("", "Service") => resolve(object, target, services),
+            (group, kind) => Err(("Invalid", format!("a backend traffic policy cannot apply to {group}/{kind}"))),
+        };
+        (json_of(target), resolved)
+    });
+    Ok(Parsed { kind: PolicyKind::BackendTraffic, overlay, targets: targets.collect(), otlp: None })
+}
+
+fn destination_rule(object: &Object, services: &Services) -> Result<Parsed, String> {
+    let spec: DestinationRuleSpec = object.read()?;
+    let overlay =
+        overlays::destination_rule(&spec.traffic_policy).map_err(|error| format!("spec.trafficPolicy.{error}"))?;
+    let target = match services.of_host(&spec.host, &object.namespace) {
+        Some(service) => {
+            let namespace = service.key.namespace.as_str().into();
+            Ok(Target::Service(namespace, service.name.as_str().into()))
+        }
+        None => Err(("TargetNotFound", format!("spec.host: no service has the host {:?}", spec.host))),
+    };
+    let reference = serde_json::json!({"host": spec.host});
+    Ok(Parsed { kind: PolicyKind::DestinationRule, overlay, targets: vec![(reference, target)], otlp: None })
+}

@@ -1,0 +1,70 @@
+//! Pure. The services that routes refer to, by the names that routes use.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use mesh::model::service::{AppProtocol, Service, ServiceKey};
+
+/// An index over services.
+#[derive(Default)]
+pub struct Services {
+    by_name: HashMap<(Arc<str>, Arc<str>), Arc<Service>>,
+    by_host: HashMap<Arc<str>, Arc<Service>>,
+}
+
+impl Services {
+    /// Indexes services. A Kubernetes Service wins over a ServiceEntry of the same name.
+    pub fn new(services: impl IntoIterator<Item = Arc<Service>>) -> Self {
+        let mut index = Self::default();
+        for service in services {
+            let name = (Arc::from(service.key.namespace.as_str()), Arc::from(service.name.as_str()));
+            let host = Arc::from(service.key.hostname.as_str());
+            if service.canonical || !index.by_name.contains_key(&name) {
+                index.by_name.insert(name, Arc::clone(&service));
+            }
+            if service.canonical || !index.by_host.contains_key(&host) {
+                index.by_host.insert(host, service);
+            }
+        }
+        index
+    }
+
+    /// The Service of this namespace and name.
+    pub fn get(&self, namespace: &str, name: &str) -> Option<&Arc<Service>> {
+        self.by_name.get(&(Arc::from(namespace), Arc::from(name)))
+    }
+
+    /// The service of a host as DestinationRules write it: `shop`, `shop.default`, `shop.default.svc.cluster.local`.
+    pub fn of_host(&self, host: &str, namespace: &str) -> Option<&Arc<Service>> {
+        if let Some(found) = self.by_host.get(host) {
+            return Some(found);
+        }
+        match host.split('.').collect::<Vec<_>>()[..] {
+            [name] => self.get(namespace, name),
+            [name, namespace] | [name, namespace, "svc"] => self.get(namespace, name),
+            _ => None,
+        }
+    }
+
+    /// Every service.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Service>> {
+        self.by_name.values()
+    }
+}
+
+/// Whether the service has this port.
+pub fn has_port(service: &Service, port: u16) -> bool {
+    service.ports.iter().any(|known| known.service_port == port)
+}
+
+/// What is declared to be spoken on a port.
+pub fn protocol(service: &Service, port: u16) -> AppProtocol {
+    let known = service.ports.iter().find(|known| known.service_port == port);
+    known.map_or(AppProtocol::Unknown, |port| port.app_protocol)
+}
+
+/// `namespace/name` of a service's key, for messages.
+pub fn full_name(service: &Service) -> String {
+    let ServiceKey { namespace, .. } = &service.key;
+    format!("{namespace}/{}", service.name)
+}
