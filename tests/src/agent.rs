@@ -10,7 +10,6 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::apps::binary;
 use super::eventually::eventually;
 use super::net::Node;
 use super::observe::{LogLine, Metrics, get, http, log_lines};
@@ -26,6 +25,8 @@ pub const READY: u16 = 15021;
 /// What an agent is started with.
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
+    /// The `culvert` to run.
+    pub program: PathBuf,
     /// Folder of manifests.
     pub manifests: PathBuf,
     /// Folder of the embedded CA.
@@ -86,7 +87,7 @@ impl Agent {
 
     /// Starts the process without waiting.
     pub fn launch(&self) -> Result<()> {
-        let mut command = self.node.agent().command(binary("culvert", "CULVERT_BIN")?)?;
+        let mut command = self.node.agent().command(&self.options.program)?;
         command.args(self.arguments());
         command.env("RUST_BACKTRACE", "1").env_remove("RUST_LOG");
         let mut command = match self.options.open_files {
@@ -162,8 +163,7 @@ impl Agent {
 
     /// Runs another `culvert` command in the node's namespace.
     pub fn culvert(&self, args: &[&str]) -> Result<Output> {
-        let program = binary("culvert", "CULVERT_BIN")?;
-        self.node.place.output(&program.to_string_lossy(), args)
+        self.node.place.output(&self.options.program.to_string_lossy(), args)
     }
 
     /// Runs another `culvert` command that must succeed; gives its standard output.

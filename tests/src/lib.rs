@@ -3,6 +3,7 @@
 //! A test builds a `mesh` (or shares one), adds pods, starts servers and clients of `peer` in them through `apps`, and then
 //! looks from outside: what the application saw, what passed the `wire`, what the agents say (`observe`).
 
+pub mod demo;
 pub mod bench;
 pub mod mesh;
 pub mod agent;

@@ -97,6 +97,7 @@ impl Mesh {
             nodes.push(net.node(name)?);
         }
         let agent_options = AgentOptions {
+            program: apps::binary("culvert", "CULVERT_BIN")?,
             manifests: manifests.clone(),
             ca_dir: ca_dir.clone(),
             flags: options.flags,

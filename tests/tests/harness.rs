@@ -102,7 +102,8 @@ fn envoy_as_configured_for_interoperation_talks_with_itself() -> Result<()> {
     let id = |name: &str| format!("spiffe://cluster.local/ns/x/sa/{name}");
     let authority = b.at(7000).to_string();
     let folder = net.run.files();
-    let ends = hbone_server(&ca, &server, &id("client"), &[authority.clone()], ([127, 0, 0, 1], 7000).into());
+    let ends =
+        hbone_server(&ca, &server, &id("client"), std::slice::from_ref(&authority), ([127, 0, 0, 1], 7000).into());
     let _server = Envoy::start(&b.place, &folder, "server", &ends)?;
     for (port, target, peer, works) in
         [(9000, b.at(15008), "server", true), (9001, b.at6(15008), "server", true), (9002, b.at(15008), "other", false)]

@@ -230,6 +230,7 @@ fn the_destination_must_be_who_the_manifest_says_it_is() -> Result<()> {
     let spec = PodSpec { service_account: "someone-else".to_owned(), ..server.spec.clone() };
     server.apply(&spec)?;
     let options = tests::agent::AgentOptions {
+        program: tests::apps::binary("culvert", "CULVERT_BIN")?,
         manifests: old,
         ca_dir: mesh.ca_dir.clone(),
         flags: Vec::new(),

@@ -1,3 +1,7 @@
-//! The demo.
+//! The mesh at work on one machine; `cargo xtask demo` builds and runs it.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tests::demo::main()
+}
