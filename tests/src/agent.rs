@@ -104,13 +104,14 @@ impl Agent {
     /// Waits until readiness answers 200.
     pub fn wait_ready(&self) -> Result<Duration> {
         let started = Instant::now();
-        eventually(&format!("the agent of {} is ready", self.node.name), || {
-            if let Some(status) = self.ended()? {
-                return Err(anyhow::anyhow!("the agent ended ({status}); its log ends with:\n{}", self.log_tail()));
-            }
-            get(&self.node.place, READY, "/healthz/ready")
+        let ended = eventually(&format!("the agent of {} is ready", self.node.name), || match self.ended()? {
+            Some(status) => Ok(Some(status)),
+            None => get(&self.node.place, READY, "/healthz/ready").map(|_| None),
         })
-        .with_context(|| format!("log of the agent:\n{}", self.log_tail()))?;
+        .with_context(|| format!("the log of the agent ends with:\n{}", self.log_tail()))?;
+        if let Some(status) = ended {
+            bail!("the agent of {} ended ({status}); its log ends with:\n{}", self.node.name, self.log_tail());
+        }
         Ok(started.elapsed())
     }
 

@@ -183,7 +183,7 @@ fn openssl(args: &[&str]) -> Result<String> {
 fn certificates_are_renewed_before_they_expire_and_nobody_notices() -> Result<()> {
     let ca = Authority::new("Test")?;
     let options = MeshOptions {
-        flags: vec!["--cert-ttl".to_owned(), "6s".to_owned()],
+        flags: vec!["--cert-ttl".to_owned(), "10s".to_owned()],
         ca_files: ca.files(),
         ..MeshOptions::default()
     };
@@ -202,7 +202,7 @@ fn certificates_are_renewed_before_they_expire_and_nobody_notices() -> Result<()
         Ok(())
     })?;
     // Past the end of the first.
-    std::thread::sleep(Duration::from_secs(5));
+    std::thread::sleep(Duration::from_secs(8));
     client.call_ok(server.at(80), &["who"])?;
     talk.echo("the connection outlives the certificate it began with")?;
     let count = load.count()?;
