@@ -55,7 +55,7 @@ pub(crate) struct GetArgs {
     pub(crate) asked: Asked,
 }
 
-/// What an agent can be asked for. The names are those of the parts of `/config_dump`.
+/// What an agent can be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Noun {
     /// Everything with an address and an identity
@@ -85,8 +85,8 @@ pub(crate) enum Noun {
 }
 
 impl Noun {
-    /// The part of `/config_dump`.
-    pub(crate) fn part(self) -> &'static str {
+    /// What it is called.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Workloads => "workloads",
             Self::Services => "services",
@@ -96,6 +96,14 @@ impl Noun {
             Self::Captures => "captures",
             Self::Routes => "routes",
             Self::Problems => "problems",
+        }
+    }
+
+    /// The part of `/config_dump` that holds it, and the field there if it is not the whole part.
+    pub(crate) fn part(self) -> (&'static str, Option<&'static str>) {
+        match self {
+            Self::Problems => ("manifests", Some("problems")),
+            other => (other.name(), None),
         }
     }
 }
@@ -125,10 +133,6 @@ pub(crate) struct CheckArgs {
     /// Check this folder of the embedded CA
     #[arg(long, value_name = "DIR")]
     pub(crate) ca_dir: Option<PathBuf>,
-
-    /// Where eBPF programs and maps would be pinned
-    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/culvert")]
-    pub(crate) bpf_root: PathBuf,
 
     /// Address that the metrics server would have
     #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:15020")]

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use mesh::admin::Client;
-use mesh::admin::dump::{Explanation, Verdict};
+use mesh::admin::dump::{Explanation, Judged};
 
 use super::command::{ExplainArgs, Output};
 use super::get::{json, yaml};
@@ -18,7 +18,7 @@ pub(crate) async fn explain(args: &ExplainArgs) -> Result<(String, bool)> {
         Output::Yaml => yaml(&explanation)?,
         Output::Table | Output::Wide => tell(&explanation),
     };
-    Ok((text, explanation.verdict == Verdict::Refused))
+    Ok((text, explanation.is_refused()))
 }
 
 fn in_namespace(name: &str, namespace: &str) -> String {
@@ -26,40 +26,82 @@ fn in_namespace(name: &str, namespace: &str) -> String {
 }
 
 fn tell(explanation: &Explanation) -> String {
-    let mut out = format!("{} -> {}\n", explanation.source, explanation.destination);
-    let width = explanation.steps.iter().map(|step| step.step.chars().count()).max().unwrap_or_default();
-    for step in &explanation.steps {
-        let indent = format!("\n{:width$}", "", width = width + 4);
-        out.push_str(&format!("  {:<width$}  {}\n", step.step, step.finding.replace('\n', &indent)));
+    let identity = explanation.source_identity.as_deref().unwrap_or("no identity");
+    let mut out = format!("{} ({identity}) -> {}\n", explanation.source, explanation.destination);
+    for step in &explanation.path {
+        out.push_str(&format!("  {step}\n"));
     }
-    let verdict = match explanation.verdict {
-        Verdict::Permitted => "PERMITTED",
-        Verdict::Refused => "REFUSED",
-        Verdict::Beyond => "BEYOND THIS AGENT",
-    };
-    out.push_str(&format!("{verdict}: {}\n", explanation.reason));
+    for endpoint in &explanation.endpoints {
+        out.push_str(&format!("\n{} by {}\n", endpoint.workload, endpoint.via));
+        let width = endpoint.policies.iter().map(|judged| judged.policy.chars().count()).max().unwrap_or_default();
+        for judged in &endpoint.policies {
+            out.push_str(&format!("  {:<5}  {:<width$}  {}\n", judged.action, judged.policy, answer(judged)));
+        }
+        let sign = if endpoint.admitted { '√' } else { '×' };
+        out.push_str(&format!("{sign} {}\n", endpoint.verdict));
+    }
+    if let Some(refused) = &explanation.refused {
+        out.push_str(&format!("× {refused}\n"));
+    }
     out
+}
+
+fn answer(judged: &Judged) -> &'static str {
+    match (judged.matches, judged.dry_run) {
+        (true, false) => "matches",
+        (false, false) => "does not match",
+        (true, true) => "matches, but is only tried (dry-run)",
+        (false, true) => "does not match, and is only tried (dry-run)",
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use mesh::admin::dump::Step;
+    use mesh::admin::dump::Verdict;
 
     use super::*;
 
-    #[test]
-    fn steps_stand_in_order_and_the_verdict_last() {
-        let step = |step: &str, finding: &str| Step { step: step.into(), finding: finding.into() };
-        let explanation = Explanation {
-            source: "default/client".into(),
-            destination: "shop:80".into(),
-            steps: vec![step("service", "default/shop.default.svc.cluster.local"), step("policy", "one\ntwo")],
-            verdict: Verdict::Refused,
-            reason: "explicitly denied by: default/no".into(),
+    fn explanation() -> Explanation {
+        let judged = |policy: &str, action: &str, matches| Judged {
+            policy: policy.into(),
+            action: action.into(),
+            matches,
+            dry_run: false,
         };
-        let expected = "default/client -> shop:80\n  service  default/shop.default.svc.cluster.local\n  policy   one\n           two\n\
-                        REFUSED: explicitly denied by: default/no\n";
-        assert_eq!(tell(&explanation), expected);
+        Explanation {
+            source: "default/client".into(),
+            source_identity: Some("spiffe://cluster.local/ns/default/sa/client".into()),
+            destination: "10.96.0.1:80".parse().unwrap(),
+            path: vec!["10.96.0.1:80 is port 80 of service default/shop".into()],
+            endpoints: vec![Verdict {
+                workload: "default/shop-1".into(),
+                via: "HBONE 10.0.0.2:15008 for 10.0.0.2:8080".into(),
+                policies: vec![judged("default/no-client", "DENY", true), judged("default/web", "ALLOW", false)],
+                verdict: "refused: explicitly denied by: default/no-client".into(),
+                admitted: false,
+            }],
+            refused: None,
+        }
+    }
+
+    #[test]
+    fn every_endpoint_is_told_with_its_policies() {
+        let expected = "default/client (spiffe://cluster.local/ns/default/sa/client) -> 10.96.0.1:80\n  \
+            10.96.0.1:80 is port 80 of service default/shop\n\n\
+            default/shop-1 by HBONE 10.0.0.2:15008 for 10.0.0.2:8080\n  \
+            DENY   default/no-client  matches\n  \
+            ALLOW  default/web        does not match\n\
+            × refused: explicitly denied by: default/no-client\n";
+        assert_eq!(tell(&explanation()), expected);
+        assert!(explanation().is_refused());
+    }
+
+    #[test]
+    fn a_connection_that_cannot_be_made_is_refused() {
+        let nowhere = Explanation { endpoints: vec![], refused: Some("no healthy upstream".into()), ..explanation() };
+        assert!(tell(&nowhere).ends_with("\n× no healthy upstream\n"));
+        assert!(nowhere.is_refused());
+        assert!(!Explanation { refused: None, ..nowhere }.is_refused());
     }
 
     #[test]

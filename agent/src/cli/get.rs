@@ -9,10 +9,13 @@ use super::rows;
 
 /// What `culvert get` prints.
 pub(crate) async fn get(args: &GetArgs) -> Result<String> {
-    let part = args.noun.part();
+    let (name, (part, field)) = (args.noun.name(), args.noun.part());
     let body = Client::new(args.asked.admin).get(&format!("/config_dump/{part}"), &[]).await?;
-    let answer: Value = serde_json::from_slice(&body).with_context(|| format!("reading {part} of the agent"))?;
-    let Value::Array(mut items) = answer else { bail!("{part} of the agent are not a list") };
+    let mut answer: Value = serde_json::from_slice(&body).with_context(|| format!("reading {name} of the agent"))?;
+    if let Some(field) = field {
+        answer = answer[field].take();
+    }
+    let Value::Array(mut items) = answer else { bail!("{name} of the agent are not a list") };
     if let Some(namespace) = &args.namespace {
         items.retain(|item| rows::belongs(args.noun, item, namespace));
     }
@@ -20,7 +23,7 @@ pub(crate) async fn get(args: &GetArgs) -> Result<String> {
         Output::Json => json(&items),
         Output::Yaml => yaml(&items),
         Output::Table | Output::Wide => rows::table(args.noun, items, args.output == Output::Wide).with_context(|| {
-            format!("reading {part} of the agent: is it of another version? -o json shows them as they are")
+            format!("reading {name} of the agent: is it of another version? -o json shows them as they are")
         }),
     }
 }
@@ -52,6 +55,9 @@ mod tests {
     async fn run(line: &str) -> Result<String> {
         let policy = |name: &str, namespace: &str| json!({"name": name, "namespace": namespace, "scope": "Namespace", "action": "Deny", "rules": []});
         let window = Window::new("culvert", "0", Registry::new("culvert", "0"), LogControl::detached("info"))
+            .part("manifests", || {
+                json!({"synced": true, "problems": [{"severity": "error", "file": "a.yaml", "line": 3, "message": "no"}]})
+            })
             .part("policies", move || vec![policy("strict", "default"), policy("none", "prod")]);
         let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), Surface::Admin).unwrap();
         let admin = bound.local_addr();
@@ -72,6 +78,12 @@ mod tests {
         let yaml = run("policies -n prod -o yaml").await.unwrap();
         assert_eq!(serde_saphyr::from_str::<Value>(&yaml).unwrap(), expected, "{yaml}");
         assert_eq!(run("policies -n other").await.unwrap(), "No policies found.\n");
+    }
+
+    #[tokio::test]
+    async fn problems_are_those_of_the_manifests() {
+        let expected = "SEVERITY  AT        OBJECT  FIELD  PROBLEM\nerror     a.yaml:3  -       -      no\n";
+        assert_eq!(run("problems").await.unwrap(), expected);
     }
 
     #[tokio::test]

@@ -21,7 +21,7 @@ pub(crate) fn table(noun: Noun, items: Vec<Value>, wide: bool) -> Result<String,
         Noun::Problems => problems(&read(items)?),
         Noun::Routes => routes(&items),
     };
-    Ok(table.render(noun.part()))
+    Ok(table.render(noun.name()))
 }
 
 fn read<T: DeserializeOwned>(items: Vec<Value>) -> Result<Vec<T>, serde_json::Error> {
@@ -37,8 +37,11 @@ pub(crate) fn belongs(noun: Noun, item: &Value, namespace: &str) -> bool {
             let identity = item.get("identity").and_then(Value::as_str).unwrap_or_default();
             identity.contains(&format!("/ns/{namespace}/sa/"))
         }
-        // Files have no namespace.
-        Noun::Problems => true,
+        // `Kind <namespace>/<name>`; a whole file has no namespace and always counts.
+        Noun::Problems => match item.get("object").and_then(Value::as_str) {
+            Some(object) => object.split_once(' ').is_some_and(|(_, name)| name.starts_with(&format!("{namespace}/"))),
+            None => true,
+        },
         Noun::Workloads | Noun::Services | Noun::Policies | Noun::Captures | Noun::Routes => is("namespace"),
     }
 }
@@ -223,9 +226,10 @@ fn captures(all: &[CaptureView], wide: bool) -> Table {
 }
 
 fn problems(all: &[ProblemView]) -> Table {
-    let mut table = Table::new(&["SEVERITY", "AT", "PROBLEM"]);
+    let mut table = Table::new(&["SEVERITY", "AT", "OBJECT", "FIELD", "PROBLEM"]);
     for p in all {
-        table.row([p.severity.clone(), p.at.clone(), p.message.clone()]);
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        table.row([p.severity.clone(), p.at(), text(&p.object), text(&p.field), p.message.clone()]);
     }
     table
 }
@@ -359,6 +363,20 @@ mod tests {
             lines(Noun::Captures, items, false)[1],
             "default    web       Failed  -          spiffe://td/ns/default/sa/web  no such file"
         );
+    }
+
+    #[test]
+    fn a_problem_says_where_it_is() {
+        let of_object = json!({"severity": "error", "file": "m/shop.yaml", "line": 7, "object": "Service default/shop",
+            "field": "spec.ports[0].port", "message": "70000 is not a port"});
+        let of_file = json!({"severity": "warning", "file": "m/old.yaml", "line": 0, "message": "it is empty"});
+        let table = lines(Noun::Problems, json!([of_object, of_file]), false);
+        assert_eq!(table[1], "error     m/shop.yaml:7  Service default/shop  spec.ports[0].port  70000 is not a port");
+        assert_eq!(table[2], "warning   m/old.yaml     -                     -                   it is empty");
+        for (namespace, expected) in [("default", true), ("def", false), ("prod", false)] {
+            assert_eq!(belongs(Noun::Problems, &of_object, namespace), expected, "{namespace}");
+            assert!(belongs(Noun::Problems, &of_file, namespace));
+        }
     }
 
     #[test]

@@ -3,12 +3,61 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
+use mesh::admin::dump::ProblemView;
+use mesh::ca::EmbeddedCa;
+use mesh::source::manifest::problem::{Problem, Severity};
+use mesh::source::manifest::{ManifestSource, Options};
+
+use super::problems::judge;
 use super::report::{Check, Finding};
 
 /// The checks of the section "certificate authority".
 pub(super) fn ca_dir(dir: &Path) -> Vec<Check> {
-    vec![Check::new("ca-dir-private", format!("{} is for its owner alone", dir.display()), is_private(dir))]
+    vec![
+        Check::new("ca-dir-private", format!("{} is for its owner alone", dir.display()), is_private(dir)),
+        Check::new("ca-usable", "the CA can sign", can_sign(dir)),
+    ]
+}
+
+/// A CA that is not there yet is made on first start; making it is not for a check.
+fn can_sign(dir: &Path) -> Finding {
+    if !dir.join("ca-key.pem").exists() || !dir.join("ca-cert.pem").exists() {
+        return Finding::Fine;
+    }
+    match EmbeddedCa::open(dir, &"cluster.local".into(), Duration::from_secs(3600)) {
+        Ok(_) => Finding::Fine,
+        Err(error) => Finding::wrong(error.to_string(), ""),
+    }
+}
+
+/// The checks of the section "manifests".
+pub(super) fn manifests(dir: &Path) -> Vec<Check> {
+    if !dir.is_dir() {
+        let title = format!("{} is a folder of manifests", dir.display());
+        return vec![Check::new("manifests-folder", title, Finding::wrong("there is no such folder", ""))];
+    }
+    let loaded = ManifestSource::load_once(dir, &Options::default());
+    let objects: usize = loaded.objects.values().sum();
+    let problems: Vec<ProblemView> = loaded.problems.iter().map(view).collect();
+    vec![Check::new("manifests", format!("{} in effect: {objects} objects", dir.display()), judge(&problems))]
+}
+
+fn view(problem: &Problem) -> ProblemView {
+    ProblemView {
+        severity: match problem.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+            Severity::Info => "info",
+        }
+        .to_owned(),
+        file: problem.file.display().to_string(),
+        line: problem.line,
+        object: problem.object.clone(),
+        field: problem.field.clone(),
+        message: problem.message.clone(),
+    }
 }
 
 fn is_private(dir: &Path) -> Finding {
@@ -80,6 +129,40 @@ mod tests {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_ca_whose_key_is_another_ones_cannot_sign() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        assert_eq!(can_sign(&one), Finding::Fine, "it is made on first start");
+        for dir in [&one, &other] {
+            EmbeddedCa::open(dir, &"cluster.local".into(), Duration::from_secs(3600)).unwrap();
+        }
+        assert_eq!(can_sign(&one), Finding::Fine);
+        fs::copy(other.join("ca-cert.pem"), one.join("ca-cert.pem")).unwrap();
+        match can_sign(&one) {
+            Finding::Wrong { what, .. } => assert!(what.contains("ca-cert.pem"), "{what}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn manifests_are_judged_by_their_worst_problem() {
+        let folder = tempfile::tempdir().unwrap();
+        let finding = || manifests(folder.path())[0].finding().clone();
+        fs::write(folder.path().join("ns.yaml"), "apiVersion: v1\nkind: Namespace\nmetadata: {name: default}\n")
+            .unwrap();
+        assert_eq!(finding(), Finding::Fine);
+        let strange = "apiVersion: example.com/v1\nkind: Gadget\nmetadata: {name: a}\n";
+        fs::write(folder.path().join("strange.yaml"), strange).unwrap();
+        assert!(matches!(finding(), Finding::Warning { .. }), "{:?}", finding());
+        fs::write(folder.path().join("broken.yaml"), "kind: [\n").unwrap();
+        match finding() {
+            Finding::Wrong { what, .. } => assert!(what.contains("broken.yaml"), "{what}"),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(manifests(&folder.path().join("none"))[0].finding(), Finding::Wrong { .. }));
     }
 
     #[test]

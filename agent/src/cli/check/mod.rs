@@ -4,6 +4,7 @@ mod run;
 mod running;
 mod files;
 mod host;
+mod problems;
 mod report;
 
 pub(crate) use run::check;

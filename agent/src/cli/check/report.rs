@@ -1,5 +1,7 @@
 //! Pure. What was checked and how it came out, as lines for people and as data; the data has linkerd's shape.
 
+use std::borrow::Cow;
+
 use anyhow::Result;
 use serde_json::{Value, json};
 
@@ -12,7 +14,7 @@ pub(crate) struct Report {
 /// One check. Ids are stable: documents and scripts name them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Check {
-    id: &'static str,
+    id: Cow<'static, str>,
     title: String,
     finding: Finding,
 }
@@ -39,8 +41,8 @@ impl Finding {
 }
 
 impl Check {
-    pub(crate) fn new(id: &'static str, title: impl Into<String>, finding: Finding) -> Self {
-        Self { id, title: title.into(), finding }
+    pub(crate) fn new(id: impl Into<Cow<'static, str>>, title: impl Into<String>, finding: Finding) -> Self {
+        Self { id: id.into(), title: title.into(), finding }
     }
 
     #[cfg(test)]

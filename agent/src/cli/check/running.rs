@@ -5,9 +5,11 @@ use std::net::{SocketAddr, TcpListener};
 
 use mesh::admin::dump::{CaptureState, CaptureView, ProblemView};
 use mesh::admin::{Client, ClientError};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::problems::judge;
 use super::report::{Check, Finding};
 
 /// The checks of the section "ports", when no agent answers at `admin`.
@@ -51,23 +53,29 @@ pub(super) async fn agent(admin: SocketAddr) -> Option<Vec<Check>> {
     Some(vec![
         Check::new("agent-version", title, same),
         Check::new("agent-ready", "the agent is ready", ready),
-        Check::new(
-            "agent-config",
-            "the configuration is in effect as written",
-            part(&client, "problems", problems).await,
-        ),
+        Check::new("agent-config", "the configuration is in effect as written", manifests(&client).await),
         Check::new(
             "agent-captures",
             "every workload that ought to be captured is",
-            part(&client, "captures", captures).await,
+            in_part(&client, "captures", captures).await,
         ),
     ])
 }
 
-async fn part<T: DeserializeOwned>(client: &Client, name: &str, judge: fn(&[T]) -> Finding) -> Finding {
+/// What we read of the part `manifests`.
+#[derive(Deserialize)]
+struct Manifests {
+    problems: Vec<ProblemView>,
+}
+
+async fn manifests(client: &Client) -> Finding {
+    in_part(client, "manifests", |manifests: Manifests| judge(&manifests.problems)).await
+}
+
+async fn in_part<T: DeserializeOwned>(client: &Client, name: &str, judge: fn(T) -> Finding) -> Finding {
     match client.get(&format!("/config_dump/{name}"), &[]).await {
-        Ok(body) => match serde_json::from_slice::<Vec<T>>(&body) {
-            Ok(items) => judge(&items),
+        Ok(body) => match serde_json::from_slice(&body) {
+            Ok(content) => judge(content),
             Err(error) => {
                 Finding::warning(format!("cannot read {name} of the agent: {error}"), "is it of another version?")
             }
@@ -76,16 +84,7 @@ async fn part<T: DeserializeOwned>(client: &Client, name: &str, judge: fn(&[T]) 
     }
 }
 
-fn problems(all: &[ProblemView]) -> Finding {
-    let what: Vec<_> = all.iter().map(|p| format!("{}: {}", p.at, p.message)).collect();
-    match (all.is_empty(), all.iter().any(|p| p.severity == "error")) {
-        (true, _) => Finding::Fine,
-        (false, false) => Finding::warning(what.join("\n"), ""),
-        (false, true) => Finding::wrong(what.join("\n"), "what a broken file said before stays in effect"),
-    }
-}
-
-fn captures(all: &[CaptureView]) -> Finding {
+fn captures(all: Vec<CaptureView>) -> Finding {
     let missing = all.iter().filter(|c| matches!(c.state, CaptureState::Pending | CaptureState::Failed));
     let what: Vec<_> =
         missing.map(|c| format!("{}/{}: {}", c.namespace, c.name, c.error.as_deref().unwrap_or("not yet"))).collect();
@@ -124,7 +123,7 @@ mod tests {
             Registry::new("culvert", "0"),
             LogControl::detached("info"),
         )
-        .part("problems", move || problems.clone())
+        .part("manifests", move || json!({"problems": problems}))
         .part("captures", move || captures.clone())
         .ready_when(move || pending.clone());
         let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), Surface::Admin).unwrap();
@@ -142,7 +141,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_an_agent_cannot_do_is_told() {
-        let problem = json!({"at": "pods.yaml:7", "severity": "error", "message": "spec.nodeName is missing"});
+        let problem =
+            json!({"severity": "error", "file": "pods.yaml", "line": 7, "message": "spec.nodeName is missing"});
         let capture = json!({"workloadUid": "u", "name": "web", "namespace": "default", "identity": "i", "netns": "n",
             "state": "failed", "error": "no such network namespace"});
         let checks = agent(serve(json!([problem]), json!([capture]), vec!["ca".into()])).await.unwrap();
@@ -157,7 +157,7 @@ mod tests {
             wrong,
             [
                 "not ready, pending: ca",
-                "pods.yaml:7: spec.nodeName is missing",
+                "error: pods.yaml:7: spec.nodeName is missing",
                 "default/web: no such network namespace",
             ]
         );

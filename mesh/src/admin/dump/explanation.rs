@@ -1,41 +1,60 @@
-//! Pure. What `/explain` answers: the path that a connection would take, and whether it may.
+//! Pure. What `/explain` answers: the path that a connection would take, and what policy says of it.
+
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// The path of one connection and the verdict on it.
+/// What would happen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
-    /// What was asked: who calls.
+    /// The calling workload, as `<namespace>/<name>`.
     pub source: String,
-    /// What was asked: whom it calls.
-    pub destination: String,
-    /// The steps, in the order in which they happen.
-    pub steps: Vec<Step>,
-    /// How it ends.
-    pub verdict: Verdict,
-    /// Why, in one sentence.
-    pub reason: String,
+    /// Its identity; none when it is not enrolled.
+    pub source_identity: Option<String>,
+    /// What was called, as an address.
+    pub destination: SocketAddr,
+    /// What the destination is, and how it is reached.
+    pub path: Vec<String>,
+    /// One entry for each workload that may be at the far end.
+    pub endpoints: Vec<Verdict>,
+    /// Why no connection can be made at all.
+    pub refused: Option<String>,
 }
 
-/// One step of the path.
+/// What policy says at one endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Step {
-    /// Which step: `source`, `destination`, `endpoint`, `path`, `policy`.
-    pub step: String,
-    /// What it finds.
-    pub finding: String,
+pub struct Verdict {
+    /// The workload.
+    pub workload: String,
+    /// How it is reached: `HBONE 10.0.0.2:15008 for 10.0.0.2:80`, or `TCP 10.0.0.3:80`.
+    pub via: String,
+    /// Each policy that applies.
+    pub policies: Vec<Judged>,
+    /// `admitted`, or why not.
+    pub verdict: String,
+    /// Whether the connection is admitted.
+    pub admitted: bool,
 }
 
-/// How a connection would end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What one policy says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Verdict {
-    /// It reaches the application.
-    Permitted,
-    /// It is refused.
-    Refused,
-    /// It leaves what this agent knows: an address outside the mesh, or a waypoint, which decides further.
-    Beyond,
+pub struct Judged {
+    /// `<namespace>/<name>`.
+    pub policy: String,
+    /// `ALLOW` or `DENY`.
+    pub action: String,
+    /// Whether any rule matches.
+    pub matches: bool,
+    /// Whether it is only in dry-run.
+    pub dry_run: bool,
+}
+
+impl Explanation {
+    /// Whether some connection of this kind would be refused.
+    pub fn is_refused(&self) -> bool {
+        self.refused.is_some() || self.endpoints.iter().any(|endpoint| !endpoint.admitted)
+    }
 }

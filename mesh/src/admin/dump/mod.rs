@@ -13,7 +13,7 @@ mod workload;
 
 pub use certificate::{CertificateInfo, CertificateView};
 pub use connection::{CaptureState, CaptureView, ConnectionView, WorkloadState, workload_states};
-pub use explanation::{Explanation, Step, Verdict};
+pub use explanation::{Explanation, Judged, Verdict};
 pub use policy::PolicyView;
 pub use problem::ProblemView;
 pub use service::{EndpointView, LoadBalancerView, ServiceView};

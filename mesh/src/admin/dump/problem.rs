@@ -1,15 +1,42 @@
-//! Pure. What of the configuration is not in effect as written.
+//! Pure. What of the configuration is not in effect as written: the list `problems` of the part `manifests`.
+
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A file or object of the configuration that is not in effect as written.
+/// One problem of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ProblemView {
-    /// Where: `<file>:<line>`, or the object.
-    pub at: String,
-    /// `warning` or `error`.
+    /// `error`, `warning` or `info`.
     pub severity: String,
-    /// What is wrong.
+    /// The file.
+    pub file: String,
+    /// The line, from 1; 0 for a problem of the whole file.
+    pub line: u32,
+    /// The object, as `Kind namespace/name`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// The field, as `spec.ports[0].port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+    /// What is wrong, and what follows from it.
     pub message: String,
+}
+
+impl ProblemView {
+    /// `<file>:<line>`.
+    pub fn at(&self) -> String {
+        if self.line == 0 { self.file.clone() } else { format!("{}:{}", self.file, self.line) }
+    }
+}
+
+impl fmt::Display for ProblemView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.at())?;
+        for part in [&self.object, &self.field].into_iter().flatten() {
+            write!(f, ": {part}")?;
+        }
+        write!(f, ": {}", self.message)
+    }
 }

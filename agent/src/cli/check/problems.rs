@@ -1,0 +1,39 @@
+//! Pure. What the problems of manifests come to.
+
+use mesh::admin::dump::ProblemView;
+
+use super::report::Finding;
+
+/// Judges a list of problems. Those that are only worth knowing do not count.
+pub(super) fn judge(all: &[ProblemView]) -> Finding {
+    let of = |severity: &str| all.iter().any(|problem| problem.severity == severity);
+    let telling = all.iter().filter(|problem| problem.severity != "info");
+    let what = telling.map(|problem| format!("{}: {problem}", problem.severity)).collect::<Vec<_>>().join("\n");
+    match (of("error"), of("warning")) {
+        (true, _) => Finding::wrong(what, "what a broken file said before stays in effect"),
+        (false, true) => Finding::warning(what, ""),
+        (false, false) => Finding::Fine,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_problem_decides_and_remarks_do_not_count() {
+        let problem = |severity: &str| ProblemView {
+            severity: severity.into(),
+            file: "a.yaml".into(),
+            line: 3,
+            object: Some("Pod default/web".into()),
+            field: None,
+            message: "no".into(),
+        };
+        assert_eq!(judge(&[]), Finding::Fine);
+        assert_eq!(judge(&[problem("info")]), Finding::Fine);
+        let warning = "warning: a.yaml:3: Pod default/web: no";
+        assert_eq!(judge(&[problem("info"), problem("warning")]), Finding::warning(warning, ""));
+        assert!(matches!(judge(&[problem("warning"), problem("error")]), Finding::Wrong { .. }));
+    }
+}
