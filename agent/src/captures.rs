@@ -22,7 +22,7 @@ impl Captures {
     pub(crate) fn captured(&self, pod: &Pod, workload: &Workload, netns: &Path, rules: &PlaintextRules) {
         let view = CaptureView {
             id: Some(pod.id),
-            netns_cookie: pod.netns.cookie().ok(),
+            netns_cookie: Some(pod.netns.cookie()),
             plaintext: Some(verdict(rules.default).to_owned()),
             plaintext_ports: rules.ports.iter().map(|(port, v)| format!("{port}={}", verdict(*v))).collect(),
             ..view(workload, netns, CaptureState::Captured)

@@ -11,115 +11,109 @@ use mesh::policy::authorize::{self, Refusal};
 use mesh::policy::matcher::{self, Answer, Subject};
 use mesh::policy::plaintext;
 use mesh::state::snapshot::Snapshot;
-use serde::Serialize;
+use mesh::admin::dump::{Explanation, Step, Verdict};
 
 use crate::outbound::next_hop::{self, Destination, Hop, Via, WaypointInstances};
 
-/// What would happen.
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Explanation {
-    /// The calling workload.
-    pub(crate) source: String,
-    /// Its identity; none when it is not enrolled.
-    pub(crate) source_identity: Option<String>,
-    /// What was called, as an address.
-    pub(crate) destination: SocketAddr,
-    /// What the destination is, and how it is reached.
-    pub(crate) path: Vec<String>,
-    /// One entry for each workload that may be at the far end.
-    pub(crate) endpoints: Vec<Verdict>,
-    /// Whether a connection can be made at all, and if not why.
-    pub(crate) refused: Option<String>,
+/// Explains a connection from `source` (`[namespace/]pod`) to `destination` (`address:port` or `service[.namespace]:port`).
+pub(crate) fn explain(mesh: &Snapshot, source: &str, destination: &str) -> Result<Explanation, String> {
+    let caller = find_workload(mesh, source)?;
+    let called = find_destination(mesh, &caller, destination)?;
+    let mut story = Story { steps: Vec::new() };
+    let identity = if caller.is_enrolled() {
+        format!("enrolled as {}", caller.identity())
+    } else {
+        "not enrolled: its connections are plain TCP, without identity".to_owned()
+    };
+    story.tell("source", format!("{}/{} is {identity}", caller.namespace, caller.name));
+    let (verdict, reason) = match next_hop::resolve(mesh, &caller, called) {
+        Ok(found) => story.follow(mesh, &caller, called, found),
+        Err(refused) => (Verdict::Refused, refused.to_string()),
+    };
+    let (source, destination) = (source.to_owned(), destination.to_owned());
+    Ok(Explanation { source, destination, steps: story.steps, verdict, reason })
+}
+
+/// The steps so far.
+struct Story {
+    steps: Vec<Step>,
+}
+
+impl Story {
+    fn tell(&mut self, step: &str, finding: String) {
+        self.steps.push(Step { step: step.to_owned(), finding });
+    }
+
+    fn follow(&mut self, mesh: &Snapshot, source: &Workload, called: SocketAddr, found: Destination) -> (Verdict, String) {
+        match found {
+            Destination::Outside(to) => {
+                self.tell("destination", format!("{to} is outside the mesh"));
+                self.tell("path", "plain TCP, left to the kernel".to_owned());
+                (Verdict::Beyond, "nothing of the mesh judges it".to_owned())
+            }
+            Destination::Workload(workload, to) => {
+                self.tell("destination", format!("{to} is workload {}/{}", workload.namespace, workload.name));
+                self.endpoints(mesh, source, &[next_hop::to_workload(&workload, to, &[])])
+            }
+            Destination::Service(entry, port) => {
+                self.tell("destination", format!("{called} is port {port} of service {}", entry.service.key));
+                let usable = entry
+                    .endpoints
+                    .iter()
+                    .filter(|e| e.is_ready() || entry.service.load_balancing.allow_unhealthy)
+                    .filter_map(|endpoint| next_hop::to_endpoint(&entry, endpoint, port, called.is_ipv6()));
+                let hops: Vec<Hop> = usable.collect();
+                if hops.is_empty() {
+                    let refused = next_hop::Refused::NoEndpoint(entry.service.key.clone());
+                    return (Verdict::Refused, refused.to_string());
+                }
+                self.endpoints(mesh, source, &hops)
+            }
+            Destination::Waypoint(to) => {
+                let name = match &to.instances {
+                    WaypointInstances::Service(entry) => entry.service.key.to_string(),
+                    WaypointInstances::Workload(workload) => format!("{}/{}", workload.namespace, workload.name),
+                };
+                self.tell("path", format!("{called} is behind waypoint {name}"));
+                (Verdict::Beyond, "the waypoint routes and judges it".to_owned())
+            }
+        }
+    }
+
+    fn endpoints(&mut self, mesh: &Snapshot, source: &Workload, hops: &[Hop]) -> (Verdict, String) {
+        let mut refusals = Vec::new();
+        let mut last = String::new();
+        for hop in hops {
+            let judged = judge(mesh, source, hop);
+            let name = format!("{}/{}", hop.workload.namespace, hop.workload.name);
+            self.tell("endpoint", format!("{name} by {}", judged.via));
+            for (policy, matches) in judged.policies {
+                self.tell("policy", format!("{policy}: {}", if matches { "matches" } else { "does not match" }));
+            }
+            if !judged.admitted {
+                refusals.push(format!("{name}: {}", judged.verdict));
+            }
+            last = judged.verdict;
+        }
+        match (refusals.len(), hops.len()) {
+            (0, _) => (Verdict::Permitted, last),
+            (refused, all) if refused == all => (Verdict::Refused, refusals.swap_remove(0)),
+            (refused, all) => {
+                (Verdict::Permitted, format!("but {refused} of {all} endpoints refuse it, {}", refusals.swap_remove(0)))
+            }
+        }
+    }
 }
 
 /// What policy says at one endpoint.
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Verdict {
-    /// The workload.
-    pub(crate) workload: String,
-    /// How it is reached: `HBONE 10.0.0.2:15008 for 10.0.0.2:80`, or `TCP 10.0.0.3:80`.
-    pub(crate) via: String,
-    /// Each policy that applies: name, action, whether it matches.
-    pub(crate) policies: Vec<Judged>,
-    /// `admitted`, or why not.
-    pub(crate) verdict: String,
-    /// Whether the connection is admitted.
-    pub(crate) admitted: bool,
+struct Judged {
+    via: String,
+    policies: Vec<(String, bool)>,
+    verdict: String,
+    admitted: bool,
 }
 
-/// What one policy says.
-#[derive(Clone, Debug, Serialize, PartialEq, Eq)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Judged {
-    /// `<namespace>/<name>`.
-    pub(crate) policy: String,
-    /// `ALLOW` or `DENY`.
-    pub(crate) action: String,
-    /// Whether any rule matches.
-    pub(crate) matches: bool,
-    /// Whether it is only in dry-run.
-    pub(crate) dry_run: bool,
-}
-
-/// Explains a connection from `source` (`[namespace/]pod`) to `destination` (`address:port` or `service[.namespace]:port`).
-pub(crate) fn explain(mesh: &Snapshot, source: &str, destination: &str) -> Result<Explanation, String> {
-    let source = find_workload(mesh, source)?;
-    let destination = find_destination(mesh, &source, destination)?;
-    let mut explanation = Explanation {
-        source: format!("{}/{}", source.namespace, source.name),
-        source_identity: source.is_enrolled().then(|| source.identity().to_string()),
-        destination,
-        path: Vec::new(),
-        endpoints: Vec::new(),
-        refused: None,
-    };
-    if !source.is_enrolled() {
-        explanation.path.push("the source is not enrolled: its connections are plain TCP, without identity".to_owned());
-    }
-    match next_hop::resolve(mesh, &source, destination) {
-        Ok(found) => follow(mesh, &source, found, &mut explanation),
-        Err(refused) => explanation.refused = Some(refused.to_string()),
-    }
-    Ok(explanation)
-}
-
-fn follow(mesh: &Snapshot, source: &Workload, destination: Destination, explanation: &mut Explanation) {
-    let called = explanation.destination;
-    match destination {
-        Destination::Outside(to) => {
-            explanation.path.push(format!("{to} is outside the mesh: plain TCP, left to the kernel"));
-        }
-        Destination::Workload(workload, to) => {
-            explanation.path.push(format!("{to} is workload {}/{}", workload.namespace, workload.name));
-            explanation.endpoints.push(judge(mesh, source, &next_hop::to_workload(&workload, to, &[])));
-        }
-        Destination::Service(entry, port) => {
-            explanation.path.push(format!("{called} is port {port} of service {}", entry.service.key));
-            let hops = entry
-                .endpoints
-                .iter()
-                .filter(|e| e.is_ready() || entry.service.load_balancing.allow_unhealthy)
-                .filter_map(|endpoint| next_hop::to_endpoint(&entry, endpoint, port, called.is_ipv6()));
-            explanation.endpoints = hops.map(|hop| judge(mesh, source, &hop)).collect();
-            let total = entry.endpoints.len();
-            explanation.path.push(format!("{} of its {total} endpoints can be used", explanation.endpoints.len()));
-            if explanation.endpoints.is_empty() {
-                explanation.refused = Some(next_hop::Refused::NoEndpoint(entry.service.key.clone()).to_string());
-            }
-        }
-        Destination::Waypoint(to) => {
-            let name = match &to.instances {
-                WaypointInstances::Service(entry) => entry.service.key.to_string(),
-                WaypointInstances::Workload(workload) => format!("{}/{}", workload.namespace, workload.name),
-            };
-            explanation.path.push(format!("{called} is behind waypoint {name}, which routes and judges it"));
-        }
-    }
-}
-
-fn judge(mesh: &Snapshot, source: &Workload, hop: &Hop) -> Verdict {
+fn judge(mesh: &Snapshot, source: &Workload, hop: &Hop) -> Judged {
     let identity = source.is_enrolled().then(|| source.identity());
     let (via, target, proven) = match &hop.via {
         Via::Plain(to) => (format!("TCP {to}"), *to, None),
@@ -132,26 +126,22 @@ fn judge(mesh: &Snapshot, source: &Workload, hop: &Hop) -> Verdict {
         source_identity: proven,
         destination: target,
     };
-    let judged = policies
-        .iter()
-        .map(|p| Judged {
-            policy: p.key.to_string(),
-            action: format!("{:?}", p.action).to_uppercase(),
-            matches: matcher::policy(p, Subject::from(&facts)) == Answer::Yes,
-            dry_run: p.dry_run,
-        })
-        .collect();
+    let judged = policies.iter().map(|p| {
+        let dry = if p.dry_run { ", dry-run" } else { "" };
+        let what = format!("{} ({:?}{dry})", p.key, p.action);
+        (what, matcher::policy(p, Subject::from(&facts)) == Answer::Yes)
+    });
+    let judged = judged.collect();
     let enforced = hop.workload.is_enrolled();
     let outcome = if enforced { authorize::authorize(&policies, &facts).map(|p| p.by().cloned()) } else { Ok(None) };
     let verdict = match &outcome {
-        Ok(_) if !enforced => "admitted: the destination is not enrolled, nothing judges it".to_owned(),
-        Ok(Some(policy)) => format!("admitted by {policy}"),
-        Ok(None) => "admitted: no ALLOW policy applies".to_owned(),
-        Err(refusal @ Refusal::Denied(_)) => format!("refused: {refusal}"),
-        Err(Refusal::NotAllowed) => format!("refused: {}{}", Refusal::NotAllowed, plaintext_hint(&policies, &facts)),
+        Ok(_) if !enforced => "the destination is not enrolled, nothing judges it".to_owned(),
+        Ok(Some(policy)) => format!("{policy} allows it"),
+        Ok(None) => "no policy refuses it".to_owned(),
+        Err(refusal @ Refusal::Denied(_)) => refusal.to_string(),
+        Err(Refusal::NotAllowed) => format!("{}{}", Refusal::NotAllowed, plaintext_hint(&policies, &facts)),
     };
-    let workload = format!("{}/{}", hop.workload.namespace, hop.workload.name);
-    Verdict { workload, via, policies: judged, verdict, admitted: outcome.is_ok() }
+    Judged { via, policies: judged, verdict, admitted: outcome.is_ok() }
 }
 
 /// Says so when plaintext is what is wrong.
@@ -251,20 +241,21 @@ mod tests {
     }
 
     #[test]
-    fn a_denied_call_names_the_policy() {
+    fn a_denied_call_names_the_policy_and_the_path() {
         for to in ["shop:80", "shop.default:80", "shop.default.svc.cluster.local:80", "10.96.0.1:80"] {
             let said = explain(&mesh().snapshot(), "client", to).unwrap();
-            assert!(!said.endpoints[0].admitted, "{to}: {said:?}");
-            assert!(said.endpoints[0].verdict.contains("default/no-client"));
-            assert_eq!(said.endpoints[0].via, "HBONE 10.0.0.2:15008 for 10.0.0.2:8080");
+            assert_eq!(said.verdict, Verdict::Refused, "{to}: {said:?}");
+            assert!(said.reason.contains("default/no-client"));
+            let path = said.steps.iter().find(|s| s.step == "endpoint").unwrap();
+            assert_eq!(path.finding, "default/shop-1 by HBONE 10.0.0.2:15008 for 10.0.0.2:8080");
         }
     }
 
     #[test]
     fn a_source_that_is_not_enrolled_has_no_identity() {
         let said = explain(&mesh().snapshot(), "default/outsider", "shop-1:8080").unwrap();
-        assert_eq!(said.source_identity, None);
-        assert!(said.endpoints[0].admitted && said.endpoints[0].via.starts_with("TCP "));
+        assert_eq!(said.verdict, Verdict::Permitted);
+        assert!(said.steps[0].finding.contains("without identity"));
     }
 
     #[test]
@@ -272,6 +263,7 @@ mod tests {
         assert!(explain(&mesh().snapshot(), "nobody", "shop:80").unwrap_err().contains("nobody"));
         assert!(explain(&mesh().snapshot(), "client", "nothing:80").unwrap_err().contains("nothing"));
         assert!(explain(&mesh().snapshot(), "client", "shop").unwrap_err().contains("port"));
-        assert!(explain(&mesh().snapshot(), "client", "shop:81").unwrap().refused.unwrap().contains("no port 81"));
+        assert!(explain(&mesh().snapshot(), "client", "shop:81").unwrap().reason.contains("no port 81"));
+        assert_eq!(explain(&mesh().snapshot(), "client", "192.0.2.1:80").unwrap().verdict, Verdict::Beyond);
     }
 }

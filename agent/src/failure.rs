@@ -33,11 +33,7 @@ impl Failure {
 
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
-        let text = match &refusal {
-            Refusal::Denied(policy) => reason::denied_by(policy),
-            Refusal::NotAllowed => reason::NONE_ALLOWED.to_owned(),
-        };
-        Self { fault: Fault::Policy, flag: ResponseFlag::Deny, text }
+        Self { fault: Fault::Policy, flag: ResponseFlag::Deny, text: reason::rejected(refusal) }
     }
 }
 

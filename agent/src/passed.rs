@@ -4,9 +4,11 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use mesh::admin::dump::ConnectionView;
 use mesh::model::connection::{Direction, Facts, ResponseFlag};
 use mesh::model::workload::Workload;
 use mesh::policy::authorize::{self, Refusal};
@@ -19,7 +21,8 @@ use mesh::telemetry::traffic::{ConnectionMeter, Traffic};
 use parking_lot::Mutex;
 use tracing::{debug, warn};
 
-use crate::capture::{self, Event};
+use crate::capture::Event;
+use crate::destroy::destroy;
 use crate::pod::Pod;
 
 /// Connections kept in mind at once; beyond that they still are counted when they end, but not listed.
@@ -32,6 +35,7 @@ pub(crate) struct Passed {
     log: AccessLog,
     counters: Arc<Counters>,
     known: Mutex<Known>,
+    next: AtomicU64,
 }
 
 #[derive(Default)]
@@ -49,6 +53,7 @@ struct Key {
 }
 
 struct Open {
+    id: u64,
     direction: Direction,
     probe: bool,
     since: Instant,
@@ -56,22 +61,6 @@ struct Open {
     labels: ConnectionLabels,
     /// The policy change that ends it.
     refused: Option<Refusal>,
-}
-
-/// One line of a listing.
-pub(crate) struct Listed {
-    /// The captured workload's uid.
-    pub(crate) workload: String,
-    /// Which side it is on.
-    pub(crate) direction: Direction,
-    /// Who connects.
-    pub(crate) source: SocketAddr,
-    /// To whom.
-    pub(crate) destination: SocketAddr,
-    /// For how long.
-    pub(crate) age: Duration,
-    /// Whether the kubelet made it.
-    pub(crate) probe: bool,
 }
 
 impl Passed {
@@ -82,7 +71,7 @@ impl Passed {
         log: AccessLog,
         counters: Arc<Counters>,
     ) -> Self {
-        Self { store, traffic, log, counters, known: Mutex::default() }
+        Self { store, traffic, log, counters, known: Mutex::default(), next: AtomicU64::new(1 << 63) }
     }
 
     /// Learns of a captured workload.
@@ -100,35 +89,48 @@ impl Passed {
     /// Takes in one report of the kernel.
     pub(crate) fn tell(&self, event: &Event) {
         match *event {
-            Event::Refused { pod, source, destination } => self.refused(pod, source, destination),
-            Event::Opened { pod, direction, source, destination, probe } => {
-                self.opened(Key { pod, source, destination }, direction, probe);
+            Event::Refused { pod, src, dst } => self.refused(pod, src, dst),
+            Event::Opened { pod, direction, src, dst, probe } => {
+                self.opened(Key { pod, source: src, destination: dst }, direction, probe);
             }
-            Event::Closed { pod, direction, source, destination, sent, received, duration, probe } => {
-                let key = Key { pod, source, destination };
+            Event::Closed { pod, direction, src, dst, sent, received, duration, probe } => {
+                let key = Key { pod, source: src, destination: dst };
                 self.closed(key, direction, probe, (sent, received), duration);
             }
-            Event::Failed { pod, direction, source, destination } => {
-                let labels = self.labels(pod, direction, source, destination);
+            Event::Failed { pod, src, dst } => {
+                let labels = self.labels(pod, Direction::Outbound, src, dst);
                 self.traffic.failed(&labels, ResponseFlag::Connect);
                 let outcome = Outcome::Failed("connection failed to open".to_owned());
-                self.log.finished(&record(labels, (source, destination), (0, 0), Duration::ZERO), &outcome);
+                self.log.finished(&record(labels, (src, dst), (0, 0), Duration::ZERO), &outcome);
             }
-            Event::Lost(count) => warn!("{count} reports of the kernel were lost: connections go uncounted"),
         }
     }
 
-    /// What is open.
-    pub(crate) fn list(&self) -> Vec<Listed> {
+    /// What is open, for the admin server. Numbers have the highest bit set, so that they clash with no carried one.
+    pub(crate) fn list(&self) -> Vec<ConnectionView> {
         let known = self.known.lock();
         let uid = |pod: u32| known.pods.get(&pod).and_then(Weak::upgrade).map(|p| p.uid.to_string()).unwrap_or_default();
-        let listed = |(key, open): (&Key, &Open)| Listed {
-            workload: uid(key.pod),
+        let name = |w: &Option<Arc<Workload>>| w.as_ref().map(|w| w.name.to_string());
+        let namespace = |w: &Option<Arc<Workload>>| w.as_ref().map(|w| w.namespace.to_string());
+        let listed = |(key, open): (&Key, &Open)| ConnectionView {
+            id: open.id,
             direction: open.direction,
+            workload_uid: uid(key.pod),
             source: key.source,
-            destination: key.destination,
-            age: open.since.elapsed(),
-            probe: open.probe,
+            source_workload: name(&open.labels.source),
+            source_namespace: namespace(&open.labels.source),
+            source_identity: None,
+            original_destination: key.destination,
+            actual_destination: None,
+            destination_workload: name(&open.labels.destination),
+            destination_namespace: namespace(&open.labels.destination),
+            destination_identity: None,
+            service: None,
+            protocol: if open.probe { "TCP (probe)" } else { "TCP" }.to_owned(),
+            // The kernel counts them and tells when the connection ends.
+            bytes_sent: 0,
+            bytes_received: 0,
+            age_ms: u64::try_from(open.since.elapsed().as_millis()).unwrap_or(u64::MAX),
         };
         known.open.iter().map(listed).collect()
     }
@@ -147,7 +149,7 @@ impl Passed {
             let Some(workload) = mesh.workload(&pod.uid) else { continue };
             let facts = Facts { source: key.source, source_identity: None, destination: key.destination };
             let Err(refusal) = authorize::authorize(&mesh.policies_of(workload), &facts) else { continue };
-            match capture::destroy(&pod.netns, key.destination, key.source) {
+            match destroy(&pod.netns, key.destination, key.source) {
                 Ok(()) => {
                     connection.refused = Some(refusal);
                     ended += 1;
@@ -189,7 +191,8 @@ impl Passed {
             self.counters.capture_probe.inc();
         }
         let meter = self.traffic.open(&labels);
-        Open { direction, probe, since: Instant::now(), meter, labels, refused: None }
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        Open { id, direction, probe, since: Instant::now(), meter, labels, refused: None }
     }
 
     /// The kernel knows that a connection is refused, not by which policy: that is found again here.
@@ -201,8 +204,7 @@ impl Passed {
         let facts = Facts { source, source_identity: None, destination };
         let judged = labels.destination.as_ref().map(|w| authorize::authorize(&mesh.policies_of(w), &facts));
         let why = match judged {
-            Some(Err(Refusal::Denied(policy))) => reason::denied_by(&policy),
-            Some(Err(Refusal::NotAllowed)) => reason::NONE_ALLOWED.to_owned(),
+            Some(Err(refusal)) => reason::rejected(refusal),
             // The policy changed since, or the workload is gone: refused all the same.
             Some(Ok(_)) | None => reason::POLICY_CHANGE.to_owned(),
         };

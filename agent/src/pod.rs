@@ -9,7 +9,7 @@ use mesh::model::workload::Workload;
 use mesh::state::store::Store;
 use parking_lot::RwLock;
 
-use crate::capture::netns::Netns;
+use crate::capture::Netns;
 
 /// A captured workload. Every connection that is carried for it holds it: when only the reconciler does, none is open.
 pub(crate) struct Pod {

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use anyhow::{Context as _, Result};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::capture::netns::Netns;
-use crate::steering::{Listeners, Original};
+use crate::capture::Netns;
+use crate::listeners::{Listeners, Original};
 
 const OUTBOUND: u16 = 15001;
 const PLAINTEXT: u16 = 15006;

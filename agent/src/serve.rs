@@ -9,10 +9,10 @@ use tracing::error;
 
 use crate::accept;
 use crate::inbound::{plaintext, tunnel};
+use crate::listeners::{Listeners, Original};
 use crate::node::Node;
 use crate::outbound::connection;
 use crate::pod::Pod;
-use crate::steering::{Listeners, Original};
 
 /// Accepts on every listener until `stop`, or until the process drains. The listeners are closed then, which is how the
 /// kernel knows.
@@ -47,7 +47,7 @@ fn accepting(
     listener: TcpListener,
     what: &'static str,
     stop: &CancellationToken,
-    each: impl Fn(TcpStream, SocketAddr) + Send + 'static,
+    each: impl Fn(TcpStream, SocketAddr) + Send + Sync + 'static,
 ) {
     let (stop, draining) = (stop.clone(), node.draining.clone());
     node.spawn(async move {
@@ -71,8 +71,9 @@ fn destination(stream: &TcpStream, original: Original) -> Option<SocketAddr> {
         // Without an entry in conntrack (TPROXY, or nobody redirected) the socket's own address is right.
         Original::Redirected => socket.original_dst_v4().or_else(|_| socket.original_dst_v6()).ok(),
     };
-    let meant = redirected.and_then(|address| address.as_socket()).or_else(|| stream.local_addr().ok())?;
-    Some(canonical(meant))
+    let meant = canonical(redirected.and_then(|address| address.as_socket()).or_else(|| stream.local_addr().ok())?);
+    // Captured connections are never for loopback: somebody in the pod has dialled the listener itself.
+    (!meant.ip().is_loopback()).then_some(meant)
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {

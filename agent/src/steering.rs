@@ -1,6 +1,6 @@
 //! What steers a workload's traffic to this process: our eBPF programs, or something else that redirects to fixed ports.
 
-use std::net::{IpAddr, TcpListener};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 use ipnet::IpNet;
 use mesh::model::policy::PlaintextRules;
 
-use crate::capture::netns::Netns;
-use crate::capture::{Capture, PodSpec};
+use crate::capture::{Capture, Netns, PodSpec};
+use crate::listeners::{Listeners, Original};
 use crate::redirected;
 
 /// Who steers.
@@ -31,34 +31,14 @@ pub(crate) struct Enrolled {
     pub(crate) listeners: Listeners,
 }
 
-/// The listeners of one workload, in its network namespace.
-pub(crate) struct Listeners {
-    /// Connections leaving the workload.
-    pub(crate) outbound: Vec<TcpListener>,
-    /// Plaintext connections arriving that the kernel cannot decide alone.
-    pub(crate) plaintext: Vec<TcpListener>,
-    /// Tunnels arriving.
-    pub(crate) hbone: Vec<TcpListener>,
-    /// How the original destination of an accepted connection is found.
-    pub(crate) original: Original,
-}
-
-/// How the original destination of an accepted connection is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Original {
-    /// It is the socket's own address.
-    SocketName,
-    /// An iptables REDIRECT changed it: asked of conntrack by SO_ORIGINAL_DST.
-    Redirected,
-}
-
 impl Steering {
     /// Starts capturing.
     pub(crate) async fn enroll(&self, netns: PathBuf, addresses: Vec<IpAddr>, rules: PlaintextRules) -> Result<Enrolled> {
         match self {
             Self::Ebpf(capture) => {
                 let captured = in_background(capture, move |capture| {
-                    capture.enroll(PodSpec { netns, addresses, plaintext: rules })
+                    let captured = capture.enroll(&PodSpec { netns, addresses })?;
+                    capture.set_plaintext(captured.id, &rules).map(|()| captured)
                 })
                 .await?;
                 Ok(Enrolled {
@@ -97,6 +77,14 @@ impl Steering {
         }
     }
 
+    /// Says which addresses are the mesh's, whatever an earlier process said.
+    pub(crate) async fn replace_mesh(&self, all: Vec<IpNet>) -> Result<()> {
+        match self {
+            Self::Ebpf(capture) => in_background(capture, move |capture| capture.replace_mesh(&all)).await,
+            Self::Redirected(_) => Ok(()),
+        }
+    }
+
     /// Stops capturing new connections.
     pub(crate) async fn release(&self, id: u32) -> Result<()> {
         match self {
@@ -113,8 +101,8 @@ impl Steering {
         }
     }
 
-    /// Drops what an earlier process captured and is not among `live`.
-    pub(crate) async fn retain(&self, live: Vec<u32>) -> Result<()> {
+    /// Drops what an earlier process captured and is not in one of these namespaces (by cookie).
+    pub(crate) async fn retain(&self, live: Vec<u64>) -> Result<()> {
         match self {
             Self::Ebpf(capture) => in_background(capture, move |capture| capture.retain(&live)).await,
             Self::Redirected(_) => Ok(()),

@@ -11,12 +11,16 @@ use super::check::check;
 use super::command::{CheckOutput, Cli, Command, LogArgs};
 use super::explain::explain;
 use super::get::get;
+use crate::app;
+use crate::capture::Capture;
+use crate::config::AgentArgs;
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
     // On a usage error clap prints it and exits with 2.
     let asked = match Cli::parse().command {
-        Command::Agent(_) => Err(anyhow::anyhow!("this build has no agent")),
+        Command::Agent(args) if args.cleanup => cleanup(&args),
+        Command::Agent(args) => return agent(&args),
         command => ask(&command),
     };
     match asked.and_then(|(text, fine)| print(&text).map(|()| fine)) {
@@ -27,6 +31,25 @@ pub fn main() -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// Runs the agent. What keeps it from starting is the configuration or the machine: 2.
+fn agent(args: &AgentArgs) -> ExitCode {
+    match app::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn cleanup(args: &AgentArgs) -> Result<(String, bool)> {
+    let removed = Capture::cleanup(&args.bpf_root)?;
+    if removed.is_empty() {
+        return Ok(("nothing to remove\n".to_owned(), true));
+    }
+    Ok((removed.iter().map(|line| format!("removed {line}\n")).collect(), true))
 }
 
 /// What a command prints, and whether what it asked about is fine.

@@ -72,11 +72,15 @@ impl Reconciler {
     /// Captures what the store knows by now, drops what an earlier agent captured and nobody wants any more, and then
     /// follows the changes until `stop`. `ready` is called after the first round.
     pub(crate) async fn run(mut self, stop: CancellationToken, ready: impl FnOnce()) {
-        let first = self.changes.take().await;
-        self.apply(first).await;
-        let live: Vec<u32> = self.pods.values().map(|captured| captured.pod.id).collect();
+        let mut first = self.changes.take().await;
+        let (all, _) = (std::mem::take(&mut first.mesh_added), std::mem::take(&mut first.mesh_removed));
+        if let Err(error) = self.steering.replace_mesh(all.into_iter().collect()).await {
+            error!("telling the kernel which addresses are the mesh's: {error:#}");
+        }
+        self.apply(Pending { local: true, ..first }).await;
+        let live: Vec<u64> = self.pods.values().map(|captured| captured.pod.netns.cookie()).collect();
         if let Err(error) = self.steering.retain(live).await {
-            error!("dropping what an earlier agent captured: {error}");
+            error!("dropping what an earlier agent captured: {error:#}");
         }
         ready();
         let mut tick = tokio::time::interval(TICK);
@@ -100,7 +104,7 @@ impl Reconciler {
             let (added, removed) = (pending.mesh_added.into_iter().collect(), pending.mesh_removed.into_iter().collect());
             if let Err(error) = self.steering.update_mesh(added, removed).await {
                 // Without its address in the map a destination would be reached past the mesh: say so loudly.
-                error!("telling the kernel which addresses are the mesh's: {error}");
+                error!("telling the kernel which addresses are the mesh's: {error:#}");
             }
         }
         // Rules before connections: a new connection must not slip in between.
@@ -187,7 +191,7 @@ impl Reconciler {
     async fn release(&mut self, uid: &WorkloadUid) {
         let Some(captured) = self.pods.remove(uid) else { return };
         if let Err(error) = self.steering.release(captured.pod.id).await {
-            error!("releasing {uid}: {error}");
+            error!("releasing {uid}: {error:#}");
         }
         captured.stop.cancel();
         self.node.keyring.forget(&captured.pod.identity);
@@ -211,6 +215,11 @@ impl Reconciler {
                     self.captures.remove(&pod.uid);
                 }
             }
+            // A namespace that was captured again keeps its number: what is left belongs to the newer capture.
+            let shares = |other: &Arc<Pod>| other.id == pod.id;
+            if self.leaving.iter().any(shares) || self.pods.values().any(|captured| shares(&captured.pod)) {
+                continue;
+            }
             self.node.passed.forget(pod.id);
             if let Err(error) = self.steering.forget(pod.id).await {
                 warn!("taking back the routes of {}: {error}", pod.uid);
@@ -231,7 +240,7 @@ impl Reconciler {
                     self.captures.captured(&captured.pod, workload, &captured.place.netns, &rules);
                     captured.rules = rules;
                 }
-                Err(error) => error!("telling the kernel the plaintext rules of {uid}: {error}"),
+                Err(error) => error!("telling the kernel the plaintext rules of {uid}: {error:#}"),
             }
         }
     }

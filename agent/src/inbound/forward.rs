@@ -4,15 +4,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use mesh::connections::Tracked;
-use mesh::model::connection::{Fault, ResponseFlag};
+use mesh::model::connection::ResponseFlag;
 use mesh::net::connect;
-use mesh::net::copy::{self, CopyError};
 use mesh::net::duplex::Duplex;
 use mesh::net::socket::{self, Liveness};
 use mesh::net::tcp::Tcp;
 use mesh::policy::authorize::Permit;
 
 use crate::capture;
+use crate::carry;
 use crate::failure::Failure;
 use crate::node::Node;
 use crate::pod::Pod;
@@ -44,19 +44,7 @@ pub(crate) async fn carry<D: Duplex>(
 ) -> Result<(), Failure> {
     let meter = tracked.open().count_by(node.traffic.open(&record.labels));
     record.opened(node);
-    let outcome = tokio::select! {
-        copied = copy::both_ways(application, caller, meter, &node.timeouts) => copied.map_err(broken),
-        closing = tracked.closed() => Err(closing.into()),
-    };
-    if outcome.is_err() {
-        application.reset();
-        caller.reset();
-    }
+    let outcome = carry::copy(node, application, caller, tracked, meter).await;
     record.bytes = tracked.open().bytes();
     outcome
-}
-
-/// A copy that did not end well, for the log.
-pub(crate) fn broken(error: CopyError) -> Failure {
-    Failure::broken(Fault::Upstream, error.to_string())
 }

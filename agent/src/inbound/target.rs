@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use mesh::hbone::head::Authority;
+use mesh::hbone::Authority;
 use mesh::model::connection::Fault;
 use mesh::model::name::Hostname;
 use mesh::model::service::ServiceKey;

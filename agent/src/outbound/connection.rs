@@ -6,7 +6,6 @@ use std::sync::Arc;
 use mesh::connections::Entry;
 use mesh::model::connection::{Direction, Facts, Fault, ResponseFlag};
 use mesh::model::service::ServiceKey;
-use mesh::net::copy;
 use mesh::net::duplex::Duplex;
 use mesh::net::socket::{self, Liveness};
 use mesh::net::tcp::Tcp;
@@ -16,6 +15,7 @@ use tokio::net::TcpStream;
 
 use super::dial::{self, Dialled, Stream};
 use super::next_hop::{self, Via};
+use crate::carry;
 use crate::failure::Failure;
 use crate::node::Node;
 use crate::pod::Pod;
@@ -53,12 +53,12 @@ async fn try_carry(node: &Arc<Node>, pod: &Arc<Pod>, stream: TcpStream, record: 
         return Err(Failure::broken(Fault::Client, format!("downstream: {error}")));
     }
     let _busy = dialled.busy;
-    let copied = match dialled.stream {
-        Stream::Plain(mut upstream) => ends(&tracked, copy::both_ways(&mut downstream, &mut upstream, meter, &node.timeouts)).await,
-        Stream::Tunnel(mut upstream) => ends(&tracked, copy::both_ways(&mut downstream, &mut upstream, meter, &node.timeouts)).await,
+    let outcome = match dialled.stream {
+        Stream::Plain(mut upstream) => carry::copy(node, &mut downstream, &mut upstream, &tracked, meter).await,
+        Stream::Tunnel(mut upstream) => carry::copy(node, &mut downstream, &mut upstream, &tracked, meter).await,
     };
     record.bytes = tracked.open().bytes();
-    copied
+    outcome
 }
 
 /// Finds out what was meant and dials it; the record learns what was found on the way, also when nothing answers.

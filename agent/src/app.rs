@@ -1,0 +1,268 @@
+//! Builds every part of the agent in order, runs until told to stop, drains.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use mesh::admin::{Bound, Surface, Window};
+use mesh::ca::{EmbeddedCa, Issuer};
+use mesh::connections::Connections;
+use mesh::hbone::{Pool, PoolOptions};
+use mesh::keyring::Keyring;
+use mesh::model::name::NodeName;
+use mesh::model::update::Update;
+use mesh::source::manifest::ManifestSource;
+use mesh::state::store::Store;
+use mesh::telemetry::access_log::AccessLog;
+use mesh::telemetry::counters::{self, Counters};
+use mesh::telemetry::line::Format;
+use mesh::telemetry::logging::{self, LogControl};
+use mesh::telemetry::registry::Registry;
+use mesh::telemetry::traffic::Traffic;
+use mesh::telemetry::writer::LogWriter;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::accept;
+use crate::config::{AgentArgs, CaptureMode, FailMode, SameNode};
+use crate::capture::{Capture, CaptureConfig};
+use crate::captures::Captures;
+use crate::dump;
+use crate::enroll::changes::Changes;
+use crate::enroll::reconcile::Reconciler;
+use crate::kernel_reports;
+use crate::node::Node;
+use crate::outbound::dial::FromNetns;
+use crate::passed::Passed;
+use crate::pod::Pods;
+use crate::ready::Ready;
+use crate::redirected;
+use crate::steering::Steering;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// How long cut connections may take to say goodbye.
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// What the agent was told, with the defaults of this machine filled in.
+struct Options {
+    args: AgentArgs,
+    node: NodeName,
+    manifests: PathBuf,
+    ca_dir: PathBuf,
+    log_format: Format,
+    threads: usize,
+}
+
+impl Options {
+    fn new(args: &AgentArgs) -> Result<Self> {
+        // clap has asked for both, unless the cleanup was asked for.
+        let manifests = args.manifests.clone().context("--manifests DIR is missing")?;
+        let ca_dir = args.ca_dir.clone().context("--ca-dir DIR is missing")?;
+        ensure!(args.same_node == SameNode::Mtls, "--same-node direct is not there yet: only mtls is");
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(Self {
+            node: args.node.as_str().into(),
+            manifests,
+            ca_dir,
+            log_format: args.log_format.into(),
+            threads: args.threads.map_or(cores, usize::from),
+            args: args.clone(),
+        })
+    }
+}
+
+/// Runs the agent until it is told to stop. An error is one of the start: nothing was captured.
+pub(crate) fn run(args: &AgentArgs) -> Result<()> {
+    let options = Options::new(args)?;
+    let writer = LogWriter::stdout().context("starting the log")?;
+    let logging = logging::init(writer.clone(), options.log_format, &levels(args))?;
+    raise_descriptor_limit();
+    accept::keep_a_descriptor_back().context("opening /dev/null")?;
+    let traffic = Builder::new_multi_thread()
+        .worker_threads(options.threads)
+        .thread_name("traffic")
+        .enable_all()
+        .build()
+        .context("starting the traffic runtime")?;
+    let control =
+        Builder::new_current_thread().enable_all().max_blocking_threads(8).build().context("starting the control runtime")?;
+    let result = control.block_on(Box::pin(serve(options, &traffic, logging, writer.clone())));
+    traffic.shutdown_timeout(GOODBYE);
+    writer.flush(Duration::from_secs(1));
+    result
+}
+
+async fn serve(options: Options, traffic: &Runtime, logging: LogControl, writer: LogWriter) -> Result<()> {
+    let registry = Registry::new("culvert", VERSION);
+    counters::register_dropped(&registry, writer.clone());
+    let args = &options.args;
+    // Listening comes first: a port that is taken is found before anything is captured.
+    let servers = [
+        Bound::bind(args.admin, Surface::Admin)?,
+        Bound::bind(args.stats, Surface::Stats)?,
+        Bound::bind(args.ready, Surface::Ready)?,
+    ];
+    let ca = EmbeddedCa::open(&options.ca_dir, &args.trust_domain.as_str().into(), args.cert_ttl)
+        .with_context(|| format!("--ca-dir {}", options.ca_dir.display()))?;
+    let node = build(&options, traffic, &registry, AccessLog::new(writer, options.log_format), Arc::new(ca));
+    let steering = steer(&options, &node)?;
+
+    let stop = CancellationToken::new();
+    let quit = stop.clone();
+    let ready = Ready::waiting_for(["manifests", "captures"]);
+    let source = ManifestSource::new(&options.manifests, manifest_options(&options));
+    let captures = Arc::new(Captures::default());
+    let status = source.status();
+    dump::follow_counts(&node, &status);
+    let gates = ready.clone();
+    let window = Window::new("culvert", VERSION, registry, logging)
+        .ready_when(move || gates.pending())
+        .on_quit(move || quit.cancel());
+    let window = Arc::new(dump::parts(window, &node, &captures, status));
+    for server in servers {
+        tokio::spawn(server.serve(Arc::clone(&window)));
+    }
+    let changes = Arc::new(Changes::default());
+    let (sink, opened) = (sink(&node, &changes), ready.clone());
+    let to_store = move |updates: Vec<Update>| {
+        sink(updates);
+        opened.done("manifests");
+    };
+    tokio::spawn(source.run(to_store, stop.clone()));
+    let (reconciler, opened) = (Reconciler::new(Arc::clone(&node), steering, changes, captures), ready.clone());
+    let reconciling = tokio::spawn(reconciler.run(stop.clone(), move || opened.done("captures")));
+    info!(
+        "culvert {VERSION} on node {}: admin {}, {} threads for traffic",
+        options.node, args.admin, options.threads
+    );
+    until_told(&stop).await?;
+    stop.cancel();
+    ready.draining();
+    drain(&node, args.drain).await;
+    let _ = reconciling.await;
+    Ok(())
+}
+
+fn levels(args: &AgentArgs) -> String {
+    logging::initial_levels(args.verbose, args.log_levels.as_deref())
+}
+
+fn build(
+    options: &Options,
+    traffic: &Runtime,
+    registry: &Arc<Registry>,
+    log: AccessLog,
+    issuer: Arc<dyn Issuer>,
+) -> Arc<Node> {
+    let store = Arc::new(Store::new(Some(options.node.clone())));
+    let keyring = Keyring::new(issuer, mesh::keyring::Options::default());
+    let metrics = Traffic::new(registry);
+    let counters = Arc::new(Counters::new(registry));
+    let pods = Arc::new(Pods::default());
+    let settings = mesh::hbone::Settings::default();
+    let pool = {
+        // The pool's tasks carry traffic.
+        let _traffic = traffic.enter();
+        let pool_options = PoolOptions { settings: settings.clone(), spread: options.threads.min(4), ..PoolOptions::default() };
+        Pool::new(Arc::clone(&keyring), Arc::new(FromNetns { pods: Arc::clone(&pods) }), pool_options)
+    };
+    let passed = Passed::new(Arc::clone(&store), Arc::clone(&metrics), log.clone(), Arc::clone(&counters));
+    Arc::new(Node {
+        store,
+        keyring,
+        pool,
+        connections: Connections::new(),
+        passed: Arc::new(passed),
+        traffic: metrics,
+        counters,
+        log,
+        tunnel_settings: settings,
+        timeouts: mesh::net::copy::Timeouts::default(),
+        pods,
+        runtime: traffic.handle().clone(),
+        tasks: TaskTracker::new(),
+        draining: CancellationToken::new(),
+        started: Instant::now(),
+    })
+}
+
+fn steer(options: &Options, node: &Arc<Node>) -> Result<Steering> {
+    let args = &options.args;
+    if args.capture == CaptureMode::None {
+        return Ok(Steering::Redirected(Arc::new(redirected::Ids::default())));
+    }
+    let capture = Capture::open(CaptureConfig {
+        bpf_root: args.bpf_root.clone(),
+        attach_cgroup: args.cgroup.clone(),
+        agent_cgroup: args.agent_cgroup.clone(),
+        kubelet_cgroup: args.kubelet_cgroup.clone(),
+        fail_closed: args.fail == FailMode::Closed,
+        proxy_all: args.proxy_all,
+        ..CaptureConfig::new(options.node.as_str())
+    })?;
+    let capture = Arc::new(capture);
+    kernel_reports::follow(capture.events()?, Arc::clone(&node.passed), node.draining.clone())?;
+    Ok(Steering::Ebpf(capture))
+}
+
+fn manifest_options(options: &Options) -> mesh::source::manifest::Options {
+    mesh::source::manifest::Options {
+        cluster_id: options.args.cluster.as_str().into(),
+        trust_domain: options.args.trust_domain.as_str().into(),
+        network: options.args.network.as_str().into(),
+        ..Default::default()
+    }
+}
+
+/// What a source's updates do: they are applied, and the reconciler is told.
+fn sink(node: &Arc<Node>, changes: &Arc<Changes>) -> impl Fn(Vec<Update>) + Send + use<> {
+    let (node, changes) = (Arc::clone(node), Arc::clone(changes));
+    move |updates| changes.add(node.store.apply(updates))
+}
+
+async fn until_told(stop: &CancellationToken) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: draining"),
+        _ = interrupt.recv() => info!("SIGINT: draining"),
+        () = stop.cancelled() => info!("told to quit: draining"),
+    }
+    Ok(())
+}
+
+/// No new connections, no new streams; open ones may go on for a while and are then cut. A second signal cuts at once.
+async fn drain(node: &Arc<Node>, limit: Duration) {
+    node.draining.cancel();
+    let again = async {
+        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+            (Ok(mut terminate), Ok(mut interrupt)) => {
+                tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            }
+            _ => std::future::pending().await,
+        }
+    };
+    let drained = tokio::select! {
+        drained = node.connections.drained(limit) => drained,
+        () = again => false,
+    };
+    if !drained {
+        warn!("{} connections are cut: the time to drain is over", node.connections.len());
+        node.connections.close_all(|_| true);
+    }
+    node.tasks.close();
+    let _ = tokio::time::timeout(GOODBYE, node.tasks.wait()).await;
+}
+
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
+    if let Err(error) = raised {
+        warn!("raising the limit of open files: {error}");
+    }
+}

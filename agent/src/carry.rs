@@ -1,0 +1,32 @@
+//! Carries the bytes of one connection, either direction, until it ends or is to end.
+
+use mesh::connections::Tracked;
+use mesh::model::connection::Fault;
+use mesh::net::copy;
+use mesh::net::duplex::Duplex;
+use mesh::net::tcp::Tcp;
+use mesh::telemetry::traffic::ConnectionMeter;
+
+use crate::failure::Failure;
+use crate::node::Node;
+
+/// Copies until both ends are done, one breaks, or the connection is to end.
+pub(crate) async fn copy<D: Duplex>(
+    node: &Node,
+    workload: &mut Tcp,
+    other: &mut D,
+    tracked: &Tracked,
+    meter: &ConnectionMeter,
+) -> Result<(), Failure> {
+    let outcome = tokio::select! {
+        copied = copy::both_ways(workload, other, meter, &node.timeouts) => {
+            copied.map_err(|error| Failure::broken(Fault::Upstream, error.to_string()))
+        }
+        closing = tracked.closed() => Err(closing.into()),
+    };
+    if outcome.is_err() {
+        workload.reset();
+        other.reset();
+    }
+    outcome
+}
