@@ -5,115 +5,73 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use mesh::admin::dump::{Explanation, Judged, Verdict};
 use mesh::model::connection::Facts;
 use mesh::model::workload::Workload;
 use mesh::policy::authorize::{self, Refusal};
 use mesh::policy::matcher::{self, Answer, Subject};
 use mesh::policy::plaintext;
 use mesh::state::snapshot::Snapshot;
-use mesh::admin::dump::{Explanation, Step, Verdict};
 
 use crate::outbound::next_hop::{self, Destination, Hop, Via, WaypointInstances};
 
 /// Explains a connection from `source` (`[namespace/]pod`) to `destination` (`address:port` or `service[.namespace]:port`).
 pub(crate) fn explain(mesh: &Snapshot, source: &str, destination: &str) -> Result<Explanation, String> {
-    let caller = find_workload(mesh, source)?;
-    let called = find_destination(mesh, &caller, destination)?;
-    let mut story = Story { steps: Vec::new() };
-    let identity = if caller.is_enrolled() {
-        format!("enrolled as {}", caller.identity())
-    } else {
-        "not enrolled: its connections are plain TCP, without identity".to_owned()
+    let source = find_workload(mesh, source)?;
+    let destination = find_destination(mesh, &source, destination)?;
+    let mut explanation = Explanation {
+        source: format!("{}/{}", source.namespace, source.name),
+        source_identity: source.is_enrolled().then(|| source.identity().to_string()),
+        destination,
+        path: Vec::new(),
+        endpoints: Vec::new(),
+        refused: None,
     };
-    story.tell("source", format!("{}/{} is {identity}", caller.namespace, caller.name));
-    let (verdict, reason) = match next_hop::resolve(mesh, &caller, called) {
-        Ok(found) => story.follow(mesh, &caller, called, found),
-        Err(refused) => (Verdict::Refused, refused.to_string()),
-    };
-    let (source, destination) = (source.to_owned(), destination.to_owned());
-    Ok(Explanation { source, destination, steps: story.steps, verdict, reason })
+    if !source.is_enrolled() {
+        explanation.path.push("the source is not enrolled: its connections are plain TCP, without identity".to_owned());
+    }
+    match next_hop::resolve(mesh, &source, destination) {
+        Ok(found) => follow(mesh, &source, found, &mut explanation),
+        Err(refused) => explanation.refused = Some(refused.to_string()),
+    }
+    Ok(explanation)
 }
 
-/// The steps so far.
-struct Story {
-    steps: Vec<Step>,
-}
-
-impl Story {
-    fn tell(&mut self, step: &str, finding: String) {
-        self.steps.push(Step { step: step.to_owned(), finding });
-    }
-
-    fn follow(&mut self, mesh: &Snapshot, source: &Workload, called: SocketAddr, found: Destination) -> (Verdict, String) {
-        match found {
-            Destination::Outside(to) => {
-                self.tell("destination", format!("{to} is outside the mesh"));
-                self.tell("path", "plain TCP, left to the kernel".to_owned());
-                (Verdict::Beyond, "nothing of the mesh judges it".to_owned())
-            }
-            Destination::Workload(workload, to) => {
-                self.tell("destination", format!("{to} is workload {}/{}", workload.namespace, workload.name));
-                self.endpoints(mesh, source, &[next_hop::to_workload(&workload, to, &[])])
-            }
-            Destination::Service(entry, port) => {
-                self.tell("destination", format!("{called} is port {port} of service {}", entry.service.key));
-                let usable = entry
-                    .endpoints
-                    .iter()
-                    .filter(|e| e.is_ready() || entry.service.load_balancing.allow_unhealthy)
-                    .filter_map(|endpoint| next_hop::to_endpoint(&entry, endpoint, port, called.is_ipv6()));
-                let hops: Vec<Hop> = usable.collect();
-                if hops.is_empty() {
-                    let refused = next_hop::Refused::NoEndpoint(entry.service.key.clone());
-                    return (Verdict::Refused, refused.to_string());
-                }
-                self.endpoints(mesh, source, &hops)
-            }
-            Destination::Waypoint(to) => {
-                let name = match &to.instances {
-                    WaypointInstances::Service(entry) => entry.service.key.to_string(),
-                    WaypointInstances::Workload(workload) => format!("{}/{}", workload.namespace, workload.name),
-                };
-                self.tell("path", format!("{called} is behind waypoint {name}"));
-                (Verdict::Beyond, "the waypoint routes and judges it".to_owned())
+fn follow(mesh: &Snapshot, source: &Workload, destination: Destination, explanation: &mut Explanation) {
+    let called = explanation.destination;
+    match destination {
+        Destination::Outside(to) => {
+            explanation.path.push(format!("{to} is outside the mesh: plain TCP, left to the kernel"));
+        }
+        Destination::Workload(workload, to) => {
+            explanation.path.push(format!("{to} is workload {}/{}", workload.namespace, workload.name));
+            explanation.endpoints.push(judge(mesh, source, &next_hop::to_workload(&workload, to, &[])));
+        }
+        Destination::Service(entry, port) => {
+            explanation.path.push(format!("{called} is port {port} of service {}", entry.service.key));
+            let hops = entry
+                .endpoints
+                .iter()
+                .filter(|e| e.is_ready() || entry.service.load_balancing.allow_unhealthy)
+                .filter_map(|endpoint| next_hop::to_endpoint(&entry, endpoint, port, called.is_ipv6()));
+            explanation.endpoints = hops.map(|hop| judge(mesh, source, &hop)).collect();
+            let total = entry.endpoints.len();
+            explanation.path.push(format!("{} of its {total} endpoints can be used", explanation.endpoints.len()));
+            if explanation.endpoints.is_empty() {
+                explanation.refused = Some(next_hop::Refused::NoEndpoint(entry.service.key.clone()).to_string());
             }
         }
-    }
-
-    fn endpoints(&mut self, mesh: &Snapshot, source: &Workload, hops: &[Hop]) -> (Verdict, String) {
-        let mut refusals = Vec::new();
-        let mut last = String::new();
-        for hop in hops {
-            let judged = judge(mesh, source, hop);
-            let name = format!("{}/{}", hop.workload.namespace, hop.workload.name);
-            self.tell("endpoint", format!("{name} by {}", judged.via));
-            for (policy, matches) in judged.policies {
-                self.tell("policy", format!("{policy}: {}", if matches { "matches" } else { "does not match" }));
-            }
-            if !judged.admitted {
-                refusals.push(format!("{name}: {}", judged.verdict));
-            }
-            last = judged.verdict;
-        }
-        match (refusals.len(), hops.len()) {
-            (0, _) => (Verdict::Permitted, last),
-            (refused, all) if refused == all => (Verdict::Refused, refusals.swap_remove(0)),
-            (refused, all) => {
-                (Verdict::Permitted, format!("but {refused} of {all} endpoints refuse it, {}", refusals.swap_remove(0)))
-            }
+        Destination::Waypoint(to) => {
+            let name = match &to.instances {
+                WaypointInstances::Service(entry) => entry.service.key.to_string(),
+                WaypointInstances::Workload(workload) => format!("{}/{}", workload.namespace, workload.name),
+            };
+            explanation.path.push(format!("{called} is behind waypoint {name}, which routes and judges it"));
         }
     }
 }
 
-/// What policy says at one endpoint.
-struct Judged {
-    via: String,
-    policies: Vec<(String, bool)>,
-    verdict: String,
-    admitted: bool,
-}
-
-fn judge(mesh: &Snapshot, source: &Workload, hop: &Hop) -> Judged {
+fn judge(mesh: &Snapshot, source: &Workload, hop: &Hop) -> Verdict {
     let identity = source.is_enrolled().then(|| source.identity());
     let (via, target, proven) = match &hop.via {
         Via::Plain(to) => (format!("TCP {to}"), *to, None),
@@ -126,22 +84,26 @@ fn judge(mesh: &Snapshot, source: &Workload, hop: &Hop) -> Judged {
         source_identity: proven,
         destination: target,
     };
-    let judged = policies.iter().map(|p| {
-        let dry = if p.dry_run { ", dry-run" } else { "" };
-        let what = format!("{} ({:?}{dry})", p.key, p.action);
-        (what, matcher::policy(p, Subject::from(&facts)) == Answer::Yes)
-    });
-    let judged = judged.collect();
+    let judged = policies
+        .iter()
+        .map(|p| Judged {
+            policy: p.key.to_string(),
+            action: format!("{:?}", p.action).to_uppercase(),
+            matches: matcher::policy(p, Subject::from(&facts)) == Answer::Yes,
+            dry_run: p.dry_run,
+        })
+        .collect();
     let enforced = hop.workload.is_enrolled();
     let outcome = if enforced { authorize::authorize(&policies, &facts).map(|p| p.by().cloned()) } else { Ok(None) };
     let verdict = match &outcome {
-        Ok(_) if !enforced => "the destination is not enrolled, nothing judges it".to_owned(),
-        Ok(Some(policy)) => format!("{policy} allows it"),
-        Ok(None) => "no policy refuses it".to_owned(),
-        Err(refusal @ Refusal::Denied(_)) => refusal.to_string(),
-        Err(Refusal::NotAllowed) => format!("{}{}", Refusal::NotAllowed, plaintext_hint(&policies, &facts)),
+        Ok(_) if !enforced => "admitted: the destination is not enrolled, nothing judges it".to_owned(),
+        Ok(Some(policy)) => format!("admitted by {policy}"),
+        Ok(None) => "admitted: no ALLOW policy applies".to_owned(),
+        Err(refusal @ Refusal::Denied(_)) => format!("refused: {refusal}"),
+        Err(Refusal::NotAllowed) => format!("refused: {}{}", Refusal::NotAllowed, plaintext_hint(&policies, &facts)),
     };
-    Judged { via, policies: judged, verdict, admitted: outcome.is_ok() }
+    let workload = format!("{}/{}", hop.workload.namespace, hop.workload.name);
+    Verdict { workload, via, policies: judged, verdict, admitted: outcome.is_ok() }
 }
 
 /// Says so when plaintext is what is wrong.
@@ -241,21 +203,20 @@ mod tests {
     }
 
     #[test]
-    fn a_denied_call_names_the_policy_and_the_path() {
+    fn a_denied_call_names_the_policy() {
         for to in ["shop:80", "shop.default:80", "shop.default.svc.cluster.local:80", "10.96.0.1:80"] {
             let said = explain(&mesh().snapshot(), "client", to).unwrap();
-            assert_eq!(said.verdict, Verdict::Refused, "{to}: {said:?}");
-            assert!(said.reason.contains("default/no-client"));
-            let path = said.steps.iter().find(|s| s.step == "endpoint").unwrap();
-            assert_eq!(path.finding, "default/shop-1 by HBONE 10.0.0.2:15008 for 10.0.0.2:8080");
+            assert!(!said.endpoints[0].admitted, "{to}: {said:?}");
+            assert!(said.endpoints[0].verdict.contains("default/no-client"));
+            assert_eq!(said.endpoints[0].via, "HBONE 10.0.0.2:15008 for 10.0.0.2:8080");
         }
     }
 
     #[test]
     fn a_source_that_is_not_enrolled_has_no_identity() {
         let said = explain(&mesh().snapshot(), "default/outsider", "shop-1:8080").unwrap();
-        assert_eq!(said.verdict, Verdict::Permitted);
-        assert!(said.steps[0].finding.contains("without identity"));
+        assert_eq!(said.source_identity, None);
+        assert!(said.endpoints[0].admitted && said.endpoints[0].via.starts_with("TCP "));
     }
 
     #[test]
@@ -263,7 +224,6 @@ mod tests {
         assert!(explain(&mesh().snapshot(), "nobody", "shop:80").unwrap_err().contains("nobody"));
         assert!(explain(&mesh().snapshot(), "client", "nothing:80").unwrap_err().contains("nothing"));
         assert!(explain(&mesh().snapshot(), "client", "shop").unwrap_err().contains("port"));
-        assert!(explain(&mesh().snapshot(), "client", "shop:81").unwrap().reason.contains("no port 81"));
-        assert_eq!(explain(&mesh().snapshot(), "client", "192.0.2.1:80").unwrap().verdict, Verdict::Beyond);
+        assert!(explain(&mesh().snapshot(), "client", "shop:81").unwrap().refused.unwrap().contains("no port 81"));
     }
 }
