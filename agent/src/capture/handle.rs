@@ -109,8 +109,8 @@ impl Capture {
         for folder in [&pins.maps, &pins.links, &pins.pods] {
             make_folder(folder)?;
         }
-        let (programs, mut maps) = object::open(&pins.maps)?;
-        let mut tables = Tables::new(&mut maps)?;
+        let mut programs = object::open(&pins.maps)?;
+        let mut tables = Tables::new(&mut programs.maps)?;
         introduce(&mut tables, cgroup::id(&own)?)?;
         let lookup = choose_lookup(&programs, config.by_tuple)?;
         let target = config.attach_cgroup.clone().unwrap_or_else(|| hierarchy.pods());

@@ -53,10 +53,12 @@ pub(super) fn is_embedded() -> bool {
 pub(super) struct Programs {
     code: HashMap<String, Vec<bpf_insn>>,
     license: CString,
+    /// Its maps, as far as nobody has taken them out: the instructions know them by file descriptor, so all must stay open.
+    pub(super) maps: HashMap<String, MapData>,
 }
 
 /// Reads the object. Maps that are pinned in `folder` are taken over, the others made and pinned there.
-pub(super) fn open(folder: &Path) -> Result<(Programs, HashMap<String, MapData>), CaptureError> {
+pub(super) fn open(folder: &Path) -> Result<Programs, CaptureError> {
     if !is_embedded() {
         return Err(CaptureError::NoObject);
     }
@@ -76,7 +78,7 @@ pub(super) fn open(folder: &Path) -> Result<(Programs, HashMap<String, MapData>)
         Ok((name.clone(), function.instructions.clone()))
     });
     let code = code.collect::<Result<_, CaptureError>>()?;
-    Ok((Programs { code, license: object.license }, maps))
+    Ok(Programs { code, license: object.license, maps })
 }
 
 impl Programs {

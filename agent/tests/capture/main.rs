@@ -1,0 +1,13 @@
+//! Capture for real: as root, with eBPF, in network namespaces and cgroups of our own, without a tunnel.
+
+#[path = "../../examples/lab/proxy.rs"]
+#[expect(dead_code, reason = "the tests use the accept loops, not the program around them")]
+mod proxy;
+
+mod bind;
+mod counts;
+mod inbound;
+mod lifecycle;
+mod many;
+mod outbound;
+mod rig;
