@@ -68,7 +68,9 @@ fn report(what: &str, error: &io::Error, refused: bool) {
     let (since, count) = last.unwrap_or_else(|| (Instant::now() - Duration::from_secs(2), 0));
     let count = count + u64::from(refused);
     if since.elapsed() >= Duration::from_secs(1) {
-        warn!("out of file descriptors: {count} new connections refused on the {what} listener since the last such line: {error}");
+        warn!(
+            "out of file descriptors: {count} new connections refused on the {what} listener since the last such line: {error}"
+        );
         *last = Some((Instant::now(), 0));
     } else {
         *last = Some((since, count));

@@ -28,9 +28,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::accept;
-use crate::config::{AgentArgs, CaptureMode, FailMode, SameNode};
 use crate::capture::{Capture, CaptureConfig};
 use crate::captures::Captures;
+use crate::config::{AgentArgs, CaptureMode, FailMode, SameNode};
 use crate::dump;
 use crate::enroll::changes::Changes;
 use crate::enroll::reconcile::Reconciler;
@@ -88,8 +88,11 @@ pub(crate) fn run(args: &AgentArgs) -> Result<()> {
         .enable_all()
         .build()
         .context("starting the traffic runtime")?;
-    let control =
-        Builder::new_current_thread().enable_all().max_blocking_threads(8).build().context("starting the control runtime")?;
+    let control = Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(8)
+        .build()
+        .context("starting the control runtime")?;
     let result = control.block_on(Box::pin(serve(options, &traffic, logging, writer.clone())));
     traffic.shutdown_timeout(GOODBYE);
     writer.flush(Duration::from_secs(1));
@@ -135,10 +138,7 @@ async fn serve(options: Options, traffic: &Runtime, logging: LogControl, writer:
     tokio::spawn(source.run(to_store, stop.clone()));
     let (reconciler, opened) = (Reconciler::new(Arc::clone(&node), steering, changes, captures), ready.clone());
     let reconciling = tokio::spawn(reconciler.run(stop.clone(), move || opened.done("captures")));
-    info!(
-        "culvert {VERSION} on node {}: admin {}, {} threads for traffic",
-        options.node, args.admin, options.threads
-    );
+    info!("culvert {VERSION} on node {}: admin {}, {} threads for traffic", options.node, args.admin, options.threads);
     until_told(&stop).await?;
     stop.cancel();
     ready.draining();
@@ -167,7 +167,8 @@ fn build(
     let pool = {
         // The pool's tasks carry traffic.
         let _traffic = traffic.enter();
-        let pool_options = PoolOptions { settings: settings.clone(), spread: options.threads.min(4), ..PoolOptions::default() };
+        let pool_options =
+            PoolOptions { settings: settings.clone(), spread: options.threads.min(4), ..PoolOptions::default() };
         Pool::new(Arc::clone(&keyring), Arc::new(FromNetns { pods: Arc::clone(&pods) }), pool_options)
     };
     let passed = Passed::new(Arc::clone(&store), Arc::clone(&metrics), log.clone(), Arc::clone(&counters));

@@ -22,8 +22,14 @@ use crate::node::Node;
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Adds the agent's parts.
-pub(crate) fn parts(window: Window, node: &Arc<Node>, captures: &Arc<Captures>, status: Arc<ArcSwap<Status>>) -> Window {
-    let (of_mesh, of_certificates, of_connections, of_states) = (node.clone(), node.clone(), node.clone(), node.clone());
+pub(crate) fn parts(
+    window: Window,
+    node: &Arc<Node>,
+    captures: &Arc<Captures>,
+    status: Arc<ArcSwap<Status>>,
+) -> Window {
+    let (of_mesh, of_certificates, of_connections, of_states) =
+        (node.clone(), node.clone(), node.clone(), node.clone());
     let (of_explain, captured, states) = (node.clone(), captures.clone(), captures.clone());
     window
         .mesh(move || of_mesh.store.snapshot())
@@ -51,7 +57,11 @@ fn certificates(node: &Node) -> Vec<CertificateView> {
         identity: listed.identity.to_string(),
         state: listed.state(now),
         cert_chain: listed.certificate.iter().flat_map(|c| c.chain().iter().filter_map(|der| info(der))).collect(),
-        root_certs: listed.certificate.iter().flat_map(|c| c.roots().der().iter().filter_map(|der| info(der))).collect(),
+        root_certs: listed
+            .certificate
+            .iter()
+            .flat_map(|c| c.roots().der().iter().filter_map(|der| info(der)))
+            .collect(),
     };
     all.into_iter().map(view).collect()
 }
@@ -72,7 +82,8 @@ fn info(der: &[u8]) -> Option<CertificateInfo> {
 
 /// Lines of 64 characters (RFC 7468, section 2).
 fn wrapped(text: &str) -> String {
-    let lines: Vec<&str> = (0..text.len()).step_by(64).filter_map(|at| text.get(at..(at + 64).min(text.len()))).collect();
+    let lines: Vec<&str> =
+        (0..text.len()).step_by(64).filter_map(|at| text.get(at..(at + 64).min(text.len()))).collect();
     lines.join("\n")
 }
 

@@ -152,7 +152,8 @@ fn find_destination(mesh: &Snapshot, source: &Workload, text: &str) -> Result<So
         let vip = vip.ok_or_else(|| format!("service {} has no virtual address: name a pod", entry.service.key))?;
         return Ok(SocketAddr::new(vip, port));
     }
-    let workload = find_workload(mesh, host).map_err(|_| format!("neither a service nor a workload is named {host}"))?;
+    let workload =
+        find_workload(mesh, host).map_err(|_| format!("neither a service nor a workload is named {host}"))?;
     let address = workload.addresses.first().ok_or_else(|| format!("workload {host} has no address"))?;
     Ok(SocketAddr::new(*address, port))
 }
@@ -175,7 +176,8 @@ mod tests {
             action: Action::Deny,
             rules: [Rule {
                 clauses: [Clause {
-                    matches: [Match { principals: [StringMatch::parse("*/sa/client")].into(), ..Match::default() }].into(),
+                    matches: [Match { principals: [StringMatch::parse("*/sa/client")].into(), ..Match::default() }]
+                        .into(),
                 }]
                 .into(),
             }]

@@ -65,12 +65,7 @@ struct Open {
 
 impl Passed {
     /// Nothing known yet.
-    pub(crate) fn new(
-        store: Arc<Store>,
-        traffic: Arc<Traffic>,
-        log: AccessLog,
-        counters: Arc<Counters>,
-    ) -> Self {
+    pub(crate) fn new(store: Arc<Store>, traffic: Arc<Traffic>, log: AccessLog, counters: Arc<Counters>) -> Self {
         Self { store, traffic, log, counters, known: Mutex::default(), next: AtomicU64::new(1 << 63) }
     }
 
@@ -109,7 +104,8 @@ impl Passed {
     /// What is open, for the admin server. Numbers have the highest bit set, so that they clash with no carried one.
     pub(crate) fn list(&self) -> Vec<ConnectionView> {
         let known = self.known.lock();
-        let uid = |pod: u32| known.pods.get(&pod).and_then(Weak::upgrade).map(|p| p.uid.to_string()).unwrap_or_default();
+        let uid =
+            |pod: u32| known.pods.get(&pod).and_then(Weak::upgrade).map(|p| p.uid.to_string()).unwrap_or_default();
         let name = |w: &Option<Arc<Workload>>| w.as_ref().map(|w| w.name.to_string());
         let namespace = |w: &Option<Arc<Workload>>| w.as_ref().map(|w| w.namespace.to_string());
         let listed = |(key, open): (&Key, &Open)| ConnectionView {
@@ -173,8 +169,9 @@ impl Passed {
     fn closed(&self, key: Key, direction: Direction, probe: bool, (sent, received): (u64, u64), duration: Duration) {
         // An agent that was restarted, or a full table, did not see it open.
         let known = self.known.lock().open.remove(&key);
-        let open = known
-            .unwrap_or_else(|| self.open(self.labels(key.pod, direction, key.source, key.destination), direction, probe));
+        let open = known.unwrap_or_else(|| {
+            self.open(self.labels(key.pod, direction, key.source, key.destination), direction, probe)
+        });
         open.meter.sent(sent);
         open.meter.received(received);
         let outcome = match &open.refused {
@@ -216,7 +213,8 @@ impl Passed {
         let mesh = self.store.snapshot();
         let ours = self.known.lock().pods.get(&pod).and_then(Weak::upgrade).map(|pod| pod.workload(&self.store));
         let network = ours.as_ref().map(|w| w.network.clone()).unwrap_or_default();
-        let other = |address: SocketAddr| -> Option<Arc<Workload>> { mesh.workload_at(&network, address.ip()).cloned() };
+        let other =
+            |address: SocketAddr| -> Option<Arc<Workload>> { mesh.workload_at(&network, address.ip()).cloned() };
         let mut labels = ConnectionLabels::new(direction);
         match direction {
             Direction::Inbound => (labels.source, labels.destination) = (other(source), ours),

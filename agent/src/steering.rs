@@ -33,7 +33,12 @@ pub(crate) struct Enrolled {
 
 impl Steering {
     /// Starts capturing.
-    pub(crate) async fn enroll(&self, netns: PathBuf, addresses: Vec<IpAddr>, rules: PlaintextRules) -> Result<Enrolled> {
+    pub(crate) async fn enroll(
+        &self,
+        netns: PathBuf,
+        addresses: Vec<IpAddr>,
+        rules: PlaintextRules,
+    ) -> Result<Enrolled> {
         match self {
             Self::Ebpf(capture) => {
                 let captured = in_background(capture, move |capture| {

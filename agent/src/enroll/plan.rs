@@ -43,10 +43,7 @@ pub(crate) fn place_of(workload: &Workload, namespace_of: impl Fn(&Path) -> Opti
 }
 
 /// The steps from `captured` to `wanted`; releases first, since a namespace may pass from one workload to another.
-pub(crate) fn steps(
-    wanted: &BTreeMap<WorkloadUid, Place>,
-    captured: &BTreeMap<WorkloadUid, Place>,
-) -> Vec<Step> {
+pub(crate) fn steps(wanted: &BTreeMap<WorkloadUid, Place>, captured: &BTreeMap<WorkloadUid, Place>) -> Vec<Step> {
     let gone = captured.iter().filter(|(uid, place)| wanted.get(*uid) != Some(*place));
     let new = wanted.iter().filter(|(uid, place)| captured.get(*uid) != Some(*place));
     gone.map(|(uid, _)| Step::Release(uid.clone()))

@@ -58,15 +58,7 @@ struct Failing {
 impl Reconciler {
     /// Nothing captured yet.
     pub(crate) fn new(node: Arc<Node>, steering: Steering, changes: Arc<Changes>, captures: Arc<Captures>) -> Self {
-        Self {
-            node,
-            steering,
-            changes,
-            captures,
-            pods: BTreeMap::new(),
-            failing: BTreeMap::new(),
-            leaving: Vec::new(),
-        }
+        Self { node, steering, changes, captures, pods: BTreeMap::new(), failing: BTreeMap::new(), leaving: Vec::new() }
     }
 
     /// Captures what the store knows by now, drops what an earlier agent captured and nobody wants any more, and then
@@ -101,7 +93,8 @@ impl Reconciler {
 
     async fn apply(&mut self, pending: Pending) {
         if !pending.mesh_added.is_empty() || !pending.mesh_removed.is_empty() {
-            let (added, removed) = (pending.mesh_added.into_iter().collect(), pending.mesh_removed.into_iter().collect());
+            let (added, removed) =
+                (pending.mesh_added.into_iter().collect(), pending.mesh_removed.into_iter().collect());
             if let Err(error) = self.steering.update_mesh(added, removed).await {
                 // Without its address in the map a destination would be reached past the mesh: say so loudly.
                 error!("telling the kernel which addresses are the mesh's: {error:#}");
@@ -197,7 +190,10 @@ impl Reconciler {
         self.node.keyring.forget(&captured.pod.identity);
         self.captures.releasing(uid);
         self.node.counters.proxies_stopped.inc();
-        info!("released {uid}: new connections are its own, {} captured ones go on", Arc::strong_count(&captured.pod) - 1);
+        info!(
+            "released {uid}: new connections are its own, {} captured ones go on",
+            Arc::strong_count(&captured.pod) - 1
+        );
         self.leaving.push(captured.pod);
         self.forget_the_left().await;
     }

@@ -23,7 +23,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Connects to the application at `to`, with the address of the client. It takes the permit so that nothing can reach an
 /// application without having been judged.
-pub(crate) async fn dial(node: &Node, pod: &Pod, client: SocketAddr, to: SocketAddr, _permit: &Permit) -> Result<Tcp, Failure> {
+pub(crate) async fn dial(
+    node: &Node,
+    pod: &Pod,
+    client: SocketAddr,
+    to: SocketAddr,
+    _permit: &Permit,
+) -> Result<Tcp, Failure> {
     let failed = |error: &dyn std::fmt::Display| {
         Failure::upstream(ResponseFlag::Connect, format!("the application at {to}: {error}"))
     };

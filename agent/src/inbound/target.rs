@@ -55,7 +55,12 @@ impl Misdirected {
 }
 
 /// Finds where a CONNECT to `workload` ends. `dialled` is the local address of the tunnel's socket.
-pub(crate) fn find(mesh: &Snapshot, workload: &Workload, dialled: SocketAddr, asked: &Authority) -> Result<Target, Misdirected> {
+pub(crate) fn find(
+    mesh: &Snapshot,
+    workload: &Workload,
+    dialled: SocketAddr,
+    asked: &Authority,
+) -> Result<Target, Misdirected> {
     let dialled = SocketAddr::new(dialled.ip().to_canonical(), dialled.port());
     let target = match asked {
         Authority::Address(asked) => {
@@ -71,12 +76,8 @@ pub(crate) fn find(mesh: &Snapshot, workload: &Workload, dialled: SocketAddr, as
                 .and_then(|entry| workload.services.iter().find(|s| s.service == entry.service.key))
                 .ok_or_else(|| Misdirected::Host(host.clone()))?;
             let target_port = service.ports.iter().find(|p| p.service_port == *port).map(|p| p.target_port);
-            let target_port =
-                target_port.filter(|p| *p != 0).ok_or_else(|| Misdirected::Port(host.clone(), *port))?;
-            Target {
-                address: SocketAddr::new(dialled.ip(), target_port),
-                service: Some(service.service.clone()),
-            }
+            let target_port = target_port.filter(|p| *p != 0).ok_or_else(|| Misdirected::Port(host.clone(), *port))?;
+            Target { address: SocketAddr::new(dialled.ip(), target_port), service: Some(service.service.clone()) }
         }
     };
     if target.address.port() == HBONE_PORT || target.address.port() == 0 {
@@ -89,11 +90,7 @@ pub(crate) fn find(mesh: &Snapshot, workload: &Workload, dialled: SocketAddr, as
 /// else was sent to the listener itself, and would come back here for ever.
 pub(crate) fn reachable(workload: &Workload, meant: SocketAddr) -> Result<(), Misdirected> {
     let own = workload.addresses.contains(&meant.ip().to_canonical());
-    if own && ![15001, 15006, HBONE_PORT].contains(&meant.port()) {
-        Ok(())
-    } else {
-        Err(Misdirected::OwnPort(meant))
-    }
+    if own && ![15001, 15006, HBONE_PORT].contains(&meant.port()) { Ok(()) } else { Err(Misdirected::OwnPort(meant)) }
 }
 
 #[cfg(test)]

@@ -24,7 +24,8 @@ pub(crate) async fn serve(node: Arc<Node>, pod: Arc<Pod>, stream: TcpStream, pee
 }
 
 async fn shake_hands(node: &Node, pod: &Pod, stream: TcpStream) -> Result<ServerConnection, (&'static str, String)> {
-    let config = node.keyring.server_config(&pod.identity).await.map_err(|error| ("no_certificate_yet", error.to_string()))?;
+    let config =
+        node.keyring.server_config(&pod.identity).await.map_err(|error| ("no_certificate_yet", error.to_string()))?;
     let tuned = mesh::net::socket::tune(&stream, &mesh::net::socket::Liveness::default());
     tuned.map_err(|error| ("transport", error.to_string()))?;
     let accepted = hbone::accept(stream, &config, &node.tunnel_settings).await;

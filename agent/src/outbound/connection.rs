@@ -63,8 +63,10 @@ async fn try_carry(node: &Arc<Node>, pod: &Arc<Pod>, stream: TcpStream, record: 
 
 /// Finds out what was meant and dials it; the record learns what was found on the way, also when nothing answers.
 async fn dial_meant(node: &Arc<Node>, pod: &Arc<Pod>, record: &mut Record) -> Result<Dialled, Failure> {
-    let source = record.labels.source.clone().ok_or_else(|| {
-        Failure { fault: Fault::ControlPlane, flag: ResponseFlag::Connect, text: format!("unknown source: {}", pod.uid) }
+    let source = record.labels.source.clone().ok_or_else(|| Failure {
+        fault: Fault::ControlPlane,
+        flag: ResponseFlag::Connect,
+        text: format!("unknown source: {}", pod.uid),
     })?;
     // Decided on one snapshot, which is let go before anything is waited for.
     let mesh = node.store.snapshot();

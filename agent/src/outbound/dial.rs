@@ -9,9 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mesh::balance::pick::{self, Request};
-use mesh::hbone::{
-    self, Authority, Baggage, ConnectHead, Forwarded, Traceparent, TunnelError, TunnelKey,
-};
+use mesh::hbone::{self, Authority, Baggage, ConnectHead, Forwarded, Traceparent, TunnelError, TunnelKey};
 use mesh::model::connection::{Fault, ResponseFlag};
 use mesh::model::identity::Identity;
 use mesh::model::name::{Hostname, WorkloadUid};
@@ -148,7 +146,9 @@ impl Caller<'_> {
                 tried: &tried,
                 now: self.node.now(),
             };
-            let Some(endpoint) = pick::pick(&choice.entry.endpoints, &request, &mut |n| fastrand::usize(0..n)) else { break };
+            let Some(endpoint) = pick::pick(&choice.entry.endpoints, &request, &mut |n| fastrand::usize(0..n)) else {
+                break;
+            };
             tried.push(endpoint.workload.uid.clone());
             record.labels.destination = Some(Arc::clone(&endpoint.workload));
             let Some(hop) = hop_to(endpoint) else { continue };
@@ -234,11 +234,9 @@ fn refused(error: &Broken) -> Failure {
     use mesh::telemetry::access_log::reason;
     match error {
         Broken::Connect(error) => Failure::upstream(ResponseFlag::Connect, format!("connect: {error}")),
-        Broken::Tunnel(TunnelError::Refused(status)) => Failure {
-            fault: Fault::Upstream,
-            flag: ResponseFlag::Connect,
-            text: format!("http status: {status}"),
-        },
+        Broken::Tunnel(TunnelError::Refused(status)) => {
+            Failure { fault: Fault::Upstream, flag: ResponseFlag::Connect, text: format!("http status: {status}") }
+        }
         Broken::Tunnel(error) => {
             let text = match error.flag() {
                 ResponseFlag::NetworkPolicy => reason::hbone_timeout(error),
@@ -257,9 +255,13 @@ pub(crate) struct FromNetns {
 }
 
 impl hbone::Dial for FromNetns {
-    fn dial<'a>(&'a self, key: &'a TunnelKey) -> Pin<Box<dyn Future<Output = std::io::Result<tokio::net::TcpStream>> + Send + 'a>> {
+    fn dial<'a>(
+        &'a self,
+        key: &'a TunnelKey,
+    ) -> Pin<Box<dyn Future<Output = std::io::Result<tokio::net::TcpStream>> + Send + 'a>> {
         Box::pin(async move {
-            let gone = || std::io::Error::new(std::io::ErrorKind::NotFound, format!("{} is no longer captured", key.workload));
+            let gone =
+                || std::io::Error::new(std::io::ErrorKind::NotFound, format!("{} is no longer captured", key.workload));
             let netns = self.pods.netns(&key.workload).ok_or_else(gone)?;
             let socket = capture::upstream_socket(&netns, key.destination)?;
             connect::connect(socket, key.destination, connect::TIMEOUT).await

@@ -164,11 +164,8 @@ fn through(
     target: SocketAddr,
     service: Option<ServiceKey>,
 ) -> Result<Destination, Refused> {
-    let unknown = || Refused::UnknownWaypoint {
-        namespace: waypoint.namespace.to_string(),
-        name: waypoint.name.to_string(),
-        by,
-    };
+    let unknown =
+        || Refused::UnknownWaypoint { namespace: waypoint.namespace.to_string(), name: waypoint.name.to_string(), by };
     let instances = match &waypoint.destination {
         None => None,
         Some(WaypointDestination::Service { namespace, hostname }) => mesh
@@ -214,11 +211,7 @@ pub(crate) fn to_instance(to: &ToWaypoint, instance: &Arc<Workload>) -> Option<H
 /// How a workload is reached at one of its own addresses. `also` are further identities that it may prove.
 pub(crate) fn to_workload(workload: &Arc<Workload>, target: SocketAddr, also: &[Identity]) -> Hop {
     let via = if workload.is_enrolled() {
-        Via::Tunnel(Tunnel {
-            via: SocketAddr::new(target.ip(), HBONE_PORT),
-            target,
-            expect: expected(workload, also),
-        })
+        Via::Tunnel(Tunnel { via: SocketAddr::new(target.ip(), HBONE_PORT), target, expect: expected(workload, also) })
     } else {
         Via::Plain(target)
     };
@@ -248,12 +241,7 @@ mod tests {
     }
 
     fn waypoint(destination: Option<WaypointDestination>) -> Option<Box<Waypoint>> {
-        Some(Box::new(Waypoint {
-            namespace: "default".into(),
-            name: "wp".into(),
-            destination,
-            hbone_port: 15008,
-        }))
+        Some(Box::new(Waypoint { namespace: "default".into(), name: "wp".into(), destination, hbone_port: 15008 }))
     }
 
     /// client 10.0.0.1; enrolled 10.0.0.2; plain 10.0.0.3; service shop 10.96.0.1:80 -> enrolled:8080;
@@ -279,10 +267,7 @@ mod tests {
         let mut updates = vec![
             Workload::sample("client", "default", &[ip("10.0.0.1"), ip("fd00::1")]),
             serving(&shop, Workload::sample("enrolled", "default", &[ip("10.0.0.2"), ip("fd00::2")])),
-            Workload {
-                protocol: TunnelProtocol::None,
-                ..Workload::sample("plain", "default", &[ip("10.0.0.3")])
-            },
+            Workload { protocol: TunnelProtocol::None, ..Workload::sample("plain", "default", &[ip("10.0.0.3")]) },
         ];
         if waypoint_ready {
             updates.push(serving(&wp, Workload::sample("wp-1", "default", &[ip("10.0.0.9")])));
