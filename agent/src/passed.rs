@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use mesh::admin::dump::ConnectionView;
+use mesh::connections;
 use mesh::model::connection::{Direction, Facts, ResponseFlag};
 use mesh::model::workload::Workload;
 use mesh::policy::authorize::{self, Refusal};
@@ -157,12 +158,24 @@ impl Passed {
     }
 
     fn opened(&self, key: Key, direction: Direction, probe: bool) {
+        if direction == Direction::Inbound && !probe {
+            self.report_dry_run(key);
+        }
         let labels = self.labels(key.pod, direction, key.source, key.destination);
         self.log.opened(&record(labels.clone(), (key.source, key.destination), (0, 0), Duration::ZERO));
         let open = self.open(labels, direction, probe);
         let mut known = self.known.lock();
         if known.open.len() < MOST_OPEN {
             known.open.insert(key, open);
+        }
+    }
+
+    fn report_dry_run(&self, key: Key) {
+        let mesh = self.store.snapshot();
+        let pod = self.known.lock().pods.get(&key.pod).and_then(Weak::upgrade);
+        if let Some(workload) = pod.as_ref().and_then(|pod| mesh.workload(&pod.uid)) {
+            let facts = Facts { source: key.source, source_identity: None, destination: key.destination };
+            connections::report_dry_run(&mesh.policies_of(workload), &facts);
         }
     }
 

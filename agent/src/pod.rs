@@ -8,6 +8,7 @@ use mesh::model::name::WorkloadUid;
 use mesh::model::workload::Workload;
 use mesh::state::store::Store;
 use parking_lot::RwLock;
+use tokio_util::sync::CancellationToken;
 
 use crate::capture::Netns;
 
@@ -21,6 +22,8 @@ pub(crate) struct Pod {
     pub(crate) identity: Identity,
     /// Its network namespace.
     pub(crate) netns: Arc<Netns>,
+    /// Cancelled when new connections are no longer captured: what waits for more must not wait on.
+    pub(crate) released: CancellationToken,
     /// The workload as it was when it was captured.
     enrolled_as: Arc<Workload>,
 }
@@ -28,7 +31,14 @@ pub(crate) struct Pod {
 impl Pod {
     /// A workload that was captured under `id`.
     pub(crate) fn new(id: u32, netns: Arc<Netns>, workload: Arc<Workload>) -> Arc<Self> {
-        Arc::new(Self { uid: workload.uid.clone(), id, identity: workload.identity(), netns, enrolled_as: workload })
+        Arc::new(Self {
+            uid: workload.uid.clone(),
+            id,
+            identity: workload.identity(),
+            netns,
+            released: CancellationToken::new(),
+            enrolled_as: workload,
+        })
     }
 
     /// The workload as it is now; as it was when captured, if it is gone from the mesh while connections still are open.

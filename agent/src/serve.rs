@@ -14,9 +14,10 @@ use crate::node::Node;
 use crate::outbound::connection;
 use crate::pod::Pod;
 
-/// Accepts on every listener until `stop`, or until the process drains. The listeners are closed then, which is how the
-/// kernel knows.
-pub(crate) fn start(node: &Arc<Node>, pod: &Arc<Pod>, listeners: Listeners, stop: &CancellationToken) {
+/// Accepts on every listener until the workload is released or the process drains. The listeners are closed then, which is
+/// how the kernel knows.
+pub(crate) fn start(node: &Arc<Node>, pod: &Arc<Pod>, listeners: Listeners) {
+    let stop = &pod.released;
     let original = listeners.original;
     let each = |pod: &Arc<Pod>| (Arc::clone(node), Arc::clone(pod));
     for listener in listeners.outbound {

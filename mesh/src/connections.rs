@@ -8,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tracing::info;
 
 use crate::model::connection::{Direction, Facts};
+use crate::model::policy::Authorization;
 use crate::model::workload::Workload;
 use crate::policy::authorize::{self, Permit, Refusal};
 use crate::state::snapshot::Snapshot;
@@ -106,7 +108,9 @@ impl Connections {
         let snapshot = snapshot();
         let workload = &tracked.open.workload;
         let current = snapshot.workload(&workload.uid).unwrap_or(workload);
-        let permit = authorize::authorize(&snapshot.policies_of(current), &tracked.open.facts)?;
+        let policies = snapshot.policies_of(current);
+        report_dry_run(&policies, &tracked.open.facts);
+        let permit = authorize::authorize(&policies, &tracked.open.facts)?;
         Ok((tracked, permit))
     }
 
@@ -165,6 +169,14 @@ impl Connections {
     fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Arc<Open>>> {
         // Ids count up, so the low bits spread them evenly.
         &self.shards[id as usize % SHARDS]
+    }
+}
+
+/// Says what policies in dry-run would have refused.
+pub fn report_dry_run(policies: &[Arc<Authorization>], facts: &Facts) {
+    if let Some(Err(refusal)) = authorize::dry_run(policies, facts) {
+        let identity = facts.source_identity.as_ref().map_or_else(|| "no identity".to_owned(), ToString::to_string);
+        info!("dry-run: {} ({identity}) -> {} would be refused: {refusal}", facts.source, facts.destination);
     }
 }
 

@@ -54,8 +54,12 @@ fn a_broken_file_keeps_its_last_good_state_and_the_rest_keeps_working() -> Resul
     for (name, bad) in cases {
         mesh.apply("web.yaml", &bad)?;
         let shown = eventually(&format!("{name} shows in the dump"), || {
-            let dump = mesh.agents[0].dump()?.to_string();
-            ensure!(dump.contains("web.yaml:"), "no file and line in the dump");
+            let dump = mesh.agents[0].dump()?;
+            let problems = &dump["manifests"]["problems"];
+            let named = |p: &serde_json::Value| {
+                p["file"].as_str().is_some_and(|f| f.ends_with("web.yaml")) && p["line"].as_u64() > Some(0)
+            };
+            ensure!(problems.as_array().is_some_and(|all| all.iter().any(named)), "no file and line in {problems}");
             Ok(())
         });
         shown?;

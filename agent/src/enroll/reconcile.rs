@@ -44,8 +44,6 @@ struct Captured {
     place: Place,
     pod: Arc<Pod>,
     rules: PlaintextRules,
-    /// Stops the accept loops.
-    stop: CancellationToken,
 }
 
 struct Failing {
@@ -87,7 +85,7 @@ impl Reconciler {
             }
         }
         for captured in self.pods.values() {
-            captured.stop.cancel();
+            captured.pod.released.cancel();
         }
     }
 
@@ -158,13 +156,12 @@ impl Reconciler {
                 self.node.keyring.want(pod.identity.clone());
                 self.node.passed.know(&pod);
                 self.node.pods.add(&pod);
-                let stop = CancellationToken::new();
-                serve::start(&self.node, &pod, listeners, &stop);
+                serve::start(&self.node, &pod, listeners);
                 info!("enrolled {uid} as {} in {}", pod.identity, place.netns.display());
                 self.captures.captured(&pod, &workload, &place.netns, &rules);
                 self.node.counters.proxies_started.inc();
                 self.failing.remove(&uid);
-                self.pods.insert(uid, Captured { place, pod, rules, stop });
+                self.pods.insert(uid, Captured { place, pod, rules });
             }
             Err(error) => self.fail(&workload, place, format!("{error:#}")),
         }
@@ -186,7 +183,7 @@ impl Reconciler {
         if let Err(error) = self.steering.release(captured.pod.id).await {
             error!("releasing {uid}: {error:#}");
         }
-        captured.stop.cancel();
+        captured.pod.released.cancel();
         self.node.keyring.forget(&captured.pod.identity);
         self.captures.releasing(uid);
         self.node.counters.proxies_stopped.inc();

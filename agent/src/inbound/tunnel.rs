@@ -38,7 +38,13 @@ async fn streams(node: Arc<Node>, pod: Arc<Pod>, mut tunnel: ServerConnection, p
     loop {
         let next = tokio::select! {
             next = tunnel.next() => next,
+            // Either way the peer is asked for no more streams, and the tunnel ends with those that are open.
             () = node.draining.cancelled(), if !draining => {
+                draining = true;
+                tunnel.drain();
+                continue;
+            }
+            () = pod.released.cancelled(), if !draining => {
                 draining = true;
                 tunnel.drain();
                 continue;

@@ -9,12 +9,11 @@ use mesh::model::service::ServiceKey;
 use mesh::net::duplex::Duplex;
 use mesh::net::socket::{self, Liveness};
 use mesh::net::tcp::Tcp;
-use mesh::telemetry::access_log::HboneAddress;
 use mesh::telemetry::labels::ConnectionLabels;
 use tokio::net::TcpStream;
 
 use super::dial::{self, Dialled, Stream};
-use super::next_hop::{self, Via};
+use super::next_hop;
 use crate::carry;
 use crate::failure::Failure;
 use crate::node::Node;
@@ -74,13 +73,7 @@ async fn dial_meant(node: &Arc<Node>, pod: &Arc<Pod>, record: &mut Record) -> Re
     drop(mesh);
     record.labels.service = service_of(&destination);
     let dialled = dial::dial(node, pod, &source, destination, record).await?;
-    record.labels.destination = dialled.hop.as_ref().map(|hop| Arc::clone(&hop.workload));
-    if let Some(Via::Tunnel(tunnel)) = dialled.hop.as_ref().map(|hop| &hop.via) {
-        record.labels.mutual_tls = true;
-        record.labels.source_identity = Some(pod.identity.clone());
-        record.labels.destination_identity = dialled.peer.clone();
-        record.hbone = Some(HboneAddress::Address(tunnel.target));
-    }
+    record.labels.destination_identity = dialled.peer.clone();
     Ok(dialled)
 }
 

@@ -19,6 +19,7 @@ use mesh::net::connect;
 use mesh::net::tcp::Tcp;
 use mesh::state::endpoints::{Busy, Endpoint};
 use mesh::state::snapshot::ServiceEntry;
+use mesh::telemetry::access_log::HboneAddress;
 use tracing::debug;
 
 use super::next_hop::{self, Destination, Hop, ToWaypoint, Tunnel, Via, WaypointInstances};
@@ -39,8 +40,6 @@ pub(crate) struct Dialled {
     pub(crate) stream: Stream,
     /// Socket address of the far end.
     pub(crate) address: SocketAddr,
-    /// The hop; `None` outside the mesh.
-    pub(crate) hop: Option<Hop>,
     /// What the far end proved.
     pub(crate) peer: Option<Identity>,
     /// Counts the endpoint as busy.
@@ -67,12 +66,11 @@ pub(crate) async fn dial(
     match destination {
         Destination::Outside(to) => {
             let stream = caller.plain(to, connect::TIMEOUT).await.map_err(|error| refused(&Broken::Connect(error)))?;
-            Ok(Dialled { stream, address: to, hop: None, peer: None, busy: None })
+            Ok(Dialled { stream, address: to, peer: None, busy: None })
         }
         Destination::Workload(workload, to) => {
-            record.labels.destination = Some(Arc::clone(&workload));
             let hop = next_hop::to_workload(&workload, to, &[]);
-            caller.hop(hop, None, connect::TIMEOUT).await.map_err(|error| refused(&error))
+            caller.hop(hop, None, connect::TIMEOUT, record).await.map_err(|error| refused(&error))
         }
         Destination::Service(entry, port) => {
             let ipv6 = record.destination.is_ipv6();
@@ -96,10 +94,9 @@ async fn waypoint(caller: &Caller<'_>, to: &ToWaypoint, record: &mut Record) -> 
             caller.any(choice, &hop_to, host, record).await
         }
         WaypointInstances::Workload(workload) => {
-            record.labels.destination = Some(Arc::clone(workload));
             let hop = next_hop::to_instance(to, workload)
                 .ok_or_else(|| Failure::upstream(ResponseFlag::Connect, "the waypoint has no address"))?;
-            caller.hop(hop, host, connect::TIMEOUT).await.map_err(|error| refused(&error))
+            caller.hop(hop, host, connect::TIMEOUT, record).await.map_err(|error| refused(&error))
         }
     }
 }
@@ -150,10 +147,9 @@ impl Caller<'_> {
                 break;
             };
             tried.push(endpoint.workload.uid.clone());
-            record.labels.destination = Some(Arc::clone(&endpoint.workload));
             let Some(hop) = hop_to(endpoint) else { continue };
             let busy = endpoint.load.start();
-            match self.hop(hop, host.clone(), limit).await {
+            match self.hop(hop, host.clone(), limit, record).await {
                 Ok(dialled) => {
                     endpoint.load.succeeded();
                     return Ok(Dialled { busy: Some(busy), ..dialled });
@@ -172,15 +168,26 @@ impl Caller<'_> {
         Err(last.unwrap_or_else(|| next_hop::Refused::NoEndpoint(choice.entry.service.key.clone()).into()))
     }
 
-    async fn hop(&self, hop: Hop, host: Option<Hostname>, limit: Duration) -> Result<Dialled, Broken> {
+    /// Dials one hop. What is known of a tunnel stands in the record before it is dialled: refusals are logged too.
+    async fn hop(
+        &self,
+        hop: Hop,
+        host: Option<Hostname>,
+        limit: Duration,
+        record: &mut Record,
+    ) -> Result<Dialled, Broken> {
+        record.labels.destination = Some(Arc::clone(&hop.workload));
         match &hop.via {
             Via::Plain(to) => {
                 let to = *to;
                 let stream = self.plain(to, limit).await.map_err(Broken::Connect)?;
-                Ok(Dialled { stream, address: to, hop: Some(hop), peer: None, busy: None })
+                Ok(Dialled { stream, address: to, peer: None, busy: None })
             }
             Via::Tunnel(tunnel) => {
                 let (key, head) = (self.key(tunnel), self.head(tunnel, host));
+                record.labels.mutual_tls = true;
+                record.labels.source_identity = Some(self.pod.identity.clone());
+                record.hbone = Some(HboneAddress::Address(tunnel.target));
                 let opened = match tokio::time::timeout(limit, self.node.pool.connect(&key, &head)).await {
                     Ok(opened) => opened.map_err(Broken::Tunnel)?,
                     Err(_) => {
@@ -190,7 +197,7 @@ impl Caller<'_> {
                 };
                 let address = key.destination;
                 let peer = Some(opened.peer);
-                Ok(Dialled { stream: Stream::Tunnel(opened.stream), address, hop: Some(hop), peer, busy: None })
+                Ok(Dialled { stream: Stream::Tunnel(opened.stream), address, peer, busy: None })
             }
         }
     }

@@ -141,17 +141,18 @@ impl Folder {
         Ok(())
     }
 
-    /// Who may write the folder may replace the key. Sticky folders (a mounted Kubernetes Secret) protect what is in them.
+    /// Nobody else has business in the folder: who may write it may replace the key. Sticky folders (a mounted Kubernetes
+    /// Secret) protect what is in them, and the key has its own mode.
     fn check_folder(&self) -> Result<(), FolderError> {
         let found = fs::metadata(&self.path).map_err(|why| io_error(&self.path, why))?;
         check_owner(&self.path, found.uid())?;
         let mode = found.mode() & 0o7777;
-        if mode & 0o022 != 0 && mode & 0o1000 == 0 {
+        if mode & 0o077 != 0 && mode & 0o1000 == 0 {
             return Err(FolderError::Open {
                 path: self.path.clone(),
                 mode,
-                may: "replace the CA's key in it",
-                wanted: "go-w",
+                may: if mode & 0o022 == 0 { "look into the CA's folder" } else { "replace the CA's key in it" },
+                wanted: "0700",
             });
         }
         Ok(())
