@@ -1,5 +1,6 @@
 //! The capture of one node: opened once, shared by everything that enrolls pods.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -158,10 +159,20 @@ impl Capture {
 
     /// Makes `all` what counts as the mesh, whatever an earlier agent left.
     pub fn replace_mesh(&self, all: &[IpNet]) -> Result<(), CaptureError> {
-        let wanted: std::collections::HashSet<&IpNet> = all.iter().collect();
-        let stale: Vec<IpNet> =
-            self.pods.lock().tables.mesh().into_iter().filter(|net| !wanted.contains(net)).collect();
-        self.update_mesh(all, &stale)
+        let wanted: HashSet<&IpNet> = all.iter().collect();
+        let mut pods = self.pods.lock();
+        let (present, stale): (HashSet<_>, HashSet<_>) =
+            pods.tables.mesh().into_iter().partition(|net| wanted.contains(net));
+        for net in &stale {
+            pods.tables.remove_mesh(*net)?;
+        }
+        for net in all.iter().filter(|net| !present.contains(net)) {
+            if pods.tables.add_mesh(*net)? == Room::Full {
+                return overflow(&mut pods.tables);
+            }
+        }
+        let config = pods.tables.config()?;
+        pods.tables.set_config(Config { flags: config.flags & !config_flag::MESH_OVERFLOW, ..config })
     }
 
     /// Leaves new connections of a pod alone; captured ones go on, and keep needing the listeners' agent. `forget` it when the last has ended.

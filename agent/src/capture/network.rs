@@ -19,6 +19,8 @@ pub(super) fn arrange(netns: &Netns, preferred: &[IpAddr]) -> Result<Vec<IpAddr>
         move |source| CaptureError::Network { path, what, source }
     };
     let mut rtnl = Rtnl::open(netns).map_err(failed("opening a netlink socket"))?;
+    // The runtime does so for real pods, but not `ip netns add`.
+    rtnl.set_loopback_up().map_err(failed("switching lo on"))?;
     let addresses = rtnl.addresses().map_err(failed("reading addresses"))?;
     for v6 in [false, true] {
         let Some(from) = source(&addresses, preferred, v6) else { continue };
@@ -29,12 +31,6 @@ pub(super) fn arrange(netns: &Netns, preferred: &[IpAddr]) -> Result<Vec<IpAddr>
         }
     }
     Ok(addresses)
-}
-
-/// Switches `lo` on: the runtime does so for real pods, but not `ip netns add`.
-pub(super) fn loopback_up(netns: &Netns) -> Result<(), CaptureError> {
-    let up = || Rtnl::open(netns)?.set_loopback_up();
-    up().map_err(|source| CaptureError::Network { path: netns.path().to_owned(), what: "switching lo on", source })
 }
 
 /// Takes rules and routes away again.

@@ -25,7 +25,7 @@ use super::network;
 use super::object::{FINGERPRINT, LOOKUP, Programs};
 use super::rtnl::Changes;
 use super::sockets;
-use super::tables::Tables;
+use super::tables::{Held, Room, Tables};
 
 /// A pod that is to be captured.
 #[derive(Clone, Debug)]
@@ -81,6 +81,8 @@ pub(super) struct Pods {
     /// [`pod_flag`]s of every pod.
     flags: u32,
     entries: BTreeMap<u32, Entry>,
+    /// What an earlier agent left, by id, until it is taken over or forgotten.
+    left: BTreeMap<u32, Held>,
     next_id: u32,
 }
 
@@ -88,7 +90,7 @@ struct Entry {
     cookie: u64,
     netns: Arc<Netns>,
     preferred: Vec<IpAddr>,
-    own: Vec<IpAddr>,
+    held: Held,
     pod: Pod,
     /// The rules in the kernel; `None` while they are those that an earlier agent left.
     rules: Option<PlaintextRules>,
@@ -98,7 +100,8 @@ struct Entry {
 impl Pods {
     pub(super) fn new(tables: Tables, programs: Programs, lookup: &'static str, pins: PathBuf, flags: u32) -> Self {
         let next_id = tables.places().iter().map(|(_, place)| place.id).max().unwrap_or(0) + 1;
-        Self { tables, programs, lookup, pins, flags, entries: BTreeMap::new(), next_id }
+        let left = tables.held();
+        Self { tables, programs, lookup, pins, flags, entries: BTreeMap::new(), left, next_id }
     }
 
     /// Captures a pod. One that is captured already, by this agent or an earlier one, keeps its id and gets new listeners.
@@ -109,22 +112,26 @@ impl Pods {
             return Err(CaptureError::HostNetwork { path: spec.netns.clone() });
         }
         let known = self.tables.place(netns.cookie());
-        let place = match known {
-            Some(place) => place,
-            None => self.new_place(&netns)?,
+        let place = known.unwrap_or_else(|| self.new_place(&netns));
+        let mut held = match self.entries.get(&place.id) {
+            Some(entry) => entry.held.clone(),
+            None => self.left.remove(&place.id).unwrap_or_default(),
         };
-        let done = self.build(spec, &netns, place, known.is_some());
-        if done.is_err() && known.is_none() {
-            self.erase(netns.cookie(), place.id, &netns)
-                .unwrap_or_else(|error| warn!(%error, "undoing a failed enrolment"));
+        let done = self.build(spec, &netns, place, &mut held);
+        match &done {
+            Ok((_, entry)) => debug!(pod = place.id, netns = %entry.netns.path().display(), "enrolled"),
+            // What was captured before stays as it was, and is tried again; what was not leaves no trace.
+            Err(_) if known.is_some() => drop(self.left.insert(place.id, held)),
+            Err(_) => self
+                .erase(netns.cookie(), place.id, &netns, held)
+                .unwrap_or_else(|error| warn!(%error, "undoing a failed enrolment")),
         }
-        done
+        let (captured, entry) = done?;
+        self.entries.insert(place.id, entry);
+        Ok(captured)
     }
 
-    fn new_place(&mut self, netns: &Netns) -> Result<Place, CaptureError> {
-        if self.tables.places().len() >= MAX_PODS {
-            return Err(CaptureError::TooManyPods(MAX_PODS));
-        }
+    fn new_place(&mut self, netns: &Netns) -> Place {
         let id = self.next_id;
         self.next_id += 1;
         let mut path = [0; 232];
@@ -133,7 +140,7 @@ impl Pods {
         if name.len() < path.len() {
             path[..name.len()].copy_from_slice(name);
         }
-        Ok(Place { id, sysctls: 0, inode: netns.inode(), object: 0, path })
+        Place { id, sysctls: 0, inode: netns.inode(), object: 0, path }
     }
 
     /// Everything between a pod's namespace and its capture, in an order in which nothing is captured before it can be served.
@@ -142,13 +149,14 @@ impl Pods {
         spec: &PodSpec,
         netns: &Arc<Netns>,
         mut place: Place,
-        known: bool,
-    ) -> Result<CapturedPod, CaptureError> {
+        held: &mut Held,
+    ) -> Result<(CapturedPod, Entry), CaptureError> {
         let (id, cookie) = (place.id, netns.cookie());
         let failed = |source| CaptureError::Netns { path: spec.netns.clone(), source };
         // First of all, so that a crash from here on is cleaned up by whoever comes next.
-        self.tables.put_place(cookie, place)?;
-        network::loopback_up(netns)?;
+        if self.tables.put_place(cookie, place)? == Room::Full {
+            return Err(CaptureError::TooManyPods(MAX_PODS));
+        }
         let changes = Changes::open(netns).map_err(failed)?;
         let addresses = network::arrange(netns, &spec.addresses)?;
         if let Some(missing) = spec.addresses.iter().find(|address| !addresses.contains(address)) {
@@ -156,10 +164,9 @@ impl Pods {
         }
         place.sysctls |= network::set_sysctls(netns)?;
         self.tables.put_place(cookie, place)?;
-        let before = if known { self.tables.own(id) } else { Vec::new() };
-        self.set_own(id, &before, &addresses)?;
-        let captured = self.listen(id, netns)?;
-        let left = self.tables.pod_by_id(id).filter(|_| known);
+        self.tables.set_own(id, held, addresses)?;
+        let captured = self.listen(id, netns, held)?;
+        let left = self.tables.pod_by_id(id);
         let pod = Pod {
             id,
             flags: self.flags,
@@ -170,22 +177,20 @@ impl Pods {
         self.tables.put_by_id(pod)?;
         self.attach(netns, &mut place)?;
         self.tables.put_by_cookie(cookie, pod)?;
-        let rules = (!known).then(|| PlaintextRules { default: PlaintextVerdict::Proxy, ports: Box::default() });
         let entry = Entry {
             cookie,
             netns: Arc::clone(netns),
             preferred: spec.addresses.clone(),
-            own: addresses,
+            held: held.clone(),
             pod,
-            rules,
+            rules: None,
             changes,
         };
-        self.entries.insert(id, entry);
-        Ok(captured)
+        Ok((captured, entry))
     }
 
     /// Makes the agent's listeners in a pod. A pod without IPv6 has none for it.
-    fn listen(&mut self, id: u32, netns: &Arc<Netns>) -> Result<CapturedPod, CaptureError> {
+    fn listen(&mut self, id: u32, netns: &Arc<Netns>, held: &mut Held) -> Result<CapturedPod, CaptureError> {
         let failed = |source| CaptureError::Network { path: netns.path().to_owned(), what: "listening", source };
         let mut captured = CapturedPod {
             id,
@@ -215,7 +220,7 @@ impl Pods {
                 }
             }
         }
-        self.tables.set_binds(id, &ports)?;
+        self.tables.set_binds(id, held, ports)?;
         Ok(captured)
     }
 
@@ -229,7 +234,7 @@ impl Pods {
         let program = self.programs.load_for_pod(self.lookup, place.id)?;
         attach::attach(self.lookup, &program, (netns.as_ref(), netns.path(), target), &pin)?;
         place.object = self.fingerprint();
-        self.tables.put_place(netns.cookie(), *place)
+        self.tables.put_place(netns.cookie(), *place).map(drop)
     }
 
     /// Tells the builds of both variants of the program apart.
@@ -241,16 +246,6 @@ impl Pods {
         self.pins.join(cookie.to_string())
     }
 
-    fn set_own(&mut self, id: u32, before: &[IpAddr], now: &[IpAddr]) -> Result<(), CaptureError> {
-        for address in now.iter().filter(|address| !before.contains(address)) {
-            self.tables.add_own(id, *address)?;
-        }
-        for address in before.iter().filter(|address| !now.contains(address)) {
-            self.tables.remove_own(id, *address)?;
-        }
-        Ok(())
-    }
-
     /// Judges plaintext to a pod by `rules` from now on, all of them at once.
     pub(super) fn set_plaintext(&mut self, id: u32, rules: &PlaintextRules) -> Result<(), CaptureError> {
         let entry = self.entries.get_mut(&id).ok_or(CaptureError::UnknownPod(id))?;
@@ -258,21 +253,22 @@ impl Pods {
             return Ok(());
         }
         let generation = entry.pod.generation.wrapping_add(1);
+        let mut default = raw(rules.default);
         for (port, verdict) in &rules.ports {
-            self.tables.put_verdict(id, generation, *port, raw(*verdict))?;
+            if self.tables.put_verdict(id, &mut entry.held, (generation, *port), raw(*verdict))? == Room::Full {
+                warn!(pod = id, "no room for verdicts on ports: the agent judges all plaintext to this pod");
+                self.tables.keep_verdicts(id, &mut entry.held, Some(entry.pod.generation))?;
+                default = Verdict::Proxy;
+                break;
+            }
         }
-        let old = entry.pod;
-        entry.pod = Pod { generation, verdict: raw(rules.default) as u32, ..old };
+        entry.pod = Pod { generation, verdict: default as u32, ..entry.pod };
         self.tables.put_by_id(entry.pod)?;
         if entry.pod.flags & pod_flag::RELEASED == 0 {
             self.tables.put_by_cookie(entry.cookie, entry.pod)?;
         }
-        match entry.rules.replace(rules.clone()) {
-            Some(before) => {
-                before.ports.iter().try_for_each(|(port, _)| self.tables.remove_verdict(id, old.generation, *port))
-            }
-            None => self.tables.keep_verdicts(id, Some(generation)),
-        }
+        entry.rules = Some(rules.clone());
+        self.tables.keep_verdicts(id, &mut entry.held, Some(generation))
     }
 
     /// Leaves new connections of a pod alone. Those on their way still reach their listeners.
@@ -286,59 +282,55 @@ impl Pods {
     /// Removes every trace of a pod. Captured connections that are still open would be cut: their answers need the rule.
     pub(super) fn forget(&mut self, id: u32) -> Result<(), CaptureError> {
         let entry = self.entries.remove(&id).ok_or(CaptureError::UnknownPod(id))?;
-        self.erase(entry.cookie, id, &entry.netns)
+        self.erase(entry.cookie, id, &entry.netns, entry.held)
     }
 
-    /// Forgets the pods whose cookies are not in `live`, those of an earlier agent included.
+    /// Forgets the pods whose cookies are not in `live`, those of an earlier agent included. One that fails does not keep the others.
     pub(super) fn retain(&mut self, live: &[u64]) -> Result<(), CaptureError> {
+        let mut outcome = Ok(());
         for (cookie, place) in self.tables.places() {
             if live.contains(&cookie) {
                 continue;
             }
-            match self.entries.remove(&place.id) {
-                Some(entry) => self.erase(cookie, place.id, &entry.netns)?,
-                None => match find(cookie, &place) {
-                    Some(netns) => self.erase(cookie, place.id, &netns)?,
-                    None => self.erase_tables(cookie, place.id)?,
-                },
-            }
+            let done = match self.entries.remove(&place.id) {
+                Some(entry) => self.erase(cookie, place.id, &entry.netns, entry.held),
+                None => {
+                    let held = self.left.remove(&place.id).unwrap_or_default();
+                    match find(cookie, &place) {
+                        Some(netns) => self.erase(cookie, place.id, &netns, held),
+                        None => self.erase_tables(cookie, place.id, held),
+                    }
+                }
+            };
+            outcome = outcome.and(done);
         }
-        Ok(())
+        outcome
     }
 
-    fn erase(&mut self, cookie: u64, id: u32, netns: &Netns) -> Result<(), CaptureError> {
+    fn erase(&mut self, cookie: u64, id: u32, netns: &Netns, held: Held) -> Result<(), CaptureError> {
         let sysctls = self.tables.place(cookie).map_or(0, |place| place.sysctls);
         self.tables.remove_by_cookie(cookie)?;
         let undone = network::dismantle(netns).and_then(|()| network::restore_sysctls(netns, sysctls));
-        self.erase_tables(cookie, id)?;
+        self.erase_tables(cookie, id, held)?;
         let path = netns.path().to_owned();
         undone.map_err(|source| CaptureError::Network { path, what: "removing rule and route", source })
     }
 
-    fn erase_tables(&mut self, cookie: u64, id: u32) -> Result<(), CaptureError> {
+    fn erase_tables(&mut self, cookie: u64, id: u32, mut held: Held) -> Result<(), CaptureError> {
         self.tables.remove_by_cookie(cookie)?;
         attach::detach(&self.pin(cookie))?;
         self.tables.remove_by_id(id)?;
         self.tables.remove_listeners(id)?;
-        self.tables.keep_verdicts(id, None)?;
-        self.tables.set_binds(id, &[])?;
-        for address in self.tables.own(id) {
-            self.tables.remove_own(id, address)?;
-        }
+        self.tables.drop_held(id, &mut held)?;
         self.tables.remove_place(cookie)
     }
 
     /// Looks at a pod whose addresses, rules or routes have changed, and puts right what is ours.
     pub(super) fn repair(&mut self, id: u32) -> Result<(), CaptureError> {
-        let Some(entry) = self.entries.get(&id) else { return Ok(()) };
+        let Some(entry) = self.entries.get_mut(&id) else { return Ok(()) };
         entry.changes.drain();
         let addresses = network::arrange(&entry.netns, &entry.preferred)?;
-        let before = entry.own.clone();
-        self.set_own(id, &before, &addresses)?;
-        if let Some(entry) = self.entries.get_mut(&id) {
-            entry.own = addresses;
-        }
-        Ok(())
+        self.tables.set_own(id, &mut entry.held, addresses)
     }
 
     /// What tells that a pod wants repair.
@@ -352,7 +344,7 @@ impl Pods {
             id: *id,
             cookie: entry.cookie,
             netns: entry.netns.path().to_owned(),
-            addresses: entry.own.clone(),
+            addresses: entry.held.own.clone(),
             released: entry.pod.flags & pod_flag::RELEASED != 0,
         };
         self.entries.iter().map(status).collect()

@@ -24,7 +24,7 @@ use super::netns::Netns;
 pub(super) const TABLE: u32 = 1_500_800_111;
 /// Preference of our rule: after the local table (0), before what plugins add (from 32765 down) and before what people do.
 pub(super) const PREFERENCE: u32 = 500;
-/// Where a message starts in the buffer of a netlink socket.
+/// Room for answers; the kernel sends no larger datagram to a reader that waits (NLMSG_GOODSIZE is less).
 const BUFFER: usize = 32 * 1024;
 
 /// Address family of an IP version.
@@ -36,6 +36,7 @@ fn family(v6: bool) -> AddressFamily {
 pub(super) struct Rtnl {
     socket: Socket,
     sequence: u32,
+    buffer: Vec<u8>,
 }
 
 impl Rtnl {
@@ -45,7 +46,7 @@ impl Rtnl {
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         socket.set_netlink_get_strict_chk(true)?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket, sequence: 0, buffer: vec![0; BUFFER] })
     }
 
     /// All addresses of the namespace.
@@ -127,10 +128,9 @@ impl Rtnl {
         packet.serialize(&mut bytes);
         self.socket.send(&bytes, 0)?;
         let mut answers = Vec::new();
-        let mut buffer = vec![0_u8; BUFFER];
         loop {
-            let length = self.socket.recv(&mut &mut buffer[..], 0)?;
-            let mut rest = &buffer[..length.min(BUFFER)];
+            let length = self.socket.recv(&mut &mut self.buffer[..], 0)?;
+            let mut rest = &self.buffer[..length.min(BUFFER)];
             while !rest.is_empty() {
                 let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).map_err(io::Error::other)?;
                 let used = (answer.header.length as usize).next_multiple_of(4).min(rest.len());

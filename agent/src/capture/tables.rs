@@ -1,6 +1,6 @@
 //! Typed access to the maps; what their entries mean is in `agent-abi`.
 
-use std::collections::HashMap as Lookup;
+use std::collections::{BTreeMap, HashMap as Lookup};
 use std::net::{IpAddr, TcpListener};
 use std::os::fd::AsRawFd;
 
@@ -29,11 +29,22 @@ pub(super) struct Tables {
     counters: PerCpuArray<MapData, u64>,
 }
 
-/// Whether an address found room.
+/// Whether an entry found room.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
     Found,
     Full,
+}
+
+/// What the tables hold for one pod beside its entries in `PODS`, so that it can be taken out again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    /// Its addresses.
+    pub(super) own: Vec<IpAddr>,
+    /// Ports that only the agent may bind.
+    pub(super) binds: Vec<u16>,
+    /// Generation and port of each verdict.
+    pub(super) verdicts: Vec<(u32, u16)>,
 }
 
 impl Tables {
@@ -83,19 +94,82 @@ impl Tables {
         absent_is_fine(self.pods.remove(&cookie)).map_err(CaptureError::map("PODS"))
     }
 
-    pub(super) fn add_own(&mut self, pod: u32, address: IpAddr) -> Result<(), CaptureError> {
-        let key = AddressKey { pod, address: address.into() };
-        self.own.insert(key, 1, 0).map_err(CaptureError::map("OWN"))
+    /// What the tables hold, by pod: what an earlier agent left. Reads them whole.
+    pub(super) fn held(&self) -> BTreeMap<u32, Held> {
+        let mut held: BTreeMap<u32, Held> = BTreeMap::new();
+        for key in self.own.keys().flatten() {
+            held.entry(key.pod).or_default().own.push(key.address.into());
+        }
+        for key in self.binds.keys().flatten() {
+            held.entry(key.pod).or_default().binds.push(key.port as u16);
+        }
+        for key in self.verdicts.keys().flatten() {
+            held.entry(key.pod).or_default().verdicts.push((key.generation, key.port as u16));
+        }
+        held
     }
 
-    pub(super) fn remove_own(&mut self, pod: u32, address: IpAddr) -> Result<(), CaptureError> {
-        let key = AddressKey { pod, address: address.into() };
-        absent_is_fine(self.own.remove(&key)).map_err(CaptureError::map("OWN"))
+    /// Takes everything out that is held for a pod.
+    pub(super) fn drop_held(&mut self, pod: u32, held: &mut Held) -> Result<(), CaptureError> {
+        self.set_own(pod, held, Vec::new())?;
+        self.set_binds(pod, held, Vec::new())?;
+        self.keep_verdicts(pod, held, None)
     }
 
-    /// The addresses of a pod that the programs know.
-    pub(super) fn own(&self, pod: u32) -> Vec<IpAddr> {
-        self.own.keys().flatten().filter(|key| key.pod == pod).map(|key| key.address.into()).collect()
+    /// Makes `now` the addresses of a pod.
+    pub(super) fn set_own(&mut self, pod: u32, held: &mut Held, now: Vec<IpAddr>) -> Result<(), CaptureError> {
+        let key = |address: &IpAddr| AddressKey { pod, address: (*address).into() };
+        let before = std::mem::take(&mut held.own);
+        for address in now.iter().filter(|address| !before.contains(address)) {
+            self.own.insert(key(address), 1, 0).map_err(CaptureError::map("OWN"))?;
+        }
+        for address in before.iter().filter(|address| !now.contains(address)) {
+            absent_is_fine(self.own.remove(&key(address))).map_err(CaptureError::map("OWN"))?;
+        }
+        held.own = now;
+        Ok(())
+    }
+
+    /// Makes `now` the ports that only the agent may bind in a pod.
+    pub(super) fn set_binds(&mut self, pod: u32, held: &mut Held, now: Vec<u16>) -> Result<(), CaptureError> {
+        let key = |port: &u16| BindKey { pod, port: (*port).into() };
+        let before = std::mem::take(&mut held.binds);
+        for port in &now {
+            self.binds.insert(key(port), 1, 0).map_err(CaptureError::map("BINDS"))?;
+        }
+        for port in before.iter().filter(|port| !now.contains(port)) {
+            absent_is_fine(self.binds.remove(&key(port))).map_err(CaptureError::map("BINDS"))?;
+        }
+        held.binds = now;
+        Ok(())
+    }
+
+    /// Adds a verdict of one generation.
+    pub(super) fn put_verdict(
+        &mut self,
+        pod: u32,
+        held: &mut Held,
+        (generation, port): (u32, u16),
+        verdict: Verdict,
+    ) -> Result<Room, CaptureError> {
+        let key = VerdictKey { pod, generation, port: port.into() };
+        let room = room(self.verdicts.insert(key, verdict as u32, 0)).map_err(CaptureError::map("VERDICTS"))?;
+        if room == Room::Found {
+            held.verdicts.push((generation, port));
+        }
+        Ok(room)
+    }
+
+    /// Removes the verdicts of a pod except those of one generation.
+    pub(super) fn keep_verdicts(&mut self, pod: u32, held: &mut Held, keep: Option<u32>) -> Result<(), CaptureError> {
+        let (kept, stale) = held.verdicts.iter().partition(|(generation, _)| Some(*generation) == keep);
+        held.verdicts = kept;
+        let stale: Vec<(u32, u16)> = stale;
+        for (generation, port) in stale {
+            let key = VerdictKey { pod, generation, port: port.into() };
+            absent_is_fine(self.verdicts.remove(&key)).map_err(CaptureError::map("VERDICTS"))?;
+        }
+        Ok(())
     }
 
     pub(super) fn put_listener(
@@ -120,43 +194,6 @@ impl Tables {
         })
     }
 
-    pub(super) fn put_verdict(
-        &mut self,
-        pod: u32,
-        generation: u32,
-        port: u16,
-        verdict: Verdict,
-    ) -> Result<(), CaptureError> {
-        let key = VerdictKey { pod, generation, port: port.into() };
-        self.verdicts.insert(key, verdict as u32, 0).map_err(CaptureError::map("VERDICTS"))
-    }
-
-    pub(super) fn remove_verdict(&mut self, pod: u32, generation: u32, port: u16) -> Result<(), CaptureError> {
-        let key = VerdictKey { pod, generation, port: port.into() };
-        absent_is_fine(self.verdicts.remove(&key)).map_err(CaptureError::map("VERDICTS"))
-    }
-
-    /// Removes the verdicts of a pod except those of one generation.
-    pub(super) fn keep_verdicts(&mut self, pod: u32, generation: Option<u32>) -> Result<(), CaptureError> {
-        let stale: Vec<VerdictKey> =
-            self.verdicts.keys().flatten().filter(|key| key.pod == pod && Some(key.generation) != generation).collect();
-        stale
-            .iter()
-            .try_for_each(|key| absent_is_fine(self.verdicts.remove(key)))
-            .map_err(CaptureError::map("VERDICTS"))
-    }
-
-    /// Makes `ports` the ones that only the agent may bind in a pod.
-    pub(super) fn set_binds(&mut self, pod: u32, ports: &[u16]) -> Result<(), CaptureError> {
-        let wanted: Vec<BindKey> = ports.iter().map(|port| BindKey { pod, port: (*port).into() }).collect();
-        for key in &wanted {
-            self.binds.insert(key, 1, 0).map_err(CaptureError::map("BINDS"))?;
-        }
-        let stale: Vec<BindKey> =
-            self.binds.keys().flatten().filter(|key| key.pod == pod && !wanted.contains(key)).collect();
-        stale.iter().try_for_each(|key| absent_is_fine(self.binds.remove(key))).map_err(CaptureError::map("BINDS"))
-    }
-
     pub(super) fn add_mesh(&mut self, net: IpNet) -> Result<Room, CaptureError> {
         let (address, bits) = prefix(net);
         let done = if bits == 128 {
@@ -164,10 +201,7 @@ impl Tables {
         } else {
             self.mesh_nets.insert(&Key::new(bits, address), 1, 0)
         };
-        match done {
-            Err(error) if is_full(&error) => Ok(Room::Full),
-            done => done.map(|()| Room::Found).map_err(CaptureError::map("MESH")),
-        }
+        room(done).map_err(CaptureError::map("MESH"))
     }
 
     pub(super) fn remove_mesh(&mut self, net: IpNet) -> Result<(), CaptureError> {
@@ -192,8 +226,8 @@ impl Tables {
         self.places.get(&cookie, 0).ok()
     }
 
-    pub(super) fn put_place(&mut self, cookie: u64, place: Place) -> Result<(), CaptureError> {
-        self.places.insert(cookie, place, 0).map_err(CaptureError::map("PLACES"))
+    pub(super) fn put_place(&mut self, cookie: u64, place: Place) -> Result<Room, CaptureError> {
+        room(self.places.insert(cookie, place, 0)).map_err(CaptureError::map("PLACES"))
     }
 
     pub(super) fn remove_place(&mut self, cookie: u64) -> Result<(), CaptureError> {
@@ -226,11 +260,15 @@ fn absent_is_fine(done: Result<(), MapError>) -> Result<(), MapError> {
     }
 }
 
-fn is_full(error: &MapError) -> bool {
-    let code = match error {
-        MapError::SyscallError(error) => error.io_error.raw_os_error(),
-        _ => None,
-    };
+/// A full map is an answer, not an error.
+fn room(done: Result<(), MapError>) -> Result<Room, MapError> {
+    match done {
+        Err(MapError::SyscallError(error)) if is_full(error.io_error.raw_os_error()) => Ok(Room::Full),
+        done => done.map(|()| Room::Found),
+    }
+}
+
+fn is_full(code: Option<i32>) -> bool {
     matches!(code, Some(libc::E2BIG | libc::ENOSPC))
 }
 

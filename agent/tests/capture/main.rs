@@ -4,6 +4,7 @@
 #[expect(dead_code, reason = "the tests use the accept loops, not the program around them")]
 mod proxy;
 
+mod attach;
 mod bind;
 mod counts;
 mod inbound;

@@ -1,6 +1,8 @@
 //! Connections that leave a pod.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
 
 use crate::proxy::{Kind, Seen};
 use crate::rig::{Rig, address, addresses, eventually, sh, word};
@@ -190,4 +192,20 @@ fn a_lost_rule_leaks_nothing_and_comes_back() {
     agent.seen();
     assert_eq!(word(&rig.connect("a", "10.201.0.2:80"), "peer"), "10.201.0.2:80");
     assert_eq!(agent.seen().len(), 1);
+}
+
+#[test]
+fn a_mesh_too_large_for_the_kernel_is_captured_with_everything_else() {
+    let rig = Rig::new();
+    let agent = rig.agent();
+    agent.enroll(&rig, "a");
+    rig.serve("e", "10.201.0.2:80");
+    let large: Vec<IpNet> =
+        (0..70_000_u32).map(|n| IpNet::from(IpAddr::from((0x0b00_0000 + n).to_be_bytes()))).collect();
+    agent.capture.replace_mesh(&large).unwrap();
+    rig.connect("a", "10.201.0.2:80");
+    assert_eq!(agent.seen().len(), 1);
+    agent.capture.replace_mesh(&large[..10]).unwrap();
+    rig.connect("a", "10.201.0.2:80");
+    assert_eq!(agent.seen(), []);
 }

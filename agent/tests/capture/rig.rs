@@ -23,6 +23,8 @@ use mesh::model::policy::{PlaintextRules, PlaintextVerdict};
 use crate::proxy::{self, Seen};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
+/// How many rigs there are.
+static RIGS: Mutex<u32> = Mutex::new(0);
 
 /// Everything that one test has made; gone when it is dropped.
 pub(crate) struct Rig {
@@ -60,7 +62,7 @@ fn cgroup_root() -> PathBuf {
     PathBuf::from(line.split(' ').nth(1).unwrap())
 }
 
-/// The group of this process as an agent: one for all tests of the program, removed by nobody but empty afterwards.
+/// The group of this process as an agent: one for all tests of the program. The last rig takes the process out of it again.
 fn agent_group() -> PathBuf {
     static GROUP: OnceLock<PathBuf> = OnceLock::new();
     GROUP.get_or_init(|| cgroup_root().join(format!("cv{}-agent", std::process::id()))).clone()
@@ -69,6 +71,7 @@ fn agent_group() -> PathBuf {
 impl Rig {
     /// Makes the node, its pods and the outside.
     pub(crate) fn new() -> Self {
+        *RIGS.lock().unwrap() += 1;
         let name = format!("cv{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let bpf_root = PathBuf::from(format!("/sys/fs/bpf/{name}"));
         let rig = Self { name: name.clone(), bpf_root, children: Mutex::new(Vec::new()) };
@@ -236,6 +239,13 @@ impl Drop for Rig {
         for part in ["a", "b", "c", "h", "e"] {
             try_sh(&format!("ip netns del {}{part}", self.name));
         }
+        let mut rigs = RIGS.lock().unwrap();
+        *rigs -= 1;
+        if *rigs == 0 && agent_group().exists() {
+            let _ = fs::write(cgroup_root().join("cgroup.procs"), std::process::id().to_string());
+            let _ = fs::remove_dir(agent_group());
+        }
+        drop(rigs);
         if !thread::panicking() {
             cleaned.unwrap();
             assert!(!self.bpf_root.exists() && !group.exists(), "{} was not cleaned up", self.name);
