@@ -15,7 +15,7 @@ use std::time::{Duration, SystemTime};
 use tracing::Level;
 
 use super::labels::ConnectionLabels;
-use super::line::{Format, level_name, write_quoted, write_time};
+use super::line::{Format, level_name, write_address, write_number, write_quoted, write_text, write_time};
 use super::writer::{Kind, LogWriter};
 use crate::model::connection::Direction;
 use crate::model::workload::Workload;
@@ -137,9 +137,9 @@ impl AccessLog {
         if tracing::enabled!(target: "access", Level::WARN) {
             self.write(|out, now| {
                 let mut line = Line::new(out, self.format, now, Level::WARN, "connection failed");
-                line.bare("src.addr", source);
-                line.bare("dst.addr", destination);
-                line.quoted("direction", word(direction));
+                line.address("src.addr", source);
+                line.address("dst.addr", destination);
+                line.text("direction", word(direction));
                 line.quoted("error", &error);
                 line.end();
             });
@@ -167,27 +167,30 @@ fn write_record(out: &mut String, format: Format, now: SystemTime, record: &Acce
     let labels = &record.labels;
     let (source, destination) = (labels.source.as_deref(), labels.destination.as_deref());
     let mut line = Line::new(out, format, now, level, message);
-    line.bare("src.addr", record.source);
+    line.address("src.addr", record.source);
     line.known("src.workload", source.map(pod));
     line.known("src.namespace", source.map(|w| &*w.namespace));
     line.maybe("src.identity", labels.source_identity.as_ref());
     line.known("src.cluster", source.map(|w| &*w.cluster));
-    line.bare("dst.addr", record.destination);
+    line.address("dst.addr", record.destination);
     if let Some(hbone) = &record.hbone {
-        line.bare("dst.hbone_addr", hbone);
+        match hbone {
+            HboneAddress::Address(address) => line.address("dst.hbone_addr", *address),
+            HboneAddress::Name(_) => line.bare("dst.hbone_addr", hbone),
+        }
     }
     line.known("dst.service", labels.service.as_ref().map(|s| &*s.hostname));
     line.known("dst.workload", destination.map(pod));
     line.known("dst.namespace", destination.map(|w| &*w.namespace));
     line.maybe("dst.identity", labels.destination_identity.as_ref());
     line.known("dst.cluster", destination.map(|w| &*w.cluster));
-    line.quoted("direction", word(labels.direction));
+    line.text("direction", word(labels.direction));
     if let Some(outcome) = outcome {
         line.number("bytes_sent", record.bytes_sent);
         line.number("bytes_recv", record.bytes_received);
-        line.quoted("duration", format_args!("{}ms", record.duration.as_millis()));
+        line.milliseconds("duration", record.duration);
         if let Outcome::Failed(error) = outcome {
-            line.quoted("error", error);
+            line.text("error", error);
         }
     }
     line.end();
@@ -245,9 +248,29 @@ impl<'a> Line<'a> {
         }
     }
 
+    fn address(&mut self, key: &str, value: SocketAddr) {
+        self.key(key);
+        let quote = if self.format == Format::Json { "\"" } else { "" };
+        self.out.push_str(quote);
+        write_address(self.out, value);
+        self.out.push_str(quote);
+    }
+
     fn number(&mut self, key: &str, value: u64) {
         self.key(key);
-        let _ = write!(self.out, "{value}");
+        write_number(self.out, value);
+    }
+
+    fn milliseconds(&mut self, key: &str, value: Duration) {
+        self.key(key);
+        self.out.push('"');
+        write_number(self.out, u64::try_from(value.as_millis()).unwrap_or(u64::MAX));
+        self.out.push_str("ms\"");
+    }
+
+    fn text(&mut self, key: &str, value: &str) {
+        self.key(key);
+        write_text(self.out, value);
     }
 
     fn quoted(&mut self, key: &str, value: impl fmt::Display) {
@@ -262,7 +285,9 @@ impl<'a> Line<'a> {
     }
 
     fn known(&mut self, key: &str, value: Option<&str>) {
-        self.maybe(key, value.filter(|text| !text.is_empty()));
+        if let Some(text) = value.filter(|text| !text.is_empty()) {
+            self.text(key, text);
+        }
     }
 
     fn key(&mut self, key: &str) {

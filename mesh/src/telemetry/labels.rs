@@ -1,10 +1,9 @@
 //! Pure. Who takes part in a connection, as access log and metrics name it.
 
-use std::fmt::Write;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::line::{Escaped, write_quoted};
+use super::line::{write_quoted, write_text};
 use crate::model::connection::{Direction, ResponseFlag};
 use crate::model::identity::Identity;
 use crate::model::service::ServiceKey;
@@ -159,7 +158,7 @@ struct Labels(String);
 impl Labels {
     fn put(&mut self, key: &str, value: &str) {
         self.key(key);
-        write_quoted(&mut self.0, if value.is_empty() { "unknown" } else { value });
+        write_text(&mut self.0, if value.is_empty() { "unknown" } else { value });
     }
 
     fn put_side(&mut self, keys: &Side, workload: Option<&Workload>, identity: Option<&Identity>) {
@@ -170,9 +169,7 @@ impl Labels {
         match identity {
             Some(identity) => {
                 self.key(keys.principal);
-                self.0.push('"');
-                let _ = write!(Escaped(&mut self.0), "{identity}");
-                self.0.push('"');
+                write_quoted(&mut self.0, identity);
             }
             None => self.put(keys.principal, ""),
         }

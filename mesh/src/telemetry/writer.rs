@@ -18,7 +18,7 @@ const CAPACITY: usize = 1 << 20;
 const RESERVE: usize = 128 << 10;
 /// Rest between two batches. Waking the thread costs more than a line does, so lines that come together go together.
 const REST: Duration = Duration::from_millis(5);
-/// What is kept allocated between batches.
+/// What is kept allocated while there is nothing to write.
 const KEEP: usize = 16 << 10;
 
 /// Which kind of line it is, and so how much room it may take.
@@ -130,7 +130,6 @@ impl Shared {
                 self.dropped.fetch_add(lines, Ordering::Relaxed);
             }
             batch.clear();
-            batch.shrink_to(KEEP);
             let mut state = self.state.lock();
             state.writing = false;
             if state.bytes.is_empty() {
@@ -150,6 +149,9 @@ impl Shared {
             if state.closed {
                 return None;
             }
+            // A burst is over: its memory goes back. Not between batches, where it would only be asked for again.
+            batch.shrink_to(KEEP);
+            state.bytes.shrink_to(KEEP);
             state.idle = true;
             self.filled.wait(&mut state);
         }

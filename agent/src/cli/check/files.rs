@@ -41,7 +41,11 @@ pub(super) fn manifests(dir: &Path) -> Vec<Check> {
     let loaded = ManifestSource::load_once(dir, &Options::default());
     let objects: usize = loaded.objects.values().sum();
     let problems: Vec<ProblemView> = loaded.problems.iter().map(view).collect();
-    vec![Check::new("manifests", format!("{} in effect: {objects} objects", dir.display()), judge(&problems))]
+    vec![Check::new(
+        "manifests",
+        format!("{}: {objects} objects are in effect as written", dir.display()),
+        judge(&problems),
+    )]
 }
 
 fn view(problem: &Problem) -> ProblemView {
