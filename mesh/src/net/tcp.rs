@@ -20,19 +20,38 @@ const WORTH_KEEPING: usize = 2 * 1024;
 #[derive(Debug)]
 pub struct Tcp {
     stream: TcpStream,
+    /// Room for the next read.
     spare: BytesMut,
+    /// The buffer before that: used again once its bytes have been passed on.
+    before: BytesMut,
     size: u8,
 }
 
 impl Tcp {
     /// Wraps a connection.
     pub fn new(stream: TcpStream) -> Self {
-        Self { stream, spare: BytesMut::new(), size: 0 }
+        Self { stream, spare: BytesMut::new(), before: BytesMut::new(), size: 0 }
     }
 
     /// The connection.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
+    }
+
+    /// Makes room for a read. While bytes stream two buffers take turns and the allocator is not asked.
+    fn make_room(&mut self) {
+        let size = SIZES[usize::from(self.size)];
+        if self.spare.capacity() >= WORTH_KEEPING || self.spare.try_reclaim(size) {
+            return;
+        }
+        std::mem::swap(&mut self.spare, &mut self.before);
+        if !self.spare.try_reclaim(size) {
+            self.spare = BytesMut::with_capacity(size);
+        }
+    }
+
+    fn release(&mut self) {
+        (self.spare, self.before) = (BytesMut::new(), BytesMut::new());
     }
 
     fn adapt(&mut self, read: usize, room: usize) {
@@ -53,25 +72,22 @@ impl Duplex for Tcp {
         match self.stream.poll_read_ready(cx) {
             Poll::Ready(ready) => ready?,
             Poll::Pending => {
-                self.spare = BytesMut::new();
+                self.release();
                 return Poll::Pending;
             }
         }
-        let size = SIZES[usize::from(self.size)];
-        if self.spare.capacity() < WORTH_KEEPING.min(size) {
-            self.spare = BytesMut::with_capacity(size);
-        }
+        self.make_room();
         let room = self.spare.spare_capacity_mut();
         let available = room.len();
         let mut buffer = ReadBuf::uninit(room);
         // Not try_read: after a short read this one knows that the socket is empty, and saves the call that says so.
         if Pin::new(&mut self.stream).poll_read(cx, &mut buffer)?.is_pending() {
-            self.spare = BytesMut::new();
+            self.release();
             return Poll::Pending;
         }
         let read = buffer.filled().len();
         if read == 0 {
-            self.spare = BytesMut::new();
+            self.release();
             return Poll::Ready(Ok(None));
         }
         set_read(&mut self.spare, read);

@@ -6,18 +6,19 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
-use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::client::{ResolvesClientCert, Resumption, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig as RustlsConfig, SignatureScheme};
+use rustls::{ClientConfig as RustlsConfig, CommonState, SignatureScheme};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use super::certificate::{Certificate, Roots};
 use super::error::TlsError;
+use super::handshake::shake_hands;
+use super::peer::{Peer, examine};
 use super::provider::{ALPN_H2, VERSIONS, provider};
 use super::sessions::Sessions;
-use super::stream::{Peer, TlsStream, examine};
+use super::stream::TlsStream;
 use super::verify::{ServerVerifier, require_expected};
 use crate::model::identity::Identity;
 
@@ -48,10 +49,10 @@ impl ClientConfig {
     pub async fn connect(&self, tcp: TcpStream, expected: &[Identity]) -> Result<(TlsStream, Peer), TlsError> {
         // The address is not sent (no SNI); it only tells sessions apart.
         let server = ServerName::from(tcp.peer_addr().map_err(TlsError::Io)?.ip());
-        let connector = TlsConnector::from(self.config_for(expected)?);
-        let stream = connector.connect(server, tcp).await?;
-        let peer = examine(stream.get_ref().1, SystemTime::now(), |leaf| require_expected(leaf, expected))?;
-        Ok((TlsStream::new(stream.into()), peer))
+        let connection = UnbufferedClientConnection::new(self.config_for(expected)?, server)?;
+        let judge = |state: &CommonState| examine(state, SystemTime::now(), |leaf| require_expected(leaf, expected));
+        let (done, peer) = shake_hands(tcp, connection, judge).await?;
+        Ok((TlsStream::new(done)?, peer))
     }
 
     fn config_for(&self, expected: &[Identity]) -> Result<Arc<RustlsConfig>, TlsError> {
@@ -66,6 +67,7 @@ impl ClientConfig {
             .with_client_cert_resolver(Arc::clone(&self.creds));
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
         config.enable_sni = false;
+        config.enable_secret_extraction = true;
         config.resumption = Resumption::store(Arc::new(Sessions::default()));
         let config = Arc::new(config);
         let mut known = self.by_expected.lock();

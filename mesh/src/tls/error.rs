@@ -5,6 +5,7 @@ use std::io;
 use rustls::{AlertDescription, CertificateError, PeerIncompatible};
 use thiserror::Error;
 
+use super::record::RecordError;
 use crate::model::identity::Identity;
 
 /// What is wrong with the identity that a peer's certificate claims.
@@ -52,6 +53,9 @@ pub enum TlsError {
     /// The handshake took too long.
     #[error("the TLS handshake took too long")]
     Timeout,
+    /// The handshake is longer than any honest one.
+    #[error("the TLS handshake is too long")]
+    TooLong,
     /// The first bytes are not TLS.
     #[error("the peer does not speak TLS")]
     NotTls,
@@ -90,6 +94,7 @@ impl TlsError {
         match self {
             Self::Io(_) => "transport",
             Self::Timeout => "timeout",
+            Self::TooLong => "too_long",
             Self::NotTls => "not_tls",
             Self::Incompatible(_) => "incompatible",
             Self::NoCertificate => "no_certificate",
@@ -128,12 +133,9 @@ impl From<rustls::Error> for TlsError {
     }
 }
 
-impl From<io::Error> for TlsError {
-    fn from(error: io::Error) -> Self {
-        match error.downcast::<rustls::Error>() {
-            Ok(tls) => Self::from(tls),
-            Err(io) => Self::Io(io),
-        }
+impl From<RecordError> for TlsError {
+    fn from(error: RecordError) -> Self {
+        Self::Protocol(rustls::Error::General(error.to_string()))
     }
 }
 
@@ -141,24 +143,12 @@ fn certificate_error(why: CertificateError) -> TlsError {
     use CertificateError as C;
     match why {
         C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. } => TlsError::Expired,
-        C::UnknownIssuer => TlsError::UnknownRoot,
+        // A root of the same name and another key gives a bad signature: to its reader that is an unknown root too.
+        C::UnknownIssuer | C::BadSignature => TlsError::UnknownRoot,
         C::Other(ref other) => match other.0.downcast_ref::<PeerError>() {
             Some(peer) => TlsError::Peer(peer.clone()),
             None => TlsError::Certificate(why),
         },
         _ => TlsError::Certificate(why),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_wrapped_tls_error_is_told_by_its_reason() {
-        let wrapped = io::Error::new(io::ErrorKind::InvalidData, rustls::Error::NoCertificatesPresented);
-        assert_eq!(TlsError::from(wrapped).reason(), "no_certificate");
-        let plain = io::Error::from(io::ErrorKind::ConnectionReset);
-        assert_eq!(TlsError::from(plain).reason(), "transport");
     }
 }

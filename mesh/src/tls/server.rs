@@ -4,23 +4,25 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rustls::CommonState;
 use rustls::crypto::aws_lc_rs::Ticketer;
-use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, UnbufferedServerConnection};
 use rustls::sign::CertifiedKey;
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 
 use super::certificate::Certificate;
 use super::error::TlsError;
+use super::handshake::shake_hands;
+use super::peer::{Peer, examine};
 use super::provider::{ALPN_H2, VERSIONS, provider};
-use super::stream::{Peer, TlsStream, examine};
+use super::stream::TlsStream;
 use super::verify::{ClientVerifier, require_trust_domain};
 use crate::model::name::TrustDomain;
 
 /// How to accept as one identity. Made once per certificate, not per connection; the ticket key is its own, so that a new
 /// certificate or new roots end every session that could have been resumed.
 pub struct ServerConfig {
-    acceptor: TlsAcceptor,
+    rustls: Arc<rustls::ServerConfig>,
     trust_domain: TrustDomain,
 }
 
@@ -38,15 +40,18 @@ impl ServerConfig {
         // Tickets carry the session: the server remembers nothing. Every tunnel can be resumed once.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 1;
-        Ok(Self { acceptor: TlsAcceptor::from(Arc::new(config)), trust_domain })
+        config.enable_secret_extraction = true;
+        Ok(Self { rustls: Arc::new(config), trust_domain })
     }
 
     /// Does the server's half of a handshake. The caller sets the deadline.
     pub async fn accept(&self, tcp: TcpStream) -> Result<(TlsStream, Peer), TlsError> {
-        let stream = self.acceptor.accept(tcp).await?;
-        let peer =
-            examine(stream.get_ref().1, SystemTime::now(), |leaf| require_trust_domain(leaf, &self.trust_domain))?;
-        Ok((TlsStream::new(stream.into()), peer))
+        let connection = UnbufferedServerConnection::new(Arc::clone(&self.rustls))?;
+        let judge = |state: &CommonState| {
+            examine(state, SystemTime::now(), |leaf| require_trust_domain(leaf, &self.trust_domain))
+        };
+        let (done, peer) = shake_hands(tcp, connection, judge).await?;
+        Ok((TlsStream::new(done)?, peer))
     }
 }
 
