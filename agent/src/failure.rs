@@ -5,9 +5,6 @@ use mesh::model::connection::{Fault, ResponseFlag};
 use mesh::policy::authorize::Refusal;
 use mesh::telemetry::access_log::reason;
 
-use crate::inbound::target::Misdirected;
-use crate::outbound::next_hop::Refused;
-
 /// Why one connection was not carried to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
@@ -34,18 +31,6 @@ impl Failure {
 impl From<Refusal> for Failure {
     fn from(refusal: Refusal) -> Self {
         Self { fault: Fault::Policy, flag: ResponseFlag::Deny, text: reason::rejected(refusal) }
-    }
-}
-
-impl From<Refused> for Failure {
-    fn from(refused: Refused) -> Self {
-        Self { fault: refused.fault(), flag: refused.flag(), text: refused.to_string() }
-    }
-}
-
-impl From<Misdirected> for Failure {
-    fn from(misdirected: Misdirected) -> Self {
-        Self { fault: misdirected.fault(), flag: ResponseFlag::Connect, text: misdirected.to_string() }
     }
 }
 

@@ -3,12 +3,14 @@
 use std::net::SocketAddr;
 
 use mesh::hbone::Authority;
-use mesh::model::connection::Fault;
+use mesh::model::connection::{Fault, ResponseFlag};
 use mesh::model::name::Hostname;
 use mesh::model::service::ServiceKey;
 use mesh::model::workload::Workload;
 use mesh::state::snapshot::Snapshot;
 use thiserror::Error;
+
+use crate::failure::Failure;
 
 /// The HBONE port, which is never a target itself.
 const HBONE_PORT: u16 = 15008;
@@ -51,6 +53,12 @@ impl Misdirected {
             Self::Address { .. } => Fault::Client,
             Self::Host(_) | Self::Port(..) | Self::OwnPort(_) => Fault::Upstream,
         }
+    }
+}
+
+impl From<Misdirected> for Failure {
+    fn from(misdirected: Misdirected) -> Self {
+        Self { fault: misdirected.fault(), flag: ResponseFlag::Connect, text: misdirected.to_string() }
     }
 }
 

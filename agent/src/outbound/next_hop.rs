@@ -15,6 +15,8 @@ use mesh::state::endpoints::Endpoint;
 use mesh::state::snapshot::{ServiceEntry, Snapshot};
 use thiserror::Error;
 
+use crate::failure::Failure;
+
 /// The HBONE port of enrolled workloads.
 pub(crate) const HBONE_PORT: u16 = 15008;
 
@@ -118,6 +120,12 @@ impl Refused {
     /// The metric's flag.
     pub(crate) fn flag(&self) -> ResponseFlag {
         ResponseFlag::Connect
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        Self { fault: refused.fault(), flag: refused.flag(), text: refused.to_string() }
     }
 }
 

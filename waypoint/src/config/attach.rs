@@ -6,11 +6,25 @@ use std::sync::Arc;
 use mesh::model::service::{Service, ServiceKey};
 use serde_json::Value;
 
-use super::compile::{Route, is_fronted};
-use super::rules::RouteKind;
-use super::schema::route::ParentRef;
-use super::services::{Services, full_name, has_port};
-use super::status::{CONTROLLER, ObjectStatus, ParentStatus};
+use super::object::Object;
+use super::rules::{CompiledRule, RouteKind};
+use super::schema::route::{ParentRef, RouteSpec};
+use super::services::{Services, full_name, has_port, is_fronted};
+use super::status::{CONTROLLER, Findings, ObjectStatus, ParentStatus};
+
+/// A route with its rules.
+pub struct Route {
+    /// The object.
+    pub object: Arc<Object>,
+    /// Its kind.
+    pub kind: RouteKind,
+    /// Its spec; empty when it cannot be read.
+    pub spec: RouteSpec,
+    /// Its rules.
+    pub rules: Vec<CompiledRule>,
+    /// What is to be said about it.
+    pub findings: Findings,
+}
 
 /// Whose requests a route is for. Only one group applies to a client; the first in this order that has routes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,36 +6,22 @@ use std::sync::Arc;
 use mesh::model::name::Namespace;
 use mesh::model::service::{AppProtocol, Service, ServiceKey};
 
-use super::attach::{Attachment, Group, attach};
-use super::backends::Resolver;
+use super::attach::{Attachment, Group, Route, attach};
 use super::history::History;
 use super::object::Object;
 use super::plan::{Plan, PortPlan, Routing, ServicePlan};
 use super::policies::Policies;
+use super::reference::Resolver;
 use super::rules::{self, CompiledRule, RouteKind};
 use super::schema::route::RouteSpec;
 use super::security::Securities;
-use super::services::{Services, protocol};
+use super::services::{Services, is_fronted, protocol};
 use super::status::{Findings, ObjectStatus};
 use crate::route::{Action, Age, Backend, BackendTarget, Rank, Rule, RuleId, Table, TableKind};
 use crate::settings::{Layer, Overlay, Settings, merge};
 
 /// Which waypoint this is: namespace and name of the Gateway. `None` plans for every service, as `check` does.
 pub type GatewayName = Option<(Arc<str>, Arc<str>)>;
-
-/// A route with its rules.
-pub struct Route {
-    /// The object.
-    pub object: Arc<Object>,
-    /// Its kind.
-    pub kind: RouteKind,
-    /// Its spec; empty when it cannot be read.
-    pub spec: RouteSpec,
-    /// Its rules.
-    pub rules: Vec<CompiledRule>,
-    /// What is to be said about it.
-    pub findings: Findings,
-}
 
 /// Compiles everything.
 pub fn compile(objects: &[Arc<Object>], services: &Services, gateway: &GatewayName, history: &mut History) -> Plan {
@@ -89,12 +75,6 @@ pub fn compile(objects: &[Arc<Object>], services: &Services, gateway: &GatewayNa
         plan.services.insert(service.key.clone(), Arc::new(compiled));
     }
     plan
-}
-
-/// Whether the service names this waypoint.
-pub fn is_fronted(service: &Service, gateway: Option<(&str, &str)>) -> bool {
-    let Some((namespace, name)) = gateway else { return true };
-    service.waypoint.as_ref().is_some_and(|waypoint| &*waypoint.namespace == namespace && &*waypoint.name == name)
 }
 
 fn read(object: &Arc<Object>, services: &Services, history: &mut History) -> Option<Route> {

@@ -8,8 +8,9 @@ pub mod security; // authorization and tokens
 pub mod policies; // settings by what they apply to
 pub mod overlays; // what each kind of policy says
 pub mod rules; // the rules of a route
-pub mod filters; // what a rule changes
 pub mod backends; // where it sends
+pub mod filters; // what a rule changes
+pub mod reference; // which service is meant
 pub mod matches; // what it matches
 pub mod services; // the services that are referred to
 pub mod history; // the last good versions

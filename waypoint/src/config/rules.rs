@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::backends::Resolver;
 use super::filters::{self, Filters};
 use super::matches::{self, Compiled};
 use super::object::Object;
+use super::reference::Resolver;
 use super::schema::route::{Filter, Retry, RouteRule, RouteSpec, Timeouts};
 use super::status::Findings;
 use crate::duration;

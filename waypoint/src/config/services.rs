@@ -52,6 +52,12 @@ impl Services {
     }
 }
 
+/// Whether the service names this waypoint.
+pub fn is_fronted(service: &Service, gateway: Option<(&str, &str)>) -> bool {
+    let Some((namespace, name)) = gateway else { return true };
+    service.waypoint.as_ref().is_some_and(|waypoint| &*waypoint.namespace == namespace && &*waypoint.name == name)
+}
+
 /// Whether the service has this port.
 pub fn has_port(service: &Service, port: u16) -> bool {
     service.ports.iter().any(|known| known.service_port == port)

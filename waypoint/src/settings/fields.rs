@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use super::merge::Effective;
-use super::value::{GrpcCodes, HashOn, Show};
+use super::value::{Effective, GrpcCodes, HashOn, Show};
 use crate::balance::{Algorithm, LoadSettings};
 use crate::breaker::BreakerLimits;
 use crate::grpc::GrpcCode;

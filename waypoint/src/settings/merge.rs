@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use super::fields::{Overlay, Settings};
+use super::value::Effective;
 
 /// What one source says.
 #[derive(Clone, Debug)]
@@ -13,17 +12,6 @@ pub struct Layer {
     pub source: Arc<str>,
     /// What it says.
     pub overlay: Arc<Overlay>,
-}
-
-/// One setting as it is in effect.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Effective {
-    /// Its name in MeshPolicy.
-    pub name: &'static str,
-    /// Its value.
-    pub value: String,
-    /// Where the value comes from.
-    pub source: Arc<str>,
 }
 
 /// The settings of these layers, the least specific first.

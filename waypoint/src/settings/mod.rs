@@ -8,5 +8,5 @@ pub mod fields; // the settings, their defaults and names
 pub mod value; // how values print
 
 pub use fields::{Overlay, Settings};
-pub use merge::{Effective, Layer, explain, merge};
-pub use value::{GrpcCodes, HashOn, Show};
+pub use merge::{Layer, explain, merge};
+pub use value::{Effective, GrpcCodes, HashOn, Show};

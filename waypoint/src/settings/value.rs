@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
+use serde::Serialize;
 
 use crate::balance::Algorithm;
 use crate::duration;
@@ -11,6 +12,17 @@ use crate::grpc::GrpcCode;
 use crate::limit::Rate;
 use crate::path::Normalization;
 use crate::retry::StatusSet;
+
+/// One setting as it is in effect.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Effective {
+    /// Its name in MeshPolicy.
+    pub name: &'static str,
+    /// Its value.
+    pub value: String,
+    /// Where the value comes from.
+    pub source: Arc<str>,
+}
 
 /// A set of gRPC status codes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

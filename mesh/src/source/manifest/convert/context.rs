@@ -15,9 +15,8 @@ use super::foreign;
 use super::options::Options;
 use super::peer::Peers;
 use super::selection::Selection;
-use super::service::{Assembly, Services, hostname};
+use super::service::{Assembly, Services};
 use super::waypoint::{Addressed, Hostnames, Waypoints};
-use super::workload::{Left, workload};
 
 /// What all objects but pods add up to.
 #[derive(Debug)]
@@ -105,7 +104,7 @@ impl Context {
 
     /// The key of a service in the model.
     pub fn service_key<T>(item: &Item<T>, options: &Options) -> ServiceKey {
-        ServiceKey { namespace: item.meta.namespace.clone(), hostname: hostname(&item.meta, options) }
+        ServiceKey { namespace: item.meta.namespace.clone(), hostname: options.hostname(&item.meta) }
     }
 
     /// Why the waypoint of a pod cannot be used.
@@ -126,11 +125,6 @@ impl Context {
         closed.collect()
     }
 
-    /// What a pod is in the mesh, or why it is nothing.
-    pub fn workload(&self, pod: &Item<Pod>, inventory: &Inventory, options: &Options) -> Result<Workload, Left> {
-        workload(pod, self, inventory, options)
-    }
-
     /// The workloads of endpoints that are written down and are not pods.
     pub fn foreign(&self, inventory: &Inventory, options: &Options) -> BTreeMap<WorkloadUid, Workload> {
         foreign::workloads(&self.services, inventory, options)
@@ -139,7 +133,7 @@ impl Context {
 
 fn hostnames(inventory: &Inventory, options: &Options) -> Hostnames {
     let services = inventory.services.iter().filter(|item| !item.spec.external_name);
-    let services = services.map(|item| (hostname(&item.meta, options), item.meta.namespace.clone()));
+    let services = services.map(|item| (options.hostname(&item.meta), item.meta.namespace.clone()));
     let entries = inventory.entries.iter();
     let entries =
         entries.flat_map(|item| item.spec.hosts.iter().map(|host| (host.clone(), item.meta.namespace.clone())));

@@ -3,8 +3,8 @@
 //! [`Context`] is what all objects but pods add up to; [`Context::workload`] is what one pod becomes within it. So a
 //! change of one pod costs the conversion of one pod.
 
-mod context; // what all objects but pods add up to
 mod workload; // Pod -> Workload
+mod context; // what all objects but pods add up to
 mod foreign; // endpoints without a pod -> Workload
 mod service; // Service, ServiceEntry -> Service, and whose endpoints are whose
 mod peer; // PeerAuthentication -> Authorization

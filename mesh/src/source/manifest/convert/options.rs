@@ -1,6 +1,7 @@
 //! Pure. What the converter is told besides the objects.
 
-use crate::model::name::{ClusterId, Name, Namespace, Network, TrustDomain};
+use crate::model::name::{ClusterId, Hostname, Name, Namespace, Network, TrustDomain};
+use crate::source::manifest::object::Meta;
 
 /// What the converter is told besides the objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +31,11 @@ impl Default for Options {
 }
 
 impl Options {
+    /// The host name of a Kubernetes Service.
+    pub(super) fn hostname(&self, meta: &Meta) -> Hostname {
+        format!("{}.{}.svc.{}", meta.name, meta.namespace, self.cluster_domain).into()
+    }
+
     /// Whether policies of this namespace are for the whole mesh.
     pub fn is_root(&self, namespace: &str) -> bool {
         self.root_namespaces.iter().any(|root| root.as_str() == namespace)

@@ -10,18 +10,13 @@ use crate::model::service::{BalanceMode, LoadBalancing, Service, ServiceKey, Ser
 use crate::model::waypoint::Waypoint;
 use crate::source::manifest::inventory::Inventory;
 use crate::source::manifest::object::{
-    self, EndpointSlice, Item, Meta, ObjectKey, Pod, Resolution, ServiceEntry, TargetPort,
+    self, EndpointSlice, Item, ObjectKey, Pod, Resolution, ServiceEntry, TargetPort,
 };
 use crate::source::manifest::problem::{Problem, Severity};
 
 use super::options::Options;
 use super::selection::Selection;
 use super::waypoint::{Addressed, USE_WAYPOINT, Waypoints};
-
-/// The host name of a Kubernetes Service.
-pub(super) fn hostname(meta: &Meta, options: &Options) -> crate::model::name::Hostname {
-    format!("{}.{}.svc.{}", meta.name, meta.namespace, options.cluster_domain).into()
-}
 
 /// A service whose endpoints are the pods that it selects.
 #[derive(Debug)]
@@ -136,7 +131,7 @@ impl<'a> Assembly<'a> {
 
     fn service(&mut self, item: &Item<object::Service>, has_slices: bool) {
         let spec = &item.spec;
-        let key = ServiceKey { namespace: item.meta.namespace.clone(), hostname: hostname(&item.meta, self.options) };
+        let key = ServiceKey { namespace: item.meta.namespace.clone(), hostname: self.options.hostname(&item.meta) };
         let object = format!("Service {}", item.meta.key());
         let vips = self.vips(&key, item, &object, spec.addresses.iter().copied().map(Vip::Address));
         let service = Service {
@@ -213,7 +208,7 @@ impl<'a> Assembly<'a> {
             })
         });
         let service =
-            ServiceKey { namespace: item.meta.namespace.clone(), hostname: hostname(&item.meta, self.options) };
+            ServiceKey { namespace: item.meta.namespace.clone(), hostname: self.options.hostname(&item.meta) };
         let group = self.group(Group { service, ports: ports.collect() });
         for (index, endpoint) in slice.spec.endpoints.iter().enumerate() {
             // An endpoint that is not ready is no endpoint, unless the service asks for those too.

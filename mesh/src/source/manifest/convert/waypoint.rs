@@ -145,7 +145,7 @@ fn destination(
     if let Some(service) = services.find(|service| is_instance(&service.meta.labels) && !service.spec.external_name) {
         return Ok(WaypointDestination::Service {
             namespace: service.meta.namespace.clone(),
-            hostname: super::service::hostname(&service.meta, options),
+            hostname: options.hostname(&service.meta),
         });
     }
     let key = gateway.meta.key();

@@ -65,13 +65,14 @@ impl Enrolment {
     }
 }
 
-/// What a pod is in the mesh.
-pub(super) fn workload(
-    pod: &Item<Pod>,
-    context: &Context,
-    inventory: &Inventory,
-    options: &Options,
-) -> Result<Workload, Left> {
+impl Context {
+    /// What a pod is in the mesh, or why it is nothing.
+    pub fn workload(&self, pod: &Item<Pod>, inventory: &Inventory, options: &Options) -> Result<Workload, Left> {
+        workload(pod, self, inventory, options)
+    }
+}
+
+fn workload(pod: &Item<Pod>, context: &Context, inventory: &Inventory, options: &Options) -> Result<Workload, Left> {
     let spec = &pod.spec;
     let owner = address_owner(pod, inventory);
     if spec.ended {
