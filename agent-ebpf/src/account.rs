@@ -3,14 +3,14 @@
 
 use agent_abi::{Account, Event, EventKind, HBONE_PORT, MARK, Pod, State, Tuple, Verdict};
 use aya_ebpf::bindings::{
-    BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
-    BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock, bpf_sock_ops,
+    BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB, BPF_SOCK_OPS_STATE_CB_FLAG,
+    BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock, bpf_sock_ops,
 };
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_ktime_get_ns, bpf_sock_ops_cb_flags_set};
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;
 
-use crate::context::{Ends, ends_of_ops, field, wide_field};
+use crate::context::{ends_of_ops, field, wide_field};
 use crate::maps::{self, ORIGIN};
 use crate::report;
 
@@ -35,35 +35,22 @@ pub fn forget(socket: *mut bpf_sock) {
 pub fn account(context: SockOpsContext) -> u32 {
     let raw = context.ops;
     let operation = field!(raw, bpf_sock_ops, op);
+    let connecting = operation == BPF_SOCK_OPS_TCP_CONNECT_CB;
+    let accepting = operation == BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB;
+    if !connecting && !accepting && operation != BPF_SOCK_OPS_STATE_CB {
+        return 0;
+    }
     // SAFETY: the kernel fills it in; null is checked.
     let socket = unsafe { (*raw).__bindgen_anon_2.sk };
     if socket.is_null() {
         return 0;
     }
-    match operation {
-        BPF_SOCK_OPS_TCP_CONNECT_CB => {
-            if !maps::account(socket, false).is_null() {
-                follow(raw);
-            }
-        }
-        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => {
-            let account = maps::account(socket, false);
-            if !account.is_null() {
-                // SAFETY: not null; callbacks of one socket do not run at the same time.
-                let account = unsafe { &mut *account };
-                account.opened = now();
-                report::send(&report::outbound(EventKind::Opened, account.pod, account.flags, &ends_of_ops(raw)));
-            }
-        }
-        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => accepted(raw, socket),
-        BPF_SOCK_OPS_STATE_CB => {
-            let account = maps::account(socket, false);
-            if !account.is_null() {
-                // SAFETY: not null; callbacks of one socket do not run at the same time.
-                changed(raw, socket, unsafe { &mut *account });
-            }
-        }
-        _ => {}
+    if accepting {
+        accepted(raw, socket);
+    } else if !connecting {
+        changed(raw, socket);
+    } else if !maps::account(socket, false).is_null() {
+        follow(raw);
     }
     0
 }
@@ -83,12 +70,8 @@ fn accepted(raw: *mut bpf_sock_ops, socket: *mut bpf_sock) {
     if !foreign || ends.local_port == HBONE_PORT as u32 {
         return;
     }
-    let tuple = Tuple {
-        remote: ends.remote,
-        local: ends.local,
-        remote_port: ends.remote_port,
-        local_port: ends.local_port,
-    };
+    let tuple =
+        Tuple { remote: ends.remote, local: ends.local, remote_port: ends.remote_port, local_port: ends.local_port };
     let probe = ORIGIN.remove(&tuple).is_ok();
     if !probe && !matches!(Verdict::from_raw(maps::verdict(pod, ends.local_port)), Verdict::Pass) {
         return;
@@ -106,22 +89,39 @@ fn accepted(raw: *mut bpf_sock_ops, socket: *mut bpf_sock) {
 
 /// The state of a connection that we follow has changed.
 #[inline(always)]
-fn changed(raw: *mut bpf_sock_ops, socket: *mut bpf_sock, account: &mut Account) {
+fn changed(raw: *mut bpf_sock_ops, socket: *mut bpf_sock) {
     // SAFETY: `args` is what a state callback has.
     let (old, new) = unsafe { ((*raw).__bindgen_anon_1.args[0], (*raw).__bindgen_anon_1.args[1]) };
-    if State(new) == State::FIN_WAIT2 {
-        account.received_at_fin = wide_field!(raw, bpf_sock_ops, bytes_received);
-    }
-    if State(new) != State::CLOSE {
+    let (old, new) = (State(old), State(new));
+    if new != State::ESTABLISHED && new != State::FIN_WAIT2 && new != State::CLOSE {
         return;
     }
+    let account = maps::account(socket, false);
+    if account.is_null() {
+        return;
+    }
+    // SAFETY: not null; callbacks of one socket do not run at the same time.
+    let account = unsafe { &mut *account };
+    if new == State::FIN_WAIT2 {
+        account.received_at_fin = wide_field!(raw, bpf_sock_ops, bytes_received);
+    } else if new == State::CLOSE {
+        ended(raw, socket, account, old);
+    } else if account.opened == 0 {
+        account.opened = now();
+        report::send(&report::outbound(EventKind::Opened, account.pod, account.flags, &ends_of_ops(raw)));
+    }
+}
+
+/// A connection that we follow is closed.
+#[inline(always)]
+fn ended(raw: *mut bpf_sock_ops, socket: *mut bpf_sock, account: &Account, old: State) {
     let ends = ends_of_ops(raw);
     let mut event = if account.flags & Account::INBOUND != 0 {
         report::inbound(EventKind::Closed, account.pod, account.flags, &ends)
     } else {
         report::outbound(EventKind::Closed, account.pod, account.flags, &ends)
     };
-    finish(raw, account, State(old), &mut event);
+    finish(raw, account, old, &mut event);
     maps::drop_account(socket);
     report::send(&event);
 }
@@ -152,6 +152,3 @@ fn now() -> u64 {
     // SAFETY: a helper without arguments.
     unsafe { bpf_ktime_get_ns() }
 }
-
-/// The compiler keeps no reference to `Ends` across helpers; this documents its size on the 512-byte stack.
-const _: () = assert!(size_of::<Ends>() + size_of::<Tuple>() + size_of::<Event>() < 200);

@@ -3,8 +3,8 @@
 use core::arch::asm;
 
 use agent_abi::{
-    Account, Counter, EventKind, Kind, LOOPBACK_INDEX, HBONE_PORT, ORIGIN_LIFETIME, POD_ID_PLACEHOLDER, Pod, Tuple, Verdict,
-    pod_flag,
+    Account, Counter, EventKind, HBONE_PORT, Kind, LOOPBACK_INDEX, ORIGIN_LIFETIME, POD_ID_PLACEHOLDER, Pod, Tuple,
+    Verdict, pod_flag,
 };
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::bpf_sk_lookup;
@@ -78,12 +78,8 @@ fn inbound<const BY_TUPLE: bool>(context: &SkLookupContext, pod: &Pod, ends: &En
     if pod.flags & pod_flag::RELEASED != 0 {
         return PASS;
     }
-    let tuple = Tuple {
-        remote: ends.remote,
-        local: ends.local,
-        remote_port: ends.remote_port,
-        local_port: ends.local_port,
-    };
+    let tuple =
+        Tuple { remote: ends.remote, local: ends.local, remote_port: ends.remote_port, local_port: ends.local_port };
     if is_announced::<BY_TUPLE>(&tuple) {
         return PASS;
     }

@@ -7,7 +7,8 @@ use core::cell::UnsafeCell;
 use core::ffi::c_void;
 
 use agent_abi::{
-    Account, Address, AddressKey, BY_ID, BindKey, Config, Kind, ListenKey, MAX_PODS, Origin, Place, Pod, Tuple, VerdictKey,
+    Account, Address, AddressKey, BY_ID, BindKey, Config, Kind, ListenKey, MAX_PODS, Origin, Place, Pod, Tuple,
+    VerdictKey,
 };
 use aya_ebpf::bindings::bpf_map_type::BPF_MAP_TYPE_SK_STORAGE;
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_SK_STORAGE_GET_F_CREATE, bpf_map_def, bpf_sock};

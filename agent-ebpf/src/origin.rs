@@ -2,7 +2,7 @@
 //! policy. The same on the agent's own cgroup, for kernels on which `lookup` cannot know the agent's connections otherwise.
 
 use agent_abi::{Origin, Tuple};
-use aya_ebpf::bindings::{bpf_sock_ops, BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_TCP_CONNECT_CB};
+use aya_ebpf::bindings::{BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_ops};
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use aya_ebpf::macros::sock_ops;
 use aya_ebpf::programs::SockOpsContext;

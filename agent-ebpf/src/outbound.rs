@@ -61,9 +61,8 @@ fn connect(context: *mut bpf_sock_addr, to: Address) -> i32 {
     if local || maps::is_own(pod.id, to) {
         return leave(context, marked);
     }
-    let captured = pod.flags & pod_flag::PROXY_ALL != 0
-        || config.flags & config_flag::MESH_OVERFLOW != 0
-        || maps::is_mesh(to);
+    let captured =
+        pod.flags & pod_flag::PROXY_ALL != 0 || config.flags & config_flag::MESH_OVERFLOW != 0 || maps::is_mesh(to);
     let closed = pod.flags & pod_flag::FAIL_CLOSED != 0;
     // Without an agent nobody keeps the list of the mesh's addresses: when failing closed, nothing may be taken for outside.
     if (captured || closed) && !maps::has_agent(pod.id) {

@@ -33,7 +33,8 @@ pub(crate) fn run_all() -> Result<()> {
 
 fn fmt() -> Result<()> {
     step("fmt: the code is formatted");
-    run(cargo().args(["fmt", "--all", "--check"]))
+    run(cargo().args(["fmt", "--all", "--check"]))?;
+    run(cargo().args(["fmt", "--manifest-path", "agent-ebpf/Cargo.toml", "--check"]))
 }
 
 fn clippy() -> Result<()> {
