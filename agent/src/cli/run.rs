@@ -49,7 +49,7 @@ fn cleanup(args: &AgentArgs) -> Result<(String, bool)> {
     if removed.is_empty() {
         return Ok(("nothing to remove\n".to_owned(), true));
     }
-    Ok((removed.iter().map(|line| format!("removed {line}\n")).collect(), true))
+    Ok((removed.iter().map(|line| format!("{line}\n")).collect(), true))
 }
 
 /// What a command prints, and whether what it asked about is fine.
