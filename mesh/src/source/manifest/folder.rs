@@ -182,16 +182,21 @@ impl File {
         self.loads += 1;
         changes.any = true;
         let broken = parsed.is_broken();
-        let Parsed { mut objects, stand_ins, problems } = parsed;
+        let Parsed { mut objects, stand_ins, mut problems } = parsed;
+        let stays = broken && self.last_good.is_some();
+        if !stays {
+            for stand_in in stand_ins {
+                objects.push(stand_in.object);
+                problems.push(stand_in.problem);
+            }
+        }
         changes.problems.extend(problems.iter().filter(|problem| !self.problems.contains(problem)).cloned());
         self.problems = problems;
         self.failures += u64::from(broken);
-        if broken && self.last_good.is_some() {
+        if stays {
             return;
         }
-        if broken {
-            objects.extend(stand_ins);
-        } else {
+        if !broken {
             self.last_good = Some(now);
         }
         changes.removed.append(&mut self.objects);

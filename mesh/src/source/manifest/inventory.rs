@@ -16,10 +16,13 @@ use super::object::{
 /// Label of the pods and services that are instances of a Gateway.
 pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
+/// The objects of one key, in the order of the files.
+type Slot<T> = SmallVec<[Arc<Item<T>>; 1]>;
+
 /// The objects of one kind. Of several with one key, the first in the files is in effect.
 #[derive(Debug)]
 pub struct Shelf<T> {
-    by_namespace: BTreeMap<Namespace, BTreeMap<Name, SmallVec<[Arc<Item<T>>; 1]>>>,
+    by_namespace: BTreeMap<Namespace, BTreeMap<Name, Slot<T>>>,
 }
 
 impl<T> Default for Shelf<T> {

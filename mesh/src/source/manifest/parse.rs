@@ -21,9 +21,18 @@ pub struct Parsed {
     /// Objects that could be read, in order.
     pub objects: Vec<Object>,
     /// What stands in for policies that could not, if there is no earlier version of the file to keep.
-    pub stand_ins: Vec<Object>,
+    pub stand_ins: Vec<StandIn>,
     /// What is wrong.
     pub problems: Vec<Problem>,
+}
+
+/// What stands in for a policy that could not be read.
+#[derive(Debug)]
+pub struct StandIn {
+    /// A policy that refuses.
+    pub object: Object,
+    /// Says so.
+    pub problem: Problem,
 }
 
 impl Parsed {
@@ -120,7 +129,9 @@ impl Reading<'_> {
         let Err(error) = read else { return };
         let line = error.location().map_or(1, |location| u32::try_from(location.line()).unwrap_or(u32::MAX));
         let message = error.to_string();
+        // The position stands before the message, and what may be set is set here.
         let message = message.split(" at line ").next().unwrap_or(&message);
+        let message = message.split(", set DuplicateKeyPolicy").next().unwrap_or(message);
         let at = self.at(line);
         let mut problem = Problem::of_file(self.file, Severity::Error, format!("not valid YAML: {message}"));
         problem.line = at.line;
@@ -175,16 +186,14 @@ impl Reading<'_> {
     }
 
     fn stand_in(&mut self, kind: Kind, node: &Node) {
-        let kind_name = format!("{kind:?}");
-        let object = label(kind, &kind_name, node);
-        let mut reader = Reader {
-            names: self.names,
-            at: Origin { file: Arc::clone(self.file), line: node.line.saturating_add(self.offset) },
-            object,
-            problems: &mut Vec::new(),
-        };
-        let stand_in = Object::stand_in(kind, node, &mut reader);
-        self.parsed.stand_ins.extend(stand_in);
+        let label = label(kind, &format!("{kind:?}"), node);
+        let at = self.at(node.line);
+        let mut reader = Reader { names: self.names, at, object: label, problems: &mut Vec::new() };
+        if let Some((object, what)) = Object::stand_in(kind, node, &mut reader) {
+            let message = format!("while it cannot be read, {what} is in effect in its place");
+            let problem = Problem::of(&reader.at, reader.object, Severity::Warning, message);
+            self.parsed.stand_ins.push(StandIn { object, problem });
+        }
     }
 
     /// An entry of a typed list (`PodList`, as the API itself answers) has no kind of its own.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind};
@@ -31,11 +32,18 @@ struct Seen {
     news: Notify,
     /// Files that were written to and not closed since.
     writing: Mutex<HashSet<PathBuf>>,
+    /// Whether the folder itself came or went since it was last asked for.
+    replaced: AtomicBool,
 }
 
 impl Seen {
-    fn note(&self, event: notify::Result<Event>) {
+    fn note(&self, dir: &Path, event: notify::Result<Event>) {
         let Ok(event) = event else { return self.news.notify_one() };
+        let moves =
+            matches!(event.kind, EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)));
+        if moves && event.paths.iter().any(|path| path == dir) {
+            self.replaced.store(true, Ordering::Release);
+        }
         let mut writing = self.writing.lock();
         match event.kind {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) | EventKind::Remove(_) => {
@@ -73,12 +81,13 @@ impl Watch {
     /// Begins to watch. A folder that is not there yet is found when it appears.
     pub(super) fn new(dir: &Path) -> Self {
         let seen = Arc::new(Seen::default());
-        let handler = Arc::clone(&seen);
-        let watcher = notify::recommended_watcher(move |event| handler.note(event));
+        let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+        let (handler, own) = (Arc::clone(&seen), dir.clone());
+        let watcher = notify::recommended_watcher(move |event| handler.note(&own, event));
         if let Err(error) = &watcher {
             tracing::warn!(%error, "changes of manifests are looked for by polling: they cannot be watched");
         }
-        let mut watch = Self { dir: dir.to_owned(), seen, watcher: watcher.ok(), watched: None, elsewhere: Vec::new() };
+        let mut watch = Self { dir, seen, watcher: watcher.ok(), watched: None, elsewhere: Vec::new() };
         watch.watch_parent();
         watch.follow(&[]);
         watch
@@ -87,9 +96,10 @@ impl Watch {
     /// Watches whatever folder is at the path now, and those outside of it in which linked files are.
     pub(super) fn follow(&mut self, elsewhere: &[PathBuf]) {
         let Some(watcher) = &mut self.watcher else { return };
+        let mut fresh = false;
         let present = self.dir.metadata().ok().filter(std::fs::Metadata::is_dir);
         let present = present.map(|metadata| (metadata.dev(), metadata.ino()));
-        if present != self.watched {
+        if present != self.watched || self.seen.replaced.swap(false, Ordering::AcqRel) {
             if self.watched.is_some() {
                 // The old folder may be gone, and its watch with it.
                 _ = watcher.unwatch(&self.dir);
@@ -99,6 +109,7 @@ impl Watch {
                 tracing::warn!(dir = %self.dir.display(), %error, "changes of manifests are looked for by polling");
             }
             self.watched = present.filter(|_| matches!(result, Some(Ok(()))));
+            fresh |= self.watched.is_some();
         }
         if self.elsewhere != elsewhere {
             self.elsewhere.iter().filter(|old| !elsewhere.contains(old)).for_each(|old| _ = watcher.unwatch(old));
@@ -106,6 +117,11 @@ impl Watch {
                 _ = watcher.watch(new, RecursiveMode::NonRecursive);
             }
             elsewhere.clone_into(&mut self.elsewhere);
+            fresh = true;
+        }
+        if fresh {
+            // What happened between the last look and now was not seen.
+            self.seen.news.notify_one();
         }
     }
 

@@ -33,6 +33,8 @@ struct Concern {
     pods: BTreeSet<ObjectKey>,
     addresses: BTreeSet<IpAddr>,
     namespaces: BTreeSet<Namespace>,
+    /// Namespaces in which a service changed: pods of others may be its endpoints, if that is written down.
+    service_namespaces: BTreeSet<Namespace>,
     everybody: bool,
     /// Whether anything but pods changed, or a pod on which a waypoint depends.
     context: bool,
@@ -121,6 +123,16 @@ impl World {
             }
         }
         before.into_values().flatten().for_each(|object| concern.add(object, &self.options));
+        for namespace in &concern.service_namespaces {
+            let slices = self.inventory.slices.of(namespace);
+            for endpoint in slices.flat_map(|slice| &slice.spec.endpoints) {
+                concern.addresses.insert(endpoint.address);
+                let pod = endpoint.pod.clone().filter(|(home, _)| home != namespace);
+                concern.pods.extend(pod.map(|(namespace, name)| ObjectKey { namespace, name }));
+            }
+            let entries = self.inventory.entries.of(namespace);
+            concern.addresses.extend(entries.flat_map(|entry| &entry.spec.endpoints).map(|endpoint| endpoint.address));
+        }
         concern
     }
 }
@@ -155,14 +167,19 @@ impl Concern {
                 let named = slice.spec.endpoints.iter().filter_map(|endpoint| endpoint.pod.clone());
                 self.pods.extend(named.map(|(namespace, name)| ObjectKey { namespace, name }));
             }
+            Object::Service(_) => {
+                self.namespaces.insert(namespace.clone());
+                self.service_namespaces.insert(namespace.clone());
+            }
             Object::ServiceEntry(entry) => {
                 self.namespaces.insert(namespace.clone());
+                self.service_namespaces.insert(namespace.clone());
                 self.addresses.extend(entry.spec.endpoints.iter().map(|endpoint| endpoint.address));
             }
             Object::PeerAuthentication(_) | Object::AuthorizationPolicy(_) if options.is_root(namespace) => {
                 self.everybody = true;
             }
-            Object::Service(_) | Object::PeerAuthentication(_) | Object::AuthorizationPolicy(_) => {
+            Object::PeerAuthentication(_) | Object::AuthorizationPolicy(_) => {
                 self.namespaces.insert(namespace.clone());
             }
             // Whether waypoints are somewhere else than before is seen when the contexts are compared.

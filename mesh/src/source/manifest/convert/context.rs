@@ -1,4 +1,4 @@
-//! Pure. What all objects but pods add up to, and what one pod becomes within it.
+//! Pure. What all objects but pods add up to.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

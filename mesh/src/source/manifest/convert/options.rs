@@ -32,8 +32,8 @@ impl Default for Options {
 
 impl Options {
     /// The host name of a Kubernetes Service.
-    pub(super) fn hostname(&self, meta: &Meta) -> Hostname {
-        format!("{}.{}.svc.{}", meta.name, meta.namespace, self.cluster_domain).into()
+    pub fn hostname(&self, service: &Meta) -> Hostname {
+        format!("{}.{}.svc.{}", service.name, service.namespace, self.cluster_domain).into()
     }
 
     /// Whether policies of this namespace are for the whole mesh.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -68,9 +69,9 @@ pub(super) struct Written {
 #[derive(Debug)]
 pub(super) enum WrittenIn {
     /// Index of the endpoint in an EndpointSlice.
-    Slice { slice: std::sync::Arc<Item<EndpointSlice>>, index: usize },
+    Slice { slice: Arc<Item<EndpointSlice>>, index: usize },
     /// Index of the endpoint in a ServiceEntry.
-    Entry { entry: std::sync::Arc<Item<ServiceEntry>>, index: usize },
+    Entry { entry: Arc<Item<ServiceEntry>>, index: usize },
 }
 
 /// All services, and who their endpoints are.
@@ -189,7 +190,7 @@ impl<'a> Assembly<'a> {
         Some(found.waypoint)
     }
 
-    fn slice(&mut self, slice: &std::sync::Arc<Item<EndpointSlice>>) {
+    fn slice(&mut self, slice: &Arc<Item<EndpointSlice>>) {
         let Some(item) = self.inventory.services.get(&slice.meta.namespace, &slice.spec.service) else {
             let message = format!("there is no Service {}/{}", slice.meta.namespace, slice.spec.service);
             let object = format!("EndpointSlice {}", slice.meta.key());
@@ -232,7 +233,7 @@ impl<'a> Assembly<'a> {
                     namespace: meta.namespace.clone(),
                     address: endpoint.address,
                     ready: endpoint.ready,
-                    origin: WrittenIn::Slice { slice: slice.clone(), index },
+                    origin: WrittenIn::Slice { slice: Arc::clone(slice), index },
                 },
             );
         }
@@ -254,7 +255,7 @@ impl<'a> Assembly<'a> {
         self.services.written.push(written);
     }
 
-    fn entry(&mut self, item: &std::sync::Arc<Item<ServiceEntry>>) {
+    fn entry(&mut self, item: &Arc<Item<ServiceEntry>>) {
         let object = format!("ServiceEntry {}", item.meta.key());
         for host in &item.spec.hosts {
             let key = ServiceKey { namespace: item.meta.namespace.clone(), hostname: host.clone() };
@@ -295,7 +296,7 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    fn entry_endpoints(&mut self, item: &std::sync::Arc<Item<ServiceEntry>>, key: &ServiceKey) {
+    fn entry_endpoints(&mut self, item: &Arc<Item<ServiceEntry>>, key: &ServiceKey) {
         for (index, endpoint) in item.spec.endpoints.iter().enumerate() {
             let ports = published_ports(&item.spec.ports).into_vec().into_iter().map(|port| {
                 let own = endpoint.ports.iter().find(|own| own.name == port.name);
@@ -315,7 +316,7 @@ impl<'a> Assembly<'a> {
                     namespace: meta.namespace.clone(),
                     address: endpoint.address,
                     ready: true,
-                    origin: WrittenIn::Entry { entry: item.clone(), index },
+                    origin: WrittenIn::Entry { entry: Arc::clone(item), index },
                 },
             );
         }

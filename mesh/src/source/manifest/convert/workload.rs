@@ -68,22 +68,18 @@ impl Enrolment {
 impl Context {
     /// What a pod is in the mesh, or why it is nothing.
     pub fn workload(&self, pod: &Item<Pod>, inventory: &Inventory, options: &Options) -> Result<Workload, Left> {
-        workload(pod, self, inventory, options)
+        let owner = address_owner(pod, inventory);
+        match owner {
+            _ if pod.spec.ended => Err(Left::Ended),
+            _ if pod.spec.addresses.is_empty() => Err(Left::NoAddress),
+            Some(other) => Err(Left::AddressTaken(other)),
+            None => Ok(workload(pod, self, options)),
+        }
     }
 }
 
-fn workload(pod: &Item<Pod>, context: &Context, inventory: &Inventory, options: &Options) -> Result<Workload, Left> {
+fn workload(pod: &Item<Pod>, context: &Context, options: &Options) -> Workload {
     let spec = &pod.spec;
-    let owner = address_owner(pod, inventory);
-    if spec.ended {
-        return Err(Left::Ended);
-    }
-    if spec.addresses.is_empty() {
-        return Err(Left::NoAddress);
-    }
-    if let Some(other) = owner {
-        return Err(Left::AddressTaken(other));
-    }
     let labels = &pod.meta.labels;
     let namespace_labels = context.namespace_labels(&pod.meta.namespace);
     let enrolled = Enrolment::of(pod, namespace_labels) == Enrolment::Enrolled;
@@ -118,11 +114,11 @@ fn workload(pod: &Item<Pod>, context: &Context, inventory: &Inventory, options: 
         netns: spec.netns.clone(),
     };
     add_services(&mut workload, pod, context);
-    Ok(workload)
+    workload
 }
 
 /// The key of a pod in the model.
-pub(super) fn uid(pod: &Item<Pod>, options: &Options) -> WorkloadUid {
+fn uid(pod: &Item<Pod>, options: &Options) -> WorkloadUid {
     format!("{}//Pod/{}/{}", options.cluster_id, pod.meta.namespace, pod.meta.name).into()
 }
 

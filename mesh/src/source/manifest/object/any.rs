@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 
 use crate::source::manifest::node::{Misfit, Node, Value};
-use crate::source::manifest::problem::{Origin, Severity};
+use crate::source::manifest::problem::Origin;
 use crate::source::manifest::schema::meta::{Bare, Full, Lenient, Metadata};
 use crate::source::manifest::schema::{gateway, pod, policy, service};
 
@@ -169,10 +169,14 @@ impl Object {
         })
     }
 
-    /// What stands in for a policy that cannot be read: something that refuses. When in doubt about policy, refuse.
+    /// What stands in for a policy that cannot be read, and what is to be said of it. When in doubt about policy, refuse.
     ///
     /// Only what was certainly meant for others is left out: a policy with `targetRefs` is for waypoints.
-    pub(in crate::source::manifest) fn stand_in(kind: Kind, node: &Node, reader: &mut Reader<'_>) -> Option<Self> {
+    pub(in crate::source::manifest) fn stand_in(
+        kind: Kind,
+        node: &Node,
+        reader: &mut Reader<'_>,
+    ) -> Option<(Self, &'static str)> {
         let of = |key| node.get("metadata").and_then(|metadata| metadata.get(key)?.text()).map(str::to_owned);
         let name = of("name").unwrap_or_default();
         let meta = reader.meta(&Metadata { name, namespace: of("namespace"), ..Metadata::default() }, true);
@@ -181,11 +185,10 @@ impl Object {
         // A selector that cannot be read either selects all of the namespace.
         let selector: policy::Selector = selector.and_then(|node| node.read().ok()).unwrap_or_default();
         let selector = Labels::new(&selector.match_labels, reader.names);
-        let stands_in = "in its place, until it can be read";
         match kind {
             Kind::PeerAuthentication => {
-                reader.note(Severity::Warning, "spec", format!("STRICT is in effect {stands_in}"));
-                Some(Self::PeerAuthentication(Arc::new(PeerAuthentication::stand_in(meta, selector, reader))))
+                let item = PeerAuthentication::stand_in(meta, selector, reader);
+                Some((Self::PeerAuthentication(Arc::new(item)), "STRICT"))
             }
             Kind::AuthorizationPolicy => {
                 if spec.is_some_and(|spec| spec.get("targetRefs").or_else(|| spec.get("targetRef")).is_some()) {
@@ -193,9 +196,8 @@ impl Object {
                 }
                 let allows = spec.is_some_and(surely_allows);
                 let what = if allows { "an ALLOW that admits nobody" } else { "a DENY that refuses everybody" };
-                reader.note(Severity::Warning, "spec", format!("{what} is in effect {stands_in}"));
                 let item = AuthorizationPolicy::stand_in(meta, selector, allows, reader);
-                Some(Self::AuthorizationPolicy(Arc::new(item)))
+                Some((Self::AuthorizationPolicy(Arc::new(item)), what))
             }
             _ => None,
         }

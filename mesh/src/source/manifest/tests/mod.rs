@@ -1,5 +1,13 @@
 //! Manifests in, model out.
 
+mod authorizations;
+mod changes;
+mod documents;
+mod golden;
+mod peers;
 mod pods;
 mod running;
+mod services;
+mod stand_ins;
 mod support;
+mod waypoints;

@@ -59,7 +59,10 @@ pub(super) fn load(text: &str) -> (Mesh, Vec<String>) {
     let mut parsed = read(text);
     let mut world = World::new(Options::default());
     let mut mesh = Mesh::default();
-    parsed.objects.append(&mut parsed.stand_ins);
+    for stand_in in parsed.stand_ins {
+        parsed.objects.push(stand_in.object);
+        parsed.problems.push(stand_in.problem);
+    }
     mesh.apply(world.change(&[], &parsed.objects));
     let problems = parsed.problems.into_iter().chain(world.problems());
     (mesh, problems.map(|problem| problem.to_string()).collect())
