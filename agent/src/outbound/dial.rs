@@ -271,7 +271,10 @@ impl hbone::Dial for FromNetns {
                 || std::io::Error::new(std::io::ErrorKind::NotFound, format!("{} is no longer captured", key.workload));
             let netns = self.pods.netns(&key.workload).ok_or_else(gone)?;
             let socket = capture::upstream_socket(&netns, key.destination)?;
-            connect::connect(socket, key.destination, connect::TIMEOUT).await
+            let stream = connect::connect(socket, key.destination, connect::TIMEOUT).await?;
+            // With Nagle's algorithm a WINDOW_UPDATE would hold back the next request until the peer's delayed ACK.
+            mesh::net::socket::tune(&stream, &mesh::net::socket::Liveness::default())?;
+            Ok(stream)
         })
     }
 }
