@@ -9,11 +9,11 @@ mod outbox; // sealed records on their way to the socket
 mod messages; // handshake messages and alerts between the data
 mod handshake; // drives a handshake, takes its keys over
 mod scratch; // buffers that a thread lends
-mod record; // TLS 1.3 records
 mod peer; // what a handshake has proven
 mod verify; // the two verifiers
 mod certificate; // chain, key and roots, parsed once
 mod error; // why a handshake was refused
+mod record; // TLS 1.3 records
 mod provider; // crypto provider, versions, suites
 
 pub use certificate::{Certificate, CertificateError, Leaf, Roots, chain_from_pem};
