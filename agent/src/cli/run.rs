@@ -27,7 +27,7 @@ pub fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", told(&error));
             ExitCode::from(1)
         }
     }
@@ -38,7 +38,7 @@ fn agent(args: &AgentArgs) -> ExitCode {
     match app::run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", told(&error));
             ExitCode::from(2)
         }
     }
@@ -82,6 +82,22 @@ async fn log(args: &LogArgs) -> Result<String> {
     Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
+/// An error with its causes. Many of our errors tell their cause in their own words: it is not told twice.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        if told.contains(&text) {
+            continue;
+        }
+        if !told.is_empty() {
+            told.push_str(": ");
+        }
+        told.push_str(&text);
+    }
+    told
+}
+
 /// <https://no-color.org>
 fn colours() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
@@ -93,5 +109,20 @@ fn print(text: &str) -> Result<()> {
         // `culvert get … | head` is fine.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("writing to standard output"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let plain = anyhow::Error::new(io::Error::other("no such file")).context("reading ca-key.pem");
+        assert_eq!(told(&plain), "reading ca-key.pem: no such file");
+        let in_own_words = anyhow::Error::new(io::Error::other("no such file")).context("ca-key.pem: no such file");
+        assert_eq!(told(&in_own_words.context("--ca-dir ca")), "--ca-dir ca: ca-key.pem: no such file");
     }
 }

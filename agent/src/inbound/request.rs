@@ -102,7 +102,6 @@ async fn dial(
     });
     let mesh = node.store.snapshot();
     let target = target::find(&mesh, &workload, from.dialled, &head.authority)?;
-    record.destination = target.address;
     record.labels.service = target.service.or_else(|| service_of(&mesh, &workload, head));
     drop(mesh);
     let entry = Entry {
