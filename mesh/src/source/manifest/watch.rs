@@ -5,7 +5,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use notify::event::{AccessKind, AccessMode, CreateKind, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -72,8 +72,8 @@ pub(super) struct Watch {
     dir: PathBuf,
     seen: Arc<Seen>,
     watcher: Option<RecommendedWatcher>,
-    /// Device and inode of the folder that is watched: another one may have taken its place.
-    watched: Option<(u64, u64)>,
+    /// Device, inode and birth of the folder that is watched: another one may have taken its place, its inode even.
+    watched: Option<(u64, u64, Option<SystemTime>)>,
     elsewhere: Vec<PathBuf>,
 }
 
@@ -98,7 +98,7 @@ impl Watch {
         let Some(watcher) = &mut self.watcher else { return };
         let mut fresh = false;
         let present = self.dir.metadata().ok().filter(std::fs::Metadata::is_dir);
-        let present = present.map(|metadata| (metadata.dev(), metadata.ino()));
+        let present = present.map(|metadata| (metadata.dev(), metadata.ino(), metadata.created().ok()));
         if present != self.watched || self.seen.replaced.swap(false, Ordering::AcqRel) {
             if self.watched.is_some() {
                 // The old folder may be gone, and its watch with it.
@@ -109,6 +109,8 @@ impl Watch {
                 tracing::warn!(dir = %self.dir.display(), %error, "changes of manifests are looked for by polling");
             }
             self.watched = present.filter(|_| matches!(result, Some(Ok(()))));
+            // What came between the last look and the new watch was told to nobody.
+            self.seen.news.notify_one();
             fresh |= self.watched.is_some();
         }
         if self.elsewhere != elsewhere {
