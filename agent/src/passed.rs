@@ -192,7 +192,7 @@ impl Passed {
             None => Outcome::Complete,
         };
         let ends = (key.source, key.destination);
-        self.log.finished(&record(open.labels.clone(), ends, (sent, received), duration), &outcome);
+        self.log.finished(&record(open.labels, ends, (sent, received), duration), &outcome);
     }
 
     fn open(&self, labels: ConnectionLabels, direction: Direction, probe: bool) -> Open {

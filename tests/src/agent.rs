@@ -15,12 +15,22 @@ use super::net::Node;
 use super::observe::{LogLine, Metrics, get, http, log_lines};
 use super::process::Process;
 
-/// Admin, on loopback.
-pub const ADMIN: u16 = 15000;
-/// Metrics.
-pub const STATS: u16 = 15020;
-/// Readiness.
-pub const READY: u16 = 15021;
+/// The ports of an agent's own servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// Admin, on loopback.
+    pub admin: u16,
+    /// Metrics.
+    pub stats: u16,
+    /// Readiness.
+    pub ready: u16,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self { admin: 15000, stats: 15020, ready: 15021 }
+    }
+}
 
 /// What an agent is started with.
 #[derive(Clone, Debug)]
@@ -37,6 +47,8 @@ pub struct AgentOptions {
     pub log_format: String,
     /// Soft limit of open files.
     pub open_files: Option<u64>,
+    /// Where it is asked.
+    pub ports: Ports,
 }
 
 /// An agent on a node. Killed when dropped; its eBPF state goes with the run.
@@ -61,8 +73,13 @@ impl Agent {
 
     /// An agent that is not started yet.
     pub fn prepare(node: &Arc<Node>, options: AgentOptions, files: PathBuf) -> Self {
-        let log = files.join(format!("agent-{}.log", node.name));
+        let log = files.join(format!("agent-{}-{}.log", node.name, options.ports.admin));
         Self { node: node.clone(), options, process: Mutex::new(None), log, starts: AtomicU32::new(0) }
+    }
+
+    /// What it is started with.
+    pub fn options(&self) -> &AgentOptions {
+        &self.options
     }
 
     /// The command line.
@@ -80,6 +97,17 @@ impl Agent {
             ("--kubelet-cgroup", node.cgroup("kubelet")),
         ] {
             args.extend([flag.to_owned(), path(value)]);
+        }
+        let ports = self.options.ports;
+        if ports != Ports::default() {
+            let address = |ip: &str, port: u16| format!("{ip}:{port}");
+            for (flag, address) in [
+                ("--admin", address("127.0.0.1", ports.admin)),
+                ("--stats", address("0.0.0.0", ports.stats)),
+                ("--ready", address("0.0.0.0", ports.ready)),
+            ] {
+                args.extend([flag.to_owned(), address]);
+            }
         }
         args.extend(self.options.flags.iter().cloned());
         args
@@ -106,7 +134,7 @@ impl Agent {
         let started = Instant::now();
         let ended = eventually(&format!("the agent of {} is ready", self.node.name), || match self.ended()? {
             Some(status) => Ok(Some(status)),
-            None => get(&self.node.place, READY, "/healthz/ready").map(|_| None),
+            None => get(&self.node.place, self.options.ports.ready, "/healthz/ready").map(|_| None),
         })
         .with_context(|| format!("the log of the agent ends with:\n{}", self.log_tail()))?;
         if let Some(status) = ended {
@@ -187,17 +215,18 @@ impl Agent {
 
     /// The configuration dump.
     pub fn dump(&self) -> Result<Value> {
-        serde_json::from_str(&get(&self.node.place, ADMIN, "/config_dump")?).context("parse /config_dump")
+        serde_json::from_str(&get(&self.node.place, self.options.ports.admin, "/config_dump")?)
+            .context("parse /config_dump")
     }
 
     /// One page of the admin server.
     pub fn admin(&self, method: &str, path: &str) -> Result<(u16, String)> {
-        http(&self.node.place, ([127, 0, 0, 1], ADMIN).into(), method, path)
+        http(&self.node.place, ([127, 0, 0, 1], self.options.ports.admin).into(), method, path)
     }
 
     /// The metrics.
     pub fn metrics(&self) -> Result<Metrics> {
-        Ok(Metrics::parse(&get(&self.node.place, STATS, "/metrics")?))
+        Ok(Metrics::parse(&get(&self.node.place, self.options.ports.stats, "/metrics")?))
     }
 
     /// The log so far, as text.

@@ -188,6 +188,11 @@ pub fn call(place: &Place, target: SocketAddr, exchange: &[&str], options: &[&st
     outcome(place, &args)
 }
 
+/// Sends a datagram from a place and waits for it to come back.
+pub fn datagram(place: &Place, target: SocketAddr, text: &str) -> Result<Outcome> {
+    outcome(place, &["udp", &target.to_string(), text])
+}
+
 /// Tries to listen on an address from a place.
 pub fn bind(place: &Place, address: SocketAddr, reuse_port: bool) -> Result<Outcome> {
     let address = address.to_string();

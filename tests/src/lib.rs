@@ -11,6 +11,7 @@ pub mod manifest;
 pub mod observe;
 pub mod apps;
 pub mod envoy;
+pub mod scribe;
 pub mod tunnel;
 pub mod pki;
 pub mod wire;

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
-use super::agent::{Agent, AgentOptions};
+use super::agent::{Agent, AgentOptions, Ports};
 use super::apps::{self, Hold, Load, Server, Talk};
 use super::eventually::eventually;
 use super::manifest::PodSpec;
@@ -103,6 +103,7 @@ impl Mesh {
             flags: options.flags,
             log_format: options.log_format,
             open_files: options.open_files,
+            ports: Ports::default(),
         };
         let files = net.run.files();
         let agents = nodes.iter().map(|n| Agent::prepare(n, agent_options.clone(), files.clone())).collect();

@@ -129,6 +129,11 @@ impl Net {
         &self.wire
     }
 
+    /// The nodes so far.
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Adds a node. Its pods get 10.244.<n>.0/24 and fd00:244:<n>::/64.
     pub fn node(&self, name: &str) -> Result<Arc<Node>> {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,21 +1,28 @@
 //! What passed between the nodes: a packet capture, read back byte by byte.
 
 use std::fs;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 
 use super::eventually::eventually;
-use super::net::Net;
+use super::net::{Net, Node};
 use super::process::Process;
+
+/// Port of the connection that marks the end of a capture (discard; nobody listens).
+const MARKER: u16 = 9;
 
 /// A running `tcpdump` on the wire.
 #[derive(Debug)]
 pub struct Capture {
     process: Process,
     file: PathBuf,
+    first: Arc<Node>,
+    marker: SocketAddr,
 }
 
 /// One TCP segment.
@@ -39,8 +46,10 @@ pub struct Packets {
 }
 
 impl Capture {
-    /// Starts capturing what passes the wire to and from the first node. `name` is unique in the run.
+    /// Starts capturing what passes the wire to and from the first node, of two at least. `name` is unique in the run.
     pub fn start(net: &Net, name: &str) -> Result<Self> {
+        let nodes = net.nodes();
+        let [first, second, ..] = &nodes[..] else { bail!("nothing passes a wire with one node") };
         let file = net.run.files().join(format!("{name}.pcap"));
         let log = net.run.files().join(format!("{name}.tcpdump.log"));
         let mut command = net.wire().command("tcpdump")?;
@@ -52,15 +61,23 @@ impl Capture {
             ensure!(said.contains("listening on"), "{said}");
             Ok(())
         })?;
-        Ok(Self { process, file })
+        Ok(Self { process, file, first: first.clone(), marker: second.at(MARKER) })
     }
 
-    /// Ends the capture and reads it.
+    /// Ends the capture and reads it. A last connection marks the end: when it has arrived, so has all before it.
     pub fn stop(mut self) -> Result<Packets> {
+        let marker = self.marker;
+        let _refused = self.first.place.inside(|| TcpStream::connect_timeout(&marker, Duration::from_secs(5)))?;
+        let segments = eventually("the capture is complete", || {
+            let bytes = fs::read(&self.file).with_context(|| self.file.display().to_string())?;
+            let segments = parse_pcap(&bytes).context("read the capture")?;
+            ensure!(segments.iter().any(|s| s.destination == marker), "the last packet is not there yet");
+            Ok(segments)
+        })?;
         self.process.signal(Signal::SIGINT)?;
         eventually("tcpdump ends", || self.process.ended()?.context("still runs"))?;
-        let bytes = fs::read(&self.file).with_context(|| self.file.display().to_string())?;
-        Ok(Packets { segments: parse_pcap(&bytes).context("read the capture")? })
+        let is_marker = |s: &Segment| s.destination == marker || s.source == marker;
+        Ok(Packets { segments: segments.into_iter().filter(|s| !is_marker(s)).collect() })
     }
 }
 

@@ -93,8 +93,9 @@ fn however_an_application_opens_its_socket_it_is_captured() -> Result<()> {
     let _server = server.serve(&["who:80"])?;
     let bound = format!("{}:0", client.ip4);
     let fixed = format!("{}:12345", client.ip4);
-    let cases: [&[&str]; 6] = [
+    let cases: [&[&str]; 7] = [
         &["--mapped"],
+        &["--mptcp"],
         &["--nonblocking"],
         &["--device", "eth0"],
         &["--bind", &bound],
@@ -347,6 +348,20 @@ fn three_nodes_are_one_mesh() -> Result<()> {
                         && l.get("dst.identity") == to.identity()
                 })?;
             }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn datagrams_are_left_alone() -> Result<()> {
+    let mesh = Mesh::shared()?;
+    let (client, server) = pair(&mesh, "udp")?;
+    let _server = server.serve(&["udp:53", "udp:7000"])?;
+    for port in [53, 7000] {
+        for target in [server.at(port), server.at6(port)] {
+            let outcome = apps::datagram(&client.place, target, "a datagram")?;
+            ensure!(outcome.ok, "{target}: {outcome:?}");
         }
     }
     Ok(())

@@ -283,3 +283,107 @@ fn a_network_namespace_that_vanishes_under_the_agent_harms_nobody() -> Result<()
     client.call_ok(stays.at(7000), &["echo", "1000"])?;
     Ok(())
 }
+
+#[test]
+fn a_pod_that_is_replaced_under_the_same_name_is_captured_in_its_new_place() -> Result<()> {
+    let mesh = Mesh::shared()?;
+    let ns = mesh.namespace("again");
+    let client = mesh.pod(PodSpec::new(&ns, "client"))?;
+    let first = mesh.pod(PodSpec::new(&ns, "server").on(1))?;
+    let app = first.serve(&["who:80"])?;
+    client.call_ok(first.at(80), &["who"])?;
+    drop(app);
+    // A new namespace and a new address, told by the same file.
+    let second = mesh.pod_unseen(PodSpec::new(&ns, "second").on(1))?;
+    let _app = second.serve(&["who:80"])?;
+    mesh.apply(
+        &format!("pod-{ns}-server.yaml"),
+        &first.spec.yaml(&second.node.name, &second.place.netns, &second.ips()),
+    )?;
+    eventually("the new place is captured", || {
+        let captures = first.agent().dump()?["captures"].clone();
+        let netns = second.place.netns.display().to_string();
+        let found = captures
+            .as_array()
+            .context("no list")?
+            .iter()
+            .any(|c| c["netns"] == netns.as_str() && c["state"] == "captured");
+        ensure!(found, "{captures}");
+        Ok(())
+    })?;
+    eventually("it is called with its identity", || {
+        client.call_ok(second.at(80), &["who"])?;
+        Ok(())
+    })?;
+    first.agent().access("the call", |l| {
+        l.get("direction") == "inbound"
+            && l.get("src.identity") == client.identity()
+            && l.get("dst.addr") == second.at(80).to_string()
+    })?;
+    Ok(())
+}
+
+#[test]
+fn a_pod_that_changes_its_account_speaks_as_the_new_one() -> Result<()> {
+    let mesh = Mesh::shared()?;
+    let ns = mesh.namespace("account");
+    let client = mesh.pod(PodSpec::new(&ns, "client").account("before"))?;
+    let server = mesh.pod(PodSpec::new(&ns, "server").on(1))?;
+    let _app = server.serve(&["who:80"])?;
+    client.call_ok(server.at(80), &["who"])?;
+    client.apply(&PodSpec { service_account: "after".to_owned(), ..client.spec.clone() })?;
+    eventually("it speaks as the new account", || {
+        client.call_ok(server.at(80), &["who"])?;
+        let last = server
+            .agent()
+            .log()?
+            .into_iter()
+            .rev()
+            .find(|l| l.is_access() && l.get("src.namespace") == ns)
+            .context("no line")?;
+        ensure!(last.get("src.identity").ends_with("/sa/after"), "{}", last.text());
+        Ok(())
+    })
+}
+
+#[test]
+fn a_pod_in_the_hosts_network_is_never_captured() -> Result<()> {
+    let mesh = Mesh::shared()?;
+    let ns = mesh.namespace("host");
+    let client = mesh.pod(PodSpec::new(&ns, "client"))?;
+    let node = &mesh.nodes[1];
+    let spec = PodSpec::new(&ns, "hosted").on(1);
+    let yaml = spec.yaml(&node.name, &node.place.netns, &node.ips()).replace("spec:\n", "spec:\n  hostNetwork: true\n");
+    mesh.apply_seen(&format!("pod-{ns}-hosted.yaml"), &yaml, "hosted")?;
+    let _app = apps::Server::start(&node.place, "hosted", &["who:8088"])?;
+    for target in [node.at(8088), node.at6(8088)] {
+        let outcome = client.call_ok(target, &["who"])?;
+        ensure!(outcome.text.contains("server=hosted"), "{outcome:?}");
+    }
+    let captures = mesh.agents[1].dump()?["captures"].to_string();
+    ensure!(!captures.contains("hosted"), "{captures}");
+    mesh.withdraw(&format!("pod-{ns}-hosted.yaml"))
+}
+
+#[test]
+fn forty_pods_of_a_node_are_captured_at_once() -> Result<()> {
+    let mesh = Mesh::start()?;
+    let pods: Vec<_> =
+        (0..40).map(|i| mesh.pod_unseen(PodSpec::new("many", &format!("pod{i}")))).collect::<Result<_>>()?;
+    let all: String = pods.iter().map(|p| p.spec.yaml(&p.node.name, &p.place.netns, &p.ips()) + "---\n").collect();
+    let started = std::time::Instant::now();
+    mesh.apply("many.yaml", &all)?;
+    eventually("all are captured", || {
+        let dump = mesh.agents[0].dump()?;
+        let count = dump["captures"].as_array().context("no list")?.iter().filter(|c| c["state"] == "captured").count();
+        ensure!(count == 40, "{count}");
+        Ok(())
+    })?;
+    let took = started.elapsed();
+    ensure!(took < tests::eventually::allow(Duration::from_secs(5)), "{took:?}");
+    let _app = pods[0].serve(&["who:80"])?;
+    pods[39].call_ok(pods[0].at(80), &["who"])?;
+    let memory = mesh.agents[0].memory()?;
+    ensure!(memory.private_kib < 60_000, "{memory:?}");
+    Ok(())
+}

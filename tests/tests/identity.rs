@@ -229,14 +229,7 @@ fn the_destination_must_be_who_the_manifest_says_it_is() -> Result<()> {
     }
     let spec = PodSpec { service_account: "someone-else".to_owned(), ..server.spec.clone() };
     server.apply(&spec)?;
-    let options = tests::agent::AgentOptions {
-        program: tests::apps::binary("culvert", "CULVERT_BIN")?,
-        manifests: old,
-        ca_dir: mesh.ca_dir.clone(),
-        flags: Vec::new(),
-        log_format: "json".to_owned(),
-        open_files: None,
-    };
+    let options = tests::agent::AgentOptions { manifests: old, ..mesh.agents[1].options().clone() };
     let _stubborn = tests::agent::Agent::start(&mesh.nodes[1], options, mesh.net.run.files().join("old-manifests"))?;
     eventually("the client's agent expects the new account", || {
         let text = client.agent().dump()?["workloads"].to_string();
@@ -249,5 +242,39 @@ fn the_destination_must_be_who_the_manifest_says_it_is() -> Result<()> {
         let error = l.get("error");
         l.get("direction") == "outbound" && (error.contains("identity") || error.contains("certificate"))
     })?;
+    Ok(())
+}
+
+#[test]
+fn the_trust_domain_is_part_of_every_identity_and_a_foreign_one_is_refused() -> Result<()> {
+    let ca = Authority::new("Test")?;
+    let flags = vec!["--trust-domain".to_owned(), "mesh.example".to_owned()];
+    let mesh = Mesh::prepare(MeshOptions { ca_files: ca.files(), flags, ..MeshOptions::default() })?;
+    for agent in &mesh.agents {
+        agent.launch()?;
+    }
+    for agent in &mesh.agents {
+        agent.wait_ready()?;
+    }
+    let client = mesh.pod(PodSpec::new("app", "client"))?;
+    let server = mesh.pod(PodSpec::new("app", "server").on(1))?;
+    let app = server.serve(&["who:80"])?;
+    client.call_ok(server.at(80), &["who"])?;
+    let line = server.agent().access("the call", |l| l.get("direction") == "inbound")?;
+    ensure!(line.get("src.identity") == "spiffe://mesh.example/ns/app/sa/client", "{}", line.text());
+    // The same root, another trust domain: an agent of another mesh.
+    mesh.agents[0].kill()?;
+    let options = tests::agent::AgentOptions { flags: Vec::new(), ..mesh.agents[0].options().clone() };
+    let folder = mesh.net.run.files().join("other");
+    fs::create_dir_all(&folder)?;
+    let foreign = tests::agent::Agent::start(&mesh.nodes[0], options, folder)?;
+    eventually("the client is captured again", || {
+        let captures = foreign.dump()?["captures"].to_string();
+        ensure!(captures.contains("\"captured\""), "{captures}");
+        Ok(())
+    })?;
+    let accepted = app.accepted();
+    client.call_refused(server.at(80), &["who"])?;
+    ensure!(app.accepted() == accepted, "the application was reached");
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use tests::agent::Agent;
+use tests::agent::{Agent, AgentOptions, Ports};
 use tests::eventually::{allow, always, eventually};
 use tests::manifest::PodSpec;
 use tests::mesh::{Mesh, MeshOptions, Pod};
@@ -165,7 +165,7 @@ fn told_to_stop_it_lets_open_connections_end_and_takes_no_new_ones() -> Result<(
     let stopped = Instant::now();
     agent.terminate()?;
     eventually("it is not ready any more", || {
-        let ready = tests::observe::get(&agent.node.place, tests::agent::READY, "/healthz/ready");
+        let ready = tests::observe::get(&agent.node.place, Ports::default().ready, "/healthz/ready");
         ensure!(ready.is_err(), "still ready");
         Ok(())
     })?;
@@ -253,16 +253,35 @@ fn out_of_file_descriptors_it_refuses_says_so_and_recovers() -> Result<()> {
 }
 
 #[test]
-fn a_new_agent_takes_over_while_the_old_one_drains() -> Result<()> {
-    let s = scene(&["--drain", "10"])?;
-    let mut talk = s.client.talk(s.server.at(7000))?;
-    talk.echo("before")?;
-    // The admin ports of the old one are free only when it has ended, so this is a plain restart with an open connection.
-    s.client.agent().terminate()?;
-    talk.echo("while it drains")?;
-    drop(talk);
-    s.client.agent().wait_end()?;
-    s.client.agent().restart()?;
+fn a_new_agent_takes_over_while_the_old_one_drains_and_nobody_notices() -> Result<()> {
+    let s = scene(&["--drain", "20"])?;
+    let old = s.client.agent();
+    let ports = Ports { admin: 16000, stats: 16020, ready: 16021 };
+    let options = AgentOptions { ports, ..old.options().clone() };
+    let mut load = s.client.load(s.server.at(80), 2)?;
+    let mut talks = [s.client.talk(s.server.at(7000))?, s.client.talk(s.server.at6(7000))?];
+    for talk in &mut talks {
+        talk.echo("carried by the old one")?;
+    }
+    let new = Agent::start(&old.node, options, s.mesh.net.run.files())?;
+    eventually("the new one has the pod", || {
+        let captures = new.dump()?["captures"].to_string();
+        ensure!(captures.contains(&s.client.uid()) && captures.contains("\"captured\""), "{captures}");
+        Ok(())
+    })?;
+    old.terminate()?;
+    thread::sleep(Duration::from_millis(500));
+    for talk in &mut talks {
+        talk.echo("still carried by the old one")?;
+    }
+    s.client.call_ok(s.server.at6(80), &["who"])?;
+    drop(talks);
+    let (code, _) = old.wait_end()?;
+    ensure!(code == Some(0), "exit code {code:?}");
     s.client.call_ok(s.server.at(80), &["who"])?;
+    let count = load.count()?;
+    ensure!(count.ok > 0 && count.errors.is_empty(), "{count:?}");
+    let carried = new.log()?.iter().filter(|l| l.is_access() && l.get("direction") == "outbound").count();
+    ensure!(carried > 0, "the new one carried nothing");
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! What operators see: readiness, dump, metrics, log and the commands over them.
 
 use anyhow::{Context, Result, ensure};
-use tests::agent::{ADMIN, READY, STATS};
+use tests::agent::Ports;
 use tests::eventually::eventually;
 use tests::manifest::{PodSpec, service};
 use tests::mesh::{Mesh, MeshOptions};
@@ -11,10 +11,11 @@ use tests::observe::get;
 fn readiness_waits_for_the_configuration() -> Result<()> {
     let mesh = Mesh::prepare(MeshOptions { nodes: 1, ..MeshOptions::default() })?;
     let agent = &mesh.agents[0];
-    ensure!(get(&agent.node.place, READY, "/healthz/ready").is_err());
+    let Ports { admin, stats, ready } = Ports::default();
+    ensure!(get(&agent.node.place, ready, "/healthz/ready").is_err());
     agent.launch()?;
     agent.wait_ready()?;
-    for port in [READY, STATS, ADMIN] {
+    for port in [ready, stats, admin] {
         get(&agent.node.place, port, "/healthz/ready")?;
     }
     Ok(())

@@ -227,3 +227,52 @@ fn endpoints_from_a_slice_are_used_when_there_is_one() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn a_pod_reaches_itself_through_its_own_service() -> Result<()> {
+    let shop = shop("hairpin")?;
+    let _app = shop.client.serve(&["who:8080"])?;
+    shop.service("own", "client", &[("http", 80, "8080")])?;
+    for target in shop.targets(80)? {
+        let outcome = shop.client.call_ok(target, &["who"])?;
+        ensure!(outcome.peer == Some(target) && outcome.text.contains("server=client"), "{outcome:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn an_endpoint_that_goes_away_takes_no_open_connection_of_others_with_it() -> Result<()> {
+    let shop = shop("leave")?;
+    let stays = shop.mesh.pod(PodSpec::new(&shop.ns, "stays").on(1).label("set", "l"))?;
+    let goes = shop.mesh.pod(PodSpec::new(&shop.ns, "goes").on(1).label("set", "l"))?;
+    let (_stays, app) = (stays.serve(&["echo:7000"])?, goes.serve(&["echo:7000"])?);
+    let yaml =
+        service(&shop.ns, "leave", "x", &[&shop.vip.0, &shop.vip.1], &[("tcp", 7, "7000")]).replace("app: x", "set: l");
+    shop.mesh.apply_seen(&format!("svc-{}.yaml", shop.ns), &yaml, &shop.vip.0)?;
+    let mut talks = Vec::new();
+    for _ in 0..6 {
+        for target in shop.targets(7)? {
+            let mut talk = shop.client.talk(target)?;
+            talk.echo("hello")?;
+            talks.push(talk);
+        }
+    }
+    let on_the_one = app.accepted();
+    ensure!(on_the_one > 0 && on_the_one < talks.len(), "{on_the_one} of {} went to one", talks.len());
+    // Out of the service, but alive: its connections go on too.
+    goes.apply(&PodSpec { labels: Vec::new(), ..goes.spec.clone() })?;
+    tests::eventually::eventually("it gets no more", || {
+        let before = app.accepted();
+        for target in shop.targets(7)? {
+            for _ in 0..3 {
+                shop.client.call_ok(target, &["echo", "10"])?;
+            }
+        }
+        ensure!(app.accepted() == before, "it still gets connections");
+        Ok(())
+    })?;
+    for talk in &mut talks {
+        talk.echo("still here")?;
+    }
+    Ok(())
+}

@@ -2,7 +2,7 @@
 //! build script embeds.
 //!
 //! Two toolchains will do. On Debian and Ubuntu: the distribution's own rustc with its library sources and LLVM 22. Elsewhere:
-//! rustup's nightly with `rust-src`. Both need bpf-linker, which is installed into `~/.cache/culvert/tools`.
+//! one nightly of rustup's with `rust-src`. Both need bpf-linker, which is installed into `~/.cache/culvert/tools`.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -20,8 +20,10 @@ const BPF_LINKER: &str = "0.13.0";
 const DEBIAN_PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "llvm-22-dev"];
 /// Where `llvm-22-dev` puts LLVM.
 const DEBIAN_LLVM: &str = "/usr/lib/llvm-22";
-/// How the second toolchain is installed.
-const NIGHTLY: [&str; 7] = ["toolchain", "install", "nightly", "--profile", "minimal", "--component", "rust-src"];
+/// The second toolchain: a nightly with LLVM 22, which every bpf-linker from 0.13 on can read.
+const NIGHTLY: &str = "nightly-2026-05-20";
+/// How it is installed.
+const INSTALL_NIGHTLY: [&str; 7] = ["toolchain", "install", NIGHTLY, "--profile", "minimal", "--component", "rust-src"];
 
 /// Flags of `build-ebpf`.
 #[derive(clap::Args)]
@@ -41,7 +43,7 @@ enum Choice {
     Auto,
     /// /usr/bin/rustc with its library sources.
     System,
-    /// rustup's nightly with rust-src.
+    /// rustup's nightly of one day, with rust-src.
     Nightly,
 }
 
@@ -110,19 +112,19 @@ impl Rust {
             let how = format!(
                 "no Rust that can build for eBPF. On Debian or Ubuntu run:\n    sudo apt-get install {}\nelsewhere:\n    rustup {}",
                 DEBIAN_PACKAGES.join(" "),
-                NIGHTLY.join(" ")
+                INSTALL_NIGHTLY.join(" ")
             );
             ensure!(find("rustup").is_some(), how);
-            run_command(Command::new("rustup").args(NIGHTLY)).context(how)?;
+            run_command(Command::new("rustup").args(INSTALL_NIGHTLY)).context(how)?;
         }
-        ensure!(nightly_is_complete(), "rustup's nightly lacks rust-src");
+        ensure!(nightly_is_complete(), "{NIGHTLY} lacks rust-src");
         Ok(Self::Nightly)
     }
 
     fn title(&self) -> &'static str {
         match self {
             Self::System => "/usr/bin/rustc",
-            Self::Nightly => "rustup's nightly",
+            Self::Nightly => NIGHTLY,
         }
     }
 
@@ -137,7 +139,7 @@ impl Rust {
         }
         match self {
             Self::System => cargo.env("RUSTC", "/usr/bin/rustc"),
-            Self::Nightly => cargo.args(["run", "nightly", "cargo"]),
+            Self::Nightly => cargo.args(["run", NIGHTLY, "cargo"]),
         };
         cargo
     }
@@ -150,7 +152,7 @@ fn system_is_complete() -> bool {
 }
 
 fn nightly_is_complete() -> bool {
-    has_sources(Command::new("rustup").args(["run", "nightly", "rustc"]))
+    has_sources(Command::new("rustup").args(["run", NIGHTLY, "rustc"]))
 }
 
 /// Whether the sources of `core` lie where this compiler looks for them.
@@ -181,7 +183,7 @@ fn install_packages() -> Result<()> {
 fn bpf_linker(rust: &Rust) -> Result<PathBuf> {
     let tools = cache()?.join("tools");
     let own = tools.join("bin/bpf-linker");
-    // A linker that is there for nightly was built for nightly's LLVM; Debian's rustc has the LLVM of `own`.
+    // A linker that somebody chose goes with rustup's toolchains; Debian's rustc has the LLVM of `own`.
     let candidates = match rust {
         Rust::System => vec![own.clone()],
         Rust::Nightly => find("bpf-linker").into_iter().chain([own.clone()]).collect(),
@@ -191,7 +193,7 @@ fn bpf_linker(rust: &Rust) -> Result<PathBuf> {
     }
     if !Path::new(DEBIAN_LLVM).exists() {
         bail!(
-            "bpf-linker is missing; run: cargo install bpf-linker (it needs LLVM: https://github.com/aya-rs/bpf-linker)"
+            "bpf-linker is missing: run `cargo binstall bpf-linker`, or unpack a release of https://github.com/aya-rs/bpf-linker into a folder of PATH"
         );
     }
     step(format!("installing bpf-linker {BPF_LINKER} from crates.io into {}", tools.display()));

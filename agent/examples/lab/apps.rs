@@ -142,11 +142,22 @@ pub(crate) struct Connect {
     /// Stop reading after this many bytes instead of at the end.
     #[arg(long)]
     read: Option<u64>,
+    /// Do so as often at the same time.
+    #[arg(long)]
+    parallel: Option<usize>,
 }
 
 impl Connect {
-    /// Prints `local=… peer=… reply=…`, where a long reply is its length, or `error=ERRNO`.
+    /// Prints `local=… peer=… reply=…`, where a long reply is its length, or `error=ERRNO`; of many, how many were answered.
     pub(crate) fn run(self) -> Result<()> {
+        if let Some(count) = self.parallel {
+            let answered = thread::scope(|scope| {
+                let threads: Vec<_> = (0..count).map(|_| scope.spawn(|| self.talk())).collect();
+                threads.into_iter().filter_map(|thread| thread.join().ok()?.ok()).count()
+            });
+            println!("answered={answered}");
+            return Ok(());
+        }
         match self.talk() {
             Ok(line) => println!("{line}"),
             Err(error) => println!("error={}", error.raw_os_error().unwrap_or(0)),

@@ -7,7 +7,7 @@ use mesh::model::connection::Direction;
 use mesh::model::policy::{PlaintextRules, PlaintextVerdict};
 
 use crate::proxy::{Kind, Seen};
-use crate::rig::{Rig, address, events, word};
+use crate::rig::{Rig, address, events, sh, word};
 
 const REFUSED: &str = "error=111";
 
@@ -46,6 +46,8 @@ fn plaintext_is_passed_refused_or_judged() {
         let (peer, local) = server_side(&line);
         assert_eq!((peer.ip(), local), (client.ip(), parse(to)), "{line}");
         assert_ne!(peer.port(), client.port());
+        // From a range that clients do not choose from: both ends meet in one namespace.
+        assert!((10_000..=32_767).contains(&peer.port()), "{line}");
     }
     let refused: Vec<Event> = events(&agent, 10).into_iter().filter(|e| matches!(e, Event::Refused { .. })).collect();
     assert_eq!(refused.len(), 6, "{refused:?}");
@@ -176,4 +178,33 @@ fn kernels_that_do_not_tell_the_interface_get_the_same_answers() {
         assert_eq!(agent.seen(), []);
     }
     assert!(word(&rig.connect("e", "10.200.0.11:15008"), "reply").starts_with("hbone"));
+}
+
+#[test]
+fn strict_reverse_path_filtering_is_no_obstacle() {
+    let rig = Rig::new();
+    let agent = rig.agent();
+    for name in ["all", "eth0", "lo"] {
+        sh(&format!("nsenter --net={} sysctl -qw net.ipv4.conf.{name}.rp_filter=1", rig.netns("a").display()));
+    }
+    agent.enroll(&rig, "a");
+    agent.mesh(&["10.200.0.13/32"]);
+    rig.serve("a", "0.0.0.0:80");
+    rig.serve("c", "10.200.0.13:80");
+    server_side(&rig.connect("a", "10.200.0.13:80"));
+    server_side(&rig.connect("e", "10.200.0.11:80"));
+    assert_eq!(agent.seen().len(), 2);
+}
+
+#[test]
+fn many_connections_of_one_client_do_not_collide() {
+    let rig = Rig::new();
+    let agent = rig.agent();
+    agent.enroll(&rig, "a");
+    rig.serve("a", "0.0.0.0:80");
+    for _ in 0..3 {
+        let line = rig.connect("e", "10.200.0.11:80 --parallel 300");
+        assert_eq!(line, "answered=300");
+    }
+    assert_eq!(agent.seen().len(), 900);
 }

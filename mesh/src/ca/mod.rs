@@ -11,3 +11,6 @@ pub use embedded::{EmbeddedCa, LEAF_LIFETIME};
 pub use error::IssueError;
 pub use folder::FolderError;
 pub use issuer::{IssueFuture, Issued, Issuer};
+
+#[cfg(test)]
+mod tests;

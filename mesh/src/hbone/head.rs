@@ -11,10 +11,12 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use thiserror::Error;
 
 use super::baggage::Baggage;
+use crate::model::identity::Identity;
 use crate::model::name::{Hostname, Network};
 
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const SOURCE: HeaderName = HeaderName::from_static("x-culvert-source");
 const NETWORK: HeaderName = HeaderName::from_static("x-forwarded-network");
 
 /// Why a request is not an HBONE CONNECT.
@@ -175,12 +177,15 @@ pub struct ConnectHead {
     pub traceparent: Option<Traceparent>,
     /// The network that the connection came from, when it crossed one.
     pub network: Option<Network>,
+    /// The client that a waypoint speaks for. Worth what the tunnel's peer is worth: only a waypoint of the destination
+    /// may speak for others.
+    pub on_behalf_of: Option<Identity>,
 }
 
 impl ConnectHead {
     /// A head with nothing but its target.
     pub fn new(authority: Authority) -> Self {
-        Self { authority, baggage: None, forwarded: None, traceparent: None, network: None }
+        Self { authority, baggage: None, forwarded: None, traceparent: None, network: None, on_behalf_of: None }
     }
 
     /// The request to send.
@@ -203,6 +208,9 @@ impl ConnectHead {
         if let Some(network) = &self.network {
             headers.insert(NETWORK, HeaderValue::from_str(network)?);
         }
+        if let Some(identity) = &self.on_behalf_of {
+            headers.insert(SOURCE, HeaderValue::from_maybe_shared(identity.to_string())?);
+        }
         Ok(request)
     }
 
@@ -219,6 +227,7 @@ impl ConnectHead {
             forwarded: text(headers, &FORWARDED).and_then(Forwarded::parse),
             traceparent: text(headers, &TRACEPARENT).and_then(|value| value.parse().ok()),
             network: text(headers, &NETWORK).filter(|value| value.len() <= 256).map(Network::from),
+            on_behalf_of: text(headers, &SOURCE).and_then(|value| value.parse().ok()),
         })
     }
 }
@@ -272,6 +281,7 @@ mod tests {
             }),
             traceparent: Some(Traceparent::new(0x0af7_6519_16cd_43dd_8448_eb21_1c80_319c, 0xb7ad_6b71_6920_3331)),
             network: None,
+            on_behalf_of: Some(Identity::new("cluster.local", "default", "client")),
         }
     }
 
@@ -283,6 +293,7 @@ mod tests {
         assert_eq!(request.headers()["forwarded"], "for=\"10.0.0.1:4711\";host=shop.default.svc.cluster.local");
         assert_eq!(request.headers()["traceparent"], "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00");
         assert_eq!(request.headers()["baggage"], "service.name=shop");
+        assert_eq!(request.headers()["x-culvert-source"], "spiffe://cluster.local/ns/default/sa/client");
         assert_eq!(ConnectHead::parse(&request), Ok(head()));
     }
 

@@ -8,3 +8,6 @@ mod schedule; // what to issue next and when; a queue with no clock
 
 pub use entry::Listed;
 pub use ring::{Keyring, KeyringError, Options};
+
+#[cfg(test)]
+mod tests;

@@ -81,7 +81,7 @@ pub enum TunnelProtocol {
 }
 
 /// What kind of object owns a workload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum WorkloadType {
     /// A Deployment.

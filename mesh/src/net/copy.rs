@@ -104,7 +104,7 @@ pub async fn both_ways<A: Duplex, B: Duplex>(
 ) -> Result<(), CopyError> {
     let mut forth = Direction::default();
     let mut back = Direction::default();
-    let mut watch = Watch { timer: None, seen: counters.sum(), half_closed: false };
+    let mut watch = Watch::new(counters);
     let result = poll_fn(|cx| {
         let to_second =
             forth.poll(cx, first, second, |bytes| counters.forth(bytes)).map_err(|error| error.named(false))?;
@@ -124,17 +124,20 @@ pub async fn both_ways<A: Duplex, B: Duplex>(
             return Poll::Ready(Err(CopyError::Broken { end: End::Second, error }));
         }
         let half_closed = to_second.is_ready() || to_first.is_ready();
-        if ready!(watch.poll_silent(cx, timeouts, half_closed, counters)) {
-            let broken = |end, error| CopyError::Broken { end, error };
-            let found = first.take_error().map(|error| broken(End::First, error));
-            let found = found.or_else(|| second.take_error().map(|error| broken(End::Second, error)));
-            return Poll::Ready(Err(found.unwrap_or(if half_closed {
-                CopyError::HalfClosed
-            } else {
-                CopyError::Idle
-            })));
+        let deaf = half_closed || forth.blocked() || back.blocked();
+        loop {
+            let silent = ready!(watch.poll_tick(cx, timeouts, half_closed, deaf, counters));
+            let broken = |end, error| Poll::Ready(Err(CopyError::Broken { end, error }));
+            if let Some(error) = first.take_error() {
+                return broken(End::First, error);
+            }
+            if let Some(error) = second.take_error() {
+                return broken(End::Second, error);
+            }
+            if silent {
+                return Poll::Ready(Err(if half_closed { CopyError::HalfClosed } else { CopyError::Idle }));
+            }
         }
-        Poll::Pending
     })
     .await;
     if result.is_err() {
@@ -164,6 +167,11 @@ struct Direction {
 }
 
 impl Direction {
+    /// Whether bytes wait to be sent: meanwhile the source is not read, and a reset of it not heard.
+    fn blocked(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// Ready when the source's end has been passed on.
     fn poll<A: Duplex, B: Duplex>(
         &mut self,
@@ -203,37 +211,158 @@ impl Direction {
     }
 }
 
+/// How often an end that nobody listens to is asked for an error.
+const CHECK: Duration = Duration::from_secs(10);
+
 /// The one timer of a copy, made only when it is needed.
 struct Watch {
     timer: Option<Pin<Box<Sleep>>>,
     seen: u64,
+    since: Instant,
     half_closed: bool,
 }
 
 impl Watch {
-    /// Ready(true) after a whole period without a byte.
-    fn poll_silent(
+    fn new(counters: &impl Count) -> Self {
+        Self { timer: None, seen: counters.sum(), since: Instant::now(), half_closed: false }
+    }
+
+    /// Ready now and then while there is something to look at; with `true` when no byte came for as long as is allowed.
+    fn poll_tick(
         &mut self,
         cx: &mut Context<'_>,
         timeouts: &Timeouts,
         half_closed: bool,
+        deaf: bool,
         counters: &impl Count,
     ) -> Poll<bool> {
-        let period = if half_closed { timeouts.half_closed.or(timeouts.idle) } else { timeouts.idle };
-        let Some(period) = period else { return Poll::Pending };
-        if self.timer.is_none() || half_closed != self.half_closed {
-            self.timer = Some(Box::pin(sleep(period)));
-            (self.half_closed, self.seen) = (half_closed, counters.sum());
+        let limit = if half_closed { timeouts.half_closed.or(timeouts.idle) } else { timeouts.idle };
+        let tick = match limit {
+            Some(limit) => limit.min(CHECK),
+            None if deaf => CHECK,
+            None => return Poll::Pending,
+        };
+        if half_closed && !self.half_closed {
+            (self.half_closed, self.timer) = (true, None);
         }
-        let Some(timer) = &mut self.timer else { return Poll::Pending };
-        while timer.as_mut().poll(cx).is_ready() {
-            let sum = counters.sum();
-            if sum == self.seen {
-                return Poll::Ready(true);
+        if self.timer.is_none() {
+            (self.seen, self.since) = (counters.sum(), Instant::now());
+        }
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(tick)));
+        ready!(timer.as_mut().poll(cx));
+        let now = Instant::now();
+        timer.as_mut().reset(now + tick);
+        let sum = counters.sum();
+        if sum != self.seen {
+            (self.seen, self.since) = (sum, now);
+        }
+        Poll::Ready(limit.is_some_and(|limit| now - self.since >= limit))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// An end that gives what it was told to give, takes what it may, and remembers.
+    #[derive(Default)]
+    struct Scripted {
+        gives: Vec<Bytes>,
+        ends: bool,
+        takes: usize,
+        taken: usize,
+        consumed: usize,
+        finished: bool,
+        broken: bool,
+        reset: bool,
+    }
+
+    impl Duplex for Scripted {
+        const READS_AHEAD: bool = false;
+
+        fn poll_receive(&mut self, _: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+            match self.gives.pop() {
+                Some(chunk) => Poll::Ready(Ok(Some(chunk))),
+                None if self.ends => Poll::Ready(Ok(None)),
+                None => Poll::Pending,
             }
-            self.seen = sum;
-            timer.as_mut().reset(Instant::now() + period);
         }
-        Poll::Pending
+
+        fn consumed(&mut self, len: usize) {
+            self.consumed += len;
+        }
+
+        fn poll_send(&mut self, _: &mut Context<'_>, queue: &mut Queue) -> Poll<io::Result<usize>> {
+            let sent = queue.take(self.takes.saturating_sub(self.taken)).len();
+            self.taken += sent;
+            if sent == 0 { Poll::Pending } else { Poll::Ready(Ok(sent)) }
+        }
+
+        fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            self.finished = true;
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<io::Error> {
+            Poll::Pending
+        }
+
+        fn take_error(&mut self) -> Option<io::Error> {
+            self.broken.then(|| io::ErrorKind::ConnectionReset.into())
+        }
+
+        fn reset(&mut self) {
+            self.reset = true;
+        }
+    }
+
+    fn end(gives: &[&'static [u8]], ends: bool, takes: usize) -> Scripted {
+        let gives = gives.iter().rev().map(|chunk| Bytes::from_static(chunk)).collect();
+        Scripted { gives, ends, takes, ..Scripted::default() }
+    }
+
+    const NONE: Timeouts = Timeouts { idle: None, half_closed: None };
+
+    #[tokio::test(start_paused = true)]
+    async fn both_ends_get_what_the_other_gave_and_are_told_of_its_end() {
+        let (mut a, mut b) = (end(&[b"hello ", b"world"], true, 100), end(&[b"hi"], true, 100));
+        let counters = Counters::default();
+        both_ways(&mut a, &mut b, &counters, &NONE).await.unwrap();
+        assert_eq!((a.taken, a.consumed, a.finished, a.reset), (2, 11, true, false));
+        assert_eq!((b.taken, b.consumed, b.finished, b.reset), (11, 2, true, false));
+        assert_eq!((counters.forth.into_inner(), counters.back.into_inner()), (11, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reset_is_heard_even_when_the_other_end_takes_nothing() {
+        let (mut a, mut b) = (end(&[b"hello"], false, 0), end(&[], false, 2));
+        a.broken = true;
+        let began = Instant::now();
+        let error = both_ways(&mut a, &mut b, &Counters::default(), &NONE).await.unwrap_err();
+        assert!(matches!(error, CopyError::Broken { end: End::First, .. }), "{error}");
+        assert_eq!(began.elapsed(), CHECK);
+        assert!(a.reset && b.reset);
+        assert_eq!(a.consumed, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_allowed_for_as_long_as_is_said() {
+        for (timeouts, ends, seconds) in [
+            (Timeouts { idle: Some(Duration::from_secs(35)), half_closed: None }, false, 40),
+            (Timeouts { idle: Some(Duration::from_secs(3)), half_closed: None }, true, 3),
+            (Timeouts { idle: None, half_closed: Some(Duration::from_secs(600)) }, true, 600),
+        ] {
+            let (mut a, mut b) = (end(&[b"x"], ends, 9), end(&[], false, 9));
+            let began = Instant::now();
+            let error = both_ways(&mut a, &mut b, &Counters::default(), &timeouts).await.unwrap_err();
+            assert_eq!(matches!(error, CopyError::HalfClosed), ends, "{error}");
+            assert_eq!(began.elapsed().as_secs(), seconds);
+        }
+        let (mut a, mut b) = (end(&[b"x"], false, 9), end(&[], false, 9));
+        let counters = Counters::default();
+        let forever = both_ways(&mut a, &mut b, &counters, &NONE);
+        tokio::time::timeout(Duration::from_secs(7 * 24 * 3600), forever).await.unwrap_err();
     }
 }

@@ -219,3 +219,79 @@ pub fn chain_from_pem(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateD
     let chain = chain.map_err(|why| CertificateError::Unreadable(what, why.to_string()))?;
     if chain.is_empty() { Err(CertificateError::Empty(what)) } else { Ok(chain) }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rcgen::{CertificateParams, KeyPair, SanType};
+
+    use super::*;
+
+    fn leaf(names: &[SanType]) -> Vec<u8> {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = names.to_vec();
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+
+    fn name() -> impl Strategy<Value = SanType> {
+        let uri = |text: &str| SanType::URI(text.try_into().unwrap());
+        prop_oneof![
+            Just(uri("spiffe://cluster.local/ns/default/sa/shop")),
+            Just(uri("SPIFFE://cluster.local/ns/default/sa/shop")),
+            Just(uri("spiffe://cluster.local/other")),
+            Just(uri("https://cluster.local/ns/default/sa/shop")),
+            Just(SanType::DnsName("shop.example".try_into().unwrap())),
+            Just(SanType::IpAddress([10, 0, 0, 1].into())),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn one_spiffe_name_of_a_workload_makes_an_identity(names in prop::collection::vec(name(), 0..4)) {
+            let spiffe: Vec<&str> = names
+                .iter()
+                .filter_map(|name| match name {
+                    SanType::URI(uri) if uri.as_str().to_ascii_lowercase().starts_with("spiffe:") => Some(uri.as_str()),
+                    _ => None,
+                })
+                .collect();
+            let parsed = Leaf::parse(&leaf(&names)).map(|leaf| leaf.identity);
+            match spiffe[..] {
+                [] => prop_assert_eq!(parsed, Err(PeerError::NoIdentity)),
+                ["spiffe://cluster.local/ns/default/sa/shop"] => {
+                    prop_assert_eq!(parsed, Ok(Identity::new("cluster.local", "default", "shop")));
+                }
+                [other] => prop_assert_eq!(parsed, Err(PeerError::Malformed(other.to_owned()))),
+                _ => prop_assert!(matches!(parsed, Err(PeerError::SeveralIdentities(_)))),
+            }
+        }
+
+        #[test]
+        fn a_damaged_certificate_parses_or_does_not(at in any::<prop::sample::Index>(), with in any::<u8>(), cut in any::<bool>()) {
+            let mut der = leaf(&[SanType::URI("spiffe://cluster.local/ns/default/sa/shop".try_into().unwrap())]);
+            let at = at.index(der.len());
+            der[at] = with;
+            if cut {
+                der.truncate(at);
+            }
+            let _ = Leaf::parse(&der);
+        }
+
+        #[test]
+        fn any_bytes_parse_or_do_not(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert!(Leaf::parse(&bytes).is_err());
+        }
+    }
+
+    #[test]
+    fn a_certificate_and_a_key_that_do_not_belong_together_are_refused() {
+        let der = leaf(&[SanType::URI("spiffe://cluster.local/ns/default/sa/shop".try_into().unwrap())]);
+        let roots = Arc::new(Roots::new(vec![der.clone().into()]).unwrap());
+        let key = KeyPair::generate().unwrap().serialize_der();
+        let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key).into();
+        let error = Certificate::new(vec![der.into()], key, roots).unwrap_err();
+        assert!(matches!(error, CertificateError::Key(_)), "{error}");
+    }
+}

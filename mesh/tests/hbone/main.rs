@@ -5,3 +5,12 @@ mod mesh;
 
 #[cfg(test)]
 mod tunnel; // streams through tunnels: bytes, ends, resets, sharing
+
+#[cfg(test)]
+mod copying; // ends, resets, back-pressure and time limits of connections in tunnels
+
+#[cfg(test)]
+mod sharing; // which tunnels a pool opens, shares and closes
+
+#[cfg(test)]
+mod mischief; // peers with good certificates and bad manners

@@ -6,10 +6,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mesh::ca::{EmbeddedCa, LEAF_LIFETIME};
-use mesh::hbone::{Authority, ConnectHead, Dial, DialFuture, Pool, PoolOptions, Request, Settings, TunnelKey, accept};
+use mesh::hbone::{
+    Authority, Baggage, ConnectHead, Dial, DialFuture, Pool, PoolOptions, Request, Settings, Stream, TunnelKey, accept,
+};
 use mesh::keyring::{Keyring, Options};
 use mesh::model::identity::Identity;
+use mesh::net::copy::{CopyError, Counters, Timeouts, both_ways};
+use mesh::net::tcp::Tcp;
+use tokio::io::{AsyncWriteExt, copy, split};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::task::{AbortHandle, JoinHandle};
 
 /// An identity of namespace `default` in `cluster.local`.
 pub(crate) fn identity(service_account: &str) -> Identity {
@@ -101,6 +108,139 @@ impl Mesh {
             expected: Arc::new([identity("server")]),
         }
     }
+}
+
+/// One connection of an application through a tunnel: both sockets of the applications, and how the copies end.
+pub(crate) struct Carried {
+    pub(crate) client: TcpStream,
+    pub(crate) server: TcpStream,
+    pub(crate) near: JoinHandle<Result<(), CopyError>>,
+    pub(crate) far: JoinHandle<Result<(), CopyError>>,
+    pub(crate) counters: Arc<Counters>,
+}
+
+/// A far end that gives each accepted stream to whoever carries a connection.
+pub(crate) struct Far {
+    address: SocketAddr,
+    streams: Mutex<mpsc::Receiver<Stream>>,
+}
+
+impl Mesh {
+    pub(crate) async fn far(&self, settings: Settings) -> Far {
+        let (give, streams) = mpsc::channel(1);
+        let address = self
+            .serve(settings, move |request| {
+                let give = give.clone();
+                async move {
+                    let _ = give.send(request.accept(None).unwrap()).await;
+                }
+            })
+            .await;
+        Far { address, streams: Mutex::new(streams) }
+    }
+
+    pub(crate) async fn carry(&self, far: &Far, timeouts: Timeouts) -> Carried {
+        let (server, far_app) = sockets().await;
+        self.carry_to(far, timeouts, server, far_app).await
+    }
+
+    /// The same with sockets of one's own at the far end.
+    pub(crate) async fn carry_to(
+        &self,
+        far: &Far,
+        timeouts: Timeouts,
+        server: TcpStream,
+        far_app: TcpStream,
+    ) -> Carried {
+        let (client, near_app) = sockets().await;
+        let mut opened = self.pool.connect(&self.key(far.address), &head()).await.unwrap();
+        let mut stream = far.streams.lock().await.recv().await.unwrap();
+        let counters = Arc::new(Counters::default());
+        let counted = Arc::clone(&counters);
+        let near =
+            tokio::spawn(
+                async move { both_ways(&mut Tcp::new(near_app), &mut opened.stream, &*counted, &timeouts).await },
+            );
+        let far = tokio::spawn(async move {
+            both_ways(&mut stream, &mut Tcp::new(far_app), &Counters::default(), &timeouts).await
+        });
+        Carried { client, server, near, far, counters }
+    }
+}
+
+impl Mesh {
+    /// A server that echoes and drains its first tunnel after some requests; resolves when it has.
+    pub(crate) async fn serve_and_drain_after(&self, requests: usize) -> (oneshot::Receiver<()>, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (drained, wait) = oneshot::channel();
+        let mut drained = Some(drained);
+        let keyring = Arc::clone(&self.keyring);
+        tokio::spawn(async move {
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let tls = keyring.server_config(&identity("server")).await.unwrap();
+                let mut drained = drained.take();
+                tokio::spawn(async move {
+                    let mut connection = accept(tcp, &tls, &Settings::default()).await.unwrap();
+                    let mut served = 0;
+                    while let Some(request) = connection.next().await {
+                        tokio::spawn(echo(request));
+                        served += 1;
+                        if served == requests && drained.is_some() {
+                            connection.drain();
+                            let drained = drained.take();
+                            tokio::spawn(async move {
+                                // The GOAWAY leaves with the next turn of the tunnel.
+                                tokio::time::sleep(Duration::from_millis(50)).await;
+                                drained.map(|drained| drained.send(()))
+                            });
+                        }
+                    }
+                });
+            }
+        });
+        (wait, address)
+    }
+
+    /// A server whose tunnels can be aborted.
+    pub(crate) async fn serve_and_keep_sockets(&self) -> (Arc<Mutex<Vec<AbortHandle>>>, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tunnels: Arc<Mutex<Vec<AbortHandle>>> = Arc::default();
+        let (keyring, kept) = (Arc::clone(&self.keyring), Arc::clone(&tunnels));
+        tokio::spawn(async move {
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let tls = keyring.server_config(&identity("server")).await.unwrap();
+                let tunnel = tokio::spawn(async move {
+                    let mut connection = accept(tcp, &tls, &Settings::default()).await.unwrap();
+                    while let Some(request) = connection.next().await {
+                        tokio::spawn(echo(request));
+                    }
+                });
+                kept.lock().await.push(tunnel.abort_handle());
+            }
+        });
+        (tunnels, address)
+    }
+}
+
+/// Sends back what comes.
+pub(crate) async fn echo(request: Request) {
+    let baggage = Baggage { service: Some("echo".into()), ..Baggage::default() };
+    let stream = request.accept(Some(&baggage)).unwrap();
+    let (mut read, mut write) = split(stream);
+    if copy(&mut read, &mut write).await.is_ok() {
+        let _ = write.shutdown().await;
+    }
+}
+
+/// Two ends of a TCP connection.
+pub(crate) async fn sockets() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (dialled, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    (dialled.unwrap(), accepted.unwrap().0)
 }
 
 pub(crate) fn head() -> ConnectHead {

@@ -2,19 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use mesh::hbone::{Baggage, Request, Settings};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
+use mesh::hbone::Settings;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
 
-use crate::mesh::{Mesh, head};
-
-async fn echo(request: Request) {
-    let baggage = Baggage { service: Some("echo".into()), ..Baggage::default() };
-    let stream = request.accept(Some(&baggage)).unwrap();
-    let (mut read, mut write) = split(stream);
-    if copy(&mut read, &mut write).await.is_ok() {
-        let _ = write.shutdown().await;
-    }
-}
+use crate::mesh::{Mesh, echo, head};
 
 #[tokio::test]
 async fn bytes_go_through_a_tunnel_and_back() {

@@ -5,15 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use mesh::model::name::Interner;
 use mesh::source::manifest::Options;
+use mesh::source::manifest::object::Shared;
 use mesh::source::manifest::parse::parse;
 use mesh::source::manifest::world::World;
 use mesh::state::store::Store;
 
 fuzz_target!(|text: &str| {
     let file: Arc<Path> = Arc::from(Path::new("fuzz.yaml"));
-    let parsed = parse(&file, text, &mut Interner::default());
+    let parsed = parse(&file, text, &mut Shared::default());
     let mut world = World::new(Options::default());
     let store = Store::new(Some("node".into()));
     store.apply(world.change(&[], &parsed.objects));

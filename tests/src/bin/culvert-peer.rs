@@ -53,6 +53,8 @@ enum Command {
         #[command(flatten)]
         options: SocketOptions,
     },
+    /// Send a datagram and wait for it to come back.
+    Udp { target: SocketAddr, text: String },
     /// Try to listen.
     Bind {
         address: SocketAddr,
@@ -68,6 +70,7 @@ fn main() -> Result<()> {
         Command::Talk { target, options } => client::talk(target, &options),
         Command::Load { target, options, threads } => client::load(target, &options, threads),
         Command::Hold { target, connections, options } => client::hold(target, &options, connections),
+        Command::Udp { target, text } => report(&client::datagram(target, &text))?,
         Command::Bind { address, reuse_port } => report(&client::bind(address, reuse_port))?,
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::agent::{Agent, AgentOptions};
+use crate::agent::{Agent, AgentOptions, Ports};
 use crate::apps::{self, Server, Talk};
 use crate::eventually::eventually;
 use crate::mesh::{apply, private_folder};
@@ -80,6 +80,7 @@ impl Stage {
                 flags: Vec::new(),
                 log_format: "json".to_owned(),
                 open_files: None,
+                ports: Ports::default(),
             };
             Agent::prepare(&node, options, files.clone())
         });

@@ -150,27 +150,23 @@ fn identities(stage: &Stage, report: &mut Report) {
     );
     let web = "spiffe://cluster.local/ns/shop/sa/web";
     let orders = "spiffe://cluster.local/ns/shop/sa/orders";
-    let line = |agent: usize, direction: &str| {
-        let fits = |l: &LogLine| {
-            l.get("direction") == direction && l.get("src.identity") == web && l.get("dst.identity") == orders
-        };
-        stage.agents[agent].access(direction, fits)
-    };
     report.check(
         "identities",
         "Both agents name the same caller and the same callee",
         (|| {
-            let mut evidence = Vec::new();
-            for (agent, direction) in [(0, "outbound"), (1, "inbound")] {
-                let line = line(agent, direction)?;
-                evidence.push(format!(
-                    "{}: {direction} {} → {}",
-                    stage.nodes[agent].name,
-                    short(&line, "src"),
-                    short(&line, "dst")
-                ));
-            }
-            Ok(evidence.join("\n"))
+            let both = |l: &LogLine| l.get("src.identity") == web && l.get("dst.identity") == orders;
+            let [east, west] = &stage.agents;
+            let out = east.access("web calls orders", |l| l.get("direction") == "outbound" && both(l))?;
+            let called = out.get("dst.hbone_addr");
+            let same = |l: &LogLine| l.get("direction") == "inbound" && both(l) && l.get("dst.addr") == called;
+            let arrived = west.access("orders is called", same)?;
+            Ok(format!(
+                "east: outbound {} → {orders} ({called}, through {})\nwest: inbound  {} → {}",
+                short(&out, "src"),
+                out.get("dst.addr"),
+                short(&arrived, "src"),
+                short(&arrived, "dst"),
+            ))
         })(),
     );
     report.check(

@@ -1,7 +1,7 @@
 //! Clients: each makes its calls, checks what comes back and reports.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -243,6 +243,31 @@ pub fn hold(target: SocketAddr, options: &SocketOptions, connections: u32) {
     }
     say(&count);
     let _end = io::stdin().lines().count();
+}
+
+/// Sends a datagram and waits for it to come back.
+pub fn datagram(target: SocketAddr, text: &str) -> Outcome {
+    let mut outcome = Outcome { stage: "exchange".to_owned(), ..Outcome::default() };
+    let result = (|| {
+        let any: SocketAddr = if target.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0; 8], 0).into() };
+        let socket = UdpSocket::bind(any)?;
+        socket.connect(target)?;
+        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        outcome.local = Some(socket.local_addr()?);
+        socket.send(text.as_bytes())?;
+        let mut answer = [0; 2048];
+        let n = socket.recv(&mut answer)?;
+        outcome.text = String::from_utf8_lossy(&answer[..n]).into_owned();
+        if outcome.text == text { Ok(()) } else { Err(wrong("another text came back")) }
+    })();
+    match result {
+        Ok(()) => outcome.ok = true,
+        Err(error) => {
+            outcome.errno = error.raw_os_error();
+            outcome.error = Some(error.to_string());
+        }
+    }
+    outcome
 }
 
 /// Tries to listen on an address, as an application that wants the port would.

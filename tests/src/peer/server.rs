@@ -1,7 +1,7 @@
 //! Servers: one thread per connection, one listener per `mode:port`.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use super::pattern::{Pattern, TO_CLIENT, TO_SERVER};
 use super::report::Event;
-use super::socket::{listen, plain, say};
+use super::socket::{bind_udp, listen, plain, say};
 
 /// Size of a read.
 const BLOCK: usize = 64 * 1024;
@@ -37,6 +37,8 @@ pub enum Mode {
     Reset,
     /// Reads 64 KiB every 10 ms, then answers as `Sink` does.
     Slow,
+    /// Sends back every datagram.
+    Udp,
 }
 
 /// A listener: mode and port.
@@ -63,6 +65,7 @@ impl FromStr for Spec {
             "stall" => Mode::Stall,
             "reset" => Mode::Reset,
             "slow" => Mode::Slow,
+            "udp" => Mode::Udp,
             other => bail!("no such mode: {other}"),
         };
         Ok(Self { mode, port: port.parse().with_context(|| format!("port {port}"))? })
@@ -73,6 +76,12 @@ impl FromStr for Spec {
 pub fn serve(name: &str, specs: &[Spec]) -> Result<()> {
     let mut threads = Vec::new();
     for &spec in specs {
+        if spec.mode == Mode::Udp {
+            for socket in bind_udp(spec.port).with_context(|| format!("bind UDP {}", spec.port))? {
+                threads.push(thread::spawn(move || echo_datagrams(&socket)));
+            }
+            continue;
+        }
         for listener in listen(spec.port).with_context(|| format!("listen on {}", spec.port))? {
             let name = name.to_owned();
             threads.push(thread::spawn(move || {
@@ -93,6 +102,16 @@ pub fn serve(name: &str, specs: &[Spec]) -> Result<()> {
         let _panicked = thread.join();
     }
     Ok(())
+}
+
+fn echo_datagrams(socket: &UdpSocket) {
+    let mut datagram = [0; 2048];
+    loop {
+        if let Ok((n, from)) = socket.recv_from(&mut datagram) {
+            // A caller that has gone is no reason to stop.
+            let _gone = socket.send_to(&datagram[..n], from);
+        }
+    }
 }
 
 fn connection(name: &str, mode: Mode, mut stream: TcpStream, peer: SocketAddr) {
@@ -116,6 +135,7 @@ fn connection(name: &str, mode: Mode, mut stream: TcpStream, peer: SocketAddr) {
             Ok(())
         }
         Mode::Reset => reset(&stream, &mut received),
+        Mode::Udp => Err(io::Error::other("not a stream")),
     };
     say(&Event::Closed { mode: label, peer, received, error: result.err().map(|e| e.to_string()) });
 }

@@ -1,7 +1,7 @@
 //! Sockets with the options that applications in the wild set, and the standard output both sides report on.
 
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use clap::Args;
@@ -23,6 +23,9 @@ pub struct SocketOptions {
     /// Use an IPv6 socket and an IPv4-mapped address, as Java does.
     #[arg(long)]
     pub mapped: bool,
+    /// Use multipath TCP.
+    #[arg(long)]
+    pub mptcp: bool,
     /// Connect without blocking, then wait, as event loops do.
     #[arg(long)]
     pub nonblocking: bool,
@@ -37,7 +40,8 @@ pub fn connect(target: SocketAddr, options: &SocketOptions) -> io::Result<TcpStr
         IpAddr::V4(ip) if options.mapped => SocketAddr::new(ip.to_ipv6_mapped().into(), target.port()),
         _ => target,
     };
-    let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(Protocol::TCP))?;
+    let protocol = if options.mptcp { Protocol::MPTCP } else { Protocol::TCP };
+    let socket = Socket::new(Domain::for_address(target), Type::STREAM, Some(protocol))?;
     if let Some(device) = &options.device {
         socket.bind_device(Some(device.as_bytes()))?;
     }
@@ -78,6 +82,21 @@ pub fn listen(port: u16) -> io::Result<Vec<TcpListener>> {
         listeners.push(socket.into());
     }
     Ok(listeners)
+}
+
+/// One UDP socket per family.
+pub fn bind_udp(port: u16) -> io::Result<Vec<UdpSocket>> {
+    let mut sockets = Vec::new();
+    for ip in [IpAddr::from([0, 0, 0, 0]), Ipv6Addr::UNSPECIFIED.into()] {
+        let address = SocketAddr::new(ip, port);
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.bind(&address.into())?;
+        sockets.push(socket.into());
+    }
+    Ok(sockets)
 }
 
 /// An IPv4-mapped address as the IPv4 address it stands for.

@@ -8,10 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::model::name::Interner;
-
 use super::files::{self, Stamp};
-use super::object::Object;
+use super::object::{Item, Object, Raw, Shared};
 use super::parse::{Parsed, parse};
 use super::problem::{Problem, Severity};
 
@@ -23,7 +21,7 @@ const MAX_SIZE: u64 = 512 << 20;
 pub(super) struct Folder {
     dir: PathBuf,
     files: BTreeMap<Arc<Path>, File>,
-    names: Interner,
+    shared: Shared,
     /// What is wrong with the folder itself.
     problems: Vec<Problem>,
     missing: bool,
@@ -58,9 +56,16 @@ pub(super) struct Changes {
     pub(super) any: bool,
 }
 
+impl Changes {
+    /// Whether an object that only waypoints use is among them.
+    pub(super) fn has_raw(&self) -> bool {
+        self.removed.iter().chain(&self.added).any(|object| matches!(object, Object::Raw(_)))
+    }
+}
+
 impl Folder {
-    pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir, ..Self::default() }
+    pub(super) fn new(dir: PathBuf, keeps_raw: bool) -> Self {
+        Self { dir, shared: Shared::new(keeps_raw), ..Self::default() }
     }
 
     /// Looks again. A folder that is gone keeps what its files said: an unmounted volume is no reason to end a mesh.
@@ -91,13 +96,13 @@ impl Folder {
         });
         for (path, stamp) in listing.files {
             let file = self.files.entry(Arc::clone(&path)).or_default();
-            if file.stamp != Some(stamp) && file.refresh(&path, stamp, &mut self.names, &mut changes) {
+            if file.stamp != Some(stamp) && file.refresh(&path, stamp, &mut self.shared, &mut changes) {
                 self.loads += 1;
                 self.failures += u64::from(file.is_broken());
             }
         }
         if changes.any {
-            self.names.forget_unused();
+            self.shared.forget_unused();
         }
         changes
     }
@@ -133,9 +138,14 @@ impl Folder {
         &self.files
     }
 
-    /// Objects that only waypoints use.
-    pub(super) fn objects(&self) -> impl Iterator<Item = &Object> {
-        self.files.values().flat_map(|file| &file.objects)
+    /// Objects that waypoints read themselves, as they stand in the files.
+    pub(super) fn raw(&self) -> Vec<Arc<Item<Raw>>> {
+        let objects = self.files.values().flat_map(|file| &file.objects);
+        let raw = objects.filter_map(|object| match object {
+            Object::Raw(item) => Some(Arc::clone(item)),
+            _ => None,
+        });
+        raw.collect()
     }
 
     /// How many times a file was read, and how many times it was broken.
@@ -146,7 +156,7 @@ impl Folder {
 
 impl File {
     /// Reads the file again; false if its content is what it was.
-    fn refresh(&mut self, path: &Arc<Path>, stamp: Stamp, names: &mut Interner, changes: &mut Changes) -> bool {
+    fn refresh(&mut self, path: &Arc<Path>, stamp: Stamp, shared: &mut Shared, changes: &mut Changes) -> bool {
         let read = read(path);
         let now = SystemTime::now();
         // A file that was changed just now may be changed once more without its times showing it: it is read again at
@@ -162,7 +172,7 @@ impl File {
                     return false;
                 }
                 self.content = content;
-                parse(path, &text, names)
+                parse(path, &text, shared)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
             Err(error) => {

@@ -93,6 +93,8 @@ impl<T> Shelf<T> {
 pub struct Inventory {
     /// Namespaces.
     pub namespaces: Shelf<()>,
+    /// Nodes.
+    pub nodes: Shelf<()>,
     /// Pods.
     pub pods: Shelf<Pod>,
     /// Services.
@@ -120,6 +122,7 @@ impl Inventory {
     pub fn insert(&mut self, object: &Object) {
         match object {
             Object::Namespace(item) => self.namespaces.insert(Arc::clone(item)),
+            Object::Node(item) => self.nodes.insert(Arc::clone(item)),
             Object::Pod(item) => self.change_pod(item, |pods| pods.insert(Arc::clone(item))),
             Object::Service(item) => self.services.insert(Arc::clone(item)),
             Object::EndpointSlice(item) => self.slices.insert(Arc::clone(item)),
@@ -136,6 +139,7 @@ impl Inventory {
     pub fn remove(&mut self, object: &Object) {
         match object {
             Object::Namespace(item) => self.namespaces.remove(item),
+            Object::Node(item) => self.nodes.remove(item),
             Object::Pod(item) => self.change_pod(item, |pods| pods.remove(item)),
             Object::Service(item) => self.services.remove(item),
             Object::EndpointSlice(item) => self.slices.remove(item),
@@ -169,6 +173,7 @@ impl Inventory {
     pub fn is_alone(&self, object: &Object) -> bool {
         match object {
             Object::Namespace(item) => self.namespaces.is_alone(item),
+            Object::Node(item) => self.nodes.is_alone(item),
             Object::Pod(item) => {
                 let mut addresses = item.spec.addresses.iter();
                 self.pods.is_alone(item) && addresses.all(|&address| self.claimants(address).len() <= 1)
@@ -198,6 +203,7 @@ impl Inventory {
     pub fn counts(&self) -> BTreeMap<Kind, usize> {
         let counts = [
             (Kind::Namespace, self.namespaces.len()),
+            (Kind::Node, self.nodes.len()),
             (Kind::Pod, self.pods.len()),
             (Kind::Service, self.services.len()),
             (Kind::EndpointSlice, self.slices.len()),
@@ -241,7 +247,7 @@ impl Inventory {
             self.gateway_pods.insert((pod.meta.namespace.clone(), gateway.clone(), pod.meta.name.clone()));
         }
         // Pods in the host's network share the node's address; a pod that has ended has given its address back.
-        if pod.spec.host_network || pod.spec.ended {
+        if pod.spec.template.host_network || pod.spec.ended {
             return;
         }
         for &address in &pod.spec.addresses {

@@ -9,10 +9,8 @@ use std::sync::Arc;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
-use crate::model::name::Interner;
-
 use super::node::{Misfit, Node, Value};
-use super::object::{Kind, Object, Reader};
+use super::object::{Kind, Object, Reader, Shared};
 use super::problem::{Origin, Problem, Severity};
 
 /// What a file says.
@@ -43,8 +41,8 @@ impl Parsed {
 }
 
 /// Reads a file. YAML and JSON alike: every JSON document is a YAML document.
-pub fn parse(file: &Arc<Path>, text: &str, names: &mut Interner) -> Parsed {
-    let mut reading = Reading { file, names, offset: 0, list: None, parsed: Parsed::default() };
+pub fn parse(file: &Arc<Path>, text: &str, shared: &mut Shared) -> Parsed {
+    let mut reading = Reading { file, shared, offset: 0, list: None, parsed: Parsed::default() };
     for document in documents(text.strip_prefix('\u{feff}').unwrap_or(text)) {
         reading.document(&document);
     }
@@ -112,7 +110,7 @@ fn yaml_options() -> serde_saphyr::Options {
 
 struct Reading<'a> {
     file: &'a Arc<Path>,
-    names: &'a mut Interner,
+    shared: &'a mut Shared,
     offset: u32,
     /// `apiVersion` and `kind` of the list that is being read, as far as known.
     list: Option<(String, String)>,
@@ -173,10 +171,20 @@ impl Reading<'_> {
         let policy = matches!(kind, Kind::PeerAuthentication | Kind::AuthorizationPolicy).then(|| node.clone());
         let at = self.at(line);
         let problems = &mut self.parsed.problems;
-        let mut reader = Reader { names: self.names, at, object: label.clone(), problems };
-        match Object::read(kind, &api_version, &kind_name, node, &mut reader) {
-            Ok(object) => self.parsed.objects.extend(object),
+        let mut reader = Reader { shared: self.shared, at, object: label.clone(), problems };
+        let keeps_raw = reader.shared.keeps_raw && kind.is_for_waypoints();
+        let raw = keeps_raw.then(|| Object::raw(&api_version, &kind_name, node.clone(), &mut reader));
+        let object = Object::read(kind, node, &mut reader);
+        let (raw, object) = match raw.transpose() {
+            Ok(raw) => (raw, object),
+            Err(misfit) => (None, Err(misfit)),
+        };
+        // A waypoint judges by itself: what an agent cannot express is the very thing that it may enforce.
+        let keeps_unread = policy.is_some();
+        match object {
+            Ok(object) => self.parsed.objects.extend(raw.into_iter().chain(object)),
             Err(misfit) => {
+                self.parsed.objects.extend(raw.filter(|_| keeps_unread));
                 self.error(misfit.line.max(line), Some(label), &misfit);
                 if let Some(node) = policy {
                     self.stand_in(kind, &node);
@@ -188,7 +196,7 @@ impl Reading<'_> {
     fn stand_in(&mut self, kind: Kind, node: &Node) {
         let label = label(kind, &format!("{kind:?}"), node);
         let at = self.at(node.line);
-        let mut reader = Reader { names: self.names, at, object: label, problems: &mut Vec::new() };
+        let mut reader = Reader { shared: self.shared, at, object: label, problems: &mut Vec::new() };
         if let Some((object, what)) = Object::stand_in(kind, node, &mut reader) {
             let message = format!("while it cannot be read, {what} is in effect in its place");
             let problem = Problem::of(&reader.at, reader.object, Severity::Warning, message);

@@ -15,7 +15,7 @@ use crate::model::update::Update;
 
 use super::convert::Options;
 use super::folder::{Changes, Folder};
-use super::object::{Item, Kind, Object, Raw};
+use super::object::{Item, Kind, Raw};
 use super::problem::{Problem, Severity};
 use super::status::{FileStatus, Status};
 use super::watch::{Watch, at};
@@ -33,7 +33,8 @@ pub struct Loaded {
     pub problems: Vec<Problem>,
     /// How many objects of each kind are in effect.
     pub objects: BTreeMap<Kind, usize>,
-    /// Objects that only waypoints use, as they stand in the files.
+    /// Objects that waypoints read themselves, as they stand in the files, in the order of the files; empty unless
+    /// [`Options::keeps_raw`].
     pub raw: Vec<Arc<Item<Raw>>>,
 }
 
@@ -62,17 +63,13 @@ impl ManifestSource {
 
     /// Reads a folder once. Nothing is logged: the problems are in the answer.
     pub fn load_once(dir: &Path, options: &Options) -> Loaded {
-        let mut folder = Folder::new(dir.to_owned());
+        let mut folder = Folder::new(dir.to_owned(), options.keeps_raw);
         let mut world = World::new(options.clone());
         let changes = folder.refresh();
         let updates = world.change(&changes.removed, &changes.added);
         let mut problems: Vec<Problem> = folder.problems().cloned().chain(world.problems()).collect();
         problems.sort();
-        let raw = folder.objects().filter_map(|object| match object {
-            Object::Raw(item) => Some(Arc::clone(item)),
-            _ => None,
-        });
-        Loaded { updates, problems, objects: world.inventory().counts(), raw: raw.collect() }
+        Loaded { updates, problems, objects: world.inventory().counts(), raw: folder.raw() }
     }
 
     /// How the source is, now and later.
@@ -85,9 +82,30 @@ impl ManifestSource {
     ///
     /// Reading and converting happen on a blocking thread; the sink is called from this task.
     pub async fn run(self, sink: impl Fn(Vec<Update>) + Send, shutdown: CancellationToken) {
+        self.run_with_raw(
+            move |updates, _| {
+                if let Some(updates) = updates {
+                    sink(updates)
+                }
+            },
+            shutdown,
+        )
+        .await;
+    }
+
+    /// As [`ManifestSource::run`], with the objects of [`Loaded::raw`]: all of them, whenever one has changed. What
+    /// changed together comes together; the updates are `None` when there are none.
+    pub async fn run_with_raw(
+        self,
+        sink: impl Fn(Option<Vec<Update>>, Option<Vec<Arc<Item<Raw>>>>) + Send,
+        shutdown: CancellationToken,
+    ) {
         let mut watch = Watch::new(&self.dir);
-        let state =
-            State { folder: Folder::new(self.dir.clone()), world: World::new(self.options.clone()), known: Vec::new() };
+        let state = State {
+            folder: Folder::new(self.dir.clone(), self.options.keeps_raw),
+            world: World::new(self.options.clone()),
+            known: Vec::new(),
+        };
         let mut state = Box::new(state);
         let mut synced = false;
         let mut survey_at: Option<Instant> = None;
@@ -99,9 +117,11 @@ impl ManifestSource {
             watch.follow(state.folder.elsewhere());
             changes.problems.iter().for_each(log);
             let first = !synced && !state.folder.is_missing();
-            if first || !updates.is_empty() {
+            let updates = (first || !updates.is_empty()).then_some(updates);
+            let raw = (first || changes.has_raw()).then(|| state.folder.raw());
+            if updates.is_some() || raw.is_some() && synced {
                 synced = true;
-                sink(updates);
+                sink(updates, raw);
             }
             if changes.any || first {
                 survey_at.get_or_insert(survey_not_before.max(Instant::now()));

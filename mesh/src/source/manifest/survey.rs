@@ -41,6 +41,7 @@ pub(super) fn survey(inventory: &Inventory, context: &Context, options: &Options
     selectors_of_nothing(inventory, context, &used, &mut problems);
     problems.extend(context.namespace_problems(inventory));
     duplicates("Namespace", &inventory.namespaces, &mut problems);
+    duplicates("Node", &inventory.nodes, &mut problems);
     duplicates("Pod", &inventory.pods, &mut problems);
     duplicates("Service", &inventory.services, &mut problems);
     duplicates("EndpointSlice", &inventory.slices, &mut problems);

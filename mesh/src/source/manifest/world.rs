@@ -161,6 +161,7 @@ impl Concern {
             Object::Namespace(item) => {
                 self.namespaces.insert(item.meta.name.as_str().into());
             }
+            Object::Node(_) => self.everybody = true,
             Object::EndpointSlice(slice) => {
                 self.namespaces.insert(namespace.clone());
                 self.addresses.extend(slice.spec.endpoints.iter().map(|endpoint| endpoint.address));

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::model::name::{Name, Namespace, WorkloadUid};
+use crate::model::name::{Name, Namespace, NodeName, WorkloadUid};
 use crate::model::policy::{Authorization, PolicyKey, Scope};
 use crate::model::service::{Service, ServiceKey};
-use crate::model::workload::Workload;
+use crate::model::workload::{Locality, Workload};
 use crate::source::manifest::inventory::Inventory;
 use crate::source::manifest::object::{Item, Labels, Pod};
 use crate::source::manifest::problem::{Problem, Severity};
@@ -30,6 +30,8 @@ pub struct Context {
     pub(super) root_policies: Selection<PolicyKey>,
     /// Labels of every namespace, so that what a pod becomes depends on no other object outside of the context.
     namespaces: HashMap<Namespace, Labels>,
+    /// Where the nodes are: so are the pods on them whose own labels do not say.
+    pub(super) node_localities: HashMap<NodeName, Box<Locality>>,
     /// The canonical revision of what names none.
     pub(super) latest: Name,
     no_labels: Labels,
@@ -61,6 +63,8 @@ impl Context {
         let namespaces = inventory.namespaces.iter();
         let namespaces =
             namespaces.map(|item| (Namespace::from(item.meta.name.as_str()), item.meta.labels.clone())).collect();
+        let nodes = inventory.nodes.iter();
+        let nodes = nodes.filter_map(|item| Some((item.meta.name.as_str().into(), Self::locality(&item.meta.labels)?)));
         let latest = Name::from("latest");
         let no_labels = Labels::default();
         Self {
@@ -70,6 +74,7 @@ impl Context {
             policies,
             root_policies,
             namespaces,
+            node_localities: nodes.collect(),
             latest,
             no_labels,
             authorizations,
@@ -80,6 +85,17 @@ impl Context {
     /// Every service.
     pub fn services(&self) -> &BTreeMap<ServiceKey, Service> {
         &self.services.published
+    }
+
+    /// Where labels of `topology.kubernetes.io` say that something is.
+    pub(super) fn locality(labels: &Labels) -> Option<Box<Locality>> {
+        let of = |key| labels.get(key).cloned().unwrap_or_default();
+        let locality = Locality {
+            region: of("topology.kubernetes.io/region"),
+            zone: of("topology.kubernetes.io/zone"),
+            subzone: of("topology.istio.io/subzone"),
+        };
+        (locality != Locality::default()).then(|| Box::new(locality))
     }
 
     /// The labels of a namespace; none when it is not written down.

@@ -16,6 +16,8 @@ pub struct Options {
     pub cluster_domain: Name,
     /// Namespaces whose policies are for the whole mesh. The first is where generated policies stand.
     pub root_namespaces: Vec<Namespace>,
+    /// Whether objects that waypoints read themselves are kept as they stand in the files.
+    pub keeps_raw: bool,
 }
 
 impl Default for Options {
@@ -26,6 +28,7 @@ impl Default for Options {
             network: Network::default(),
             cluster_domain: "cluster.local".into(),
             root_namespaces: vec!["culvert-system".into(), "istio-system".into()],
+            keeps_raw: false,
         }
     }
 }

@@ -32,7 +32,7 @@ impl Selecting {
         let on_pod = self.ports.iter().filter_map(|port| {
             let target_port = match &port.target {
                 TargetPort::Number(number) => *number,
-                TargetPort::Named(name) => pod.port_named(name)?,
+                TargetPort::Named(name) => pod.template.port_named(name)?,
             };
             Some(ServicePort {
                 name: port.name.clone(),

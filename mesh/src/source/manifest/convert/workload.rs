@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::model::name::{Name, WorkloadUid};
 use crate::model::policy::PolicyKey;
-use crate::model::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload, WorkloadService};
+use crate::model::workload::{Health, NetworkMode, TunnelProtocol, Workload, WorkloadService};
 use crate::source::manifest::inventory::Inventory;
 use crate::source::manifest::object::{Item, Labels, ObjectKey, Pod, Refusal};
 
@@ -56,8 +56,8 @@ impl Enrolment {
     /// Label `istio.io/dataplane-mode` of the pod, else of its namespace; never for the host's network.
     pub fn of(pod: &Item<Pod>, namespace: &Labels) -> Self {
         let mode = pod.meta.labels.get(DATAPLANE_MODE).or_else(|| namespace.get(DATAPLANE_MODE));
-        match (mode.map(Name::as_str), &pod.spec.refusal) {
-            (Some("ambient"), _) if pod.spec.host_network => Self::HostNetwork,
+        match (mode.map(Name::as_str), &pod.spec.template.refusal) {
+            (Some("ambient"), _) if pod.spec.template.host_network => Self::HostNetwork,
             (Some("ambient"), Some(refusal)) => Self::Refused(refusal.clone()),
             (Some("ambient"), None) => Self::Enrolled,
             _ => Self::NotAsked,
@@ -80,6 +80,8 @@ impl Context {
 
 fn workload(pod: &Item<Pod>, context: &Context, options: &Options) -> Workload {
     let spec = &pod.spec;
+    let template = &*spec.template;
+    let workload_name = template.workload_name.as_ref().unwrap_or(&pod.meta.name);
     let labels = &pod.meta.labels;
     let namespace_labels = context.namespace_labels(&pod.meta.namespace);
     let enrolled = Enrolment::of(pod, namespace_labels) == Enrolment::Enrolled;
@@ -88,25 +90,25 @@ fn workload(pod: &Item<Pod>, context: &Context, options: &Options) -> Workload {
         uid: uid(pod, options),
         name: pod.meta.name.clone(),
         namespace: pod.meta.namespace.clone(),
-        addresses: spec.addresses.clone(),
+        addresses: spec.addresses.as_slice().into(),
         network: options.network.clone(),
         protocol: if enrolled { TunnelProtocol::Hbone } else { TunnelProtocol::None },
         trust_domain: options.trust_domain.clone(),
-        service_account: spec.service_account.clone(),
+        service_account: template.service_account.clone(),
         node: spec.node.clone(),
-        workload_name: spec.workload_name.clone(),
-        workload_type: spec.workload_type,
+        workload_name: workload_name.clone(),
+        workload_type: template.workload_type,
         canonical_name: first_of(labels, &["service.istio.io/canonical-name", "app.kubernetes.io/name", "app"])
-            .unwrap_or_else(|| spec.workload_name.clone()),
+            .unwrap_or_else(|| workload_name.clone()),
         canonical_revision: first_of(
             labels,
             &["service.istio.io/canonical-revision", "app.kubernetes.io/version", "version"],
         )
         .unwrap_or_else(|| context.latest.clone()),
         cluster: options.cluster_id.clone(),
-        locality: locality(labels),
+        locality: Context::locality(labels).or_else(|| context.node_localities.get(&spec.node).cloned()),
         health: if spec.ready { Health::Healthy } else { Health::Unhealthy },
-        network_mode: if spec.host_network { NetworkMode::HostNetwork } else { NetworkMode::Standard },
+        network_mode: if spec.template.host_network { NetworkMode::HostNetwork } else { NetworkMode::Standard },
         waypoint: found.map(|found| found.waypoint),
         services: Box::default(),
         policies: policies(pod, context),
@@ -126,19 +128,9 @@ fn first_of(labels: &Labels, keys: &[&str]) -> Option<Name> {
     keys.iter().find_map(|key| labels.get(key)).filter(|value| !value.is_empty()).cloned()
 }
 
-fn locality(labels: &Labels) -> Option<Box<Locality>> {
-    let of = |key| labels.get(key).cloned().unwrap_or_default();
-    let locality = Locality {
-        region: of("topology.kubernetes.io/region"),
-        zone: of("topology.kubernetes.io/zone"),
-        subzone: of("topology.istio.io/subzone"),
-    };
-    (locality != Locality::default()).then(|| Box::new(locality))
-}
-
 /// Who has an address of the pod before it.
 fn address_owner(pod: &Item<Pod>, inventory: &Inventory) -> Option<ObjectKey> {
-    if pod.spec.host_network {
+    if pod.spec.template.host_network {
         return None;
     }
     let owners = pod.spec.addresses.iter().filter_map(|&address| inventory.owner(address));
@@ -170,7 +162,7 @@ fn add_services(workload: &mut Workload, pod: &Item<Pod>, context: &Context) {
     selected.dedup_by(|a, b| a.service == b.service);
     workload.services = selected.into();
     let by_pod = if services.by_pod.is_empty() { None } else { services.by_pod.get(&pod.meta.key()) };
-    let by_address = pod.spec.addresses.iter().filter(|_| !pod.spec.host_network);
+    let by_address = pod.spec.addresses.iter().filter(|_| !pod.spec.template.host_network);
     let by_address = by_address.filter_map(|address| services.by_address.get(address));
     for &group in by_pod.into_iter().chain(by_address).flatten() {
         if let Some(group) = services.groups.get(group as usize) {

@@ -23,6 +23,8 @@ pub enum Kind {
     /// `v1`.
     Namespace,
     /// `v1`.
+    Node,
+    /// `v1`.
     Pod,
     /// `v1`.
     Service,
@@ -49,6 +51,8 @@ pub enum Kind {
 pub enum Object {
     /// A Namespace: only its labels count.
     Namespace(Arc<Item<()>>),
+    /// A Node: only its labels count.
+    Node(Arc<Item<()>>),
     /// A Pod.
     Pod(Arc<Item<Pod>>),
     /// A Service.
@@ -86,6 +90,7 @@ impl Kind {
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
         Some(match (group, kind) {
             ("", "Namespace") => Self::Namespace,
+            ("", "Node") => Self::Node,
             ("", "Pod") => Self::Pod,
             ("", "Service") => Self::Service,
             ("", "ConfigMap" | "Secret" | "ServiceAccount") => Self::Ignored,
@@ -108,18 +113,34 @@ impl Kind {
         })
     }
 
+    /// Whether waypoints read objects of the kind themselves, as they stand in the file.
+    pub fn is_for_waypoints(self) -> bool {
+        matches!(self, Self::Route | Self::Gateway | Self::AuthorizationPolicy)
+    }
+
     /// Whether objects of the kind live in a namespace.
     pub fn is_namespaced(self) -> bool {
-        !matches!(self, Self::Namespace | Self::GatewayClass)
+        !matches!(self, Self::Namespace | Self::Node | Self::GatewayClass)
     }
 }
 
 impl Object {
+    /// An object as it stands in the file, for waypoints.
+    pub(in crate::source::manifest) fn raw(
+        api_version: &str,
+        kind_name: &str,
+        node: Node,
+        reader: &mut Reader<'_>,
+    ) -> Result<Self, Misfit> {
+        let metadata = node.get("metadata").cloned().map(Node::read::<Metadata>).transpose()?.unwrap_or_default();
+        let meta = reader.meta(&metadata, true);
+        let spec = Raw { kind: kind_name.to_owned(), api_version: api_version.to_owned(), value: node.into_json() };
+        Ok(Self::Raw(Arc::new(Item { at: reader.at.clone(), meta, spec })))
+    }
+
     /// Reads an object of a known kind. `Ok(None)`: there is nothing to keep of it.
     pub(in crate::source::manifest) fn read(
         kind: Kind,
-        api_version: &str,
-        kind_name: &str,
         node: Node,
         reader: &mut Reader<'_>,
     ) -> Result<Option<Self>, Misfit> {
@@ -128,6 +149,10 @@ impl Object {
             Kind::Namespace => {
                 let meta = reader.meta(&node.read::<Bare>()?.metadata, false);
                 Some(Self::Namespace(Arc::new(Item { at: reader.at.clone(), meta, spec: () })))
+            }
+            Kind::Node => {
+                let meta = reader.meta(&node.read::<Bare>()?.metadata, false);
+                Some(Self::Node(Arc::new(Item { at: reader.at.clone(), meta, spec: () })))
             }
             Kind::Pod => Some(Self::Pod(Arc::new(Pod::read(node.read::<pod::Pod>()?, reader)))),
             Kind::Service => {
@@ -158,14 +183,7 @@ impl Object {
                 let raw: Lenient<service::ServiceEntrySpec> = node.read()?;
                 ServiceEntry::read(raw, reader).map(|entry| Self::ServiceEntry(Arc::new(entry)))
             }
-            Kind::Route => {
-                let metadata =
-                    node.get("metadata").cloned().map(Node::read::<Metadata>).transpose()?.unwrap_or_default();
-                let meta = reader.meta(&metadata, true);
-                let spec =
-                    Raw { kind: kind_name.to_owned(), api_version: api_version.to_owned(), value: node.into_json() };
-                Some(Self::Raw(Arc::new(Item { at: reader.at.clone(), meta, spec })))
-            }
+            Kind::Route => None,
         })
     }
 
@@ -184,7 +202,7 @@ impl Object {
         let selector = spec.and_then(|spec| spec.get("selector")).cloned();
         // A selector that cannot be read either selects all of the namespace.
         let selector: policy::Selector = selector.and_then(|node| node.read().ok()).unwrap_or_default();
-        let selector = Labels::new(&selector.match_labels, reader.names);
+        let selector = Labels::new(&selector.match_labels, reader.shared);
         match kind {
             Kind::PeerAuthentication => {
                 let item = PeerAuthentication::stand_in(meta, selector, reader);
@@ -207,6 +225,7 @@ impl Object {
     pub fn says_the_same(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Namespace(one), Self::Namespace(other)) => one.says_the_same(other),
+            (Self::Node(one), Self::Node(other)) => one.says_the_same(other),
             (Self::Pod(one), Self::Pod(other)) => one.says_the_same(other),
             (Self::Service(one), Self::Service(other)) => one.says_the_same(other),
             (Self::EndpointSlice(one), Self::EndpointSlice(other)) => one.says_the_same(other),
@@ -224,6 +243,7 @@ impl Object {
     pub fn kind(&self) -> Kind {
         match self {
             Self::Namespace(_) => Kind::Namespace,
+            Self::Node(_) => Kind::Node,
             Self::Pod(_) => Kind::Pod,
             Self::Service(_) => Kind::Service,
             Self::EndpointSlice(_) => Kind::EndpointSlice,
@@ -240,6 +260,7 @@ impl Object {
     pub fn at(&self) -> &Origin {
         match self {
             Self::Namespace(item) => &item.at,
+            Self::Node(item) => &item.at,
             Self::Pod(item) => &item.at,
             Self::Service(item) => &item.at,
             Self::EndpointSlice(item) => &item.at,
@@ -256,6 +277,7 @@ impl Object {
     pub fn meta(&self) -> &Meta {
         match self {
             Self::Namespace(item) => &item.meta,
+            Self::Node(item) => &item.meta,
             Self::Pod(item) => &item.meta,
             Self::Service(item) => &item.meta,
             Self::EndpointSlice(item) => &item.meta,

@@ -49,7 +49,7 @@ impl AuthorizationPolicy {
     pub(super) fn read(raw: Lenient<schema::AuthorizationPolicySpec>, reader: &mut Reader<'_>) -> Item<Self> {
         let meta = reader.meta(&raw.metadata, true);
         let spec = raw.spec.unwrap_or_default();
-        let selector = Labels::new(&spec.selector.unwrap_or_default().match_labels, reader.names);
+        let selector = Labels::new(&spec.selector.unwrap_or_default().match_labels, reader.shared);
         let dry_run = is_true(raw.metadata.annotations.get(DRY_RUN).map(String::as_str));
         let action = match spec.action {
             schema::Action::Allow => Some(Action::Allow),

@@ -176,7 +176,7 @@ fn allowed(namespaces: schema::RouteNamespaces, reader: &mut Reader<'_>) -> Allo
         schema::From::Selector => match namespaces.selector {
             None => AllowedNamespaces::Nobody,
             Some(selector) => AllowedNamespaces::Selected {
-                labels: Labels::new(&selector.match_labels, reader.names),
+                labels: Labels::new(&selector.match_labels, reader.shared),
                 requirements: selector
                     .match_expressions
                     .iter()

@@ -2,20 +2,25 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
-use crate::model::name::{Interner, Name, Namespace};
+use crate::model::name::{Name, Namespace};
 
 use crate::source::manifest::problem::{Origin, Problem, Severity};
 use crate::source::manifest::schema::meta::Metadata;
 
+use super::shared::Shared;
+
 /// Labels, or a selector: pairs of key and value, sorted by key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Labels(Box<[(Name, Name)]>);
+pub struct Labels(Arc<[(Name, Name)]>);
 
 impl Labels {
     /// The labels of a map.
-    pub(in crate::source::manifest) fn new(map: &BTreeMap<String, String>, names: &mut Interner) -> Self {
-        Self(map.iter().map(|(key, value)| (names.intern(key), names.intern(value))).collect())
+    pub(super) fn new(map: &BTreeMap<String, String>, shared: &mut Shared) -> Self {
+        let pairs = map.iter().map(|(key, value)| (shared.names.intern(key), shared.names.intern(value)));
+        let pairs: Vec<(Name, Name)> = pairs.collect();
+        Self(shared.labels.share(pairs))
     }
 
     /// The value of a label.
@@ -111,7 +116,7 @@ impl<T> Item<T> {
 
 /// Reads one object: shares its names and collects what is wrong with it.
 pub(in crate::source::manifest) struct Reader<'a> {
-    pub(in crate::source::manifest) names: &'a mut Interner,
+    pub(in crate::source::manifest) shared: &'a mut Shared,
     pub(in crate::source::manifest) at: Origin,
     /// `Kind namespace/name`.
     pub(in crate::source::manifest) object: String,
@@ -120,8 +125,8 @@ pub(in crate::source::manifest) struct Reader<'a> {
 
 impl Reader<'_> {
     /// The shared copy of a text, as whichever name type is wanted.
-    pub(super) fn name<T: From<std::sync::Arc<str>>>(&mut self, text: &str) -> T {
-        self.names.intern(text)
+    pub(super) fn name<T: From<Arc<str>>>(&mut self, text: &str) -> T {
+        self.shared.names.intern(text)
     }
 
     /// Notes a problem of one field.
@@ -137,9 +142,9 @@ impl Reader<'_> {
             _ => "default",
         };
         Meta {
-            namespace: self.names.intern(namespace),
-            name: self.names.intern(&metadata.name),
-            labels: Labels::new(&metadata.labels, self.names),
+            namespace: self.shared.names.intern(namespace),
+            name: self.shared.names.intern(&metadata.name),
+            labels: Labels::new(&metadata.labels, self.shared),
             created: metadata.creation_timestamp.map(|time| time.0),
         }
     }

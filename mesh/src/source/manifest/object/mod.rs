@@ -7,6 +7,8 @@ mod gateway; // Gateway, GatewayClass
 mod service; // Service, EndpointSlice, ServiceEntry
 mod pod; // Pod
 mod meta; // what every object has
+mod shared; // what many objects have in common is kept once
+mod template; // what the pods of one workload have in common
 
 pub use any::{Kind, Object, Raw};
 pub use authorization::{AuthorizationPolicy, Effect};
@@ -14,8 +16,10 @@ pub use gateway::{AllowedNamespaces, Gateway, GatewayAddress, GatewayClass, Requ
 pub(in crate::source::manifest) use meta::Reader;
 pub use meta::{Item, Labels, Meta, ObjectKey};
 pub use peer::{PeerAuthentication, PeerMode};
-pub use pod::{NamedPort, Pod, Refusal};
+pub use pod::Pod;
 pub use service::{
     Endpoint, EndpointPort, EndpointSlice, EntryEndpoint, Resolution, Service, ServiceEntry, ServicePort, TargetPort,
     app_protocol,
 };
+pub use shared::Shared;
+pub use template::{NamedPort, PodTemplate, Refusal};

@@ -30,7 +30,7 @@ impl PeerAuthentication {
     pub(super) fn read(raw: Lenient<schema::PeerAuthenticationSpec>, reader: &mut Reader<'_>) -> Item<Self> {
         let meta = reader.meta(&raw.metadata, true);
         let spec = raw.spec.unwrap_or_default();
-        let selector = Labels::new(&spec.selector.unwrap_or_default().match_labels, reader.names);
+        let selector = Labels::new(&spec.selector.unwrap_or_default().match_labels, reader.shared);
         let mode = read_mode(spec.mtls.mode, "spec.mtls.mode", reader);
         let mut ports: Vec<(u16, PeerMode)> = Vec::new();
         for (port, mtls) in spec.port_level_mtls {

@@ -1,16 +1,18 @@
 //! Pure. Pod.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::model::name::{Name, NodeName, ServiceAccount};
+use crate::model::name::{Name, NodeName};
 use crate::model::workload::WorkloadType;
 use crate::source::manifest::problem::Severity;
 use crate::source::manifest::schema::meta::Metadata;
 use crate::source::manifest::schema::pod as schema;
 
 use super::meta::{Item, Meta, Reader};
+use super::template::{NamedPort, PodTemplate, Refusal};
 
 /// Annotation that says where the network namespace of a stand-alone pod is.
 const NETNS: &str = "culvert.dev/netns";
@@ -23,63 +25,26 @@ const TEMPLATE_HASH: &str = "pod-template-hash";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     /// `status.podIPs`, else `status.podIP`; empty until the pod has one.
-    pub addresses: Box<[IpAddr]>,
+    pub addresses: SmallVec<[IpAddr; 1]>,
     /// `spec.nodeName`.
     pub node: NodeName,
-    /// `spec.serviceAccountName`, `default` unless said otherwise.
-    pub service_account: ServiceAccount,
-    /// Whether the pod lives in the host's network namespace.
-    pub host_network: bool,
+    /// What it has in common with others of its workload.
+    pub template: Arc<PodTemplate>,
+    /// Annotation `culvert.dev/netns`.
+    pub netns: Option<Box<str>>,
     /// Whether it has ended: phase Succeeded or Failed.
     pub ended: bool,
     /// Whether it may be given traffic: condition Ready, and not being deleted.
     pub ready: bool,
-    /// Why it cannot be enrolled, whatever its labels say.
-    pub refusal: Option<Refusal>,
-    /// Name of what owns it.
-    pub workload_name: Name,
-    /// What kind of owner that is.
-    pub workload_type: WorkloadType,
-    /// Named TCP ports of its containers.
-    pub ports: Box<[NamedPort]>,
-    /// Annotation `culvert.dev/netns`.
-    pub netns: Option<Box<str>>,
-}
-
-/// A named port of a container.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedPort {
-    /// Its name.
-    pub name: Name,
-    /// The port.
-    pub port: u16,
-}
-
-/// Why a pod cannot be enrolled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// Its traffic is already in a sidecar's hands.
-    Sidecar,
-    /// Its sockets are not in the host's kernel (gVisor), or in a kernel of their own (Kata).
-    Runtime(Name),
-}
-
-impl std::fmt::Display for Refusal {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Sidecar => f.write_str("it has a sidecar (annotation sidecar.istio.io/status)"),
-            Self::Runtime(class) => {
-                write!(f, "its sockets are not in this kernel (runtimeClassName {class}), so they cannot be captured")
-            }
-        }
-    }
 }
 
 impl Pod {
     pub(super) fn read(raw: schema::Pod, reader: &mut Reader<'_>) -> Item<Self> {
         let schema::Pod { metadata, spec, status } = raw;
-        let meta = reader.meta(&metadata, true);
-        let mut addresses: SmallVec<[IpAddr; 2]> = SmallVec::new();
+        let mut meta = reader.meta(&metadata, true);
+        // Unlike other names, a pod's is not found in any other object.
+        meta.name = metadata.name.as_str().into();
+        let mut addresses: SmallVec<[IpAddr; 1]> = SmallVec::new();
         for address in status.pod_ips.iter().map(|ip| ip.ip).chain(status.pod_ip) {
             if !addresses.contains(&address) {
                 addresses.push(address);
@@ -87,34 +52,36 @@ impl Pod {
         }
         let not_ready =
             status.conditions.iter().any(|condition| condition.kind == "Ready" && condition.status != "True");
-        let (workload_name, workload_type) = owner(&metadata, &meta, reader);
         let netns = metadata.annotations.get(NETNS);
         if netns.is_some_and(|path| !path.starts_with('/')) {
             reader.note(Severity::Error, "metadata.annotations[culvert.dev/netns]", "the path is not absolute");
         }
         let pod = Self {
-            addresses: addresses.into_vec().into(),
+            addresses,
             node: reader.name(spec.node_name.as_deref().unwrap_or_default()),
-            service_account: match spec.service_account_name.as_deref() {
-                None | Some("") => reader.name("default"),
-                Some(name) => reader.name(name),
-            },
-            host_network: spec.host_network,
+            template: template(&metadata, &meta, &spec, reader),
+            netns: netns.map(|path| path.as_str().into()),
             ended: matches!(status.phase, Some(schema::Phase::Succeeded | schema::Phase::Failed)),
             ready: !not_ready && metadata.deletion_timestamp.is_none(),
-            refusal: refusal(&metadata, spec.runtime_class_name.as_deref(), reader),
-            workload_name,
-            workload_type,
-            ports: named_ports(&spec, reader),
-            netns: netns.map(|path| path.as_str().into()),
         };
         Item { at: reader.at.clone(), meta, spec: pod }
     }
+}
 
-    /// The port of this name.
-    pub fn port_named(&self, name: &str) -> Option<u16> {
-        self.ports.iter().find(|port| port.name.as_str() == name).map(|port| port.port)
-    }
+fn template(metadata: &Metadata, meta: &Meta, spec: &schema::PodSpec, reader: &mut Reader<'_>) -> Arc<PodTemplate> {
+    let (workload_name, workload_type) = owner(metadata, meta, reader);
+    let template = PodTemplate {
+        service_account: match spec.service_account_name.as_deref() {
+            None | Some("") => reader.name("default"),
+            Some(name) => reader.name(name),
+        },
+        host_network: spec.host_network,
+        refusal: refusal(metadata, spec.runtime_class_name.as_deref(), reader),
+        workload_name,
+        workload_type,
+        ports: named_ports(spec, reader),
+    };
+    reader.shared.templates.share(Box::new(template))
 }
 
 fn refusal(metadata: &Metadata, runtime_class: Option<&str>, reader: &mut Reader<'_>) -> Option<Refusal> {
@@ -141,24 +108,25 @@ fn named_ports(spec: &schema::PodSpec, reader: &mut Reader<'_>) -> Box<[NamedPor
 }
 
 /// What owns the pod: `metadata.ownerReferences`, a ReplicaSet standing for its Deployment and a Job for its CronJob.
-fn owner(metadata: &Metadata, meta: &Meta, reader: &mut Reader<'_>) -> (Name, WorkloadType) {
+fn owner(metadata: &Metadata, meta: &Meta, reader: &mut Reader<'_>) -> (Option<Name>, WorkloadType) {
     let owners = &metadata.owner_references;
     let Some(owner) = owners.iter().find(|owner| owner.controller).or_else(|| owners.first()) else {
-        return (meta.name.clone(), WorkloadType::Pod);
+        return (None, WorkloadType::Pod);
     };
-    match owner.kind.as_str() {
-        "Deployment" => (reader.name(&owner.name), WorkloadType::Deployment),
-        "CronJob" => (reader.name(&owner.name), WorkloadType::Cronjob),
-        "ReplicaSet" => match meta.labels.get(TEMPLATE_HASH).and_then(|hash| without_suffix(&owner.name, hash)) {
-            Some(deployment) => (reader.name(deployment), WorkloadType::Deployment),
-            None => (reader.name(&owner.name), WorkloadType::Pod),
+    let hash = meta.labels.get(TEMPLATE_HASH);
+    let (name, kind) = match owner.kind.as_str() {
+        "Deployment" => (owner.name.as_str(), WorkloadType::Deployment),
+        "CronJob" => (owner.name.as_str(), WorkloadType::Cronjob),
+        "ReplicaSet" => match hash.and_then(|hash| without_suffix(&owner.name, hash)) {
+            Some(deployment) => (deployment, WorkloadType::Deployment),
+            None => (owner.name.as_str(), WorkloadType::Pod),
         },
-        "Job" => match cron_job(&owner.name) {
-            Some(name) => (reader.name(name), WorkloadType::Cronjob),
-            None => (reader.name(&owner.name), WorkloadType::Job),
-        },
-        _ => (reader.name(&owner.name), WorkloadType::Pod),
-    }
+        "Job" => {
+            cron_job(&owner.name).map_or((owner.name.as_str(), WorkloadType::Job), |name| (name, WorkloadType::Cronjob))
+        }
+        _ => (owner.name.as_str(), WorkloadType::Pod),
+    };
+    (Some(reader.name(name)), kind)
 }
 
 fn without_suffix<'a>(name: &'a str, suffix: &str) -> Option<&'a str> {

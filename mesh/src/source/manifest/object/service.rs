@@ -167,7 +167,7 @@ impl Service {
             addresses: addresses.into(),
             headless,
             external_name,
-            selector: Labels::new(&spec.selector, reader.names),
+            selector: Labels::new(&spec.selector, reader.shared),
             load_balancing: load_balancing(&spec, reader),
             ports: service_ports(spec.ports, reader),
         };
@@ -336,7 +336,7 @@ impl ServiceEntry {
                     .iter()
                     .map(|(name, port)| EndpointPort { name: reader.name(name), port: port.0 })
                     .collect(),
-                labels: Labels::new(&endpoint.labels, reader.names),
+                labels: Labels::new(&endpoint.labels, reader.shared),
                 service_account: reader.name(endpoint.service_account.as_deref().unwrap_or("default")),
                 weight: endpoint.weight.unwrap_or(1).max(1),
             });
@@ -347,7 +347,7 @@ impl ServiceEntry {
             ports,
             resolution,
             endpoints: endpoints.into(),
-            selector: spec.workload_selector.map(|selector| Labels::new(&selector.labels, reader.names)),
+            selector: spec.workload_selector.map(|selector| Labels::new(&selector.labels, reader.shared)),
             subject_alt_names: spec.subject_alt_names.iter().filter_map(|name| name.parse().ok()).collect(),
         };
         Some(Item { at: reader.at.clone(), meta, spec })

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::support::{Mesh, pod};
-use crate::model::name::Interner;
 use crate::model::update::Update;
 use crate::source::manifest::Options;
-use crate::source::manifest::object::Object;
+use crate::source::manifest::object::{Object, Shared};
 use crate::source::manifest::parse::parse;
 use crate::source::manifest::world::World;
 
@@ -36,6 +35,8 @@ fn pods() -> Vec<Vec<String>> {
     let in_shop = |text: String| text.replace("metadata: {name", "metadata: {namespace: shop, name");
     let of_gateway = ", labels: {gateway.networking.k8s.io/gateway-name: wp}";
     let namespace = |labels: &str| object("v1", "Namespace", &format!("name: default, labels: {{{labels}}}"), "");
+    let node =
+        |zone: &str| object("v1", "Node", &format!("name: a, labels: {{topology.kubernetes.io/zone: {zone}}}"), "");
     vec![
         vec![
             pod("a", "10.0.0.1", A, ""),
@@ -52,6 +53,7 @@ fn pods() -> Vec<Vec<String>> {
         vec![pod("a", "10.0.0.4", A, ""), aged(&pod("d", "10.0.0.1", "", ""), 2), in_shop(pod("a", "10.0.0.5", A, ""))],
         vec![pod("w", "10.0.0.9", of_gateway, ""), pod("w", "10.0.0.8", of_gateway, ""), pod("w", "10.0.0.9", "", "")],
         vec![namespace("istio.io/dataplane-mode: ambient"), namespace("istio.io/use-waypoint: wp"), namespace("x: y")],
+        vec![node("eu-1"), node("eu-2")],
     ]
 }
 
@@ -153,7 +155,7 @@ fn gateways() -> Vec<Vec<String>> {
 
 struct Files {
     world: World,
-    names: Interner,
+    shared: Shared,
     said: Vec<Vec<Object>>,
     mesh: Mesh,
 }
@@ -162,7 +164,7 @@ impl Files {
     fn new(files: usize) -> Self {
         Self {
             world: World::new(Options::default()),
-            names: Interner::default(),
+            shared: Shared::default(),
             said: vec![Vec::new(); files],
             mesh: Mesh::default(),
         }
@@ -172,7 +174,7 @@ impl Files {
         let (mut removed, mut added) = (Vec::new(), Vec::new());
         for &(file, text) in saying {
             let path: Arc<Path> = Path::new(&format!("{file:02}.yaml")).into();
-            let parsed = parse(&path, text, &mut self.names);
+            let parsed = parse(&path, text, &mut self.shared);
             assert!(!parsed.is_broken(), "{:?}", parsed.problems);
             removed.append(&mut self.said[file]);
             added.extend(parsed.objects.iter().cloned());

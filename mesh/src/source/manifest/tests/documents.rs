@@ -1,8 +1,13 @@
 //! What is accepted as a file, and what is said of what is not.
 
+use std::path::Path;
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::support::{load, read};
+use crate::source::manifest::object::{Object, Shared};
+use crate::source::manifest::parse::parse;
 
 fn problems(text: &str) -> Vec<String> {
     read(text).problems.iter().map(ToString::to_string).collect()
@@ -63,7 +68,7 @@ fn every_mistake_names_file_line_object_and_field() {
 }
 
 #[test]
-fn kinds_for_waypoints_are_kept_without_a_word() {
+fn kinds_for_waypoints_pass_without_a_word_and_are_kept_if_one_asks() {
     for (api_version, kind) in [
         ("gateway.networking.k8s.io/v1", "HTTPRoute"),
         ("gateway.networking.k8s.io/v1", "GRPCRoute"),
@@ -75,9 +80,16 @@ fn kinds_for_waypoints_are_kept_without_a_word() {
         ("telemetry.istio.io/v1", "Telemetry"),
         ("culvert.dev/v1alpha1", "MeshPolicy"),
     ] {
-        let parsed =
-            read(&format!("apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{any: [1, 'a']}}\n"));
-        assert_eq!((parsed.objects.len(), parsed.problems.len()), (1, 0), "{kind}");
+        let text = format!("apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{any: [1, 'a']}}\n");
+        for (keeps_raw, kept) in [(false, 0), (true, 1)] {
+            let parsed = parse(&Arc::from(Path::new("mesh.yaml")), &text, &mut Shared::new(keeps_raw));
+            assert_eq!((parsed.objects.len(), parsed.problems.len()), (kept, 0), "{kind}");
+            for object in parsed.objects {
+                let Object::Raw(item) = object else { panic!("{kind}") };
+                assert_eq!(item.spec.value["spec"]["any"], serde_json::json!([1, "a"]));
+                assert_eq!((item.spec.kind.as_str(), item.spec.api_version.as_str()), (kind, api_version));
+            }
+        }
     }
     assert_eq!(problems("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata: {a: b}\n"), [""; 0]);
 }

@@ -153,3 +153,12 @@ fn a_pod_has_what_else_a_workload_needs() {
     let locality = workload.locality.as_deref().unwrap();
     assert_eq!([&*locality.region, &*locality.zone, &*locality.subzone], ["eu", "eu-1", "rack"]);
 }
+
+#[test]
+fn a_pod_is_where_its_node_is_unless_its_labels_say() {
+    let node = "---\napiVersion: v1\nkind: Node\nmetadata: {name: a, labels: {topology.kubernetes.io/zone: eu-1}}\n";
+    let own = ", labels: {topology.kubernetes.io/zone: eu-2}";
+    let mesh = mesh(&[node, &pod("p", "10.0.0.1", "", ""), &pod("q", "10.0.0.2", own, "")].concat());
+    let zone = |name| mesh.pod(name).locality.as_ref().map(|locality| locality.zone.to_string());
+    assert_eq!([zone("p").as_deref(), zone("q").as_deref()], [Some("eu-1"), Some("eu-2")]);
+}

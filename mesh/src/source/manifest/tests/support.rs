@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::model::name::Interner;
 use crate::model::policy::Authorization;
 use crate::model::service::Service;
 use crate::model::update::Update;
 use crate::model::workload::Workload;
 use crate::source::manifest::Options;
+use crate::source::manifest::object::Shared;
 use crate::source::manifest::parse::{Parsed, parse};
 use crate::source::manifest::problem::Severity;
 use crate::source::manifest::world::World;
@@ -51,7 +51,7 @@ impl Mesh {
 }
 
 pub(super) fn read(text: &str) -> Parsed {
-    parse(&Arc::from(Path::new("mesh.yaml")), text, &mut Interner::default())
+    parse(&Arc::from(Path::new("mesh.yaml")), text, &mut Shared::default())
 }
 
 /// The mesh of a text, and everything that is wrong with it as text.
