@@ -3,6 +3,20 @@
 //! Read from the top: connections come in over HBONE, each carries requests for one service; configuration is compiled
 //! into routes and settings; the pure decisions stand at the bottom. A module uses only modules declared below it.
 
+pub mod cli; // what the program is told
+pub mod app; // the program, put together
+pub mod args; // commands and flags
+pub mod dump; // what the admin server shows
+pub mod manifests; // objects of the manifest source
+pub mod serve; // connections that come in
+pub mod http; // requests in them
+pub mod shared; // what all connections share
+pub mod jwks; // keys of token issuers
+pub mod https; // TLS to the world outside
+pub mod span; // spans for a collector
+pub mod telemetry; // metrics and access log
+pub mod upstream; // reaching backends
+pub mod world; // what a request decides on
 pub mod config; // objects -> what the waypoint does
 pub mod authorize; // L7 authorization
 pub mod jwt; // tokens of callers

@@ -1,3 +1,7 @@
-//! Parses the command line and hands over.
+//! The program `culvert-waypoint`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    waypoint::cli::main()
+}

@@ -29,7 +29,7 @@ pub fn compile(objects: &[Arc<Object>], services: &Services, gateway: &GatewayNa
     let mut statuses = Vec::new();
     let policies = Policies::read(objects, services, history, &mut statuses);
     let securities = Securities::read(objects, services, history, &mut statuses);
-    let routes: Vec<Route> = objects.iter().filter_map(|object| read(object, services, history)).collect();
+    let routes = read_routes(objects, services, history);
     let attachments = attach(&routes, services, gateway, &mut statuses);
     unsupported(objects, &mut statuses);
     history.retain(objects);
@@ -75,6 +75,11 @@ pub fn compile(objects: &[Arc<Object>], services: &Services, gateway: &GatewayNa
         plan.services.insert(service.key.clone(), Arc::new(compiled));
     }
     plan
+}
+
+/// The routes among the objects.
+pub fn read_routes(objects: &[Arc<Object>], services: &Services, history: &mut History) -> Vec<Route> {
+    objects.iter().filter_map(|object| read(object, services, history)).collect()
 }
 
 fn read(object: &Arc<Object>, services: &Services, history: &mut History) -> Option<Route> {

@@ -1,6 +1,7 @@
 //! From objects to the plan of what the waypoint does. All of it pure: the same objects give the same plan, whichever
 //! source they came from, and the same status conditions.
 
+pub mod explain; // which setting comes from where
 pub mod compile; // everything -> the plan
 pub mod attach; // which routes apply to which service and port
 pub mod plan; // what was compiled
@@ -19,6 +20,7 @@ pub mod object; // one object as written
 pub mod schema; // the kinds
 
 pub use compile::{GatewayName, compile};
+pub use explain::{Explained, explain};
 pub use history::History;
 pub use object::Object;
 pub use plan::{Plan, PortPlan, Routing, ServicePlan};

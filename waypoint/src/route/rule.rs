@@ -103,6 +103,14 @@ pub struct Mirror {
 }
 
 impl Rule {
+    /// One of its backends.
+    pub fn backend(&self, index: usize) -> Option<&Backend> {
+        match &self.action {
+            Action::Forward(backends) => backends.get(index),
+            Action::Redirect(_) | Action::Fail(..) => None,
+        }
+    }
+
     /// A rule without filters, in the default settings.
     pub fn new(id: RuleId, action: Action) -> Self {
         Self {
@@ -117,12 +125,12 @@ impl Rule {
         }
     }
 
-    /// The backend for one request, `random` being 0 to 1 (exclusive). `None` when all weights are zero, or there is no
+    /// The backend, and its index, for one request, `random` being 0 to 1 (exclusive). `None` when all weights are zero, or there is no
     /// backend at all: 500. A backend without endpoints keeps its share: weights are never spread anew.
-    pub fn choose(&self, random: f64) -> Option<&Backend> {
+    pub fn choose(&self, random: f64) -> Option<(usize, &Backend)> {
         let Action::Forward(backends) = &self.action else { return None };
         if let [only] = &**backends {
-            return (only.weight > 0).then_some(only);
+            return (only.weight > 0).then_some((0, only));
         }
         let total: u64 = backends.iter().map(|backend| u64::from(backend.weight)).sum();
         if total == 0 {
@@ -130,7 +138,7 @@ impl Rule {
         }
         let mut at = (random.clamp(0.0, 1.0) * total as f64) as u64;
         at = at.min(total - 1);
-        backends.iter().find(|backend| {
+        backends.iter().enumerate().find(|(_, backend)| {
             let weight = u64::from(backend.weight);
             let hit = at < weight;
             at = at.saturating_sub(weight);
@@ -170,11 +178,7 @@ mod tests {
         let rule = rule(&[9, 0, 1]);
         let mut counts = [0; 3];
         for step in 0..1000 {
-            let Some(Backend { target: BackendTarget::Invalid(name), .. }) = rule.choose(f64::from(step) / 1000.0)
-            else {
-                panic!("no backend")
-            };
-            counts[name.parse::<usize>().unwrap()] += 1;
+            counts[rule.choose(f64::from(step) / 1000.0).unwrap().0] += 1;
         }
         assert_eq!(counts, [900, 0, 100]);
     }

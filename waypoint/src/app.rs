@@ -1,0 +1,249 @@
+//! Builds every part of the waypoint in order, runs until told to stop, drains.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use mesh::admin::{Bound, Surface, Window};
+use mesh::ca::EmbeddedCa;
+use mesh::hbone::{Pool, PoolOptions};
+use mesh::keyring::Keyring;
+use mesh::model::identity::Identity;
+use mesh::model::workload::Workload;
+use mesh::source::manifest::ManifestSource;
+use mesh::telemetry::access_log::AccessLog;
+use mesh::telemetry::counters::{self, Counters};
+use mesh::telemetry::logging::{self, LogControl};
+use mesh::telemetry::registry::Registry;
+use mesh::telemetry::traffic::Traffic;
+use mesh::telemetry::writer::LogWriter;
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::args::RunArgs;
+use crate::dump;
+use crate::jwks::Keys;
+use crate::manifests;
+use crate::serve::listener::{self, Incoming};
+use crate::shared::{Limits, MIRRORS, Shared};
+use crate::span::Spans;
+use crate::telemetry::record::Sink;
+use crate::telemetry::{RequestLog, Requests};
+use crate::upstream::connect::FromHere;
+use crate::upstream::{Clusters, Connector};
+use crate::world::Worlds;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// How long tasks may take to end when the time to drain is over.
+const GOODBYE: Duration = Duration::from_millis(500);
+/// Idle connections are looked for so often.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Runs the waypoint until it is told to stop.
+pub fn run(args: &RunArgs) -> Result<()> {
+    let writer = LogWriter::stdout().context("starting the log")?;
+    let levels = logging::initial_levels(args.verbose, args.log_levels.as_deref());
+    let logging = logging::init(writer.clone(), args.log_format.into(), &levels)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = args.threads.map_or(cores, usize::from);
+    let mut builder = Builder::new_multi_thread();
+    let traffic = builder.worker_threads(threads).thread_name("traffic").enable_all().build();
+    let traffic = traffic.context("starting the traffic runtime")?;
+    let control = Builder::new_current_thread().enable_all().max_blocking_threads(8).build();
+    let control = control.context("starting the control runtime")?;
+    let result = control.block_on(Box::pin(serve(args, &traffic, threads, logging, &writer)));
+    traffic.shutdown_timeout(GOODBYE);
+    writer.flush(Duration::from_secs(1));
+    result
+}
+
+async fn serve(
+    args: &RunArgs,
+    traffic: &Runtime,
+    threads: usize,
+    logging: LogControl,
+    writer: &LogWriter,
+) -> Result<()> {
+    let registry = Registry::new("culvert-waypoint", VERSION);
+    counters::register_dropped(&registry, writer.clone());
+    // Listening comes first: a port that is taken is found before anything else is done.
+    let servers = [
+        Bound::bind(args.admin, Surface::Admin)?,
+        Bound::bind(args.stats, Surface::Stats)?,
+        Bound::bind(args.ready, Surface::Ready)?,
+    ];
+    let listeners = listen(&args.listen, traffic)?;
+    let trust_domain = args.trust_domain.as_str().into();
+    let ca = EmbeddedCa::open(&args.ca_dir, &trust_domain, args.cert_ttl)
+        .with_context(|| format!("--ca-dir {}", args.ca_dir.display()))?;
+    let keyring = Keyring::new(Arc::new(ca), mesh::keyring::Options::default());
+    let gateway = Some((Arc::clone(&args.gateway.namespace), Arc::clone(&args.gateway.name)));
+    let worlds = Arc::new(Worlds::new(gateway));
+    let stop = CancellationToken::new();
+
+    let source = ManifestSource::new(&args.manifests, manifest_options(args));
+    let status = source.status();
+    let (ready, synced) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
+    let (to_world, told) = (Arc::clone(&worlds), Arc::clone(&synced));
+    let sink = move |updates: Option<Vec<_>>, raw: Option<Vec<_>>| {
+        to_world.apply(updates, raw.map(|raw| manifests::objects(&raw)));
+        told.notify_one();
+    };
+    tokio::spawn(source.run_with_raw(sink, stop.clone()));
+
+    let (quit, gate) = (stop.clone(), Arc::clone(&ready));
+    let pending = move || if gate.load(Ordering::Relaxed) { vec![] } else { vec!["manifests".to_owned()] };
+    let window = Window::new("culvert-waypoint", VERSION, Arc::clone(&registry), logging)
+        .ready_when(pending)
+        .on_quit(move || quit.cancel());
+    // Who we are may be written in the manifests.
+    tokio::select! {
+        () = synced.notified() => {}
+        told = until_told(&stop) => return told,
+    }
+    let here = here(args, &worlds, &listeners);
+    let identity = here.identity();
+    keyring.want(identity.clone());
+    let shared = build(args, traffic, threads, &registry, (here, writer, Arc::clone(&worlds), &keyring));
+    let window = Arc::new(dump::parts(window, &shared, status));
+    for server in servers {
+        tokio::spawn(server.serve(Arc::clone(&window)));
+    }
+    background(&shared, traffic, &args.gateway.name, &stop);
+    if let Err(error) = keyring.certificate(&identity).await {
+        warn!("no certificate yet: {error}");
+    }
+    let incoming = Incoming { keyring: Arc::clone(&keyring), settings: Arc::default() };
+    for listener in listeners {
+        shared.tasks.spawn_on(listener::accept(Arc::clone(&shared), incoming.clone(), listener), traffic.handle());
+    }
+    ready.store(true, Ordering::Relaxed);
+    let gateway = format!("{}/{}", args.gateway.namespace, args.gateway.name);
+    info!("culvert-waypoint {VERSION} for {gateway} as {identity}: {threads} threads for traffic");
+    until_told(&stop).await?;
+    stop.cancel();
+    ready.store(false, Ordering::Relaxed);
+    drain(&shared, args.drain).await;
+    Ok(())
+}
+
+fn listen(addresses: &[SocketAddr], traffic: &Runtime) -> Result<Vec<TcpListener>> {
+    let _traffic = traffic.enter();
+    let bind = |address: &SocketAddr| {
+        let listener = std::net::TcpListener::bind(address).with_context(|| format!("--listen {address}"))?;
+        listener.set_nonblocking(true)?;
+        Ok(TcpListener::from_std(listener)?)
+    };
+    addresses.iter().map(bind).collect()
+}
+
+fn manifest_options(args: &RunArgs) -> mesh::source::manifest::Options {
+    mesh::source::manifest::Options {
+        cluster_id: args.cluster.as_str().into(),
+        trust_domain: args.trust_domain.as_str().into(),
+        network: args.network.as_str().into(),
+        keeps_raw: true,
+        ..Default::default()
+    }
+}
+
+/// The workload that we are: the pod at one of our addresses, else one as the Gateway's name suggests.
+fn here(args: &RunArgs, worlds: &Worlds, listeners: &[TcpListener]) -> Workload {
+    let network = args.network.as_str().into();
+    let snapshot = Arc::clone(&worlds.load().snapshot);
+    let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok());
+    let pod = addresses.map(|address| address.ip()).find_map(|ip| snapshot.workload_at(&network, ip).cloned());
+    let gateway = &args.gateway;
+    let mut here = match pod {
+        Some(pod) => (*pod).clone(),
+        None => Workload {
+            trust_domain: args.trust_domain.as_str().into(),
+            service_account: Arc::clone(&gateway.name).into(),
+            ..Workload::sample(&gateway.name, &gateway.namespace, &[])
+        },
+    };
+    if let Some(account) = &args.service_account {
+        here.service_account = account.as_str().into();
+    }
+    here
+}
+
+fn build(
+    args: &RunArgs,
+    traffic: &Runtime,
+    threads: usize,
+    registry: &Arc<Registry>,
+    (here, writer, worlds, keyring): (Workload, &LogWriter, Arc<Worlds>, &Arc<Keyring>),
+) -> Arc<Shared> {
+    let identity: Identity = here.identity();
+    let pool = {
+        // The pool's tasks carry traffic.
+        let _traffic = traffic.enter();
+        let options = PoolOptions { spread: threads.min(4), idle: Duration::from_secs(60), ..PoolOptions::default() };
+        Pool::new(Arc::clone(keyring), Arc::new(FromHere), options)
+    };
+    let format = args.log_format.into();
+    let sink = Sink { requests: Requests::new(registry), log: RequestLog::new(writer.clone(), format) };
+    Arc::new(Shared {
+        worlds,
+        clusters: Clusters::default(),
+        connector: Connector::new(pool, here.uid.clone(), identity),
+        here,
+        network: args.network.as_str().into(),
+        sink,
+        traffic: Traffic::new(registry),
+        tcp_log: AccessLog::new(writer.clone(), format),
+        counters: Counters::new(registry),
+        keys: Keys::default(),
+        limits: Limits::default(),
+        mirrors: Arc::new(Semaphore::new(MIRRORS)),
+        spans: Spans::default(),
+        tasks: TaskTracker::new(),
+        draining: CancellationToken::new(),
+    })
+}
+
+/// Keys of issuers, spans, idle connections.
+fn background(shared: &Arc<Shared>, traffic: &Runtime, name: &Arc<str>, stop: &CancellationToken) {
+    let (of_keys, stop_keys) = (Arc::clone(shared), stop.clone());
+    tokio::spawn(async move { of_keys.keys.keep_fresh(&of_keys.worlds, &stop_keys).await });
+    let (of_spans, stop_spans, name) = (Arc::clone(shared), stop.clone(), Arc::clone(name));
+    tokio::spawn(async move { of_spans.spans.export(&of_spans.worlds, &name, &stop_spans).await });
+    let (of_sweep, stop_sweep) = (Arc::clone(shared), stop.clone());
+    traffic.spawn(async move {
+        loop {
+            tokio::select! {
+                () = stop_sweep.cancelled() => return,
+                () = tokio::time::sleep(SWEEP) => {}
+            }
+            of_sweep.clusters.sweep(&of_sweep.worlds.load(), Instant::now());
+        }
+    });
+}
+
+async fn until_told(stop: &CancellationToken) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => info!("SIGTERM: draining"),
+        _ = interrupt.recv() => info!("SIGINT: draining"),
+        () = stop.cancelled() => info!("told to quit: draining"),
+    }
+    Ok(())
+}
+
+/// No new connections, no new streams; requests under way may end.
+async fn drain(shared: &Arc<Shared>, limit: Duration) {
+    shared.draining.cancel();
+    shared.tasks.close();
+    if tokio::time::timeout(limit, shared.tasks.wait()).await.is_err() {
+        warn!("{} connections are cut: the time to drain is over", shared.tasks.len());
+    }
+}

@@ -1,0 +1,60 @@
+//! What manifests come to: problems of the files, and the status conditions of every object.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use anyhow::Result;
+use mesh::source::manifest::problem::{Problem, Severity};
+use serde::Serialize;
+
+use crate::args::{CheckArgs, Output};
+use crate::config::{History, ObjectStatus, compile};
+use crate::manifests;
+
+#[derive(Serialize)]
+struct Report {
+    problems: Vec<String>,
+    statuses: Vec<ObjectStatus>,
+    ok: bool,
+}
+
+/// The report as text, and whether all is good.
+pub(super) fn check(args: &CheckArgs) -> Result<(String, bool)> {
+    let (loaded, objects, services) = manifests::load(&args.manifests)?;
+    let gateway = args.gateway.as_ref().map(|gateway| (Arc::clone(&gateway.namespace), Arc::clone(&gateway.name)));
+    let plan = compile(&objects, &services, &gateway, &mut History::default());
+    let is_error = |problem: &Problem| problem.severity == Severity::Error;
+    let ok = !loaded.problems.iter().any(is_error) && plan.statuses.iter().all(ObjectStatus::is_good);
+    let problems = loaded.problems.iter().map(ToString::to_string).collect();
+    let report = Report { problems, statuses: plan.statuses, ok };
+    let text = match args.output {
+        Output::Json => serde_json::to_string_pretty(&report)? + "\n",
+        Output::Text => text(&report),
+    };
+    Ok((text, ok))
+}
+
+fn text(report: &Report) -> String {
+    let mut out = String::new();
+    for problem in &report.problems {
+        let _ = writeln!(out, "{problem}");
+    }
+    for status in &report.statuses {
+        let mark = if status.is_good() { '√' } else { '×' };
+        let _ = writeln!(out, "{mark} {} {}/{}  {}", status.kind, status.namespace, status.name, status.origin);
+        for parent in &status.parents {
+            let reference = if parent.reference.is_null() { String::new() } else { format!("  {}", parent.reference) };
+            for condition in &parent.conditions {
+                let message = if condition.message.is_empty() { "" } else { ": " };
+                let _ = writeln!(
+                    out,
+                    "    {}={} {}{message}{}{reference}",
+                    condition.kind, condition.status, condition.reason, condition.message
+                );
+            }
+        }
+    }
+    let bad = report.statuses.iter().filter(|status| !status.is_good()).count();
+    let _ = writeln!(out, "{} objects for waypoints, {bad} with bad conditions", report.statuses.len());
+    out
+}

@@ -1,0 +1,28 @@
+//! Which setting comes from where.
+
+use std::fmt::Write as _;
+
+use anyhow::{Result, anyhow};
+
+use crate::args::{ExplainArgs, Output};
+use crate::config;
+use crate::manifests;
+
+/// Every setting of a service, and of a route on it.
+pub(super) fn explain(args: &ExplainArgs) -> Result<String> {
+    let (_, objects, services) = manifests::load(&args.manifests)?;
+    let service = (&*args.service.namespace, &*args.service.name);
+    let explained = config::explain(&objects, &services, &None, service, args.route.as_deref());
+    let explained = explained.map_err(|message| anyhow!(message))?;
+    if args.output == Output::Json {
+        return Ok(serde_json::to_string_pretty(&explained)? + "\n");
+    }
+    let mut out = String::new();
+    for subject in &explained {
+        let _ = writeln!(out, "{}", subject.subject);
+        for row in &subject.settings {
+            let _ = writeln!(out, "  {:<44} {:<28} {}", row.name, row.value, row.source);
+        }
+    }
+    Ok(out)
+}

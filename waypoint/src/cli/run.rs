@@ -1,0 +1,47 @@
+//! Does what the command line asks for. Exit codes: 0 fine, 1 what was asked about is wrong, 2 usage or configuration.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+
+use super::{check, explain};
+use crate::app;
+use crate::args::{Cli, Command};
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match (cli.command, cli.run) {
+        (Some(Command::Check(args)), _) => check::check(&args).and_then(|(text, good)| print(&text).map(|()| good)),
+        (Some(Command::Explain(args)), _) => explain::explain(&args).and_then(|text| print(&text).map(|()| true)),
+        (None, Some(args)) => match app::run(&args) {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                return ExitCode::from(2);
+            }
+        },
+        (None, None) => {
+            eprintln!("error: --gateway, --manifests and --ca-dir are required; see --help");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("writing to standard output"),
+    }
+}

@@ -1,0 +1,105 @@
+//! Copies of requests sent elsewhere. Nobody waits for them, and nothing they do reaches the caller.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+
+use super::outgoing::{self, Address};
+use crate::deadline::Deadline;
+use crate::route::Mirror;
+use crate::settings::Settings;
+use crate::shared::Shared;
+use crate::telemetry::{Outcome, Record};
+use crate::upstream::attempt::Answer;
+use crate::upstream::connections::Version;
+use crate::upstream::send::{Outgoing, Teed, send};
+use crate::upstream::{Client, RequestBody};
+use crate::world::World;
+
+/// A copy on its way.
+pub struct Copied {
+    /// The head.
+    pub parts: Parts,
+    /// Host and path.
+    pub address: Address,
+    /// The body.
+    pub body: Option<RequestBody>,
+    /// Whether it is gRPC.
+    pub grpc: bool,
+    /// On whose behalf.
+    pub client: Client,
+    /// What is told of it.
+    pub record: Box<Record>,
+}
+
+/// A copy may take so long.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// Which of the mirrors get a copy of this request.
+pub fn chosen<'a>(mirrors: impl Iterator<Item = &'a Mirror>) -> Vec<&'a Mirror> {
+    mirrors.filter(|mirror| fastrand::f64() < mirror.share).collect()
+}
+
+/// Sends a copy, unless too many are under way.
+pub fn send_off(shared: &Arc<Shared>, world: &Arc<World>, mirror: &Mirror, version: Version, copied: Copied) {
+    let Ok(permit) = Arc::clone(&shared.mirrors).try_acquire_owned() else { return };
+    let (shared, world) = (Arc::clone(shared), Arc::clone(world));
+    let (service, port) = (mirror.service.clone(), mirror.port);
+    tokio::spawn(async move {
+        let _permit = permit;
+        let Copied { mut parts, address, body, grpc, client, mut record } = copied;
+        let cluster = shared.clusters.get(&service, port, &world, &shared.here);
+        if outgoing::shape(&mut parts, &address, version, None).is_err() {
+            return;
+        }
+        let settings = world.plan.settings_of(&service);
+        // A copy is sent once: the caller's own request is what matters.
+        let rule = Settings { retry_attempts: 0, ..(**settings).clone() };
+        let began = Instant::now();
+        let deadline = Deadline { headers: Some(began + LIMIT), whole: None };
+        let sending = Outgoing {
+            parts,
+            body: None,
+            teed: body.map_or(Teed::None, Teed::Ready),
+            version,
+            grpc,
+            rule: &rule,
+            service: settings,
+            deadline,
+            tell_deadline: false,
+            hash: crate::balance::maglev::any_hash(),
+            client: &client,
+        };
+        record.service = service;
+        match Box::pin(send(&shared.connector, &cluster, sending)).await {
+            Ok(sent) => {
+                record.destination = Some(Arc::clone(&sent.flight.endpoint.workload));
+                record.outcome =
+                    Outcome { status: sent.answer.response.status().as_u16(), flag: "-", ..Outcome::default() };
+                let Answer { response, lease, .. } = sent.answer;
+                if drain(response.into_body()).await {
+                    lease.release();
+                }
+            }
+            Err(failure) => {
+                record.outcome = Outcome { status: failure.status.as_u16(), flag: failure.flag, ..Outcome::default() };
+            }
+        }
+    });
+}
+
+/// Reads a body to its end and forgets it.
+async fn drain(mut body: Incoming) -> bool {
+    let draining = async {
+        while let Some(frame) = body.frame().await {
+            if frame.is_err() {
+                return false;
+            }
+        }
+        true
+    };
+    tokio::time::timeout(LIMIT, draining).await.unwrap_or(false)
+}

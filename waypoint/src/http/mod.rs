@@ -1,0 +1,11 @@
+//! Requests inside a connection.
+
+pub mod request; // one request, step by step
+pub mod forward; // to a backend and back
+pub mod upgrade; // connections that stop being HTTP
+pub mod mirror; // copies sent elsewhere
+pub mod exchange; // a request, what was decided, our own answer
+pub mod admit; // tokens, authorization, rate limits
+pub mod outgoing; // the head for the backend
+pub mod response; // response bodies, counted and timed
+pub mod reply; // answers we make ourselves

@@ -1,0 +1,204 @@
+//! Response bodies: counted, timed, and told about when they end. Nothing is buffered.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use thiserror::Error;
+use tokio::time::{Sleep, sleep_until};
+
+use crate::breaker::BreakerLimits;
+use crate::grpc;
+use crate::telemetry::Record;
+use crate::upstream::connections::Lease;
+use crate::upstream::endpoint::InFlight;
+use crate::upstream::gate::Pass;
+
+/// A response's body.
+pub enum ResponseBody {
+    /// Our own words.
+    Text(Option<Bytes>, Box<Record>),
+    /// A backend's.
+    Stream(Box<Streamed>),
+    /// None: the connection is no longer HTTP.
+    Switched,
+}
+
+/// Why a body breaks off.
+#[derive(Debug, Error)]
+pub enum BodyError {
+    /// The backend's connection broke.
+    #[error(transparent)]
+    Upstream(#[from] hyper::Error),
+    /// The deadline of the whole exchange has passed.
+    #[error("the deadline of the request has passed")]
+    Deadline,
+    /// Nothing came for too long.
+    #[error("the response was idle for too long")]
+    Idle,
+}
+
+/// A body from a backend, and all that must end with it.
+pub struct Streamed {
+    /// The body.
+    pub body: Incoming,
+    /// A frame that was taken from it already.
+    pub peeked: Option<Frame<Bytes>>,
+    /// The connection.
+    pub lease: Option<Lease>,
+    /// The endpoint's figures.
+    pub flight: InFlight,
+    /// The service's figures.
+    pub pass: Pass,
+    /// When the endpoint counts as failing.
+    pub breaker: BreakerLimits,
+    /// What is told at the end.
+    pub record: Box<Record>,
+    /// When all must be over.
+    pub deadline: Option<Instant>,
+    /// How long nothing may come.
+    pub idle: Option<Duration>,
+    /// When something came last.
+    pub last: Instant,
+    /// Armed only while a body keeps us waiting.
+    pub timer: Option<Pin<Box<Sleep>>>,
+    /// The body has ended.
+    pub ended: bool,
+}
+
+impl Streamed {
+    fn pass_on(&mut self, frame: &Frame<Bytes>) {
+        if let Some(data) = frame.data_ref() {
+            self.record.sent += data.len() as u64;
+            if self.body.is_end_stream() {
+                self.end();
+            }
+        } else if let Some(trailers) = frame.trailers_ref() {
+            if self.record.grpc
+                && let Some(code) = grpc::status(trailers)
+            {
+                self.record.outcome.grpc = Some(code);
+                if code.is_server_failure() {
+                    self.flight.failed_late(&self.breaker, false, Instant::now());
+                }
+            }
+            self.end();
+        }
+    }
+
+    /// The body has ended as it should.
+    pub fn end(&mut self) {
+        self.ended = true;
+        if let Some(lease) = self.lease.take() {
+            lease.release();
+        }
+    }
+
+    fn break_off(&mut self, error: &BodyError) {
+        self.ended = true;
+        let outcome = &mut self.record.outcome;
+        outcome.flag = match error {
+            BodyError::Upstream(_) => "UPE",
+            BodyError::Deadline => "UT",
+            BodyError::Idle => "SI",
+        };
+        outcome.error = Some(error.to_string());
+        self.flight.failed_late(&self.breaker, false, Instant::now());
+    }
+
+    /// Whether a limit of time is exceeded; arms the timer otherwise.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
+        loop {
+            let silent = self.idle.map(|idle| self.last + idle);
+            let Some(next) = [self.deadline, silent].into_iter().flatten().min() else { return Poll::Pending };
+            let now = Instant::now();
+            if next <= now {
+                let late = self.deadline.is_some_and(|deadline| deadline <= now);
+                return Poll::Ready(if late { BodyError::Deadline } else { BodyError::Idle });
+            }
+            // Armed once and looked at when it fires: bodies that flow never touch it.
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(next.into())));
+            if timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.timer = None;
+        }
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let polled = match self.peeked.take() {
+            Some(frame) => Poll::Ready(Some(Ok(frame))),
+            None => Pin::new(&mut self.body).poll_frame(cx),
+        };
+        match polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if self.idle.is_some() {
+                    self.last = Instant::now();
+                }
+                self.pass_on(&frame);
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                self.end();
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let error = BodyError::Upstream(error);
+                self.break_off(&error);
+                Poll::Ready(Some(Err(error)))
+            }
+            Poll::Pending => self.poll_late(cx).map(|error| {
+                self.break_off(&error);
+                Some(Err(error))
+            }),
+        }
+    }
+}
+
+impl Drop for Streamed {
+    fn drop(&mut self) {
+        if !self.ended && !self.body.is_end_stream() {
+            self.record.outcome.flag = "DC";
+            self.record.outcome.error.get_or_insert_with(|| "the client went away".to_owned());
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match &mut *self {
+            Self::Text(text, record) => Poll::Ready(text.take().map(|text| {
+                record.sent += text.len() as u64;
+                Ok(Frame::data(text))
+            })),
+            Self::Stream(streamed) => streamed.poll_frame(cx),
+            Self::Switched => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Text(text, _) => text.is_none(),
+            Self::Stream(streamed) => streamed.ended || streamed.peeked.is_none() && streamed.body.is_end_stream(),
+            Self::Switched => true,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Text(text, _) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            Self::Stream(streamed) if streamed.peeked.is_none() => streamed.body.size_hint(),
+            Self::Stream(_) => SizeHint::default(),
+            Self::Switched => SizeHint::with_exact(0),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Objects as the manifest source keeps them -> objects as the configuration reads them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use mesh::model::update::Update;
+use mesh::source::manifest::object::{Item, Raw};
+use mesh::source::manifest::{Loaded, ManifestSource, Options};
+
+use crate::config::{Object, Services};
+
+/// The objects, in the order of their files.
+pub fn objects(raw: &[Arc<Item<Raw>>]) -> Vec<Arc<Object>> {
+    let read = |(place, item): (usize, &Arc<Item<Raw>>)| {
+        let origin = format!("{}:{}", item.at.file.display(), item.at.line);
+        Object::from_json(&item.spec.value, &origin, place).map(Arc::new)
+    };
+    raw.iter().enumerate().filter_map(read).collect()
+}
+
+/// A folder, read once: what the source says, the objects, and the services.
+pub fn load(dir: &Path) -> Result<(Loaded, Vec<Arc<Object>>, Services)> {
+    ensure!(dir.is_dir(), "{} is not a folder", dir.display());
+    let loaded = ManifestSource::load_once(dir, &Options { keeps_raw: true, ..Options::default() });
+    let services = Services::new(loaded.updates.iter().filter_map(|update| match update {
+        Update::Service(service) => Some(Arc::new((**service).clone())),
+        _ => None,
+    }));
+    let objects = objects(&loaded.raw);
+    Ok((loaded, objects, services))
+}

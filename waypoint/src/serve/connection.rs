@@ -1,0 +1,198 @@
+//! One connection in a tunnel: for which service it is, what is spoken on it, and who carries it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use mesh::hbone::{self, Authority};
+use mesh::model::connection::ResponseFlag;
+use mesh::model::identity::Identity;
+use mesh::model::name::Network;
+use mesh::model::service::{AppProtocol, ServiceKey, Vip};
+use tokio::time::timeout;
+use tracing::debug;
+
+use super::opaque;
+use super::rewind::Rewind;
+use super::sniff::{ENOUGH, Spoken, sniff};
+use crate::authorize::{self, judge};
+use crate::config::Routing;
+use crate::http::exchange::Connection;
+use crate::http::request::handle;
+use crate::hygiene::{MAX_HEAD, MAX_HEADERS};
+use crate::shared::Shared;
+use crate::telemetry::tcp::TcpRecord;
+use crate::upstream::Client;
+use crate::world::World;
+
+/// How long an undeclared protocol may take to show itself; then it is one in which the server speaks first.
+const SNIFF: Duration = Duration::from_millis(200);
+/// How long a client of a declared protocol may take to say anything.
+const FIRST_BYTE: Duration = Duration::from_secs(300);
+/// How long the head of a request may take once it has begun.
+const HEAD: Duration = Duration::from_secs(30);
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+const STREAMS: u32 = 250;
+
+type Stream = Rewind<hbone::Stream>;
+
+/// Carries one connection.
+pub async fn carry(shared: Arc<Shared>, request: hbone::Request, peer: SocketAddr, identity: Identity) {
+    let world = shared.worlds.load();
+    let head = match request.head() {
+        Ok(head) => head,
+        Err(error) => {
+            debug!("{peer}: {error}");
+            return request.refuse(StatusCode::BAD_REQUEST);
+        }
+    };
+    let Some((service, destination)) = find(&world, &head.authority, &identity) else {
+        debug!("{peer}: {} is not a service behind this waypoint", head.authority);
+        return request.refuse(StatusCode::NOT_FOUND);
+    };
+    let workload = world.snapshot.workload_at(&shared.network, peer.ip());
+    let workload = workload.filter(|workload| workload.identity() == identity).cloned();
+    // The address in `forwarded` is the application's socket; its host must be the peer's own, or it is only a claim.
+    let forwarded = head.forwarded.as_ref().map(|forwarded| forwarded.source).filter(|from| from.ip() == peer.ip());
+    let client = Client { address: forwarded.unwrap_or(peer), identity, workload };
+    let connection = Connection { shared, client, service, port: destination.port(), destination };
+    match request.accept(None) {
+        Ok(stream) => serve(connection, &world, Rewind::new(stream)).await,
+        Err(error) => debug!("{peer}: {error}"),
+    }
+}
+
+/// The service that was asked for, and its address.
+fn find(world: &World, authority: &Authority, client: &Identity) -> Option<(ServiceKey, SocketAddr)> {
+    let (entry, address) = match authority {
+        Authority::Address(address) => (world.snapshot.service_at(&Network::default(), address.ip())?, Some(*address)),
+        Authority::Host(host, _) => (world.snapshot.service_named(host, &client.namespace)?, None),
+    };
+    let service = &entry.service;
+    let plan = world.plan.services.get(&service.key)?;
+    plan.ports.get(&authority.port())?;
+    let vip = service.vips.iter().find_map(|vip| match vip {
+        Vip::Address(address) => Some(*address),
+        Vip::Range(_) => None,
+    });
+    let unspecified = std::net::IpAddr::from([0, 0, 0, 0]);
+    let address = address.unwrap_or_else(|| SocketAddr::new(vip.unwrap_or(unspecified), authority.port()));
+    Some((service.key.clone(), address))
+}
+
+async fn serve(connection: Connection, world: &Arc<World>, mut stream: Stream) {
+    let Some(plan) = world.plan.services.get(&connection.service) else { return };
+    let Some(port) = plan.ports.get(&connection.port) else { return };
+    let routing = Arc::clone(port.routing(Some(&connection.client.identity.namespace)));
+    if let Routing::Tcp(rule) = &*routing {
+        return carry_opaque(&connection, world, rule, stream).await;
+    }
+    let declared = !matches!(port.protocol, AppProtocol::Unknown);
+    let limit = if declared { FIRST_BYTE } else { SNIFF };
+    let looked = timeout(limit, stream.look(sniff, ENOUGH)).await;
+    let spoken = match looked {
+        Ok(Ok(Some(spoken))) => spoken,
+        Ok(Ok(None)) if stream.seen().is_empty() => return,
+        Ok(Err(error)) => return debug!("{}: {error}", connection.client.address),
+        Ok(Ok(None)) => Spoken::Opaque,
+        // Silent, or slow in the middle of what may yet be a request line.
+        Err(_) if stream.seen().is_empty() && !declared => Spoken::Opaque,
+        Err(_) => Spoken::Http1,
+    };
+    match spoken {
+        // What is declared to be HTTP and is not gets HTTP's own answer to that.
+        Spoken::Http1 => one(connection, stream).await,
+        Spoken::Opaque if declared => one(connection, stream).await,
+        Spoken::Http2 => two(connection, stream).await,
+        Spoken::Opaque => {
+            // Routes of HTTP say nothing about other protocols: the connection goes to the service itself.
+            if let Some(rule) = fallback(world, &connection) {
+                carry_opaque(&connection, world, &rule, stream).await;
+            }
+        }
+    }
+}
+
+fn fallback(world: &World, connection: &Connection) -> Option<Arc<crate::route::Rule>> {
+    let port = world.plan.services.get(&connection.service)?.ports.get(&connection.port)?;
+    match &*port.implicit {
+        Routing::Tcp(rule) => Some(Arc::clone(rule)),
+        Routing::Http(table) => table.entries().next().map(|found| Arc::clone(found.rule)),
+    }
+}
+
+async fn one(connection: Connection, stream: Stream) {
+    let draining = connection.shared.draining.clone();
+    let connection = Arc::new(connection);
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS);
+    let service = service_fn(move |request| handle(Arc::clone(&connection), request));
+    let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let served = tokio::select! {
+        served = serving.as_mut() => served,
+        () = draining.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = served {
+        debug!("downstream connection: {error}");
+    }
+}
+
+async fn two(connection: Connection, stream: Stream) {
+    let draining = connection.shared.draining.clone();
+    let connection = Arc::new(connection);
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEAD as u32)
+        .max_concurrent_streams(STREAMS)
+        .enable_connect_protocol();
+    let service = service_fn(move |request| handle(Arc::clone(&connection), request));
+    let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let served = tokio::select! {
+        served = serving.as_mut() => served,
+        () = draining.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = served {
+        debug!("downstream connection: {error}");
+    }
+}
+
+async fn carry_opaque(connection: &Connection, world: &Arc<World>, rule: &crate::route::Rule, mut stream: Stream) {
+    let Connection { shared, client, service, destination, .. } = connection;
+    let (traffic, log) = (Arc::clone(&shared.traffic), shared.tcp_log.clone());
+    let mut record = TcpRecord::new(traffic, log, client, service, *destination);
+    if let Some(refusal) = refused(world, connection) {
+        mesh::net::duplex::Duplex::reset(&mut stream);
+        return record.failed(ResponseFlag::Deny, refusal);
+    }
+    if let Err(error) = opaque::carry(shared, world, rule, client, &mut stream, &mut record).await {
+        mesh::net::duplex::Duplex::reset(&mut stream);
+        record.failed(ResponseFlag::Connect, error.to_string());
+    }
+}
+
+fn refused(world: &World, connection: &Connection) -> Option<String> {
+    let policies = &world.plan.services.get(&connection.service)?.security.policies;
+    let request = authorize::Request {
+        source: Some(&connection.client.identity),
+        source_ip: connection.client.address.ip(),
+        destination: connection.destination,
+        http: None,
+        claims: None,
+    };
+    let judgement = judge(policies.iter().map(|policy| &**policy), &request);
+    judgement.refusal.map(mesh::telemetry::access_log::reason::rejected)
+}

@@ -1,0 +1,100 @@
+//! HBONE in: TLS as the waypoint, each CONNECT is a connection for a service.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mesh::hbone::{self, ServerConnection};
+use mesh::keyring::Keyring;
+use mesh::net::socket::{Liveness, tune};
+use tokio::net::{TcpListener, TcpStream};
+use tracing::{debug, error};
+
+use super::connection;
+use crate::shared::Shared;
+
+/// What a listener needs beside what all connections share.
+#[derive(Clone)]
+pub struct Incoming {
+    /// Certificates.
+    pub keyring: Arc<Keyring>,
+    /// How tunnels are set up.
+    pub settings: Arc<hbone::Settings>,
+}
+
+/// Accepts until the process drains.
+pub async fn accept(shared: Arc<Shared>, incoming: Incoming, listener: TcpListener) {
+    loop {
+        let accepted = tokio::select! {
+            () = shared.draining.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                shared.tasks.spawn(tunnel(Arc::clone(&shared), incoming.clone(), stream, peer));
+            }
+            Err(error) if is_transient(&error) => {}
+            Err(error) => {
+                // Mostly no more file descriptors: some come back when connections end.
+                error!("accepting: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+async fn tunnel(shared: Arc<Shared>, incoming: Incoming, stream: TcpStream, peer: SocketAddr) {
+    match Box::pin(shake_hands(&shared, &incoming, stream)).await {
+        Ok(tunnel) => streams(shared, tunnel, peer).await,
+        Err((reason, text)) => {
+            shared.counters.peer_refused(reason);
+            debug!("{peer}: {text}");
+        }
+    }
+}
+
+async fn shake_hands(
+    shared: &Shared,
+    incoming: &Incoming,
+    stream: TcpStream,
+) -> Result<ServerConnection, (&'static str, String)> {
+    let identity = shared.connector.identity();
+    let config = incoming.keyring.server_config(identity).await;
+    let config = config.map_err(|error| ("no_certificate_yet", error.to_string()))?;
+    tune(&stream, &Liveness::default()).map_err(|error| ("transport", error.to_string()))?;
+    let accepted = hbone::accept(stream, &config, &incoming.settings).await;
+    accepted.map_err(|error| (error.reason(), error.to_string()))
+}
+
+async fn streams(shared: Arc<Shared>, mut tunnel: ServerConnection, peer: SocketAddr) {
+    let identity = tunnel.peer().identity.clone();
+    let mut draining = false;
+    loop {
+        let next = tokio::select! {
+            next = tunnel.next() => next,
+            () = shared.draining.cancelled(), if !draining => {
+                draining = true;
+                tunnel.drain();
+                continue;
+            }
+        };
+        let Some(request) = next else { break };
+        shared.tasks.spawn(connection::carry(Arc::clone(&shared), request, peer, identity.clone()));
+    }
+    match tunnel.ended() {
+        Some(hbone::Ended::Closed) | None => {}
+        Some(ended) => {
+            shared.counters.peer_refused(ended.reason());
+            debug!("tunnel from {peer} ({identity}): {ended}");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! A connection that is not HTTP: an endpoint, and bytes both ways.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mesh::model::name::WorkloadUid;
+use mesh::model::service::ServiceKey;
+use mesh::net::copy::{Timeouts, both_ways};
+use mesh::net::duplex::Duplex;
+use mesh::net::tcp::Tcp;
+use thiserror::Error;
+
+use crate::balance::maglev;
+use crate::route::{BackendTarget, Rule};
+use crate::shared::Shared;
+use crate::telemetry::tcp::TcpRecord;
+use crate::upstream::Client;
+use crate::upstream::cluster::{NoEndpoint, Wanted};
+use crate::upstream::connect::Io;
+use crate::world::World;
+
+/// Why a connection was not carried.
+#[derive(Debug, Error)]
+pub enum OpaqueError {
+    /// The rule leads nowhere.
+    #[error("the route has no backend for connections")]
+    NoBackend,
+    /// No endpoint is ready, or none that is ready answers.
+    #[error("no healthy upstream: {0}")]
+    NoEndpoint(ServiceKey),
+    /// The service has as many connections as it may have.
+    #[error("too many connections to the service")]
+    Overflow,
+}
+
+/// Endpoints that are tried.
+const TRIES: usize = 3;
+
+/// Carries one connection of a client to a backend of the rule.
+pub async fn carry<S: Duplex>(
+    shared: &Arc<Shared>,
+    world: &Arc<World>,
+    rule: &Rule,
+    client: &Client,
+    stream: &mut S,
+    record: &mut TcpRecord,
+) -> Result<(), OpaqueError> {
+    let backend = rule.choose(fastrand::f64()).map(|(_, backend)| &backend.target);
+    let Some(BackendTarget::Service(service, port)) = backend else { return Err(OpaqueError::NoBackend) };
+    let settings = world.plan.settings_of(service);
+    let cluster = shared.clusters.get(service, *port, world, &shared.here);
+    let entering = cluster.gate.enter(settings.max_in_flight, settings.max_pending, settings.max_wait);
+    let _pass = entering.await.map_err(|_| OpaqueError::Overflow)?;
+    let mut tried: Vec<WorkloadUid> = vec![];
+    let limits = settings.breaker();
+    loop {
+        let hash = maglev::hash(client.address.ip().to_string().as_bytes());
+        let wanted = Wanted { tried: &tried, hash, expendable: true };
+        let no_endpoint = |_: NoEndpoint| OpaqueError::NoEndpoint(service.clone());
+        let mut flight = cluster.choose(settings, &wanted, Instant::now()).map_err(no_endpoint)?;
+        let endpoint = Arc::clone(&flight.endpoint);
+        let host = Some(service.hostname.clone());
+        let connecting = shared.connector.exclusive(&endpoint.target, client, host, settings.connect_timeout);
+        let connected = connecting.await;
+        let now = Instant::now();
+        match connected {
+            Ok(io) => {
+                flight.succeeded(&limits, now);
+                record.opened(&endpoint);
+                let timeouts = Timeouts { idle: None, ..Timeouts::default() };
+                copy(stream, io, &timeouts, record).await;
+                return Ok(());
+            }
+            Err(error) => {
+                tracing::debug!("{}: {error}", endpoint.workload.uid);
+                flight.failed(&limits, cluster.can_spare(settings), Duration::ZERO, now);
+                tried.push(endpoint.workload.uid.clone());
+                if tried.len() >= TRIES.min(cluster.endpoints().endpoints.len()) {
+                    return Err(OpaqueError::NoEndpoint(service.clone()));
+                }
+            }
+        }
+    }
+}
+
+async fn copy<S: Duplex>(stream: &mut S, io: Io, timeouts: &Timeouts, record: &mut TcpRecord) {
+    let copied = match io {
+        Io::Plain(tcp) => both_ways(stream, &mut Tcp::new(tcp), record, timeouts).await,
+        Io::Tunnel(mut tunnel) => both_ways(stream, &mut tunnel, record, timeouts).await,
+    };
+    record.closed(copied.err().map(|error| error.to_string()));
+}

@@ -1,0 +1,12 @@
+//! What is told of requests: the standard metrics of a waypoint, and one log line each.
+
+pub mod tcp; // connections that are not HTTP
+pub mod record; // a request, told about when it ends
+pub mod requests; // istio_requests_total and its kin
+pub mod line; // the access log
+pub mod facts; // what is known of one request
+
+pub use facts::{Facts, Outcome};
+pub use line::RequestLog;
+pub use record::Record;
+pub use requests::Requests;

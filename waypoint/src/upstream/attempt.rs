@@ -1,0 +1,130 @@
+//! One attempt on one endpoint: a connection, the request, the head of the response.
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use http::{Request, Response};
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as _, Bytes, Frame, Incoming};
+use thiserror::Error;
+use tokio::time::timeout;
+
+use super::body::RequestBody;
+use super::connect::{Client, ConnectError, Connector};
+use super::connections::{Lease, Limits, Version};
+use super::endpoint::Endpoint;
+use crate::grpc::{self, GrpcCode};
+use crate::retry::Outcome;
+
+/// A response's head, and what goes with it.
+pub struct Answer {
+    /// The head and the body that follows.
+    pub response: Response<Incoming>,
+    /// A frame of the body that was looked at already.
+    pub peeked: Option<Frame<Bytes>>,
+    /// The connection, to be released at the end of the body.
+    pub lease: Lease,
+    /// The gRPC status, as far as it is known by now.
+    pub grpc: Option<GrpcCode>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum AttemptError {
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The request was not sent, or not looked at.
+    #[error("not sent: {0}")]
+    Unsent(hyper::Error),
+    /// The body cannot be sent again.
+    #[error("not sent, and its body is gone")]
+    BodyGone,
+    /// The connection broke.
+    #[error("connection broke before the response: {0}")]
+    Reset(hyper::Error),
+    /// The attempt's own time is over.
+    #[error("no response within {} ms", .0.as_millis())]
+    TryTimeout(Duration),
+}
+
+impl AttemptError {
+    /// What it means for a retry.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Connect(_) | Self::Unsent(_) | Self::BodyGone => Outcome::Unsent,
+            Self::Reset(_) => Outcome::Reset,
+            Self::TryTimeout(_) => Outcome::TryTimeout,
+        }
+    }
+}
+
+/// Stale connections that are passed over before a request is said not to have been sent.
+const STALE: usize = 3;
+
+/// How an attempt is made.
+pub struct How<'a> {
+    /// Makes connections.
+    pub connector: &'a Connector,
+    /// On whose behalf.
+    pub client: &'a Client,
+    /// Which HTTP.
+    pub version: Version,
+    /// Limits of connections.
+    pub limits: Limits,
+    /// Until the head of the response.
+    pub limit: Option<Duration>,
+    /// Whether the request is gRPC.
+    pub grpc: bool,
+}
+
+/// Makes one attempt. `request` gives the request anew each time it is called, as long as its body can be had.
+pub async fn attempt(
+    endpoint: &Endpoint,
+    how: &How<'_>,
+    mut request: impl FnMut() -> Option<Request<RequestBody>>,
+) -> Result<Answer, AttemptError> {
+    let attempting = async {
+        let mut stale = 0;
+        let mut next = request();
+        while let Some(sending) = next {
+            let connections = &endpoint.state.connections;
+            let identity = &how.client.identity;
+            let leased = connections.lease(how.connector, &endpoint.target, identity, how.version, &how.limits);
+            let mut lease = leased.await?;
+            match lease.send(sending).await {
+                Ok(response) => return Ok(peek(response, lease, how.grpc)),
+                // Closed by the other side while idle: says nothing about the endpoint.
+                Err(error) if error.unsent && lease.is_reused() && stale < STALE => {
+                    stale += 1;
+                    next = error.request.map(|request| *request).or_else(&mut request);
+                }
+                Err(error) if error.unsent => return Err(AttemptError::Unsent(error.error)),
+                Err(error) => return Err(AttemptError::Reset(error.error)),
+            }
+        }
+        Err(AttemptError::BodyGone)
+    };
+    match how.limit {
+        None => attempting.await,
+        Some(limit) => timeout(limit, attempting).await.unwrap_or(Err(AttemptError::TryTimeout(limit))),
+    }
+}
+
+/// Looks at the first frame of a gRPC response if it is there already: a failed call is often headers and trailers and
+/// nothing else. Never waits, so no stream is held up.
+fn peek(response: Response<Incoming>, lease: Lease, is_grpc: bool) -> Answer {
+    let mut answer = Answer { response, peeked: None, lease, grpc: None };
+    if !is_grpc {
+        return answer;
+    }
+    answer.grpc = grpc::status(answer.response.headers());
+    if answer.grpc.is_none() && !answer.response.body().is_end_stream() {
+        let first = answer.response.body_mut().frame().now_or_never();
+        if let Some(Some(Ok(frame))) = first {
+            answer.grpc = frame.trailers_ref().and_then(grpc::status);
+            answer.peeked = Some(frame);
+        }
+    }
+    answer
+}

@@ -1,0 +1,311 @@
+//! The endpoints of one port of one service. There is one cluster however many routes lead to it, so that what one route
+//! learns about an endpoint all of them know.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use mesh::balance::locality;
+use mesh::model::identity::Identity;
+use mesh::model::name::WorkloadUid;
+use mesh::model::service::{AppProtocol, Service, ServiceKey};
+use mesh::model::workload::Workload;
+use mesh::state::endpoints::Endpoint as Known;
+use parking_lot::{Mutex, RwLock};
+
+use super::connect::Target;
+use super::endpoint::{Ejected, Endpoint, InFlight, State};
+use super::gate::Gate;
+use crate::balance::{Algorithm, Candidates, Load, Maglev, pick};
+use crate::breaker::may_eject;
+use crate::config::services::protocol;
+use crate::retry::Budget;
+use crate::settings::Settings;
+use crate::world::World;
+
+/// The port that enrolled workloads listen on for HBONE.
+const HBONE: u16 = 15008;
+
+/// A probe that no expendable request came for is sent with any.
+const PROBE_OVERDUE: Duration = Duration::from_secs(5);
+
+/// All clusters.
+#[derive(Default)]
+pub struct Clusters {
+    known: RwLock<HashMap<(ServiceKey, u16), Arc<Cluster>>>,
+}
+
+/// The endpoints of one port of one service.
+pub struct Cluster {
+    service: ServiceKey,
+    port: u16,
+    /// The world that `set` was made for.
+    version: AtomicU64,
+    set: ArcSwap<Set>,
+    writing: Mutex<()>,
+    turn: AtomicUsize,
+    ejected: Ejected,
+    /// Requests in flight.
+    pub gate: Arc<Gate>,
+    /// Retries.
+    pub budget: Mutex<Budget>,
+}
+
+/// The endpoints at one time.
+#[derive(Default)]
+pub struct Set {
+    source: Option<Arc<[Arc<Known>]>>,
+    settings: Option<Arc<Settings>>,
+    /// The endpoints, in the order of the mesh.
+    pub endpoints: Box<[Arc<Endpoint>]>,
+    /// What is spoken on the port.
+    pub protocol: Option<AppProtocol>,
+    maglev: Option<Maglev>,
+    tiers: usize,
+}
+
+/// What a choice depends on.
+pub struct Wanted<'a> {
+    /// Endpoints that have failed for this request.
+    pub tried: &'a [WorkloadUid],
+    /// For consistent hashing.
+    pub hash: u64,
+    /// Whether the request can be sent again if it serves as a probe and fails.
+    pub expendable: bool,
+}
+
+/// Why there is no endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoEndpoint {
+    /// None is ready.
+    NoneReady,
+    /// Those that are ready are ejected; the first may be tried again then.
+    Ejected(Option<Instant>),
+}
+
+impl Clusters {
+    /// The cluster of a service port, as of this world.
+    pub fn get(&self, service: &ServiceKey, port: u16, world: &World, here: &Workload) -> Arc<Cluster> {
+        // The tuple is built for the look-up only on a miss of the fast path below.
+        let found = self.known.read().get(&(service.clone(), port)).cloned();
+        let cluster = found.unwrap_or_else(|| {
+            let mut known = self.known.write();
+            let make = || Arc::new(Cluster::new(service.clone(), port));
+            Arc::clone(known.entry((service.clone(), port)).or_insert_with(make))
+        });
+        cluster.refresh(world, here);
+        cluster
+    }
+
+    /// Every cluster.
+    pub fn list(&self) -> Vec<Arc<Cluster>> {
+        self.known.read().values().cloned().collect()
+    }
+
+    /// Closes idle connections, and forgets clusters of services that are gone.
+    pub fn sweep(&self, world: &World, now: Instant) {
+        for cluster in self.list() {
+            let idle = world.plan.settings_of(&cluster.service).connection_idle;
+            for endpoint in &cluster.set.load().endpoints {
+                endpoint.state.connections.sweep(now, idle);
+            }
+        }
+        self.known.write().retain(|(service, _), cluster| {
+            world.snapshot.service(service).is_some() || Arc::strong_count(cluster) > 1
+        });
+    }
+}
+
+impl Cluster {
+    fn new(service: ServiceKey, port: u16) -> Self {
+        Self {
+            service,
+            port,
+            version: AtomicU64::new(0),
+            set: ArcSwap::default(),
+            writing: Mutex::new(()),
+            turn: AtomicUsize::new(0),
+            ejected: Ejected::default(),
+            gate: Arc::default(),
+            budget: Mutex::new(Budget::new(Instant::now())),
+        }
+    }
+
+    /// The service.
+    pub fn service(&self) -> &ServiceKey {
+        &self.service
+    }
+
+    /// The port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The endpoints now.
+    pub fn endpoints(&self) -> Arc<Set> {
+        self.set.load_full()
+    }
+
+    fn refresh(&self, world: &World, here: &Workload) {
+        if self.version.load(Ordering::Acquire) >= world.version {
+            return;
+        }
+        let _writing = self.writing.lock();
+        if self.version.load(Ordering::Acquire) >= world.version {
+            return;
+        }
+        let old = self.set.load_full();
+        let entry = world.snapshot.service(&self.service);
+        let source = entry.map(|entry| Arc::clone(&entry.endpoints));
+        let settings = world.plan.settings_of(&self.service);
+        let same = |a: &Option<Arc<[Arc<Known>]>>| match (a, &source) {
+            (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+            (None, None) => true,
+            _ => false,
+        };
+        if !same(&old.source) || !old.settings.as_ref().is_some_and(|old| Arc::ptr_eq(old, settings)) {
+            let service = entry.map(|entry| &*entry.service);
+            self.set.store(Arc::new(self.build(&old, service, source, settings, here)));
+        }
+        self.version.store(world.version, Ordering::Release);
+    }
+
+    fn build(
+        &self,
+        old: &Set,
+        service: Option<&Service>,
+        source: Option<Arc<[Arc<Known>]>>,
+        settings: &Arc<Settings>,
+        here: &Workload,
+    ) -> Set {
+        let now = Instant::now();
+        let mut endpoints: Vec<Arc<Endpoint>> = vec![];
+        if let (Some(service), Some(source)) = (service, &source) {
+            let balancing = &service.load_balancing;
+            let most = balancing.routing_preference.len();
+            let usable = source.iter().filter(|known| known.is_ready() || balancing.allow_unhealthy);
+            for known in usable {
+                let workload = &known.workload;
+                let Some(target) = target_of(service, known, self.port) else { continue };
+                let Some(rank) = locality::rank(balancing, here, workload) else { continue };
+                let before = old.endpoints.iter().find(|e| e.workload.uid == workload.uid && e.target == target);
+                let state = match before {
+                    Some(before) => Arc::clone(&before.state),
+                    None => State::new(settings, workload.capacity, now),
+                };
+                let workload = Arc::clone(workload);
+                endpoints.push(Arc::new(Endpoint { workload, target, tier: most - rank.min(most), state }));
+            }
+        }
+        for gone in &old.endpoints {
+            if !endpoints.iter().any(|endpoint| Arc::ptr_eq(&endpoint.state, &gone.state)) {
+                gone.state.connections.retire();
+            }
+        }
+        let ejected = endpoints.iter().filter(|endpoint| !endpoint.state.is_trusted()).count();
+        self.ejected.store(u32::try_from(ejected).unwrap_or(u32::MAX), Ordering::Relaxed);
+        let hashes = settings.algorithm == Algorithm::ConsistentHash;
+        let maglev = hashes.then(|| {
+            let names: Vec<String> = endpoints.iter().map(|endpoint| endpoint.target.address.to_string()).collect();
+            Maglev::new(names.iter().zip(&endpoints).map(|(name, e)| (name.as_bytes(), e.state.load.weight())))
+        });
+        let tiers = endpoints.iter().map(|endpoint| endpoint.tier + 1).max().unwrap_or(0);
+        let protocol = service.map(|service| protocol(service, self.port));
+        Set { source, settings: Some(Arc::clone(settings)), endpoints: endpoints.into(), protocol, maglev, tiers }
+    }
+
+    /// Whether one more endpoint may be ejected.
+    pub fn can_spare(&self, settings: &Settings) -> bool {
+        let ejected = self.ejected.load(Ordering::Relaxed) as usize;
+        may_eject(ejected, self.set.load().endpoints.len(), settings.max_ejected)
+    }
+
+    /// An endpoint for one request: a probe if one is due and the request is expendable; else one that was not tried, of
+    /// the closest that can be used; else one that was.
+    pub fn choose(&self, settings: &Settings, wanted: &Wanted<'_>, now: Instant) -> Result<InFlight, NoEndpoint> {
+        let set = self.set.load();
+        let fly = |endpoint: &Arc<Endpoint>, probe| {
+            InFlight::new(Arc::clone(endpoint), Arc::clone(&self.ejected), settings.load(), probe, now)
+        };
+        let tried = |endpoint: &Endpoint| wanted.tried.contains(&endpoint.workload.uid);
+        // Where no request is expendable, one has to be spent after a while.
+        let as_of = if wanted.expendable { Some(now) } else { now.checked_sub(PROBE_OVERDUE) };
+        if self.ejected.load(Ordering::Relaxed) > 0
+            && let Some(as_of) = as_of
+        {
+            let due = set.endpoints.iter().filter(|endpoint| !tried(endpoint) && endpoint.state.probe_due(as_of));
+            if let Some(endpoint) = due.into_iter().find(|endpoint| endpoint.state.probe(now)) {
+                return Ok(fly(endpoint, true));
+            }
+        }
+        let from = Candidates {
+            endpoints: &set.endpoints,
+            load: load_of,
+            settings: &settings.load(),
+            maglev: set.maglev.as_ref(),
+            turn: self.turn.fetch_add(1, Ordering::Relaxed),
+            hash: wanted.hash,
+        };
+        let mut random = fastrand::Rng::new();
+        for again in [false, true] {
+            for tier in 0..set.tiers {
+                let usable = |endpoint: &Arc<Endpoint>| {
+                    endpoint.tier == tier && endpoint.state.is_trusted() && (again || !tried(endpoint))
+                };
+                if let Some(index) = pick(settings.algorithm, &from, usable, now, &mut random) {
+                    return Ok(fly(&set.endpoints[index], false));
+                }
+            }
+            if wanted.tried.is_empty() {
+                break;
+            }
+        }
+        self.last_resort(&set, now, fly)
+    }
+
+    /// All are ejected, which happens when the others went away: better a probe than nothing.
+    fn last_resort(
+        &self,
+        set: &Set,
+        now: Instant,
+        fly: impl Fn(&Arc<Endpoint>, bool) -> InFlight,
+    ) -> Result<InFlight, NoEndpoint> {
+        if set.endpoints.is_empty() {
+            return Err(NoEndpoint::NoneReady);
+        }
+        match set.endpoints.iter().find(|endpoint| endpoint.state.probe(now)) {
+            Some(endpoint) => Ok(fly(endpoint, true)),
+            None => {
+                let until = set.endpoints.iter().filter_map(|endpoint| endpoint.state.ejected_until(now)).min();
+                Err(NoEndpoint::Ejected(until))
+            }
+        }
+    }
+}
+
+fn load_of(endpoint: &Arc<Endpoint>) -> &Load {
+    &endpoint.state.load
+}
+
+/// How an endpoint is reached on a port of the service; `None` when it does not have the port.
+fn target_of(service: &Service, known: &Known, port: u16) -> Option<Target> {
+    let workload = &known.workload;
+    let v4 = |address: &&IpAddr| address.is_ipv4();
+    let address = workload.addresses.iter().find(v4).or(workload.addresses.first())?;
+    let target_port = known.target_port(port)?;
+    let tunnel = workload.is_enrolled().then(|| {
+        let expected: Vec<Identity> =
+            std::iter::once(workload.identity()).chain(service.subject_alt_names.iter().cloned()).collect();
+        (SocketAddr::new(*address, HBONE), Arc::from(expected))
+    });
+    Some(Target { address: SocketAddr::new(*address, target_port), tunnel })
+}
+
+/// The number of ejected endpoints, for dumps.
+pub fn ejected(cluster: &Cluster) -> u32 {
+    let count: &AtomicU32 = &cluster.ejected;
+    count.load(Ordering::Relaxed)
+}

@@ -1,0 +1,175 @@
+//! Byte streams to one endpoint: through a tunnel when it is enrolled, else plain TCP.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use mesh::hbone::{self, Authority, Baggage, ConnectHead, Dial, DialFuture, Forwarded, Pool, TunnelError, TunnelKey};
+use mesh::model::identity::Identity;
+use mesh::model::name::{Hostname, WorkloadUid};
+use mesh::model::workload::Workload;
+use mesh::net::socket::{Liveness, tune};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// On whose behalf.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// The address of the client's socket, as far as known.
+    pub address: SocketAddr,
+    /// What it proved.
+    pub identity: Identity,
+    /// The workload, if known.
+    pub workload: Option<Arc<Workload>>,
+}
+
+/// How one endpoint is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Address and port of the application.
+    pub address: SocketAddr,
+    /// The HBONE port and who must answer there; `None` is plain TCP.
+    pub tunnel: Option<(SocketAddr, Arc<[Identity]>)>,
+}
+
+/// Why there is no stream. Nothing of a request was sent.
+#[derive(Clone, Debug, Error)]
+pub enum ConnectError {
+    /// Plain TCP.
+    #[error("connect: {0}")]
+    Tcp(Arc<io::Error>),
+    /// The tunnel.
+    #[error(transparent)]
+    Tunnel(#[from] TunnelError),
+    /// Too slow.
+    #[error("no connection within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// The endpoint has as many connections as it may have.
+    #[error("the endpoint has all the connections that it may have")]
+    Full,
+    /// HTTP/2 did not come about.
+    #[error("HTTP/2: {0}")]
+    Http(Arc<hyper::Error>),
+}
+
+/// Makes connections as this waypoint.
+pub struct Connector {
+    pool: Arc<Pool>,
+    uid: WorkloadUid,
+    identity: Identity,
+}
+
+impl Connector {
+    /// A connector whose tunnels carry `identity`.
+    pub fn new(pool: Arc<Pool>, uid: WorkloadUid, identity: Identity) -> Self {
+        Self { pool, uid, identity }
+    }
+
+    /// Who we are.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// A stream that many requests of clients with this identity may share.
+    pub async fn shared(&self, target: &Target, on_behalf_of: &Identity, limit: Duration) -> Result<Io, ConnectError> {
+        let mut head = ConnectHead::new(Authority::Address(target.address));
+        head.on_behalf_of = Some(on_behalf_of.clone());
+        self.connect(target, &head, limit).await
+    }
+
+    /// A stream for one connection of one client.
+    pub async fn exclusive(
+        &self,
+        target: &Target,
+        client: &Client,
+        host: Option<Hostname>,
+        limit: Duration,
+    ) -> Result<Io, ConnectError> {
+        let mut head = ConnectHead::new(Authority::Address(target.address));
+        head.on_behalf_of = Some(client.identity.clone());
+        head.forwarded = Some(Forwarded { source: client.address, host });
+        head.baggage = client.workload.as_deref().map(Baggage::of);
+        self.connect(target, &head, limit).await
+    }
+
+    async fn connect(&self, target: &Target, head: &ConnectHead, limit: Duration) -> Result<Io, ConnectError> {
+        let connecting = async {
+            match &target.tunnel {
+                None => plain(target.address).await.map(Io::Plain).map_err(|error| ConnectError::Tcp(Arc::new(error))),
+                Some((destination, expected)) => {
+                    let key = TunnelKey {
+                        workload: self.uid.clone(),
+                        source: self.identity.clone(),
+                        destination: *destination,
+                        expected: Arc::clone(expected),
+                    };
+                    Ok(Io::Tunnel(self.pool.connect(&key, head).await?.stream))
+                }
+            }
+        };
+        match timeout(limit, connecting).await {
+            Ok(connected) => connected,
+            Err(_) => Err(ConnectError::Timeout(limit)),
+        }
+    }
+}
+
+async fn plain(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    tune(&stream, &Liveness::default())?;
+    Ok(stream)
+}
+
+/// Dials tunnels from this process's own network namespace.
+pub struct FromHere;
+
+impl Dial for FromHere {
+    fn dial<'a>(&'a self, key: &'a TunnelKey) -> DialFuture<'a> {
+        Box::pin(plain(key.destination))
+    }
+}
+
+/// A byte stream to an endpoint.
+pub enum Io {
+    /// Plain TCP.
+    Plain(TcpStream),
+    /// In a tunnel.
+    Tunnel(hbone::Stream),
+}
+
+impl AsyncRead for Io {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tunnel(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Io {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tunnel(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tunnel(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tunnel(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! How many requests a service takes at once, and how many may wait for one to end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+/// The gate of one service.
+#[derive(Debug, Default)]
+pub struct Gate {
+    inside: AtomicU32,
+    waiting: AtomicU32,
+    left: Notify,
+}
+
+/// One request inside, until it is dropped.
+#[derive(Debug)]
+pub struct Pass(Arc<Gate>);
+
+/// Why there is no pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// As many wait as may wait.
+    Queue,
+    /// Nobody left in time.
+    Patience,
+}
+
+impl Gate {
+    /// Requests inside.
+    pub fn inside(&self) -> u32 {
+        self.inside.load(Ordering::Relaxed)
+    }
+
+    /// Goes in, at once if fewer than `most` are inside; else waits, if fewer than `queue` wait, at most for `patience`.
+    pub async fn enter(self: &Arc<Self>, most: u32, queue: u32, patience: Duration) -> Result<Pass, Full> {
+        if self.try_enter(most) {
+            return Ok(Pass(Arc::clone(self)));
+        }
+        if self.waiting.fetch_add(1, Ordering::Relaxed) >= queue {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            return Err(Full::Queue);
+        }
+        let _waiting = Waiting(&self.waiting);
+        let end = Instant::now() + patience;
+        loop {
+            let left = self.left.notified();
+            if self.try_enter(most) {
+                return Ok(Pass(Arc::clone(self)));
+            }
+            if timeout_at(end, left).await.is_err() {
+                return Err(Full::Patience);
+            }
+        }
+    }
+
+    fn try_enter(&self, most: u32) -> bool {
+        self.inside
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |inside| (inside < most).then_some(inside + 1))
+            .is_ok()
+    }
+}
+
+struct Waiting<'a>(&'a AtomicU32);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.0.inside.fetch_sub(1, Ordering::Relaxed);
+        if self.0.waiting.load(Ordering::Relaxed) > 0 {
+            self.0.left.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_goes_in_when_one_leaves() {
+        let gate = Arc::new(Gate::default());
+        let second = Duration::from_secs(1);
+        let first = gate.enter(1, 1, second).await.unwrap();
+        let waiting = tokio::spawn({
+            let gate = Arc::clone(&gate);
+            async move { gate.enter(1, 1, second).await.is_ok() }
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(gate.enter(1, 1, second).await.unwrap_err(), Full::Queue);
+        drop(first);
+        assert!(waiting.await.unwrap());
+        assert_eq!(gate.inside(), 0);
+        let _first = gate.enter(1, 1, second).await.unwrap();
+        assert_eq!(gate.enter(1, 1, second).await.unwrap_err(), Full::Patience);
+    }
+}

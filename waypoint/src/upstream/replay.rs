@@ -1,0 +1,127 @@
+//! Request bodies that can be sent again: what one attempt has read is kept for the next, up to a limit.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+
+/// A body that attempts take turns to send. Only one attempt may be alive at a time.
+#[derive(Clone)]
+pub struct Replay {
+    shared: Arc<Mutex<Shared>>,
+    length: Option<u64>,
+}
+
+struct Shared {
+    source: Incoming,
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    most: usize,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+    /// Something was read that is not kept.
+    gone: bool,
+    read: Arc<AtomicU64>,
+}
+
+/// The body of one attempt.
+pub struct ReplayBody {
+    shared: Arc<Mutex<Shared>>,
+    length: Option<u64>,
+    at: usize,
+    trailers_sent: bool,
+}
+
+impl Replay {
+    /// Keeps at most `most` bytes; with 0 the body can only be sent again as long as nothing of it was read.
+    /// Bytes read from the caller are counted in `read`.
+    pub fn new(source: Incoming, most: usize, read: Arc<AtomicU64>) -> Self {
+        let length = source.size_hint().exact();
+        // A body that is known to be too long is not worth keeping the beginning of.
+        let most = if length.is_some_and(|length| length > most as u64) { 0 } else { most };
+        let shared =
+            Shared { source, kept: vec![], kept_bytes: 0, most, trailers: None, ended: false, gone: false, read };
+        Self { shared: Arc::new(Mutex::new(shared)), length }
+    }
+
+    /// The body for the next attempt.
+    pub fn body(&self) -> ReplayBody {
+        ReplayBody { shared: Arc::clone(&self.shared), length: self.length, at: 0, trailers_sent: false }
+    }
+
+    /// Whether the body can be sent from its start.
+    pub fn is_whole(&self) -> bool {
+        !self.shared.lock().gone
+    }
+
+    /// No further attempt: what is read from now on need not be kept.
+    pub fn let_go(&self) {
+        self.shared.lock().most = 0;
+    }
+}
+
+impl Shared {
+    fn keep(&mut self, data: &Bytes) {
+        self.read.fetch_add(data.len() as u64, Ordering::Relaxed);
+        if self.gone || data.is_empty() {
+            return;
+        }
+        if self.kept_bytes + data.len() > self.most {
+            self.gone = true;
+            self.kept = vec![];
+            return;
+        }
+        self.kept_bytes += data.len();
+        self.kept.push(data.clone());
+    }
+}
+
+impl Body for ReplayBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = &mut *self;
+        let mut shared = this.shared.lock();
+        if let Some(data) = shared.kept.get(this.at).filter(|_| !shared.gone) {
+            this.at += 1;
+            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
+        }
+        if shared.ended {
+            let trailers = if this.trailers_sent { None } else { shared.trailers.clone() };
+            this.trailers_sent = true;
+            return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+        }
+        let frame = ready!(Pin::new(&mut shared.source).poll_frame(cx));
+        let Some(frame) = frame.transpose()? else {
+            shared.ended = true;
+            return Poll::Ready(None);
+        };
+        if let Some(data) = frame.data_ref() {
+            shared.keep(data);
+            this.at = shared.kept.len();
+        } else if let Some(trailers) = frame.trailers_ref() {
+            shared.trailers = Some(trailers.clone());
+            shared.ended = true;
+            this.trailers_sent = true;
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let shared = self.shared.lock();
+        let all_sent = shared.gone || self.at >= shared.kept.len();
+        let trailers_left = shared.trailers.is_some() && !self.trailers_sent;
+        all_sent && !trailers_left && (shared.ended || shared.source.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}

@@ -1,0 +1,344 @@
+//! One request, sent until an endpoint answers it: which endpoint, how often, how long, and what is told when none does.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use http::{HeaderValue, Request, StatusCode};
+use mesh::model::name::WorkloadUid;
+
+use super::attempt::{Answer, AttemptError, How, attempt};
+use super::body::RequestBody;
+use super::cluster::{Cluster, NoEndpoint, Wanted};
+use super::connect::{Client, ConnectError, Connector};
+use super::connections::{Limits, Version};
+use super::endpoint::{Endpoint, InFlight};
+use super::gate::{Full, Pass};
+use super::replay::Replay;
+use crate::deadline::{self, Deadline};
+use crate::retry::{self, Attempt, Decision, GaveUp, Outcome, RetryPolicy};
+use crate::settings::Settings;
+
+/// The header by which a hop says that it has retried and given up.
+pub const RETRIED: &str = "x-culvert-retried";
+
+/// An endpoint that was silent for so long counts as failed, whoever's deadline it was.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A request on its way out.
+pub struct Outgoing<'a> {
+    /// The head, ready for the backend but for its deadline.
+    pub parts: Parts,
+    /// The body; `None` when there is none.
+    pub body: Option<&'a Replay>,
+    /// The first attempt's body, when it is copied on the way or is a copy.
+    pub teed: Teed,
+    /// Which HTTP the backend speaks.
+    pub version: Version,
+    /// Whether the request is gRPC.
+    pub grpc: bool,
+    /// The settings of the rule.
+    pub rule: &'a Settings,
+    /// The settings of the backend's service.
+    pub service: &'a Settings,
+    /// When it must be over.
+    pub deadline: Deadline,
+    /// Whether the caller told its own deadline.
+    pub tell_deadline: bool,
+    /// For consistent hashing.
+    pub hash: u64,
+    /// On whose behalf.
+    pub client: &'a Client,
+}
+
+/// A body that only one attempt can have.
+pub enum Teed {
+    /// There is none.
+    None,
+    /// For the first attempt.
+    Ready(RequestBody),
+    /// The first attempt had it.
+    Taken,
+}
+
+/// An endpoint's answer.
+pub struct Sent {
+    /// The answer.
+    pub answer: Answer,
+    /// Keeps the endpoint's figures until the body has ended.
+    pub flight: InFlight,
+    /// Keeps the service's figures until the body has ended.
+    pub pass: Pass,
+    /// Retries that were made.
+    pub retries: u32,
+}
+
+/// Why there is no answer.
+pub struct Failure {
+    /// What the caller gets.
+    pub status: StatusCode,
+    /// A word for it, stable: `x-culvert-error`.
+    pub reason: &'static str,
+    /// Envoy's response flag.
+    pub flag: &'static str,
+    /// In words.
+    pub detail: String,
+    /// When to come back.
+    pub retry_after: Option<Duration>,
+    /// Retries that were made.
+    pub retries: u32,
+    /// The endpoint that was tried last.
+    pub endpoint: Option<Arc<Endpoint>>,
+}
+
+impl Failure {
+    fn new(status: u16, reason: &'static str, flag: &'static str, detail: impl Into<String>) -> Self {
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        Self { status, reason, flag, detail: detail.into(), retry_after: None, retries: 0, endpoint: None }
+    }
+}
+
+/// Sends a request to a cluster.
+pub async fn send(connector: &Connector, cluster: &Arc<Cluster>, outgoing: Outgoing<'_>) -> Result<Sent, Failure> {
+    let service = outgoing.service;
+    let patience = deadline::least(Some(service.max_wait), outgoing.deadline.left(Instant::now()));
+    let entering = cluster.gate.enter(service.max_in_flight, service.max_pending, patience.unwrap_or(service.max_wait));
+    let pass = entering.await.map_err(|full| {
+        let detail = match full {
+            Full::Queue => "too many requests wait for the service",
+            Full::Patience => "too many requests are in flight to the service",
+        };
+        Failure { retry_after: Some(service.max_wait), ..Failure::new(503, "overflow", "UO", detail) }
+    })?;
+    let mut sending =
+        Sending { connector, cluster, policy: outgoing.rule.retry(), outgoing, tried: vec![], retries: 0 };
+    sending.run(pass).await
+}
+
+struct Sending<'a> {
+    connector: &'a Connector,
+    cluster: &'a Arc<Cluster>,
+    policy: RetryPolicy,
+    outgoing: Outgoing<'a>,
+    tried: Vec<WorkloadUid>,
+    retries: u32,
+}
+
+enum Next {
+    Done,
+    Refused,
+    Again(Duration),
+}
+
+impl Sending<'_> {
+    async fn run(&mut self, pass: Pass) -> Result<Sent, Failure> {
+        self.cluster.budget.lock().request(&self.outgoing.service.budget(), Instant::now());
+        loop {
+            let mut flight = self.choose()?;
+            let endpoint = Arc::clone(&flight.endpoint);
+            let began = Instant::now();
+            let Some(result) = within(self.outgoing.deadline.left(began), self.attempt(&endpoint)).await else {
+                self.record_silence(&mut flight, began);
+                return Err(self.too_late(Some(endpoint)));
+            };
+            self.record(&mut flight, &result);
+            match self.next(&result) {
+                Next::Again(wait) => {
+                    self.tried.push(endpoint.workload.uid.clone());
+                    self.retries += 1;
+                    drop((result, flight));
+                    tokio::time::sleep(wait).await;
+                }
+                Next::Refused if self.outgoing.service.budget_reject => {
+                    let detail = "the retry budget of the service is used up";
+                    return Err(self.fail(Failure::new(503, "retry_budget", "URX", detail), Some(endpoint)));
+                }
+                Next::Done | Next::Refused => {
+                    let retries = self.retries;
+                    return match result {
+                        Ok(mut answer) => {
+                            if retries > 0 && answer.response.status().is_server_error() {
+                                answer.response.headers_mut().insert(RETRIED, HeaderValue::from_static("1"));
+                            }
+                            Ok(Sent { answer, flight, pass, retries })
+                        }
+                        Err(error) => Err(self.fail(failure_of(&error), Some(endpoint))),
+                    };
+                }
+            }
+        }
+    }
+
+    fn choose(&self) -> Result<InFlight, Failure> {
+        let parts = &self.outgoing.parts;
+        let now = Instant::now();
+        let wanted = Wanted {
+            tried: &self.tried,
+            hash: self.outgoing.hash,
+            expendable: self.retries < self.policy.attempts && retry::policy::is_idempotent(&parts.method),
+        };
+        self.cluster.choose(self.outgoing.service, &wanted, now).map_err(|none| match none {
+            NoEndpoint::NoneReady => {
+                let detail = format!("no endpoint of {} is ready", self.cluster.service());
+                self.fail(Failure::new(503, "no_endpoint", "UH", detail), None)
+            }
+            NoEndpoint::Ejected(until) => {
+                let detail = format!("every endpoint of {} is ejected", self.cluster.service());
+                let retry_after = until.map(|until| until.saturating_duration_since(now));
+                let failure = Failure::new(503, "circuit_open", "UH", detail);
+                self.fail(Failure { retry_after, ..failure }, None)
+            }
+        })
+    }
+
+    async fn attempt(&mut self, endpoint: &Endpoint) -> Result<Answer, AttemptError> {
+        let service = self.outgoing.service;
+        let how = How {
+            connector: self.connector,
+            client: self.outgoing.client,
+            version: self.outgoing.version,
+            limits: Limits {
+                connect: service.connect_timeout,
+                connections: service.max_connections,
+                requests: service.max_requests_per_connection,
+            },
+            limit: self.outgoing.rule.per_try_timeout,
+            grpc: self.outgoing.grpc,
+        };
+        let outgoing = &mut self.outgoing;
+        attempt(endpoint, &how, || request(outgoing)).await
+    }
+
+    /// The deadline has passed without an answer. An impatient caller does not make a bad endpoint.
+    fn record_silence(&self, flight: &mut InFlight, began: Instant) {
+        let now = Instant::now();
+        if now.duration_since(began) >= PATIENCE {
+            let service = self.outgoing.service;
+            flight.failed(&service.breaker(), self.cluster.can_spare(service), Duration::ZERO, now);
+        }
+    }
+
+    fn record(&self, flight: &mut InFlight, result: &Result<Answer, AttemptError>) {
+        let service = self.outgoing.service;
+        let (limits, now) = (service.breaker(), Instant::now());
+        let spare = || self.cluster.can_spare(service);
+        match result {
+            Ok(answer) => {
+                let status = answer.response.status();
+                let pushback = retry::policy::retry_after(answer.response.headers()).unwrap_or_default();
+                let grpc_failed = answer.grpc.is_some_and(|code| code.is_server_failure());
+                if status == StatusCode::TOO_MANY_REQUESTS {
+                    flight.pushed_back(&limits, pushback, now);
+                } else if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED || grpc_failed {
+                    flight.failed(&limits, spare(), pushback, now);
+                } else {
+                    flight.succeeded(&limits, now);
+                }
+            }
+            // Our own limit, not the endpoint's failure.
+            Err(AttemptError::Connect(ConnectError::Full)) => {}
+            Err(_) => flight.failed(&limits, spare(), Duration::ZERO, now),
+        }
+    }
+
+    fn next(&self, result: &Result<Answer, AttemptError>) -> Next {
+        let (outcome, headers) = match result {
+            Ok(answer) => (outcome_of(answer), Some(answer.response.headers())),
+            Err(error) => (error.outcome(), None),
+        };
+        let now = Instant::now();
+        let attempt = Attempt {
+            method: &self.outgoing.parts.method,
+            has_idempotency_key: self.outgoing.parts.headers.contains_key("idempotency-key"),
+            retries: self.retries,
+            replayable: self.outgoing.body.is_none_or(Replay::is_whole),
+            retried_below: headers.is_some_and(|headers| headers.contains_key(RETRIED)),
+            retry_after: headers.and_then(retry::policy::retry_after),
+            left: self.outgoing.deadline.left(now),
+        };
+        match self.policy.decide(outcome, &attempt, fastrand::f64()) {
+            Decision::Done(GaveUp::Deadline) | Decision::Done(_) => Next::Done,
+            Decision::Retry(wait) => {
+                let allowed = self.cluster.budget.lock().retry(&self.outgoing.service.budget(), now);
+                if allowed { Next::Again(wait) } else { Next::Refused }
+            }
+        }
+    }
+
+    fn too_late(&self, endpoint: Option<Arc<Endpoint>>) -> Failure {
+        self.fail(Failure::new(504, "deadline", "UT", "the deadline of the request has passed"), endpoint)
+    }
+
+    fn fail(&self, failure: Failure, endpoint: Option<Arc<Endpoint>>) -> Failure {
+        Failure { retries: self.retries, endpoint, ..failure }
+    }
+}
+
+async fn within<T>(left: Option<Duration>, doing: impl Future<Output = T>) -> Option<T> {
+    match left {
+        Some(left) => tokio::time::timeout(left, doing).await.ok(),
+        None => Some(doing.await),
+    }
+}
+
+fn outcome_of(answer: &Answer) -> Outcome {
+    match answer.grpc {
+        Some(code) if answer.response.status() == StatusCode::OK => Outcome::Grpc(code),
+        _ => Outcome::Status(answer.response.status()),
+    }
+}
+
+fn failure_of(error: &AttemptError) -> Failure {
+    let detail = error.to_string();
+    match error {
+        AttemptError::Connect(ConnectError::Full) => Failure::new(503, "overflow", "UO", detail),
+        AttemptError::Connect(_) | AttemptError::Unsent(_) | AttemptError::BodyGone => {
+            Failure::new(503, "connect", "UF", detail)
+        }
+        AttemptError::Reset(_) => Failure::new(503, "reset", "UC", detail),
+        AttemptError::TryTimeout(_) => Failure::new(504, "try_timeout", "UT", detail),
+    }
+}
+
+/// The request for one attempt; `None` when its body is gone.
+fn request(outgoing: &mut Outgoing<'_>) -> Option<Request<RequestBody>> {
+    let body = match (std::mem::replace(&mut outgoing.teed, Teed::Taken), outgoing.body) {
+        (Teed::Ready(teed), _) => teed,
+        (Teed::None | Teed::Taken, Some(body)) => RequestBody::Replay(body.body()),
+        (Teed::Taken, None) => return None,
+        (Teed::None, None) => {
+            outgoing.teed = Teed::None;
+            RequestBody::Empty
+        }
+    };
+    let parts = &outgoing.parts;
+    let mut request = Request::new(body);
+    *request.method_mut() = parts.method.clone();
+    *request.uri_mut() = parts.uri.clone();
+    *request.headers_mut() = parts.headers.clone();
+    *request.version_mut() = match outgoing.version {
+        Version::H1 => http::Version::HTTP_11,
+        Version::H2 => http::Version::HTTP_2,
+    };
+    *request.extensions_mut() = parts.extensions.clone();
+    tell(outgoing, request.headers_mut());
+    Some(request)
+}
+
+/// Tells the backend how long it may take: never longer than what is left.
+fn tell(outgoing: &Outgoing<'_>, headers: &mut http::HeaderMap) {
+    if !outgoing.tell_deadline {
+        return;
+    }
+    let left = outgoing.deadline.whole.map(|end| end.saturating_duration_since(Instant::now()));
+    let Some(left) = deadline::least(left, outgoing.rule.per_try_timeout) else { return };
+    let mut put = |name: &'static str, text: String| {
+        if let Ok(value) = HeaderValue::try_from(text) {
+            headers.insert(name, value);
+        }
+    };
+    if outgoing.grpc {
+        put(deadline::GRPC_TIMEOUT, deadline::print_grpc_timeout(left));
+    }
+    put(deadline::ENVOY_EXPECTED, left.as_millis().max(1).to_string());
+}

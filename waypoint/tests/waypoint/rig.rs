@@ -1,0 +1,289 @@
+//! The real binary on loopback: clients that speak HBONE to it, backends that do as they are told.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use mesh::ca::{EmbeddedCa, LEAF_LIFETIME};
+use mesh::hbone::{Authority, ConnectHead, Dial, DialFuture, Pool, PoolOptions, Stream, TunnelKey};
+use mesh::keyring::{Keyring, Options};
+use mesh::model::identity::Identity;
+use tokio::net::{TcpSocket, TcpStream};
+
+/// The port of the service, and of the pods behind it.
+pub(crate) const PORT: u16 = 80;
+pub(crate) const TARGET: u16 = 8080;
+
+/// A waypoint process, and what is needed to call through it.
+pub(crate) struct Rig {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) net: Net,
+    pub(crate) keyring: Arc<Keyring>,
+    pool: Arc<Pool>,
+    process: Child,
+    ports: [u16; 3],
+}
+
+/// The part of loopback that belongs to one rig.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Net(u8, u8);
+
+impl Net {
+    fn new() -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        // Processes run beside one another: the id keeps them apart.
+        let unique = (std::process::id() as u16).wrapping_mul(64).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let [high, low] = unique.to_be_bytes();
+        Self(high.clamp(1, 250), low)
+    }
+
+    pub(crate) fn ip(self, host: u8) -> IpAddr {
+        Ipv4Addr::new(127, self.0, self.1, host).into()
+    }
+}
+
+struct From(IpAddr);
+
+impl Dial for From {
+    fn dial<'a>(&'a self, key: &'a TunnelKey) -> DialFuture<'a> {
+        Box::pin(async move {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind(SocketAddr::new(self.0, 0))?;
+            let tcp = socket.connect(key.destination).await?;
+            tcp.set_nodelay(true)?;
+            Ok::<TcpStream, std::io::Error>(tcp)
+        })
+    }
+}
+
+/// What an HTTP call gave.
+#[derive(Debug)]
+pub(crate) struct Got {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) trailers: Option<HeaderMap>,
+}
+
+impl Got {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+impl Rig {
+    /// Starts a waypoint over these manifests; `$NET` in them is the rig's part of loopback.
+    pub(crate) async fn start(manifests: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let net = Net::new();
+        std::fs::create_dir(dir.path().join("manifests")).unwrap();
+        let ca_dir = dir.path().join("ca");
+        let ca = EmbeddedCa::open(&ca_dir, &"cluster.local".into(), LEAF_LIFETIME).unwrap();
+        let keyring = Keyring::new(Arc::new(ca), Options::default());
+        for account in ["client", "shop", "other"] {
+            keyring.want(identity(account));
+        }
+        let options = PoolOptions { spread: 1, ..PoolOptions::default() };
+        let pool = Pool::new(Arc::clone(&keyring), Arc::new(From(net.ip(5))), options);
+        write(dir.path(), net, "mesh.yaml", manifests);
+        let ports = [free_port(net), free_port(net), free_port(net)];
+        let address = |port: u16| SocketAddr::new(net.ip(1), port).to_string();
+        let process = Command::new(env!("CARGO_BIN_EXE_culvert-waypoint"))
+            .args(["--gateway", "default/wp", "--drain", "3s", "--log", "warn,access=info,waypoint=debug"])
+            .arg("--manifests")
+            .arg(dir.path().join("manifests"))
+            .arg("--ca-dir")
+            .arg(&ca_dir)
+            .args(["--listen", &address(15008), "--admin", &address(ports[0])])
+            .args(["--stats", &address(ports[1]), "--ready", &address(ports[2])])
+            .stdout(std::fs::File::create(dir.path().join("log")).unwrap())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .unwrap();
+        let rig = Self { dir, net, keyring, pool, process, ports };
+        rig.eventually("ready", async || rig.is_ready().await).await;
+        rig
+    }
+
+    async fn is_ready(&self) -> bool {
+        let address = SocketAddr::new(self.net.ip(1), self.ports[2]);
+        matches!(plain_get(address, "/healthz/ready").await, Some((200, _)))
+    }
+
+    /// Writes a manifest file at once, as `mv` does.
+    pub(crate) fn write(&self, name: &str, manifests: &str) {
+        write(self.dir.path(), self.net, name, manifests);
+    }
+
+    /// The process's log so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("log")).unwrap()
+    }
+
+    pub(crate) async fn metrics(&self) -> String {
+        plain_get(SocketAddr::new(self.net.ip(1), self.ports[1]), "/metrics").await.unwrap().1
+    }
+
+    pub(crate) async fn admin(&self, path: &str) -> String {
+        plain_get(SocketAddr::new(self.net.ip(1), self.ports[0]), path).await.unwrap().1
+    }
+
+    /// A connection through the tunnel to whatever `authority` names, as a service account.
+    pub(crate) async fn connect_as(&self, account: &str, authority: Authority) -> Result<Stream, String> {
+        let key = TunnelKey {
+            workload: "Kubernetes//Pod/default/client".into(),
+            source: identity(account),
+            destination: SocketAddr::new(self.net.ip(1), 15008),
+            expected: Arc::new([identity("wp")]),
+        };
+        let opened = self.pool.connect(&key, &ConnectHead::new(authority)).await;
+        opened.map(|opened| opened.stream).map_err(|error| error.to_string())
+    }
+
+    pub(crate) async fn connect(&self, vip: &str) -> Stream {
+        let authority = Authority::Address(SocketAddr::new(vip.parse().unwrap(), PORT));
+        self.connect_as("client", authority).await.unwrap()
+    }
+
+    pub(crate) async fn one(&self, vip: &str) -> http1::SendRequest<Full<Bytes>> {
+        let io = TokioIo::new(self.connect(vip).await);
+        let (sender, connection) = http1::handshake(io).await.unwrap();
+        tokio::spawn(connection.with_upgrades());
+        sender
+    }
+
+    pub(crate) async fn two(&self, vip: &str) -> http2::SendRequest<Full<Bytes>> {
+        let io = TokioIo::new(self.connect(vip).await);
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        sender
+    }
+
+    /// One request on a connection of its own.
+    pub(crate) async fn call(&self, request: Request<Full<Bytes>>) -> Got {
+        let mut sender = self.one(SHOP).await;
+        got(sender.send_request(request).await.unwrap()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Got {
+        self.call(get(path)).await
+    }
+
+    pub(crate) async fn eventually(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while !holds().await {
+            assert!(Instant::now() < end, "never {what}; the log:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("the end of the waypoint's log:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+        }
+    }
+}
+
+/// The address of the service that most tests call.
+pub(crate) const SHOP: &str = "10.96.0.10";
+
+pub(crate) fn identity(account: &str) -> Identity {
+    Identity::new("cluster.local", "default", account)
+}
+
+pub(crate) fn get(path: &str) -> Request<Full<Bytes>> {
+    Request::get(path).header("host", "shop").body(Full::default()).unwrap()
+}
+
+/// Reads a response to its end.
+pub(crate) async fn got<B>(response: Response<B>) -> Got
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: std::fmt::Debug,
+{
+    let (parts, body) = response.into_parts();
+    let collected = body.collect().await.unwrap();
+    let trailers = collected.trailers().cloned();
+    Got { status: parts.status.as_u16(), headers: parts.headers, body: collected.to_bytes(), trailers }
+}
+
+async fn plain_get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let tcp = TcpStream::connect(address).await.ok()?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(tcp)).await.ok()?;
+    tokio::spawn(connection);
+    let response = sender.send_request(get(path)).await.ok()?;
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.ok()?.to_bytes();
+    Some((status, String::from_utf8_lossy(&body).into_owned()))
+}
+
+fn free_port(net: Net) -> u16 {
+    std::net::TcpListener::bind((net.ip(1), 0)).unwrap().local_addr().unwrap().port()
+}
+
+fn write(dir: &Path, net: Net, name: &str, manifests: &str) {
+    let text = manifests.replace("$NET", &format!("127.{}.{}", net.0, net.1));
+    let beside = dir.join(format!("{name}.new"));
+    std::fs::write(&beside, text).unwrap();
+    std::fs::rename(beside, dir.join("manifests").join(name)).unwrap();
+}
+
+/// A Service `name` at `vip` behind the waypoint, with these pods; each is the last byte of its address.
+pub(crate) fn service(name: &str, vip: &str, app_protocol: &str, pods: &[u8]) -> String {
+    let mut out = format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: default, labels: {{istio.io/use-waypoint: wp}}}}\n\
+         spec: {{clusterIP: {vip}, selector: {{app: {name}}}, ports: [{{name: {app_protocol}, port: {PORT}, targetPort: {TARGET}}}]}}\n"
+    );
+    for host in pods {
+        out += &pod(&format!("{name}-{host}"), name, *host, "none");
+    }
+    out
+}
+
+/// A pod; `mode` is `ambient` when it is enrolled.
+pub(crate) fn pod(name: &str, app: &str, host: u8, mode: &str) -> String {
+    format!(
+        "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: default, labels: {{app: {app}, istio.io/dataplane-mode: {mode}}}}}\n\
+         spec: {{serviceAccountName: {app}}}\nstatus: {{podIP: $NET.{host}}}\n"
+    )
+}
+
+/// The Gateway, a client, and the service `shop` with these pods.
+pub(crate) fn shop(app_protocol: &str, pods: &[u8]) -> String {
+    let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: wp, namespace: default}\n\
+         spec: {gatewayClassName: culvert-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n";
+    format!("{gateway}{}{}", pod("client", "client", 5, "ambient"), service("shop", SHOP, app_protocol, pods))
+}
+
+/// An HTTPRoute on `shop`; `rules` is YAML in flow style.
+pub(crate) fn route(rules: &str) -> String {
+    format!(
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: r, namespace: default}}\n\
+         spec: {{parentRefs: [{{group: '', kind: Service, name: shop}}], rules: {rules}}}\n"
+    )
+}
+
+/// A MeshPolicy for everything.
+pub(crate) fn policy(spec: &str) -> String {
+    format!(
+        "---\napiVersion: culvert.dev/v1alpha1\nkind: MeshPolicy\nmetadata: {{name: mesh, namespace: culvert-system}}\nspec: {spec}\n"
+    )
+}
