@@ -45,7 +45,7 @@ fn follow(mesh: &Snapshot, source: &Workload, destination: Destination, explanat
         }
         Destination::Workload(workload, to) => {
             explanation.path.push(format!("{to} is workload {}/{}", workload.namespace, workload.name));
-            explanation.endpoints.push(judge(mesh, source, &next_hop::to_workload(&workload, to, &[])));
+            explanation.endpoints.push(judge(mesh, source, &next_hop::to_workload(source, &workload, to, &[])));
         }
         Destination::Service(entry, port) => {
             explanation.path.push(format!("{called} is port {port} of service {}", entry.service.key));
@@ -53,7 +53,7 @@ fn follow(mesh: &Snapshot, source: &Workload, destination: Destination, explanat
                 .endpoints
                 .iter()
                 .filter(|e| e.is_ready() || entry.service.load_balancing.allow_unhealthy)
-                .filter_map(|endpoint| next_hop::to_endpoint(&entry, endpoint, port, called.is_ipv6()));
+                .filter_map(|endpoint| next_hop::to_endpoint(source, &entry, endpoint, port, called.is_ipv6()));
             explanation.endpoints = hops.map(|hop| judge(mesh, source, &hop)).collect();
             let total = entry.endpoints.len();
             explanation.path.push(format!("{} of its {total} endpoints can be used", explanation.endpoints.len()));

@@ -1,5 +1,6 @@
 //! What passed between the nodes: a packet capture, read back byte by byte.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
@@ -92,9 +93,14 @@ impl Packets {
         self.segments.iter().filter(move |s| s.payload.windows(needle.len().max(1)).any(|w| w == needle))
     }
 
+    /// The connections that were opened, as caller and called. A SYN that was sent again counts once.
+    pub fn openings(&self) -> BTreeSet<(SocketAddr, SocketAddr)> {
+        self.segments.iter().filter(|s| s.opening).map(|s| (s.source, s.destination)).collect()
+    }
+
     /// How many connections were opened to a port.
     pub fn opened_to(&self, port: u16) -> usize {
-        self.segments.iter().filter(|s| s.opening && s.destination.port() == port).count()
+        self.openings().iter().filter(|(_, called)| called.port() == port).count()
     }
 }
 

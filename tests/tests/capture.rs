@@ -174,7 +174,8 @@ fn a_pod_that_is_not_enrolled_is_called_in_plain_text_and_is_not_captured() -> R
         ensure!(refused.error.as_deref().is_some_and(|e| e.contains("refused")), "{refused:?}");
     }
     let packets = capture.stop()?;
-    ensure!(packets.opened_to(80) == 2 && packets.opened_to(15008) == 0, "not plain");
+    let (plain, tunnels) = (packets.opened_to(80), packets.opened_to(15008));
+    ensure!(plain == 2 && tunnels == 0, "{plain} plain connections, {tunnels} tunnels: {:?}", packets.openings());
     let line = client.agent().access("the plain call", |l| {
         l.get("direction") == "outbound" && l.get("dst.addr") == outside.at(80).to_string()
     })?;

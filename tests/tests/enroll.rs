@@ -131,10 +131,9 @@ fn pods_are_added_and_removed_while_the_agent_runs() -> Result<()> {
         drop(server);
         eventually("the pod is forgotten", || {
             let dump = agent.dump()?;
-            ensure!(
-                !dump["workloads"].to_string().contains(&uid) && !dump["captures"].to_string().contains(&uid),
-                "{uid}"
-            );
+            ensure!(!dump["workloads"].to_string().contains(&uid), "{uid} is still a workload");
+            let captures = dump["captures"].to_string();
+            ensure!(!captures.contains(&uid), "{uid} is still listed: {captures}");
             Ok(())
         })?;
     }
@@ -318,7 +317,7 @@ fn a_pod_that_is_replaced_under_the_same_name_is_captured_in_its_new_place() -> 
     first.agent().access("the call", |l| {
         l.get("direction") == "inbound"
             && l.get("src.identity") == client.identity()
-            && l.get("dst.addr") == second.at(80).to_string()
+            && l.get("dst.hbone_addr") == second.at(80).to_string()
     })?;
     Ok(())
 }

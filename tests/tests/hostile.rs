@@ -165,7 +165,7 @@ fn certificates_that_prove_nothing_are_refused_and_counted() -> Result<()> {
             s.ca.leaf(&of(&[&id, "spiffe://cluster.local/ns/kube-system/sa/admin"]))?,
         ),
         ("no identity", "no_identity", s.ca.leaf(&LeafSpec::nameless())?),
-        ("not SPIFFE", "malformed_identity", s.ca.leaf(&of(&["https://cluster.local/ns/x/sa/y"]))?),
+        ("not SPIFFE", "no_identity", s.ca.leaf(&of(&["https://cluster.local/ns/x/sa/y"]))?),
         ("malformed", "malformed_identity", s.ca.leaf(&of(&["spiffe://cluster.local/ns/x/sa/y/z"]))?),
         ("empty parts", "malformed_identity", s.ca.leaf(&of(&["spiffe://cluster.local/ns//sa/"]))?),
     ];

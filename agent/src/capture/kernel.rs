@@ -2,7 +2,6 @@
 //! distributions move them around.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use aya_obj::generated::{bpf_attach_type, bpf_insn, bpf_prog_type};
@@ -60,7 +59,6 @@ pub fn probe() -> Vec<Check> {
         interface(),
         netns_cookie(),
         marks(),
-        port_range(),
     ]
 }
 
@@ -227,23 +225,6 @@ fn has_rules() -> bool {
         Ok(matches!(answer.payload, NetlinkPayload::InnerMessage(_)))
     };
     ask().unwrap_or(false)
-}
-
-fn port_range() -> Check {
-    let try_it = || {
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        option::set_local_port_range(&socket, 10_000, 20_000)?;
-        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())
-    };
-    match try_it() {
-        Ok(()) => check("IP_LOCAL_PORT_RANGE", Level::Ok, "there (6.3)", ""),
-        Err(_) => check(
-            "IP_LOCAL_PORT_RANGE",
-            Level::Warn,
-            "missing: a proxied plaintext connection may, rarely, collide with one of the same client",
-            "Linux 6.3 or newer",
-        ),
-    }
 }
 
 #[cfg(test)]

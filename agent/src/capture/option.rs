@@ -10,8 +10,6 @@ const NETNS_COOKIE: i32 = 71;
 const V6_TRANSPARENT: i32 = 75;
 /// IP_BIND_ADDRESS_NO_PORT (include/uapi/linux/in.h).
 const BIND_ADDRESS_NO_PORT: i32 = 24;
-/// IP_LOCAL_PORT_RANGE (include/uapi/linux/in.h, 6.3).
-const LOCAL_PORT_RANGE: i32 = 51;
 
 fn set(socket: &impl AsFd, level: i32, name: i32, value: u32) -> io::Result<()> {
     let length = size_of::<u32>() as u32;
@@ -42,9 +40,4 @@ pub(super) fn set_transparent(socket: &impl AsFd, v6: bool) -> io::Result<()> {
 /// IP_BIND_ADDRESS_NO_PORT: `bind` to port 0 leaves the choice to `connect`, which knows the whole tuple.
 pub(super) fn set_bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
     set(socket, libc::IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
-}
-
-/// IP_LOCAL_PORT_RANGE: which ports `connect` may choose from.
-pub(super) fn set_local_port_range(socket: &impl AsFd, from: u16, to: u16) -> io::Result<()> {
-    set(socket, libc::IPPROTO_IP, LOCAL_PORT_RANGE, u32::from(from) | u32::from(to) << 16)
 }

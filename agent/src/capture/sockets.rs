@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::ops::RangeInclusive;
 
 use agent_abi::{Kind, MARK};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -11,10 +12,11 @@ use super::option;
 
 /// Ports for connections to the application under the client's address. Clients choose theirs from 32768 on (the default of
 /// net.ipv4.ip_local_port_range), and both ends meet in one namespace: the same port would be the same connection.
-const TO_APPLICATION: (u16, u16) = (10_000, 32_767);
+/// IP_LOCAL_PORT_RANGE cannot say so: the kernel takes only what lies within the range of the namespace.
+const TO_APPLICATION: RangeInclusive<u16> = 10_000..=32_767;
 /// Where the ports of listeners are chosen: above what `connect` takes by default, so that a server which starts later does not find
 /// its port taken.
-const LISTENER_PORTS: std::ops::RangeInclusive<u16> = 61_000..=65_535;
+const LISTENER_PORTS: RangeInclusive<u16> = 61_000..=65_535;
 /// How many of them are tried.
 const ATTEMPTS: usize = 16;
 /// Connections that may wait for accept; net.core.somaxconn caps it.
@@ -49,9 +51,7 @@ pub fn app_socket(netns: &Netns, client: IpAddr, dst: SocketAddr, pod_addresses:
         socket.bind_device(Some(b"lo"))?;
         option::set_transparent(&socket, dst.is_ipv6())?;
         option::set_bind_address_no_port(&socket)?;
-        // Before Linux 6.3 the kernel chooses from the clients' range; a collision then costs one connection.
-        let _ = option::set_local_port_range(&socket, TO_APPLICATION.0, TO_APPLICATION.1);
-        socket.bind(&SocketAddr::new(client, 0).into())?;
+        bind_to_any(&socket, client, TO_APPLICATION)?;
         Ok(socket)
     })?
 }
@@ -59,21 +59,27 @@ pub fn app_socket(netns: &Netns, client: IpAddr, dst: SocketAddr, pod_addresses:
 /// A listener of the agent, on a loopback address of the namespace the thread is in.
 pub(super) fn listener(kind: Kind, v6: bool) -> io::Result<TcpListener> {
     let address: IpAddr = if v6 { std::net::Ipv6Addr::LOCALHOST.into() } else { std::net::Ipv4Addr::LOCALHOST.into() };
-    let chosen = std::iter::repeat_with(|| fastrand::u16(LISTENER_PORTS)).take(ATTEMPTS);
+    let socket = new(v6)?;
+    if v6 {
+        socket.set_only_v6(true)?;
+    }
+    option::set_transparent(&socket, v6)?;
+    if kind == Kind::Outbound {
+        socket.bind_device(Some(b"lo"))?;
+    }
+    bind_to_any(&socket, address, LISTENER_PORTS)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Binds to a random free port of the range, or to any when a few were taken.
+fn bind_to_any(socket: &Socket, address: IpAddr, ports: RangeInclusive<u16>) -> io::Result<()> {
+    let chosen = std::iter::repeat_with(|| fastrand::u16(ports.clone())).take(ATTEMPTS);
     let mut last = io::ErrorKind::AddrInUse.into();
     for port in chosen.chain([0]) {
-        let socket = new(v6)?;
-        if v6 {
-            socket.set_only_v6(true)?;
-        }
-        option::set_transparent(&socket, v6)?;
-        if kind == Kind::Outbound {
-            socket.bind_device(Some(b"lo"))?;
-        }
-        match socket.bind(&SocketAddr::new(address, port).into()).and_then(|()| socket.listen(BACKLOG)) {
-            Ok(()) => return Ok(socket.into()),
+        match socket.bind(&SocketAddr::new(address, port).into()) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => last = error,
-            Err(error) => return Err(error),
+            done => return done,
         }
     }
     Err(last)

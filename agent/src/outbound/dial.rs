@@ -69,13 +69,13 @@ pub(crate) async fn dial(
             Ok(Dialled { stream, address: to, peer: None, busy: None })
         }
         Destination::Workload(workload, to) => {
-            let hop = next_hop::to_workload(&workload, to, &[]);
+            let hop = next_hop::to_workload(source, &workload, to, &[]);
             caller.hop(hop, None, connect::TIMEOUT, record).await.map_err(|error| refused(&error))
         }
         Destination::Service(entry, port) => {
             let ipv6 = record.destination.is_ipv6();
             let host = entry.service.key.hostname.clone();
-            let hop_to = |endpoint: &Arc<Endpoint>| next_hop::to_endpoint(&entry, endpoint, port, ipv6);
+            let hop_to = |endpoint: &Arc<Endpoint>| next_hop::to_endpoint(source, &entry, endpoint, port, ipv6);
             let choice = Choice { entry: &entry, port, balancing: &entry.service.load_balancing };
             caller.any(choice, &hop_to, Some(host), record).await
         }

@@ -194,11 +194,18 @@ fn through(
     Ok(Destination::Waypoint(Box::new(ToWaypoint { instances, hbone_port, target, service })))
 }
 
-/// How `endpoint` of a service is reached for a caller that used an address of the given family.
-pub(crate) fn to_endpoint(entry: &ServiceEntry, endpoint: &Endpoint, service_port: u16, ipv6: bool) -> Option<Hop> {
+/// How `endpoint` of a service is reached for `source`, which used an address of the given family.
+pub(crate) fn to_endpoint(
+    source: &Workload,
+    entry: &ServiceEntry,
+    endpoint: &Endpoint,
+    service_port: u16,
+    ipv6: bool,
+) -> Option<Hop> {
     let port = endpoint.target_port(service_port)?;
     let address = address_of(&endpoint.workload, ipv6)?;
-    Some(to_workload(&endpoint.workload, SocketAddr::new(address, port), &entry.service.subject_alt_names))
+    let target = SocketAddr::new(address, port);
+    Some(to_workload(source, &endpoint.workload, target, &entry.service.subject_alt_names))
 }
 
 /// How an instance of a waypoint is reached.
@@ -216,9 +223,11 @@ pub(crate) fn to_instance(to: &ToWaypoint, instance: &Arc<Workload>) -> Option<H
     Some(Hop { workload: Arc::clone(instance), via })
 }
 
-/// How a workload is reached at one of its own addresses. `also` are further identities that it may prove.
-pub(crate) fn to_workload(workload: &Arc<Workload>, target: SocketAddr, also: &[Identity]) -> Hop {
-    let via = if workload.is_enrolled() {
+/// How `source` reaches a workload at one of its own addresses. `also` are further identities that it may prove.
+///
+/// Itself it reaches in plain text, as it does at its own address, which is never captured.
+pub(crate) fn to_workload(source: &Workload, workload: &Arc<Workload>, target: SocketAddr, also: &[Identity]) -> Hop {
+    let via = if workload.is_enrolled() && workload.uid != source.uid {
         Via::Tunnel(Tunnel { via: SocketAddr::new(target.ip(), HBONE_PORT), target, expect: expected(workload, also) })
     } else {
         Via::Plain(target)
@@ -290,6 +299,10 @@ mod tests {
         store
     }
 
+    fn client() -> Workload {
+        Workload::sample("client", "default", &[ip("10.0.0.1"), ip("fd00::1")])
+    }
+
     fn resolved(store: &Store, to: &str) -> Result<Destination, Refused> {
         let mesh = store.snapshot();
         let client = mesh.workload_at(&Default::default(), ip("10.0.0.1")).unwrap();
@@ -305,7 +318,7 @@ mod tests {
     #[test]
     fn a_pod_address_is_that_workload_tunnelled_when_enrolled_and_plain_when_not() {
         let Ok(Destination::Workload(workload, to)) = resolved(&mesh(true), "10.0.0.2:9090") else { panic!() };
-        let hop = to_workload(&workload, to, &[]);
+        let hop = to_workload(&client(), &workload, to, &[]);
         assert_eq!(
             hop.via,
             Via::Tunnel(Tunnel {
@@ -315,7 +328,7 @@ mod tests {
             })
         );
         let Ok(Destination::Workload(workload, to)) = resolved(&mesh(true), "10.0.0.3:9090") else { panic!() };
-        assert_eq!(to_workload(&workload, to, &[]).via, Via::Plain("10.0.0.3:9090".parse().unwrap()));
+        assert_eq!(to_workload(&client(), &workload, to, &[]).via, Via::Plain("10.0.0.3:9090".parse().unwrap()));
     }
 
     #[test]
@@ -327,9 +340,18 @@ mod tests {
     fn a_service_address_goes_to_an_endpoint_at_its_target_port_in_the_callers_family() {
         let store = mesh(true);
         let Ok(Destination::Service(entry, 80)) = resolved(&store, "10.96.0.1:80") else { panic!() };
-        let hop = |ipv6| to_endpoint(&entry, &entry.endpoints[0], 80, ipv6).unwrap().via;
+        let hop = |ipv6| to_endpoint(&client(), &entry, &entry.endpoints[0], 80, ipv6).unwrap().via;
         assert!(matches!(hop(false), Via::Tunnel(t) if t.target == "10.0.0.2:8080".parse().unwrap()));
         assert!(matches!(hop(true), Via::Tunnel(t) if t.target == "[fd00::2]:8080".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_workload_that_is_picked_for_its_own_call_is_reached_in_plain_text() {
+        let store = mesh(true);
+        let Ok(Destination::Service(entry, 80)) = resolved(&store, "10.96.0.1:80") else { panic!() };
+        let endpoint = &entry.endpoints[0];
+        let hop = to_endpoint(&endpoint.workload, &entry, endpoint, 80, false).unwrap();
+        assert_eq!(hop.via, Via::Plain("10.0.0.2:8080".parse().unwrap()));
     }
 
     #[test]

@@ -158,7 +158,7 @@ fn identities(stage: &Stage, report: &mut Report) {
             let [east, west] = &stage.agents;
             let out = east.access("web calls orders", |l| l.get("direction") == "outbound" && both(l))?;
             let called = out.get("dst.hbone_addr");
-            let same = |l: &LogLine| l.get("direction") == "inbound" && both(l) && l.get("dst.addr") == called;
+            let same = |l: &LogLine| l.get("direction") == "inbound" && both(l) && l.get("dst.hbone_addr") == called;
             let arrived = west.access("orders is called", same)?;
             Ok(format!(
                 "east: outbound {} → {orders} ({called}, through {})\nwest: inbound  {} → {}",
