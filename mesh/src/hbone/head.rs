@@ -16,7 +16,8 @@ use crate::model::name::{Hostname, Network};
 
 const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const SOURCE: HeaderName = HeaderName::from_static("x-culvert-source");
+const SOURCE: HeaderName = HeaderName::from_static("x-mesh-source");
+const HOP: HeaderName = HeaderName::from_static("x-istio-source");
 const NETWORK: HeaderName = HeaderName::from_static("x-forwarded-network");
 
 /// Why a request is not an HBONE CONNECT.
@@ -177,8 +178,8 @@ pub struct ConnectHead {
     pub traceparent: Option<Traceparent>,
     /// The network that the connection came from, when it crossed one.
     pub network: Option<Network>,
-    /// The client that a waypoint speaks for. Worth what the tunnel's peer is worth: only a waypoint of the destination
-    /// may speak for others.
+    /// The client that a waypoint speaks for (`x-mesh-source`). Worth what the tunnel's peer is worth: only a waypoint of
+    /// the destination may speak for others.
     pub on_behalf_of: Option<Identity>,
 }
 
@@ -210,6 +211,8 @@ impl ConnectHead {
         }
         if let Some(identity) = &self.on_behalf_of {
             headers.insert(SOURCE, HeaderValue::from_maybe_shared(identity.to_string())?);
+            // As Istio's waypoints say what they are.
+            headers.insert(HOP, HeaderValue::from_static("waypoint"));
         }
         Ok(request)
     }
@@ -293,7 +296,8 @@ mod tests {
         assert_eq!(request.headers()["forwarded"], "for=\"10.0.0.1:4711\";host=shop.default.svc.cluster.local");
         assert_eq!(request.headers()["traceparent"], "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00");
         assert_eq!(request.headers()["baggage"], "service.name=shop");
-        assert_eq!(request.headers()["x-culvert-source"], "spiffe://cluster.local/ns/default/sa/client");
+        assert_eq!(request.headers()["x-mesh-source"], "spiffe://cluster.local/ns/default/sa/client");
+        assert_eq!(request.headers()["x-istio-source"], "waypoint");
         assert_eq!(ConnectHead::parse(&request), Ok(head()));
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -31,6 +31,8 @@ pub struct Connection {
     pub port: u16,
     /// The address that was called.
     pub destination: SocketAddr,
+    /// Set when an HTTP/1 connection has become something else.
+    pub switched: Arc<AtomicBool>,
 }
 
 /// What was decided about a request that is to be sent on.

@@ -105,7 +105,7 @@ pub async fn forward(going: Going<'_>, mut parts: Parts, body: Incoming) -> Answ
     match sent {
         Ok(sent) => {
             arrived(&mut record, &sent);
-            let finishing = Finishing { decision: &decision, backend, rule, settings, deadline };
+            let finishing = Finishing { connection, decision: &decision, backend, rule, settings, deadline };
             Ok(finishing.respond(sent, upgrade, record))
         }
         Err(failure) => {
@@ -225,6 +225,7 @@ fn failed(record: &mut Record, failure: &Failure) {
 
 /// What the way back depends on.
 struct Finishing<'a> {
+    connection: &'a Connection,
     decision: &'a Decision,
     backend: &'a Backend,
     rule: &'a Settings,
@@ -288,6 +289,9 @@ impl Finishing<'_> {
         let (status, mut headers) = upgrade::agreed(&wanted, response.headers());
         self.decorate(&mut headers);
         record.outcome.status = status.as_u16();
+        if status == StatusCode::SWITCHING_PROTOCOLS {
+            self.connection.switched.store(true, Ordering::Relaxed);
+        }
         tokio::spawn(upgrade::carry(wanted, response, (kept, record), |(kept, mut record), forth, back| {
             record.received.fetch_add(forth, Ordering::Relaxed);
             record.sent = back;

@@ -16,6 +16,7 @@ use mesh::model::service::{AppProtocol, ServiceKey, Vip};
 use tokio::time::timeout;
 use tracing::debug;
 
+use super::guard::Guard;
 use super::opaque;
 use super::rewind::Rewind;
 use super::sniff::{ENOUGH, Spoken, sniff};
@@ -60,7 +61,8 @@ pub async fn carry(shared: Arc<Shared>, request: hbone::Request, peer: SocketAdd
     // The address in `forwarded` is the application's socket; its host must be the peer's own, or it is only a claim.
     let forwarded = head.forwarded.as_ref().map(|forwarded| forwarded.source).filter(|from| from.ip() == peer.ip());
     let client = Client { address: forwarded.unwrap_or(peer), identity, workload };
-    let connection = Connection { shared, client, service, port: destination.port(), destination };
+    let connection =
+        Connection { shared, client, service, port: destination.port(), destination, switched: Arc::default() };
     match request.accept(None) {
         Ok(stream) => serve(connection, &world, Rewind::new(stream)).await,
         Err(error) => debug!("{peer}: {error}"),
@@ -131,6 +133,7 @@ async fn one(connection: Connection, stream: Stream) {
     let connection = Arc::new(connection);
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS);
+    let stream = Guard::new(stream, Arc::clone(&connection.switched));
     let service = service_fn(move |request| handle(Arc::clone(&connection), request));
     let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
     let served = tokio::select! {

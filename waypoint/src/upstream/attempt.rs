@@ -89,8 +89,7 @@ pub async fn attempt(
         let mut next = request();
         while let Some(sending) = next {
             let connections = &endpoint.state.connections;
-            let identity = &how.client.identity;
-            let leased = connections.lease(how.connector, &endpoint.target, identity, how.version, &how.limits);
+            let leased = connections.lease(how.connector, &endpoint.target, how.client, how.version, &how.limits);
             let mut lease = leased.await?;
             match lease.send(sending).await {
                 Ok(response) => return Ok(peek(response, lease, how.grpc)),

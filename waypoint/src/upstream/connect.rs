@@ -75,10 +75,12 @@ impl Connector {
         &self.identity
     }
 
-    /// A stream that many requests of clients with this identity may share.
-    pub async fn shared(&self, target: &Target, on_behalf_of: &Identity, limit: Duration) -> Result<Io, ConnectError> {
+    /// A stream that many requests of clients with this identity may share. It names no address of a client, and as
+    /// labels those of the client that it was opened for.
+    pub async fn shared(&self, target: &Target, client: &Client, limit: Duration) -> Result<Io, ConnectError> {
         let mut head = ConnectHead::new(Authority::Address(target.address));
-        head.on_behalf_of = Some(on_behalf_of.clone());
+        head.on_behalf_of = Some(client.identity.clone());
+        head.baggage = client.workload.as_deref().map(Baggage::of);
         self.connect(target, &head, limit).await
     }
 

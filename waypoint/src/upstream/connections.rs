@@ -13,7 +13,7 @@ use mesh::model::identity::Identity;
 use parking_lot::Mutex;
 
 use super::body::RequestBody;
-use super::connect::{ConnectError, Connector, Target};
+use super::connect::{Client, ConnectError, Connector, Target};
 use crate::hygiene::MAX_HEAD;
 
 /// Which HTTP is spoken to a backend.
@@ -99,16 +99,16 @@ impl Connections {
         self: &Arc<Self>,
         connector: &Connector,
         target: &Target,
-        identity: &Identity,
+        client: &Client,
         version: Version,
         limits: &Limits,
     ) -> Result<Lease, ConnectError> {
         match version {
-            Version::H1 => match self.idle(identity, limits) {
+            Version::H1 => match self.idle(&client.identity, limits) {
                 Some(lease) => Ok(lease),
-                None => self.open_one(connector, target, identity, limits).await,
+                None => self.open_one(connector, target, client, limits).await,
             },
-            Version::H2 => self.share(connector, target, identity, limits).await,
+            Version::H2 => self.share(connector, target, client, limits).await,
         }
     }
 
@@ -162,11 +162,11 @@ impl Connections {
         self: &Arc<Self>,
         connector: &Connector,
         target: &Target,
-        identity: &Identity,
+        client: &Client,
         limits: &Limits,
     ) -> Result<Lease, ConnectError> {
         let counted = self.count(limits)?;
-        let io = connector.shared(target, identity, limits.connect).await?;
+        let io = connector.shared(target, client, limits.connect).await?;
         let mut builder = http1::Builder::new();
         builder.max_buf_size(MAX_HEAD * 2);
         let shaken = builder.handshake(TokioIo::new(io)).await;
@@ -178,16 +178,17 @@ impl Connections {
             }
         });
         let kind = Kind::One { sender, requests: 1 };
-        Ok(Lease { kind, home: Arc::clone(self), identity: identity.clone(), reused: false })
+        Ok(Lease { kind, home: Arc::clone(self), identity: client.identity.clone(), reused: false })
     }
 
     async fn share(
         self: &Arc<Self>,
         connector: &Connector,
         target: &Target,
-        identity: &Identity,
+        client: &Client,
         limits: &Limits,
     ) -> Result<Lease, ConnectError> {
+        let identity = &client.identity;
         let dialling = self.with(identity, |of| Arc::clone(&of.dialling));
         if let Some(lease) = self.with_room(identity, limits) {
             return Ok(lease);
@@ -198,7 +199,7 @@ impl Connections {
             return Ok(lease);
         }
         let counted = self.count(limits)?;
-        let io = connector.shared(target, identity, limits.connect).await?;
+        let io = connector.shared(target, client, limits.connect).await?;
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .timer(TokioTimer::new())

@@ -6,4 +6,14 @@ mod backend;
 mod rig;
 
 #[cfg(test)]
+mod balance; // slow, failing and overloaded backends
+#[cfg(test)]
 mod basics; // every protocol, and what is told
+#[cfg(test)]
+mod retries; // when, how often, when not
+#[cfg(test)]
+mod routing; // filters, splits, mirrors, live changes
+#[cfg(test)]
+mod security; // policies, smuggling, identity, traces
+#[cfg(test)]
+mod time; // deadlines and cancellation

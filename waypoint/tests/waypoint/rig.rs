@@ -229,7 +229,8 @@ async fn plain_get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     let tcp = TcpStream::connect(address).await.ok()?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(tcp)).await.ok()?;
     tokio::spawn(connection);
-    let response = sender.send_request(get(path)).await.ok()?;
+    let request = Request::get(path).header("host", address.to_string()).body(Full::<Bytes>::default()).ok()?;
+    let response = sender.send_request(request).await.ok()?;
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.ok()?.to_bytes();
     Some((status, String::from_utf8_lossy(&body).into_owned()))
@@ -269,7 +270,8 @@ pub(crate) fn pod(name: &str, app: &str, host: u8, mode: &str) -> String {
 /// The Gateway, a client, and the service `shop` with these pods.
 pub(crate) fn shop(app_protocol: &str, pods: &[u8]) -> String {
     let gateway = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: wp, namespace: default}\n\
-         spec: {gatewayClassName: culvert-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n";
+         spec: {gatewayClassName: culvert-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n\
+         status: {addresses: [{type: IPAddress, value: $NET.1}]}\n";
     format!("{gateway}{}{}", pod("client", "client", 5, "ambient"), service("shop", SHOP, app_protocol, pods))
 }
 

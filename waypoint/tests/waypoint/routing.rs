@@ -1,0 +1,190 @@
+//! Routes as real requests meet them: filters, splits, mirrors, changes while traffic flows.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+
+use super::backend::{Act, Backend, ok};
+use super::rig::{Rig, SHOP, get, got, route, service, shop};
+
+async fn two_services(rules: &str) -> (Rig, Arc<Backend>, Arc<Backend>) {
+    let rig = Rig::start(&(shop("http", &[11]) + &service("v2", "10.96.0.20", "http", &[21]) + &route(rules))).await;
+    let one = Backend::start(&rig, 11, |_, _| ok("one")).await;
+    let two = Backend::start(&rig, 21, |_, _| ok("two")).await;
+    (rig, one, two)
+}
+
+#[tokio::test]
+async fn filters_change_the_request_and_the_response() {
+    let (rig, one, _) = two_services(
+        "[{matches: [{path: {value: /api}}],
+           filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: X-Set, value: s}], add: [{name: x-add, value: b}], remove: [x-gone]}},
+                     {type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-answer, value: yes}]}},
+                     {type: URLRewrite, urlRewrite: {hostname: inner.example, path: {type: ReplacePrefixMatch, replacePrefixMatch: /v1}}}],
+           backendRefs: [{name: shop, port: 80, filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-backend, value: one}]}}]}]},
+          {matches: [{path: {value: /old}}], filters: [{type: RequestRedirect, requestRedirect: {scheme: https, path: {type: ReplaceFullPath, replaceFullPath: /new}, statusCode: 301}}]}]",
+    )
+    .await;
+    let request = Request::get("/api/x?q=1").header("host", "shop").header("x-add", "a").header("x-gone", "1");
+    let answer = rig.call(request.body(Full::default()).unwrap()).await;
+    assert_eq!((answer.status, answer.header("x-answer")), (200, "yes"));
+    let seen = one.last();
+    assert_eq!((seen.uri.as_str(), seen.header("host")), ("/v1/x?q=1", "inner.example"));
+    assert_eq!((seen.header("x-set"), seen.header("x-backend"), seen.header("x-gone")), ("s", "one", ""));
+    assert_eq!(seen.headers.get_all("x-add").iter().collect::<Vec<_>>(), ["a", "b"]);
+    let answer = rig.get("/old?q=2").await;
+    assert_eq!((answer.status, answer.header("location")), (301, "https://shop/new?q=2"));
+    assert_eq!(rig.get("/else").await.status, 404);
+}
+
+#[tokio::test]
+async fn cross_origin_requests_are_answered() {
+    let (rig, one, _) = two_services(
+        "[{filters: [{type: CORS, cors: {allowOrigins: ['https://*.example.com'], allowMethods: [GET, PUT], allowHeaders: [x-a], allowCredentials: true, maxAge: 60}}],
+           backendRefs: [{name: shop, port: 80}]}]",
+    )
+    .await;
+    let preflight = Request::options("/").header("host", "shop").header("origin", "https://a.example.com");
+    let preflight = preflight.header("access-control-request-method", "PUT").body(Full::default()).unwrap();
+    let answer = rig.call(preflight).await;
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (204, "https://a.example.com"));
+    assert_eq!(
+        (answer.header("access-control-allow-methods"), answer.header("access-control-max-age")),
+        ("GET, PUT", "60")
+    );
+    assert_eq!(one.hits(), 0);
+    let simple = Request::get("/").header("host", "shop").header("origin", "https://a.example.com");
+    let answer = rig.call(simple.body(Full::default()).unwrap()).await;
+    assert_eq!(answer.header("access-control-allow-credentials"), "true");
+}
+
+#[tokio::test]
+async fn weights_split_and_bad_references_keep_their_share() {
+    let (rig, one, two) = two_services(
+        "[{backendRefs: [{name: shop, port: 80, weight: 50}, {name: v2, port: 80, weight: 30}, {name: absent, port: 80, weight: 20}]}]",
+    )
+    .await;
+    let mut sender = rig.one(SHOP).await;
+    let mut bad = 0;
+    for _ in 0..1000 {
+        let answer = got(sender.send_request(get("/")).await.unwrap()).await;
+        if answer.status == 500 {
+            assert_eq!(answer.header("x-culvert-error"), "backend_invalid");
+            bad += 1;
+        }
+    }
+    assert!((430..570).contains(&one.hits()), "{}", one.hits());
+    assert!((230..370).contains(&two.hits()), "{}", two.hits());
+    assert!((140..260).contains(&bad), "{bad}");
+}
+
+#[tokio::test]
+async fn a_mirror_gets_its_share_with_the_body_and_never_slows_anything() {
+    let (rig, one, two) = two_services(
+        "[{filters: [{type: RequestMirror, requestMirror: {backendRef: {name: v2, port: 80}, percent: 25}}], backendRefs: [{name: shop, port: 80}]}]",
+    )
+    .await;
+    two.now(|_, _| Act { delay: Duration::from_secs(10), ..ok("shadow") });
+    let mut sender = rig.one(SHOP).await;
+    let began = Instant::now();
+    for n in 0..200 {
+        let request =
+            Request::post("/m").header("host", "shop").body(Full::new(Bytes::from(format!("body {n}")))).unwrap();
+        let answer = got(sender.send_request(request).await.unwrap()).await;
+        assert_eq!((answer.status, answer.text()), (200, "one"));
+    }
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    assert_eq!(one.hits(), 200);
+    rig.eventually("mirrored", async || (25..80).contains(&two.hits())).await;
+    assert!(two.seen.lock().iter().all(|seen| seen.body.starts_with(b"body ") && seen.uri == "/m"));
+}
+
+#[tokio::test]
+async fn a_route_changes_under_load_without_one_failure_or_closed_connection() {
+    let rules = |a: u32, b: u32| {
+        route(&format!(
+            "[{{backendRefs: [{{name: shop, port: 80, weight: {a}}}, {{name: v2, port: 80, weight: {b}}}]}}]"
+        ))
+    };
+    let rig = Rig::start(&(shop("http", &[11]) + &service("v2", "10.96.0.20", "http", &[21]))).await;
+    rig.write("r.yaml", &rules(90, 10));
+    Backend::start(&rig, 11, |_, _| ok("one")).await;
+    let two = Backend::start(&rig, 21, |_, _| ok("two")).await;
+    rig.eventually("routed", async || rig.admin("/config_dump/routes").await.contains("HTTPRoute/default/r")).await;
+    let (stop, ones, failed) =
+        (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let mut calling = vec![];
+    for _ in 0..4 {
+        let mut sender = rig.one(SHOP).await;
+        let (stop, ones, failed) = (Arc::clone(&stop), Arc::clone(&ones), Arc::clone(&failed));
+        calling.push(tokio::spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                // The same connection throughout: a closed one fails the next call.
+                match sender.send_request(get("/")).await {
+                    Ok(response) => {
+                        let answer = got(response).await;
+                        failed.fetch_add(usize::from(answer.status != 200), Ordering::Relaxed);
+                        ones.fetch_add(usize::from(answer.text() == "one"), Ordering::Relaxed);
+                    }
+                    Err(_) => {
+                        failed.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    }
+                }
+            }
+        }));
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut slowest = Duration::ZERO;
+    for turn in 0..10 {
+        let to_two = turn % 2 == 0;
+        rig.write("r.yaml", &if to_two { rules(0, 100) } else { rules(90, 10) });
+        let written = Instant::now();
+        if !to_two {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            continue;
+        }
+        // In effect when nobody is sent to the first any more.
+        loop {
+            let before = ones.load(Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if ones.load(Ordering::Relaxed) == before {
+                break;
+            }
+            assert!(written.elapsed() < Duration::from_secs(3), "the change had no effect");
+        }
+        slowest = slowest.max(written.elapsed());
+    }
+    stop.store(true, Ordering::Relaxed);
+    for call in calling {
+        call.await.unwrap();
+    }
+    assert_eq!(failed.load(Ordering::Relaxed), 0);
+    assert!(two.hits() > 100, "{}", two.hits());
+    eprintln!("slowest change in effect after {slowest:?}");
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+}
+
+#[tokio::test]
+async fn broken_configuration_leaves_the_last_good_in_effect() {
+    let (rig, _, two) = two_services("[{backendRefs: [{name: v2, port: 80}]}]").await;
+    rig.write(
+        "r.yaml",
+        &route("[{timeouts: {request: 3s}, backendRefs: [{name: v2, port: 80}]}]").replace("name: r,", "name: r2,"),
+    );
+    rig.eventually("r2", async || rig.admin("/config_dump/routes").await.contains("HTTPRoute/default/r2")).await;
+    for broken in [
+        "{ not yaml",
+        &route("[{timeouts: {request: soon}, backendRefs: [{name: v2, port: 80}]}]").replace("name: r,", "name: r2,"),
+    ] {
+        rig.write("r.yaml", broken);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(rig.get("/").await.text(), "two");
+    }
+    assert!(rig.admin("/config_dump/statuses").await.contains("Fall Back"));
+    assert_eq!(two.hits(), 2);
+}
