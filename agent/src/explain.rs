@@ -6,14 +6,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mesh::admin::dump::{Explanation, Judged, Verdict};
-use mesh::model::connection::Facts;
+use mesh::model::connection::{Facts, OnBehalfOf};
+use mesh::model::identity::Identity;
 use mesh::model::workload::Workload;
-use mesh::policy::authorize::{self, Refusal};
+use mesh::policy::authorize::{self, Applying, Refusal};
 use mesh::policy::matcher::{self, Answer, Subject};
 use mesh::policy::plaintext;
 use mesh::state::snapshot::Snapshot;
 
-use crate::outbound::next_hop::{self, Destination, Hop, Via, WaypointInstances};
+use crate::outbound::next_hop::{self, Destination, Hop, ToWaypoint, Via, WaypointInstances};
 
 /// Explains a connection from `source` (`[namespace/]pod`) to `destination` (`address:port` or `service[.namespace]:port`).
 pub(crate) fn explain(mesh: &Snapshot, source: &str, destination: &str) -> Result<Explanation, String> {
@@ -45,7 +46,7 @@ fn follow(mesh: &Snapshot, source: &Workload, destination: Destination, explanat
         }
         Destination::Workload(workload, to) => {
             explanation.path.push(format!("{to} is workload {}/{}", workload.namespace, workload.name));
-            explanation.endpoints.push(judge(mesh, source, &next_hop::to_workload(source, &workload, to, &[])));
+            explanation.endpoints.push(judge(mesh, source, &next_hop::to_workload(source, &workload, to, &[]), None));
         }
         Destination::Service(entry, port) => {
             explanation.path.push(format!("{called} is port {port} of service {}", entry.service.key));
@@ -54,62 +55,100 @@ fn follow(mesh: &Snapshot, source: &Workload, destination: Destination, explanat
                 .iter()
                 .filter(|e| e.is_ready() || entry.service.load_balancing.allow_unhealthy)
                 .filter_map(|endpoint| next_hop::to_endpoint(source, &entry, endpoint, port, called.is_ipv6()));
-            explanation.endpoints = hops.map(|hop| judge(mesh, source, &hop)).collect();
+            explanation.endpoints = hops.map(|hop| judge(mesh, source, &hop, None)).collect();
             let total = entry.endpoints.len();
             explanation.path.push(format!("{} of its {total} endpoints can be used", explanation.endpoints.len()));
             if explanation.endpoints.is_empty() {
                 explanation.refused = Some(next_hop::Refused::NoEndpoint(entry.service.key.clone()).to_string());
             }
         }
-        Destination::Waypoint(to) => {
-            let name = match &to.instances {
-                WaypointInstances::Service(entry) => entry.service.key.to_string(),
-                WaypointInstances::Workload(workload) => format!("{}/{}", workload.namespace, workload.name),
-            };
-            explanation.path.push(format!("{called} is behind waypoint {name}, which routes and judges it"));
-        }
+        Destination::Waypoint(to) => follow_waypoint(mesh, source, &to, explanation),
     }
 }
 
-fn judge(mesh: &Snapshot, source: &Workload, hop: &Hop) -> Verdict {
+/// The instances, and what the destinations would say to a waypoint that speaks for the source.
+fn follow_waypoint(mesh: &Snapshot, source: &Workload, to: &ToWaypoint, explanation: &mut Explanation) {
+    let what = to.service.as_ref().map_or_else(|| to.target.to_string(), ToString::to_string);
+    explanation.path.push(format!("{what} is behind waypoint {}, which routes and judges it", to.gateway));
+    let instances: Vec<Arc<Workload>> = match &to.instances {
+        WaypointInstances::Service(entry) => {
+            entry.endpoints.iter().filter(|e| e.is_ready()).map(|e| Arc::clone(&e.workload)).collect()
+        }
+        WaypointInstances::Workload(workload) => vec![Arc::clone(workload)],
+    };
+    let hops: Vec<Hop> = instances.iter().filter_map(|instance| next_hop::to_instance(to, instance)).collect();
+    for Hop { workload, via } in &hops {
+        if let Via::Tunnel(t) = via {
+            let (namespace, name, identity) = (&workload.namespace, &workload.name, workload.identity());
+            let line = format!("instance {namespace}/{name} as {identity}: HBONE {} for {}", t.via, t.target);
+            explanation.path.push(line);
+        }
+    }
+    let Some(instance) = hops.first().map(|hop| &hop.workload) else { return };
+    let waypoint = instance.identity();
+    let ipv6 = to.target.is_ipv6();
+    let endpoints: Vec<Hop> = match to.service.as_ref().and_then(|key| mesh.service(key)) {
+        Some(entry) => entry
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| next_hop::to_endpoint(instance, entry, endpoint, to.target.port(), ipv6))
+            .collect(),
+        None => {
+            let workload = mesh.workload_at(&source.network, to.target.ip());
+            workload.map(|workload| next_hop::to_workload(instance, workload, to.target, &[])).into_iter().collect()
+        }
+    };
+    explanation.path.push("from there, unless a route says otherwise, on behalf of the source:".to_owned());
+    explanation.endpoints = endpoints.iter().map(|hop| judge(mesh, source, hop, Some(&waypoint))).collect();
+}
+
+/// What the destination would say to the source, or to a waypoint that speaks for it.
+fn judge(mesh: &Snapshot, source: &Workload, hop: &Hop, waypoint: Option<&Identity>) -> Verdict {
     let identity = source.is_enrolled().then(|| source.identity());
     let (via, target, proven) = match &hop.via {
         Via::Plain(to) => (format!("TCP {to}"), *to, None),
-        Via::Tunnel(t) if source.is_enrolled() => (format!("HBONE {} for {}", t.via, t.target), t.target, identity),
+        Via::Tunnel(t) if identity.is_some() => (format!("HBONE {} for {}", t.via, t.target), t.target, identity),
         Via::Tunnel(t) => (format!("TCP {}", t.target), t.target, None),
     };
-    let policies = mesh.policies_of(&hop.workload);
-    let facts = Facts {
-        source: SocketAddr::new(source.addresses.first().copied().unwrap_or(IpAddr::from([0, 0, 0, 0])), 0),
-        source_identity: proven,
-        destination: target,
-    };
+    let applying = Applying::to(mesh, &hop.workload);
+    let address = SocketAddr::new(source.addresses.first().copied().unwrap_or(IpAddr::from([0, 0, 0, 0])), 0);
+    let mut facts = Facts::plaintext(address, target);
+    match (waypoint, proven) {
+        (Some(waypoint), Some(identity)) => {
+            facts.source_identity = Some(waypoint.clone());
+            facts.on_behalf_of = Some(Box::new(OnBehalfOf { identity, source: Some(address) }));
+        }
+        (_, proven) => facts.source_identity = proven,
+    }
+    let believed = applying.cover.believed(&facts);
+    let subject = Subject { identity: believed.identity, ..Subject::from(&facts) };
+    let policies = &applying.policies;
     let judged = policies
         .iter()
         .map(|p| Judged {
             policy: p.key.to_string(),
             action: format!("{:?}", p.action).to_uppercase(),
-            matches: matcher::policy(p, Subject::from(&facts)) == Answer::Yes,
+            matches: matcher::policy(p, subject) == Answer::Yes,
             dry_run: p.dry_run,
         })
         .collect();
     let enforced = hop.workload.is_enrolled();
-    let outcome = if enforced { authorize::authorize(&policies, &facts).map(|p| p.by().cloned()) } else { Ok(None) };
+    let outcome = if enforced { authorize::authorize(&applying, &facts).map(|p| p.by().cloned()) } else { Ok(None) };
     let verdict = match &outcome {
         Ok(_) if !enforced => "admitted: the destination is not enrolled, nothing judges it".to_owned(),
         Ok(Some(policy)) => format!("admitted by {policy}"),
         Ok(None) => "admitted: no ALLOW policy applies".to_owned(),
-        Err(refusal @ Refusal::Denied(_)) => format!("refused: {refusal}"),
-        Err(Refusal::NotAllowed) => format!("refused: {}{}", Refusal::NotAllowed, plaintext_hint(&policies, &facts)),
+        Err(refusal @ (Refusal::Denied(_) | Refusal::Bypassed(_))) => format!("refused: {refusal}"),
+        Err(Refusal::NotAllowed) => format!("refused: {}{}", Refusal::NotAllowed, plaintext_hint(&applying, &facts)),
     };
     let workload = format!("{}/{}", hop.workload.namespace, hop.workload.name);
     Verdict { workload, via, policies: judged, verdict, admitted: outcome.is_ok() }
 }
 
 /// Says so when plaintext is what is wrong.
-fn plaintext_hint(policies: &[Arc<mesh::model::policy::Authorization>], facts: &Facts) -> &'static str {
+fn plaintext_hint(applying: &Applying, facts: &Facts) -> &'static str {
     use mesh::model::policy::PlaintextVerdict;
-    let refuses = plaintext::compile(policies).default == PlaintextVerdict::Refuse;
+    let refuses = plaintext::compile(applying).default == PlaintextVerdict::Refuse;
     if facts.source_identity.is_none() && refuses { " (the connection carries no identity)" } else { "" }
 }
 
@@ -164,6 +203,7 @@ mod tests {
     use mesh::model::policy::{Action, Authorization, Clause, Match, PolicyKey, Rule, Scope, StringMatch};
     use mesh::model::service::Service;
     use mesh::model::update::Update;
+    use mesh::model::waypoint::{Waypoint, WaypointDestination};
     use mesh::model::workload::{TunnelProtocol, WorkloadService};
     use mesh::state::store::Store;
 
@@ -219,6 +259,38 @@ mod tests {
         let said = explain(&mesh().snapshot(), "default/outsider", "shop-1:8080").unwrap();
         assert_eq!(said.source_identity, None);
         assert!(said.endpoints[0].admitted && said.endpoints[0].via.starts_with("TCP "));
+    }
+
+    #[test]
+    fn a_service_behind_a_waypoint_shows_the_hop_and_the_verdict_on_the_client() {
+        let store = mesh();
+        let wp = Service::sample("wp", "default", &[], &[(15008, 15008)]);
+        let destination =
+            WaypointDestination::Service { namespace: "default".into(), hostname: wp.key.hostname.clone() };
+        let (namespace, name) = ("default".into(), "wp".into());
+        let waypoint = Waypoint { namespace, name, destination: Some(destination), hbone_port: 15008 };
+        let shop = Service::sample("shop", "default", &["10.96.0.1".parse().unwrap()], &[(80, 8080)]);
+        let instance = Workload {
+            native_tunnel: true,
+            service_account: "wp".into(),
+            services: [WorkloadService { service: wp.key.clone(), ports: wp.ports.clone() }].into(),
+            ..Workload::sample("wp-1", "default", &["10.0.0.9".parse().unwrap()])
+        };
+        store.apply([
+            Update::Service(Box::new(wp)),
+            Update::Service(Box::new(Service { waypoint: Some(Box::new(waypoint)), ..shop })),
+            Update::Workload(Box::new(instance)),
+        ]);
+        let said = explain(&store.snapshot(), "client", "shop:80").unwrap();
+        let path = said.path.join("\n");
+        assert!(path.contains("behind waypoint default/wp"), "{path}");
+        assert!(
+            path.contains("default/wp-1 as spiffe://cluster.local/ns/default/sa/wp: HBONE 10.0.0.9:15008"),
+            "{path}"
+        );
+        assert!(said.endpoints[0].verdict.contains("default/no-client"), "{said:?}");
+        let direct = explain(&store.snapshot(), "client", "10.0.0.2:8080").unwrap();
+        assert!(direct.endpoints[0].verdict.contains("bypassed_waypoint"), "{direct:?}");
     }
 
     #[test]

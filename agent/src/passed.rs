@@ -12,7 +12,7 @@ use mesh::admin::dump::ConnectionView;
 use mesh::connections;
 use mesh::model::connection::{Direction, Facts, ResponseFlag};
 use mesh::model::workload::Workload;
-use mesh::policy::authorize::{self, Refusal};
+use mesh::policy::authorize::{self, Applying, Refusal};
 use mesh::state::snapshot::Snapshot;
 use mesh::state::store::Store;
 use mesh::telemetry::access_log::{AccessLog, AccessRecord, Outcome, reason};
@@ -144,8 +144,8 @@ impl Passed {
             }
             let Some(pod) = pods.get(&key.pod).and_then(Weak::upgrade) else { continue };
             let Some(workload) = mesh.workload(&pod.uid) else { continue };
-            let facts = Facts { source: key.source, source_identity: None, destination: key.destination };
-            let Err(refusal) = authorize::authorize(&mesh.policies_of(workload), &facts) else { continue };
+            let facts = Facts::plaintext(key.source, key.destination);
+            let Err(refusal) = authorize::authorize(&Applying::to(mesh, workload), &facts) else { continue };
             match destroy(&pod.netns, key.destination, key.source) {
                 Ok(()) => {
                     connection.refused = Some(refusal);
@@ -174,8 +174,8 @@ impl Passed {
         let mesh = self.store.snapshot();
         let pod = self.known.lock().pods.get(&key.pod).and_then(Weak::upgrade);
         if let Some(workload) = pod.as_ref().and_then(|pod| mesh.workload(&pod.uid)) {
-            let facts = Facts { source: key.source, source_identity: None, destination: key.destination };
-            connections::report_dry_run(&mesh.policies_of(workload), &facts);
+            let facts = Facts::plaintext(key.source, key.destination);
+            connections::report_dry_run(&Applying::to(&mesh, workload), &facts);
         }
     }
 
@@ -211,8 +211,11 @@ impl Passed {
         let labels = self.labels(pod, Direction::Inbound, source, destination);
         self.traffic.failed(&labels, ResponseFlag::Deny);
         let mesh = self.store.snapshot();
-        let facts = Facts { source, source_identity: None, destination };
-        let judged = labels.destination.as_ref().map(|w| authorize::authorize(&mesh.policies_of(w), &facts));
+        let facts = Facts::plaintext(source, destination);
+        let judged = labels.destination.as_ref().map(|w| authorize::authorize(&Applying::to(&mesh, w), &facts));
+        if matches!(judged, Some(Err(Refusal::Bypassed(_)))) {
+            self.counters.bypassed_waypoint.inc();
+        }
         let why = match judged {
             Some(Err(refusal)) => reason::rejected(refusal),
             // The policy changed since, or the workload is gone: refused all the same.

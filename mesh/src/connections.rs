@@ -11,9 +11,8 @@ use tokio::sync::Notify;
 use tracing::info;
 
 use crate::model::connection::{Direction, Facts};
-use crate::model::policy::Authorization;
 use crate::model::workload::Workload;
-use crate::policy::authorize::{self, Permit, Refusal};
+use crate::policy::authorize::{self, Applying, Permit, Refusal};
 use crate::state::snapshot::Snapshot;
 use crate::telemetry::labels::ConnectionLabels;
 use crate::telemetry::traffic::ConnectionMeter;
@@ -108,21 +107,21 @@ impl Connections {
         let snapshot = snapshot();
         let workload = &tracked.open.workload;
         let current = snapshot.workload(&workload.uid).unwrap_or(workload);
-        let policies = snapshot.policies_of(current);
-        report_dry_run(&policies, &tracked.open.facts);
-        let permit = authorize::authorize(&policies, &tracked.open.facts)?;
+        let applying = Applying::to(&snapshot, current);
+        report_dry_run(&applying, &tracked.open.facts);
+        let permit = authorize::authorize(&applying, &tracked.open.facts)?;
         Ok((tracked, permit))
     }
 
     /// Judges every inbound connection again and closes those that are now refused. Returns how many.
     pub fn judge_again(&self, snapshot: &Snapshot) -> usize {
-        let mut policies = HashMap::new();
+        let mut known = HashMap::new();
         let mut closed = 0;
         for open in self.list().into_iter().filter(|open| open.labels.direction == Direction::Inbound) {
             let uid = &open.workload.uid;
-            let applying = policies.entry(uid.clone()).or_insert_with(|| {
+            let applying = known.entry(uid.clone()).or_insert_with(|| {
                 let current = snapshot.workload(uid).unwrap_or(&open.workload);
-                snapshot.policies_of(current)
+                Applying::to(snapshot, current)
             });
             if let Err(refusal) = authorize::authorize(applying, &open.facts) {
                 open.close(Closing::Policy(refusal));
@@ -173,9 +172,10 @@ impl Connections {
 }
 
 /// Says what policies in dry-run would have refused.
-pub fn report_dry_run(policies: &[Arc<Authorization>], facts: &Facts) {
-    if let Some(Err(refusal)) = authorize::dry_run(policies, facts) {
-        let identity = facts.source_identity.as_ref().map_or_else(|| "no identity".to_owned(), ToString::to_string);
+pub fn report_dry_run(applying: &Applying, facts: &Facts) {
+    if let Some(Err(refusal)) = authorize::dry_run(applying, facts) {
+        let identity =
+            applying.cover.believed(facts).identity.map_or_else(|| "no identity".to_owned(), ToString::to_string);
         info!("dry-run: {} ({identity}) -> {} would be refused: {refusal}", facts.source, facts.destination);
     }
 }
@@ -236,11 +236,7 @@ mod tests {
     fn entry(direction: Direction) -> Entry {
         Entry {
             workload: Arc::new(Workload::sample("shop", "default", &["10.0.0.1".parse().unwrap()])),
-            facts: Facts {
-                source: "10.0.0.2:40000".parse().unwrap(),
-                source_identity: None,
-                destination: "10.0.0.1:80".parse().unwrap(),
-            },
+            facts: Facts::plaintext("10.0.0.2:40000".parse().unwrap(), "10.0.0.1:80".parse().unwrap()),
             hop: None,
             labels: ConnectionLabels::new(direction),
         }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use mesh::model::name::WorkloadUid;
 use mesh::model::policy::PlaintextRules;
 use mesh::model::workload::Workload;
+use mesh::policy::authorize::Applying;
 use mesh::policy::plaintext;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -148,7 +149,7 @@ impl Reconciler {
         }
         let snapshot = self.node.store.snapshot();
         let Some(workload) = snapshot.workload(&uid).cloned() else { return };
-        let rules = plaintext::compile(&snapshot.policies_of(&workload));
+        let rules = plaintext::compile(&Applying::to(&snapshot, &workload));
         drop(snapshot);
         match self.steering.enroll(place.netns.clone(), place.addresses.clone(), rules.clone()).await {
             Ok(Enrolled { id, netns, listeners }) => {
@@ -224,7 +225,7 @@ impl Reconciler {
         let snapshot = self.node.store.snapshot();
         for (uid, captured) in &mut self.pods {
             let Some(workload) = snapshot.workload(uid) else { continue };
-            let rules = plaintext::compile(&snapshot.policies_of(workload));
+            let rules = plaintext::compile(&Applying::to(&snapshot, workload));
             if rules == captured.rules {
                 continue;
             }

@@ -37,12 +37,8 @@ async fn try_carry(node: &Arc<Node>, pod: &Arc<Pod>, caller: &mut Tcp, record: &
     let (source, destination) = (record.source, record.destination);
     let workload = pod.workload(&node.store);
     target::reachable(&workload, destination)?;
-    let entry = Entry {
-        workload,
-        facts: Facts { source, source_identity: None, destination },
-        hop: None,
-        labels: record.labels.clone(),
-    };
+    let entry =
+        Entry { workload, facts: Facts::plaintext(source, destination), hop: None, labels: record.labels.clone() };
     let (tracked, permit) = node.connections.admit(entry, || node.store.snapshot())?;
     let mut application = Box::pin(forward::dial(node, pod, source, destination, &permit)).await?;
     socket::tune(caller.stream(), &Liveness::default())

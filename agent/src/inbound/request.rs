@@ -6,11 +6,13 @@ use std::sync::Arc;
 use http::StatusCode;
 use mesh::connections::{Entry, Tracked};
 use mesh::hbone::{Authority, Baggage, ConnectHead, Request, Stream};
-use mesh::model::connection::{Direction, Facts, Fault, ResponseFlag};
+use mesh::model::connection::{Direction, Facts, Fault, OnBehalfOf, ResponseFlag};
 use mesh::model::identity::Identity;
 use mesh::model::service::ServiceKey;
 use mesh::model::workload::Workload;
 use mesh::net::tcp::Tcp;
+use mesh::policy::authorize::Refusal;
+use mesh::policy::cover::Cover;
 use mesh::state::snapshot::Snapshot;
 use mesh::telemetry::access_log::HboneAddress;
 use mesh::telemetry::labels::ConnectionLabels;
@@ -103,16 +105,41 @@ async fn dial(
     let mesh = node.store.snapshot();
     let target = target::find(&mesh, &workload, from.dialled, &head.authority)?;
     record.labels.service = target.service.or_else(|| service_of(&mesh, &workload, head));
-    drop(mesh);
-    let entry = Entry {
-        workload,
-        facts: Facts { source: from.peer, source_identity: Some(from.identity), destination: target.address },
-        hop: Some(from.dialled),
-        labels: record.labels.clone(),
+    let said = head.on_behalf_of.clone().map(|identity| {
+        Box::new(OnBehalfOf { identity, source: head.forwarded.as_ref().map(|forwarded| forwarded.source) })
+    });
+    let facts = Facts {
+        source: from.peer,
+        source_identity: Some(from.identity),
+        destination: target.address,
+        on_behalf_of: said,
     };
-    let (tracked, permit) = node.connections.admit(entry, || node.store.snapshot())?;
-    let application = forward::dial(node, pod, from.peer, target.address, &permit).await?;
+    let client = name_the_client(&mesh, &workload, &facts, record);
+    drop(mesh);
+    let entry = Entry { workload, facts, hop: Some(from.dialled), labels: record.labels.clone() };
+    let admitted = node.connections.admit(entry, || node.store.snapshot());
+    if let Err(Refusal::Bypassed(_)) = &admitted {
+        node.counters.bypassed_waypoint.inc();
+    }
+    let (tracked, permit) = admitted?;
+    let application = forward::dial(node, pod, client, target.address, &permit).await?;
     Ok((application, tracked))
+}
+
+/// Behind a waypoint, log and metrics name the client that it speaks for. Returns the address to call the application under.
+fn name_the_client(mesh: &Snapshot, workload: &Workload, facts: &Facts, record: &mut Record) -> SocketAddr {
+    if facts.on_behalf_of.is_none() {
+        return facts.source;
+    }
+    let cover = Cover::of(mesh, workload);
+    let believed = cover.believed(facts);
+    let (Some(identity), Some(via)) = (believed.identity, believed.via) else { return facts.source };
+    let known = believed.source.and_then(|source| mesh.workload_at(&workload.network, source.ip()));
+    record.labels.source = known.filter(|found| found.identity() == *identity).cloned();
+    record.labels.source_identity = Some(identity.clone());
+    record.labels.via = Some(via.clone());
+    record.source = believed.source.unwrap_or(facts.source);
+    record.source
 }
 
 /// The calling workload, for log and metrics: only if what is known at its address fits what it proved. Behind a waypoint

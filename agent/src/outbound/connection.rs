@@ -40,7 +40,7 @@ async fn try_carry(node: &Arc<Node>, pod: &Arc<Pod>, stream: TcpStream, record: 
             return Err(failure);
         }
     };
-    let facts = Facts { source: record.source, source_identity: None, destination: record.destination };
+    let facts = Facts::plaintext(record.source, record.destination);
     let workload = record.labels.source.clone().unwrap_or_else(|| pod.workload(&node.store));
     let entry = Entry { workload, facts, hop: Some(dialled.address), labels: record.labels.clone() };
     let tracked = node.connections.track(entry);

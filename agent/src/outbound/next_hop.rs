@@ -10,7 +10,7 @@ use mesh::model::connection::{Fault, ResponseFlag};
 use mesh::model::identity::Identity;
 use mesh::model::service::{BalanceMode, ServiceKey};
 use mesh::model::waypoint::{Waypoint, WaypointDestination};
-use mesh::model::workload::Workload;
+use mesh::model::workload::{Health, Workload};
 use mesh::state::endpoints::Endpoint;
 use mesh::state::snapshot::{ServiceEntry, Snapshot};
 use thiserror::Error;
@@ -36,6 +36,8 @@ pub(crate) enum Destination {
 /// A destination behind a waypoint.
 #[derive(Clone, Debug)]
 pub(crate) struct ToWaypoint {
+    /// `<namespace>/<name>` of the Gateway.
+    pub(crate) gateway: Box<str>,
     /// The waypoint's own service; its endpoints are the instances.
     pub(crate) instances: WaypointInstances,
     /// HBONE port of the instances.
@@ -187,11 +189,12 @@ fn through(
     // An instance-less waypoint is as good as none: refused here, so that the reason names it.
     let ready = instances.filter(|instances| match instances {
         WaypointInstances::Service(entry) => entry.endpoints.iter().any(|e| e.is_ready()),
-        WaypointInstances::Workload(_) => true,
+        WaypointInstances::Workload(workload) => workload.health == Health::Healthy,
     });
     let instances = ready.ok_or_else(unknown)?;
+    let gateway = format!("{}/{}", waypoint.namespace, waypoint.name).into();
     let hbone_port = waypoint.hbone_port;
-    Ok(Destination::Waypoint(Box::new(ToWaypoint { instances, hbone_port, target, service })))
+    Ok(Destination::Waypoint(Box::new(ToWaypoint { gateway, instances, hbone_port, target, service })))
 }
 
 /// How `endpoint` of a service is reached for `source`, which used an address of the given family.

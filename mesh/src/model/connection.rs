@@ -26,6 +26,25 @@ pub struct Facts {
     pub source_identity: Option<Identity>,
     /// The address that was called, with the port on the workload.
     pub destination: SocketAddr,
+    /// On whose behalf the peer says that it calls. Believed only of a waypoint of the destination (`policy::cover`).
+    pub on_behalf_of: Option<Box<OnBehalfOf>>,
+}
+
+/// The client that a waypoint speaks for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OnBehalfOf {
+    /// What the client proved to the waypoint.
+    pub identity: Identity,
+    /// The client's socket; `None` when the connection serves several clients of the identity.
+    pub source: Option<SocketAddr>,
+}
+
+impl Facts {
+    /// A connection without identity.
+    pub fn plaintext(source: SocketAddr, destination: SocketAddr) -> Self {
+        Self { source, source_identity: None, destination, on_behalf_of: None }
+    }
 }
 
 /// Whose doing a failure was. Log level, response flag and status of a refused CONNECT come from it.

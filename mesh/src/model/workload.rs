@@ -26,6 +26,12 @@ pub struct Workload {
     pub network: Network,
     /// How peers reach it: HBONE when it is enrolled.
     pub protocol: TunnelProtocol,
+    /// It speaks HBONE itself, at its own address: an instance of a waypoint. Never captured.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub native_tunnel: bool,
+    /// Annotation `culvert.dev/allow-waypoint-bypass`: what did not come through its waypoint is admitted too.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub may_bypass_waypoint: bool,
     /// Trust domain of its identity.
     pub trust_domain: TrustDomain,
     /// Service account of its identity.
@@ -147,9 +153,9 @@ impl Workload {
         }
     }
 
-    /// Whether the workload is enrolled in the mesh.
+    /// Whether the workload is enrolled: an agent takes its traffic and answers HBONE for it.
     pub fn is_enrolled(&self) -> bool {
-        self.protocol == TunnelProtocol::Hbone
+        self.protocol == TunnelProtocol::Hbone && !self.native_tunnel
     }
 
     /// A workload with the given name and address, enrolled, in the defaults of a stand-alone mesh: for tests and tools.
@@ -161,6 +167,8 @@ impl Workload {
             addresses: addresses.into(),
             network: Network::default(),
             protocol: TunnelProtocol::Hbone,
+            native_tunnel: false,
+            may_bypass_waypoint: false,
             trust_domain: "cluster.local".into(),
             service_account: "default".into(),
             node: NodeName::default(),

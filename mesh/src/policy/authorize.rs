@@ -4,9 +4,34 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::cover::{Believed, Cover};
 use super::matcher::{self, Answer, Subject};
 use crate::model::connection::Facts;
 use crate::model::policy::{Action, Authorization, PolicyKey};
+use crate::model::workload::Workload;
+use crate::state::snapshot::Snapshot;
+
+/// What judges the connections to one workload.
+#[derive(Clone, Debug, Default)]
+pub struct Applying {
+    /// The policies that apply to it.
+    pub policies: Vec<Arc<Authorization>>,
+    /// The waypoints in front of it.
+    pub cover: Cover,
+}
+
+impl Applying {
+    /// What judges the connections to `workload`.
+    pub fn to(mesh: &Snapshot, workload: &Workload) -> Self {
+        Self { policies: mesh.policies_of(workload), cover: Cover::of(mesh, workload) }
+    }
+}
+
+impl<T: Into<Vec<Arc<Authorization>>>> From<T> for Applying {
+    fn from(policies: T) -> Self {
+        Self { policies: policies.into(), cover: Cover::default() }
+    }
+}
 
 /// Proof that policy admitted a connection: only [`authorize`] makes one, and what dials the application asks for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,19 +55,29 @@ pub enum Refusal {
     /// ALLOW policies apply and none matched.
     #[error("allow policies exist, but none allowed")]
     NotAllowed,
+    /// It should have come through a waypoint and did not.
+    #[error("bypassed_waypoint: it must come through waypoint {0}")]
+    Bypassed(Box<str>),
 }
 
-/// Judges one connection by the policies that apply to its destination.
-pub fn authorize(policies: &[Arc<Authorization>], facts: &Facts) -> Result<Permit, Refusal> {
-    judge(policies.iter().map(Arc::as_ref).filter(|p| !p.dry_run), facts.into())
+/// Judges one connection: by where it has to come from, then by the policies.
+pub fn authorize(applying: &Applying, facts: &Facts) -> Result<Permit, Refusal> {
+    if let Some(waypoint) = applying.cover.bypassed(facts.destination.port(), facts.source_identity.as_ref()) {
+        return Err(Refusal::Bypassed(waypoint.into()));
+    }
+    let policies = applying.policies.iter().map(Arc::as_ref);
+    judge(policies.filter(|p| !p.dry_run), subject(applying.cover.believed(facts), facts))
 }
 
 /// What the policies in dry-run would have said; `None` when there are none that apply.
-pub fn dry_run(policies: &[Arc<Authorization>], facts: &Facts) -> Option<Result<Permit, Refusal>> {
-    policies
-        .iter()
-        .any(|p| p.dry_run)
-        .then(|| judge(policies.iter().map(Arc::as_ref).filter(|p| p.dry_run), facts.into()))
+pub fn dry_run(applying: &Applying, facts: &Facts) -> Option<Result<Permit, Refusal>> {
+    let policies = applying.policies.iter().map(Arc::as_ref).filter(|p| p.dry_run);
+    policies.clone().next()?;
+    Some(judge(policies, subject(applying.cover.believed(facts), facts)))
+}
+
+fn subject<'a>(believed: Believed<'a>, facts: &'a Facts) -> Subject<'a> {
+    Subject { identity: believed.identity, source: believed.source.map(|s| s.ip().to_canonical()), ..facts.into() }
 }
 
 fn judge<'a>(
@@ -50,7 +85,9 @@ fn judge<'a>(
     subject: Subject<'_>,
 ) -> Result<Permit, Refusal> {
     let matches = |p: &&Authorization| matcher::policy(p, subject) == Answer::Yes;
-    if let Some(denying) = policies.clone().filter(|p| p.action == Action::Deny).find(matches) {
+    // Behind a waypoint the client's address may not be known: a DENY that hangs on it denies.
+    let may_match = |p: &&Authorization| matcher::policy(p, subject) != Answer::No;
+    if let Some(denying) = policies.clone().filter(|p| p.action == Action::Deny).find(may_match) {
         return Err(Refusal::Denied(denying.key.clone()));
     }
     let mut allowing = policies.filter(|p| p.action == Action::Allow).peekable();
@@ -80,44 +117,40 @@ mod tests {
     }
 
     fn to_port(port: u16) -> Facts {
-        Facts {
-            source: "10.0.0.1:40000".parse().unwrap(),
-            source_identity: None,
-            destination: format!("10.0.0.9:{port}").parse().unwrap(),
-        }
+        Facts::plaintext("10.0.0.1:40000".parse().unwrap(), format!("10.0.0.9:{port}").parse().unwrap())
     }
 
     #[test]
     fn without_policies_everything_is_admitted() {
-        assert_eq!(authorize(&[], &to_port(80)).unwrap().by(), None);
+        assert_eq!(authorize(&Applying::default(), &to_port(80)).unwrap().by(), None);
     }
 
     #[test]
     fn deny_comes_before_allow() {
         let policies = [policy("allow", Action::Allow, &[80, 81]), policy("deny", Action::Deny, &[80])];
-        assert_eq!(authorize(&policies, &to_port(80)), Err(Refusal::Denied(policies[1].key.clone())));
-        assert_eq!(authorize(&policies, &to_port(81)).unwrap().by(), Some(&policies[0].key));
-        assert_eq!(authorize(&policies, &to_port(82)), Err(Refusal::NotAllowed));
+        assert_eq!(authorize(&policies.clone().into(), &to_port(80)), Err(Refusal::Denied(policies[1].key.clone())));
+        assert_eq!(authorize(&policies.clone().into(), &to_port(81)).unwrap().by(), Some(&policies[0].key));
+        assert_eq!(authorize(&policies.into(), &to_port(82)), Err(Refusal::NotAllowed));
     }
 
     #[test]
     fn only_deny_policies_leave_the_rest_open() {
         let policies = [policy("deny", Action::Deny, &[80])];
-        assert!(authorize(&policies, &to_port(81)).is_ok());
+        assert!(authorize(&policies.into(), &to_port(81)).is_ok());
     }
 
     #[test]
     fn an_allow_policy_without_rules_refuses_everything() {
         let none = Authorization { rules: Box::default(), ..(*policy("none", Action::Allow, &[])).clone() };
-        assert_eq!(authorize(&[Arc::new(none)], &to_port(80)), Err(Refusal::NotAllowed));
+        assert_eq!(authorize(&[Arc::new(none)].into(), &to_port(80)), Err(Refusal::NotAllowed));
     }
 
     #[test]
     fn dry_run_is_judged_apart_and_never_enforced() {
         let dry = Arc::new(Authorization { dry_run: true, ..(*policy("dry", Action::Deny, &[80])).clone() });
         let policies = [Arc::clone(&dry)];
-        assert!(authorize(&policies, &to_port(80)).is_ok());
-        assert_eq!(dry_run(&policies, &to_port(80)), Some(Err(Refusal::Denied(dry.key.clone()))));
-        assert_eq!(dry_run(&[], &to_port(80)), None);
+        assert!(authorize(&policies.clone().into(), &to_port(80)).is_ok());
+        assert_eq!(dry_run(&policies.into(), &to_port(80)), Some(Err(Refusal::Denied(dry.key.clone()))));
+        assert_eq!(dry_run(&Applying::default(), &to_port(80)), None);
     }
 }

@@ -6,11 +6,18 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::authorize::Applying;
 use super::matcher::{self, Answer, Subject};
 use crate::model::policy::{Action, Authorization, PlaintextRules, PlaintextVerdict};
 
-/// Compiles the policies that apply to one workload.
-pub fn compile(policies: &[Arc<Authorization>]) -> PlaintextRules {
+/// Compiles what judges the connections to one workload. A port behind a waypoint takes no plaintext: without a
+/// certificate nobody is the waypoint.
+pub fn compile(applying: &Applying) -> PlaintextRules {
+    let Applying { policies, cover } = applying;
+    let verdict = |port| match cover.bypassed(port, None) {
+        Some(_) => PlaintextVerdict::Refuse,
+        None => verdict(policies, port),
+    };
     let named: BTreeSet<u16> = policies
         .iter()
         .flat_map(|p| &p.rules)
@@ -18,11 +25,12 @@ pub fn compile(policies: &[Arc<Authorization>]) -> PlaintextRules {
         .flat_map(|c| &c.matches)
         .flat_map(|m| m.destination_ports.iter().chain(&m.not_destination_ports))
         .copied()
+        .chain(cover.ports())
         .collect();
     // A port that no policy names stands for all of them.
     let unnamed = (1..=u16::MAX).find(|port| !named.contains(port));
-    let default = unnamed.map_or(PlaintextVerdict::Refuse, |port| verdict(policies, port));
-    let ports = named.into_iter().map(|port| (port, verdict(policies, port))).filter(|(_, v)| *v != default).collect();
+    let default = unnamed.map_or(PlaintextVerdict::Refuse, verdict);
+    let ports = named.into_iter().map(|port| (port, verdict(port))).filter(|(_, v)| *v != default).collect();
     PlaintextRules { default, ports }
 }
 
@@ -67,12 +75,18 @@ mod tests {
 
     #[test]
     fn no_policy_passes_all_plaintext() {
-        assert_eq!(compile(&[]), PlaintextRules { default: PlaintextVerdict::Pass, ports: Box::default() });
+        assert_eq!(
+            compile(&Applying::default()),
+            PlaintextRules { default: PlaintextVerdict::Pass, ports: Box::default() }
+        );
     }
 
     #[test]
     fn strict_refuses_all_plaintext() {
-        assert_eq!(compile(&[strict()]), PlaintextRules { default: PlaintextVerdict::Refuse, ports: Box::default() });
+        assert_eq!(
+            compile(&[strict()].into()),
+            PlaintextRules { default: PlaintextVerdict::Refuse, ports: Box::default() }
+        );
     }
 
     #[test]
@@ -82,7 +96,7 @@ mod tests {
             not_destination_ports: [8080].into(),
             ..Match::default()
         };
-        let rules = compile(&[policy(Action::Deny, m)]);
+        let rules = compile(&[policy(Action::Deny, m)].into());
         assert_eq!(rules.default, PlaintextVerdict::Refuse);
         assert_eq!(*rules.ports, [(8080, PlaintextVerdict::Pass)]);
     }
@@ -91,16 +105,20 @@ mod tests {
     fn a_rule_on_principals_refuses_plaintext_and_a_rule_on_addresses_leaves_it_to_the_agent() {
         let principals =
             policy(Action::Allow, Match { principals: [StringMatch::Presence].into(), ..Match::default() });
-        assert_eq!(compile(&[principals]).default, PlaintextVerdict::Refuse);
+        assert_eq!(compile(&[principals].into()).default, PlaintextVerdict::Refuse);
         let addresses =
             policy(Action::Allow, Match { source_ips: ["10.0.0.0/8".parse().unwrap()].into(), ..Match::default() });
-        assert_eq!(compile(&[Arc::clone(&addresses)]).default, PlaintextVerdict::Proxy);
-        assert_eq!(compile(&[addresses, strict()]).default, PlaintextVerdict::Refuse, "a sure DENY needs no agent");
+        assert_eq!(compile(&[Arc::clone(&addresses)].into()).default, PlaintextVerdict::Proxy);
+        assert_eq!(
+            compile(&[addresses, strict()].into()).default,
+            PlaintextVerdict::Refuse,
+            "a sure DENY needs no agent"
+        );
     }
 
     #[test]
     fn a_dry_run_policy_decides_nothing() {
         let dry = Arc::new(Authorization { dry_run: true, ..(*strict()).clone() });
-        assert_eq!(compile(&[dry]).default, PlaintextVerdict::Pass);
+        assert_eq!(compile(&[dry].into()).default, PlaintextVerdict::Pass);
     }
 }

@@ -125,12 +125,14 @@ impl Batch<'_> {
             self.writer.endpoints.entry(service.service.clone()).or_default().insert(workload.uid.clone(), endpoint);
             self.touched.insert(service.service.clone());
         }
-        self.applied.policies |= self.is_local(&workload);
+        // An instance of a waypoint may be the one that workloads of this node are to be called by.
+        self.applied.policies |= self.is_local(&workload) || workload.native_tunnel;
         self.next.workloads.insert(workload.uid.clone(), workload);
     }
 
     fn workload_gone(&mut self, uid: &WorkloadUid) {
         let Some(old) = self.next.workloads.remove(uid) else { return };
+        self.applied.policies |= old.native_tunnel;
         for address in addresses_of(&old) {
             if self.next.by_address.get(&address).is_some_and(|w| w.uid == *uid) {
                 self.next.by_address.remove(&address);
@@ -156,6 +158,7 @@ impl Batch<'_> {
 
     fn service(&mut self, service: Arc<Service>) {
         self.service_gone(&service.key);
+        self.applied.policies |= service.waypoint.is_some();
         for vip in &service.vips {
             match vip {
                 Vip::Address(address) => {
@@ -184,6 +187,7 @@ impl Batch<'_> {
 
     fn service_gone(&mut self, key: &ServiceKey) {
         let Some(old) = self.next.services.remove(key) else { return };
+        self.applied.policies |= old.service.waypoint.is_some();
         for vip in &old.service.vips {
             match vip {
                 Vip::Address(address) => {

@@ -1,7 +1,7 @@
 //! One line per finished connection. Field names, order and messages are ztunnel's: tools parse them, people grep them.
 //!
 //! Text: `time<TAB>level<TAB>access<TAB>message<TAB>key=value …` (Kiali splits at tabs and takes the fifth part). JSON: the
-//! same keys. What is not known is left out. Lines are formatted on the connection's thread into a buffer that is used
+//! same keys. What is not known is left out. `src.via` is ours: the waypoint that spoke for the source. Lines are formatted on the connection's thread into a buffer that is used
 //! again, and written by [`LogWriter`], which drops and counts them when stdout is read too slowly.
 //!
 //! Levels are those of the log target `access` (`RUST_LOG=info,access=warn`): `connection complete` is info, or error
@@ -172,6 +172,7 @@ fn write_record(out: &mut String, format: Format, now: SystemTime, record: &Acce
     line.known("src.namespace", source.map(|w| &*w.namespace));
     line.maybe("src.identity", labels.source_identity.as_ref());
     line.known("src.cluster", source.map(|w| &*w.cluster));
+    line.maybe("src.via", labels.via.as_ref());
     line.address("dst.addr", record.destination);
     if let Some(hbone) = &record.hbone {
         match hbone {

@@ -33,6 +33,8 @@ pub struct Counters {
     pub capture_refused: Counter,
     /// `culvert_capture_probe_total`: connections of the kubelet, proven and passed.
     pub capture_probe: Counter,
+    /// `culvert_bypassed_waypoint_total`: connections refused because they did not come through the waypoint.
+    pub bypassed_waypoint: Counter,
     peer_refusals: Family<Reason, Counter>,
     config_reload_failures: Family<File, Counter>,
     capture_passed: Family<Way, Counter>,
@@ -92,6 +94,11 @@ impl Counters {
                 all.capture_passed.clone(),
             );
             own.register("capture_refused", "Plaintext connections refused in the kernel", all.capture_refused.clone());
+            own.register(
+                "bypassed_waypoint",
+                "Connections refused because they did not come through the waypoint of their destination",
+                all.bypassed_waypoint.clone(),
+            );
             own.register("capture_probe", "Connections of the kubelet, proven and passed", all.capture_probe.clone());
             own.register(
                 "certificate_expiration_timestamp_seconds",

@@ -20,6 +20,8 @@ pub struct ConnectionLabels {
     pub source: Option<Arc<Workload>>,
     /// What the source proved; `None` on plain text.
     pub source_identity: Option<Identity>,
+    /// The waypoint that spoke for the source. Only the access log names it: the metrics are ztunnel's.
+    pub via: Option<Identity>,
     /// The workload that was called, if known.
     pub destination: Option<Arc<Workload>>,
     /// What the destination proved; `None` on plain text.
@@ -37,6 +39,7 @@ impl ConnectionLabels {
             direction,
             source: None,
             source_identity: None,
+            via: None,
             destination: None,
             destination_identity: None,
             service: None,

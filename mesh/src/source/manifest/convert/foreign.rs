@@ -86,6 +86,8 @@ fn workload(written: &Written, options: &Options) -> Workload {
         addresses: [written.address].into(),
         network: options.network.clone(),
         protocol: TunnelProtocol::None,
+        native_tunnel: false,
+        may_bypass_waypoint: false,
         trust_domain: options.trust_domain.clone(),
         service_account,
         node,

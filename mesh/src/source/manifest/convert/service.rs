@@ -7,9 +7,9 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::model::name::{Name, Namespace};
-use crate::model::service::{BalanceMode, LoadBalancing, Service, ServiceKey, ServicePort, Vip};
+use crate::model::service::{AppProtocol, BalanceMode, LoadBalancing, Service, ServiceKey, ServicePort, Vip};
 use crate::model::waypoint::Waypoint;
-use crate::source::manifest::inventory::Inventory;
+use crate::source::manifest::inventory::{GATEWAY_NAME, Inventory};
 use crate::source::manifest::object::{
     self, EndpointSlice, Item, ObjectKey, Pod, Resolution, ServiceEntry, TargetPort,
 };
@@ -17,7 +17,7 @@ use crate::source::manifest::problem::{Problem, Severity};
 
 use super::options::Options;
 use super::selection::Selection;
-use super::waypoint::{Addressed, USE_WAYPOINT, Waypoints};
+use super::waypoint::{Addressed, Implied, USE_WAYPOINT, Waypoints};
 
 /// A service whose endpoints are the pods that it selects.
 #[derive(Debug)]
@@ -119,6 +119,9 @@ impl<'a> Assembly<'a> {
             let has_slices = sliced.contains(&(&item.meta.namespace, &item.meta.name));
             self.service(item, has_slices);
         }
+        for implied in self.waypoints.implied(self.options) {
+            self.implied(implied);
+        }
         for slice in self.inventory.slices.iter() {
             self.slice(slice);
         }
@@ -150,6 +153,32 @@ impl<'a> Assembly<'a> {
             let selection = self.services.selecting.entry(key.namespace.clone()).or_default();
             selection.add(spec.selector.clone(), Selecting { service: key, ports: spec.ports.clone() });
         }
+    }
+
+    /// The pods of a Gateway that has no Service are endpoints of one all the same.
+    fn implied(&mut self, implied: Implied) {
+        let Implied { key, gateway, hbone_port } = implied;
+        let port = object::ServicePort {
+            name: Name::default(),
+            port: hbone_port,
+            target: TargetPort::Number(hbone_port),
+            app_protocol: AppProtocol::Unknown,
+        };
+        let ports: Box<[object::ServicePort]> = [port].into();
+        let service = Service {
+            name: gateway.clone(),
+            key: key.clone(),
+            vips: Box::default(),
+            ports: published_ports(&ports),
+            subject_alt_names: Box::default(),
+            waypoint: None,
+            load_balancing: LoadBalancing::default(),
+            canonical: false,
+        };
+        self.services.published.insert(key.clone(), service);
+        let selector = [(Name::from(GATEWAY_NAME), gateway)].into_iter().collect();
+        let selection = self.services.selecting.entry(key.namespace.clone()).or_default();
+        selection.add(selector, Selecting { service: key, ports });
     }
 
     fn vips<T>(

@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::model::name::{Hostname, Namespace};
+use crate::model::name::{Hostname, Name, Namespace};
+use crate::model::service::ServiceKey;
 use crate::model::waypoint::{Waypoint, WaypointDestination};
 use crate::source::manifest::inventory::{GATEWAY_NAME, Inventory};
-use crate::source::manifest::object::{Gateway, GatewayAddress, Item, Labels, ObjectKey};
+use crate::source::manifest::object::{Gateway, GatewayAddress, Item, Labels, Meta, ObjectKey};
 
 use super::options::Options;
 
@@ -38,6 +39,14 @@ pub(super) struct Found {
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Waypoints {
     known: HashMap<ObjectKey, Known>,
+    services: BTreeSet<ServiceKey>,
+}
+
+/// A service that no object declares: the pods of a Gateway that has neither address nor Service.
+pub(super) struct Implied {
+    pub(super) key: ServiceKey,
+    pub(super) gateway: Name,
+    pub(super) hbone_port: u16,
 }
 
 #[derive(Debug, PartialEq)]
@@ -54,7 +63,35 @@ impl Waypoints {
             let destination = destination(gateway, inventory, hostnames, options);
             (gateway.meta.key(), Known { gateway: gateway.spec.clone(), destination })
         });
-        Self { known: known.collect() }
+        let known: HashMap<_, _> = known.collect();
+        let services = known.values().filter_map(|known| match &known.destination {
+            Ok(WaypointDestination::Service { namespace, hostname }) => {
+                Some(ServiceKey { namespace: namespace.clone(), hostname: hostname.clone() })
+            }
+            Ok(WaypointDestination::Address { .. }) | Err(_) => None,
+        });
+        Self { services: services.collect(), known }
+    }
+
+    /// Whether a pod with this meta carries the label of a waypoint.
+    pub(super) fn has_instance(&self, pod: &Meta) -> bool {
+        let Some(gateway) = pod.labels.get(GATEWAY_NAME) else { return false };
+        self.known.contains_key(&ObjectKey { namespace: pod.namespace.clone(), name: gateway.clone() })
+    }
+
+    /// Whether the endpoints of a service are instances of a waypoint.
+    pub(super) fn is_served_by(&self, service: &ServiceKey) -> bool {
+        self.services.contains(service)
+    }
+
+    /// The services that have to be made up, so that all pods of a Gateway take part.
+    pub(super) fn implied(&self, options: &Options) -> Vec<Implied> {
+        let implied = self.known.iter().filter_map(|(gateway, known)| {
+            let key = implied_key(gateway, options);
+            let hbone_port = known.gateway.hbone_port;
+            self.services.contains(&key).then(|| Implied { key, gateway: gateway.name.clone(), hbone_port })
+        });
+        implied.collect()
     }
 
     /// The waypoint of something with these labels in a namespace with those; `None` when it has none.
@@ -149,8 +186,14 @@ fn destination(
         });
     }
     let key = gateway.meta.key();
-    let pods = inventory.pods_of_gateway(&key).filter(|pod| !pod.spec.ended);
-    let pod = pods.min_by(|a, b| (!a.spec.ready, a.age()).cmp(&(!b.spec.ready, b.age())));
-    let ip = pod.and_then(|pod| pod.spec.addresses.first());
-    ip.map(|&ip| address(ip)).ok_or("it has no address: neither status.addresses, nor a Service or Pod of the Gateway")
+    if inventory.pods_of_gateway(&key).all(|pod| pod.spec.ended) {
+        return Err("it has no address: neither status.addresses, nor a Service or Pod of the Gateway");
+    }
+    let ServiceKey { namespace, hostname } = implied_key(&key, options);
+    Ok(WaypointDestination::Service { namespace, hostname })
+}
+
+fn implied_key(gateway: &ObjectKey, options: &Options) -> ServiceKey {
+    let hostname = format!("{}.{}.gateway.{}", gateway.name, gateway.namespace, options.cluster_domain);
+    ServiceKey { namespace: gateway.namespace.clone(), hostname: hostname.into() }
 }

@@ -18,6 +18,9 @@ use super::waypoint::Addressed;
 /// Label that enrolls a pod or the pods of a namespace.
 const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
 
+/// Label by which Istio marks pods that speak HBONE themselves.
+const TUNNEL: &str = "networking.istio.io/tunnel";
+
 /// Why a pod is no workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Left {
@@ -85,6 +88,8 @@ fn workload(pod: &Item<Pod>, context: &Context, options: &Options) -> Workload {
     let labels = &pod.meta.labels;
     let namespace_labels = context.namespace_labels(&pod.meta.namespace);
     let enrolled = Enrolment::of(pod, namespace_labels) == Enrolment::Enrolled;
+    let native_tunnel =
+        labels.get(TUNNEL).is_some_and(|how| how.as_str() == "http") || context.waypoints.has_instance(&pod.meta);
     let found = context.waypoints.of(&pod.meta.namespace, labels, namespace_labels, Addressed::Workload);
     let mut workload = Workload {
         uid: uid(pod, options),
@@ -92,7 +97,9 @@ fn workload(pod: &Item<Pod>, context: &Context, options: &Options) -> Workload {
         namespace: pod.meta.namespace.clone(),
         addresses: spec.addresses.as_slice().into(),
         network: options.network.clone(),
-        protocol: if enrolled { TunnelProtocol::Hbone } else { TunnelProtocol::None },
+        protocol: if enrolled || native_tunnel { TunnelProtocol::Hbone } else { TunnelProtocol::None },
+        native_tunnel,
+        may_bypass_waypoint: spec.may_bypass_waypoint,
         trust_domain: options.trust_domain.clone(),
         service_account: template.service_account.clone(),
         node: spec.node.clone(),
@@ -116,6 +123,11 @@ fn workload(pod: &Item<Pod>, context: &Context, options: &Options) -> Workload {
         netns: spec.netns.clone(),
     };
     add_services(&mut workload, pod, context);
+    // An instance that carries no label of the Gateway is known by the service that it stands behind.
+    if workload.services.iter().any(|service| context.waypoints.is_served_by(&service.service)) {
+        workload.native_tunnel = true;
+        workload.protocol = TunnelProtocol::Hbone;
+    }
     workload
 }
 

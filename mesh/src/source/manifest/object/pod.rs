@@ -16,6 +16,8 @@ use super::template::{NamedPort, PodTemplate, Refusal};
 
 /// Annotation that says where the network namespace of a stand-alone pod is.
 const NETNS: &str = "culvert.dev/netns";
+/// Annotation that admits what did not come through the pod's waypoint.
+const BYPASS: &str = "culvert.dev/allow-waypoint-bypass";
 /// Annotation that Istio's injector leaves on a pod with a sidecar.
 const SIDECAR: &str = "sidecar.istio.io/status";
 /// Label with the hash that ends the name of a Deployment's ReplicaSet.
@@ -32,6 +34,8 @@ pub struct Pod {
     pub template: Arc<PodTemplate>,
     /// Annotation `culvert.dev/netns`.
     pub netns: Option<Box<str>>,
+    /// Annotation `culvert.dev/allow-waypoint-bypass`.
+    pub may_bypass_waypoint: bool,
     /// Whether it has ended: phase Succeeded or Failed.
     pub ended: bool,
     /// Whether it may be given traffic: condition Ready, and not being deleted.
@@ -61,10 +65,23 @@ impl Pod {
             node: reader.name(spec.node_name.as_deref().unwrap_or_default()),
             template: template(&metadata, &meta, &spec, reader),
             netns: netns.map(|path| path.as_str().into()),
+            may_bypass_waypoint: bypass(&metadata, reader),
             ended: matches!(status.phase, Some(schema::Phase::Succeeded | schema::Phase::Failed)),
             ready: !not_ready && metadata.deletion_timestamp.is_none(),
         };
         Item { at: reader.at.clone(), meta, spec: pod }
+    }
+}
+
+fn bypass(metadata: &Metadata, reader: &mut Reader<'_>) -> bool {
+    match metadata.annotations.get(BYPASS).map(String::as_str) {
+        Some("true") => true,
+        None | Some("false") => false,
+        Some(_) => {
+            let field = "metadata.annotations[culvert.dev/allow-waypoint-bypass]";
+            reader.note(Severity::Warning, field, "neither \"true\" nor \"false\"; bypasses are refused");
+            false
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::support::{Mesh, accepted, load, pod};
 use crate::model::connection::Facts;
-use crate::model::policy::{Authorization, Scope};
-use crate::policy::authorize::{authorize, dry_run};
+use crate::model::policy::Scope;
+use crate::policy::authorize::{Applying, authorize, dry_run};
 
 const PRINCIPALS: [&str; 4] = [
     "cluster.local/ns/shop/sa/web",
@@ -26,11 +26,12 @@ fn facts(principal: &str, source: &str, destination: &str) -> Facts {
         source: source.parse().unwrap(),
         source_identity: (!principal.is_empty()).then(|| format!("spiffe://{principal}").parse().unwrap()),
         destination: destination.parse().unwrap(),
+        on_behalf_of: None,
     }
 }
 
-fn policies(mesh: &Mesh) -> Vec<Arc<Authorization>> {
-    mesh.authorizations.values().cloned().map(Arc::new).collect()
+fn policies(mesh: &Mesh) -> Applying {
+    mesh.authorizations.values().cloned().map(Arc::new).collect::<Vec<_>>().into()
 }
 
 /// Who is admitted by a policy, of `PRINCIPALS` and of somebody who proves nothing, all from 10.0.0.7 to 10.0.0.1:80.

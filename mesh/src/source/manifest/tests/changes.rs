@@ -240,8 +240,8 @@ fn a_change_of_one_pod_is_one_update() {
     assert_eq!(files.say(&[(0, &format!("# moved\n\n{}", variants[0][0]))]).len(), 0);
     assert_eq!(
         files.say(&[(3, &variants[3][0].replace("10.0.0.9", "10.0.0.77"))]).len(),
-        5,
-        "the waypoint's pod: all who use it"
+        1,
+        "the waypoint's pod: who use it know its service, not its pods"
     );
     let longer = variants[0][0].replace("nodeName: a", "nodeName: b");
     assert_eq!(files.say(&[(0, &longer)]).len(), 1);

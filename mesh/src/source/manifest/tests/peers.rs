@@ -20,11 +20,13 @@ fn admits(mesh: &Mesh, port: u16) -> [bool; 2] {
     let keys = &mesh.pod("a").policies;
     let policies: Vec<Arc<Authorization>> =
         keys.iter().map(|key| Arc::new(mesh.authorizations[&key.to_string()].clone())).collect();
+    let policies = policies.into();
     [None, Some(Identity::new("cluster.local", "x", "y"))].map(|source_identity| {
         let facts = Facts {
             source: "10.0.0.7:1000".parse().unwrap(),
             source_identity,
             destination: format!("10.0.0.1:{port}").parse().unwrap(),
+            on_behalf_of: None,
         };
         authorize(&policies, &facts).is_ok()
     })

@@ -2,6 +2,7 @@
 
 use super::support::{Mesh, accepted, load, pod};
 use crate::model::waypoint::{Waypoint, WaypointDestination};
+use crate::model::workload::TunnelProtocol;
 
 const SERVICE: &str =
     "---\napiVersion: v1\nkind: Service\nmetadata: {name: shop, labels: {LABELS}}\nspec: {clusterIP: 10.96.0.1}\n";
@@ -134,8 +135,8 @@ fn a_waypoint_is_found_by_its_service_or_its_pods() {
     let gateway = gateway("default", "", "", "");
     for (more, expected) in [
         (vec![&gateway, &service, &ready], "front.default.svc.cluster.local"),
-        (vec![&gateway, &not_ready, &ready], "10.0.0.22"),
-        (vec![&gateway, &not_ready], "10.0.0.21"),
+        (vec![&gateway, &not_ready, &ready], "wp.default.gateway.cluster.local"),
+        (vec![&gateway, &not_ready], "wp.default.gateway.cluster.local"),
     ] {
         let more: String = more.into_iter().map(String::as_str).collect();
         let mesh = everything("istio.io/use-waypoint: wp", "", "", &more);
@@ -174,4 +175,46 @@ fn the_port_is_the_hbone_listeners() {
     let gateway = gateway("default", "", "", READY).replace("port: 15008", "port: 16000");
     let mesh = everything("istio.io/use-waypoint: wp", "", "", &gateway);
     assert_eq!(mesh.service("shop").waypoint.as_ref().map(|waypoint| waypoint.hbone_port), Some(16000));
+}
+
+#[test]
+fn every_pod_of_a_gateway_is_an_instance_that_speaks_hbone_itself() {
+    let label = ", labels: {gateway.networking.k8s.io/gateway-name: wp, istio.io/dataplane-mode: ambient}";
+    let pods = pod("w1", "10.0.0.21", label, "") + &pod("w2", "10.0.0.22", label, "");
+    let mesh = everything("istio.io/use-waypoint: wp", "", "", &(gateway("default", "", "", "") + &pods));
+    for name in ["w1", "w2"] {
+        let instance = mesh.pod(name);
+        assert!(instance.native_tunnel && !instance.is_enrolled(), "{name}");
+        assert_eq!(instance.protocol, TunnelProtocol::Hbone);
+        assert_eq!(&*instance.services[0].service.hostname, "wp.default.gateway.cluster.local");
+        assert_eq!(instance.services[0].ports[0].target_port, 15008);
+    }
+    assert!(mesh.services.contains_key("default/wp.default.gateway.cluster.local"));
+    assert!(!mesh.pod("a").native_tunnel);
+    let mesh = everything("", "", "", &pods);
+    assert!(mesh.pod("w1").is_enrolled(), "without its Gateway it is a pod like any other");
+}
+
+#[test]
+fn the_pods_behind_the_service_of_a_gateway_are_instances_and_so_is_what_istio_marks() {
+    let service = "---\napiVersion: v1\nkind: Service\n\
+         metadata: {name: front, labels: {gateway.networking.k8s.io/gateway-name: wp}}\n\
+         spec: {clusterIP: 10.96.0.9, selector: {app: front}}\n";
+    let front = pod("w1", "10.0.0.21", ", labels: {app: front}", "");
+    let marked = pod("w2", "10.0.0.22", ", labels: {networking.istio.io/tunnel: http}", "");
+    let mesh = everything("", "", "", &[&gateway("default", "", "", ""), service, &front, &marked].concat());
+    assert!(mesh.pod("w1").native_tunnel && mesh.pod("w2").native_tunnel);
+}
+
+#[test]
+fn an_annotation_admits_what_did_not_come_through_the_waypoint() {
+    let annotated = |value: &str| {
+        let text =
+            pod("b", "10.0.0.2", &format!(", annotations: {{culvert.dev/allow-waypoint-bypass: '{value}'}}"), "");
+        load(&text)
+    };
+    assert!(annotated("true").0.pod("b").may_bypass_waypoint);
+    assert!(!annotated("false").0.pod("b").may_bypass_waypoint);
+    let (mesh, problems) = annotated("yes");
+    assert!(!mesh.pod("b").may_bypass_waypoint && problems[0].contains("allow-waypoint-bypass"), "{problems:?}");
 }
