@@ -3,9 +3,10 @@
 use anyhow::Result;
 use clap::ValueEnum;
 
+use crate::build_ebpf::ensure_object;
 use crate::demo::build_release;
 use crate::setup::{BENCH_TOOLS, TEST_TOOLS, envoy, packages};
-use crate::shell::{as_root, become_command, workspace};
+use crate::shell::{as_root, become_command, cargo, run, step, workspace};
 
 /// What is measured. BENCHMARKS.md has the method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -14,21 +15,42 @@ pub(crate) enum Bench {
     Capture,
     /// The cost of the mesh: no mesh, Envoy mTLS sidecars and our agents.
     Tunnel,
+    /// The memory of a node full of pods: Envoy sidecars, an agent, an agent and a waypoint.
+    Memory,
+    /// The L7 proxy: Envoy and culvert-waypoint doing the same job.
+    Waypoint,
+    /// All of them on one page.
+    All,
+    /// The ratios of two runs.
+    Compare,
 }
 
-/// Builds the release binaries and hands the rest of the command line to `culvert-bench`, which needs root.
+/// Builds the programs and hands the rest of the command line to `culvert-bench`, which needs root. With `--debug` they are
+/// built without optimisation, to see that a bench works.
 pub(crate) fn run_with(bench: Bench, arguments: &[String]) -> Result<()> {
-    packages(&TEST_TOOLS)?;
-    packages(&BENCH_TOOLS)?;
-    let name = match bench {
-        Bench::Capture => "capture",
-        Bench::Tunnel => "tunnel",
-    };
-    build_release()?;
-    let runner = workspace().join("target/release/culvert-bench");
+    let name = bench.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    let debug = arguments.iter().any(|argument| argument == "--debug");
+    let arguments = arguments.iter().filter(|argument| *argument != "--debug");
+    if debug {
+        ensure_object()?;
+        step("building without optimisation");
+        run(cargo().args(["build", "--workspace", "--bins", "--exclude", "xtask"]))?;
+    } else {
+        build_release()?;
+    }
+    let target = workspace().join("target");
+    let runner = target.join(if debug { "debug" } else { "release" }).join("culvert-bench");
+    // Comparing reads files and needs neither root nor tools.
     let mut command = as_root("env", &[]);
-    if bench == Bench::Tunnel {
-        command.arg(format!("CULVERT_ENVOY={}", envoy()?.display()));
+    if bench == Bench::Compare {
+        command = std::process::Command::new("env");
+    } else {
+        packages(&TEST_TOOLS)?;
+        packages(&BENCH_TOOLS)?;
+        command.arg(format!("CULVERT_BENCH_DIR={}", target.join("bench").display()));
+        if bench != Bench::Capture {
+            command.arg(format!("CULVERT_ENVOY={}", envoy()?.display()));
+        }
     }
     Err(become_command(command.arg(runner).arg(name).args(arguments)))
 }

@@ -52,7 +52,8 @@ pub fn run(options: &Options) -> Result<Report> {
             for phase in *phases {
                 for turn in 0..labs.len() {
                     let subject = &labs[(turn + round) % labs.len()].ways[way];
-                    phases::progress(round, rounds, &format!("{prefix}{}", phase.measure), subject.name);
+                    let what = format!("{prefix}{} {}", phase.measure, subject.name);
+                    phases::progress(round, rounds, (way, WAYS.len()), &what);
                     phases::measure(prefix, subject, *phase, pace, &mut samples)?;
                 }
             }

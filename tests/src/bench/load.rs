@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::serve::{ANSWER, HEADER, SINK};
-use super::stats::percentile;
+use super::stats::{QUANTILES, percentile};
 
 /// Bytes of a request and of its answer.
 const REQUEST: usize = 128;
@@ -72,6 +72,9 @@ pub struct Seen {
     pub p50_ns: u64,
     /// Its 99th percentile.
     pub p99_ns: u64,
+    /// Its distribution: nanoseconds at each of [`QUANTILES`].
+    #[serde(default)]
+    pub quantiles: Vec<u64>,
     /// CPU time of this process in nanoseconds, user and system.
     pub cpu_ns: u64,
 }
@@ -175,15 +178,21 @@ async fn closed_loop(load: &Load) -> Result<Seen> {
     while let Some(own) = clients.join_next().await {
         times.extend(own.context("a client")??);
     }
-    times.sort_unstable();
-    Ok(Seen {
-        units: times.len() as u64,
-        units_ever: ever.load(Ordering::Relaxed),
-        seconds: load.seconds,
-        p50_ns: percentile(&times, 0.5),
-        p99_ns: percentile(&times, 0.99),
-        cpu_ns: 0,
-    })
+    Ok(Seen { units_ever: ever.load(Ordering::Relaxed), seconds: load.seconds, ..Seen::of(times) })
+}
+
+impl Seen {
+    /// What the times of all requests, in nanoseconds, say; without how long it took and what it cost.
+    pub fn of(mut times: Vec<u64>) -> Self {
+        times.sort_unstable();
+        Self {
+            units: times.len() as u64,
+            p50_ns: percentile(&times, 0.5),
+            p99_ns: percentile(&times, 0.99),
+            quantiles: QUANTILES.iter().map(|share| percentile(&times, *share)).collect(),
+            ..Self::default()
+        }
+    }
 }
 
 /// Nanoseconds of each exchange that began in the measured time.

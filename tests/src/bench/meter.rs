@@ -7,6 +7,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use serde_json::json;
+use time::format_description::well_known::Rfc3339;
 
 /// CPU time of a process, all its threads, user and system, in nanoseconds.
 ///
@@ -74,6 +75,8 @@ pub fn machine() -> serde_json::Value {
         "cpu": after(&read("/proc/cpuinfo"), "model name"),
         "kernel": read("/proc/sys/kernel/osrelease").trim(),
         "memory_kib": memory.trim_end_matches(" kB").parse::<u64>().unwrap_or(0),
+        "build": if cfg!(debug_assertions) { "debug" } else { "release" },
+        "time": time::OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
         "load": read("/proc/loadavg").split(' ').next().and_then(|load| load.parse::<f64>().ok()).unwrap_or(0.0),
     })
 }

@@ -11,5 +11,10 @@ pub mod forward; // role: the plain forwarder
 pub mod load; // role: the client
 pub mod serve; // role: the server
 pub mod meter; // CPU time and memory of processes
+pub mod show; // terminal, page, files
+pub mod compare; // two runs
+pub mod page; // HTML
+pub mod plot; // SVG
+pub mod axis; // where values lie
 pub mod stats; // medians and ratios
 pub mod report; // table and JSON

@@ -2,14 +2,13 @@
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::load::{Kind, Seen};
-use super::meter;
 use super::stats::Samples;
+use super::{meter, show};
 use crate::process::{Place, Process};
 
 /// Nanoseconds in a second.
@@ -52,7 +51,7 @@ pub const REQUESTS: Phase = Phase { measure: "requests", kind: Kind::Requests, c
 pub const CONNECTIONS: Phase = Phase { measure: "connections", kind: Kind::Connections, count: 4 };
 
 /// What is asked of a bench.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct Options {
     /// How often everything is measured [tunnel: 5, capture: 10]
     #[arg(long)]
@@ -66,18 +65,6 @@ pub struct Options {
     /// Only these subjects, divided by commas
     #[arg(long, value_delimiter = ',')]
     pub subjects: Vec<String>,
-    /// How the result is printed
-    #[arg(short, long, value_enum, default_value = "text")]
-    pub output: Output,
-}
-
-/// How a result is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Output {
-    /// A table
-    Text,
-    /// One JSON document
-    Json,
 }
 
 impl Options {
@@ -87,15 +74,12 @@ impl Options {
     }
 }
 
-/// Says on standard error what is being measured: on a terminal in one line that changes, elsewhere once per round.
-pub fn progress(round: usize, rounds: usize, measure: &str, subject: &str) {
-    static LAST: AtomicUsize = AtomicUsize::new(usize::MAX);
-    let is_new = LAST.swap(round, Ordering::Relaxed) != round;
-    if std::io::stderr().is_terminal() {
-        eprint!("\rround {} of {rounds}: {measure} {subject}\x1b[K", round + 1);
-    } else if is_new {
-        eprintln!("round {} of {rounds}", round + 1);
-    }
+/// Says on standard error what is being measured: `step` of `steps` in this round.
+pub fn progress(round: usize, rounds: usize, (step, steps): (usize, usize), what: &str) {
+    let share = (round as f64 + step as f64 / steps.max(1) as f64) / rounds.max(1) as f64;
+    // Elsewhere than on a terminal a line per round is enough.
+    let what = if std::io::stderr().is_terminal() { what } else { "" };
+    show::progress(share, &format!("round {} of {rounds} {what}", round + 1));
 }
 
 /// How long phases are.
@@ -134,6 +118,12 @@ pub fn measure(prefix: &str, subject: &Subject, phase: Phase, pace: Pace, sample
     if phase.count > 1 {
         add("", "1/s", rate);
     }
+    if phase.kind == Kind::Requests {
+        samples.add_distribution(&measure, subject.name, seen.quantiles);
+    }
+    let mut add = |suffix: &str, unit: &str, value: f64| {
+        samples.add(&format!("{measure}{suffix}"), unit, subject.name, value);
+    };
     add("_p50", "us", seen.p50_ns as f64 / 1000.0);
     add("_p99", "us", seen.p99_ns as f64 / 1000.0);
     if !counted.is_empty() {

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::report::{Ratio, Report, Row};
+use super::report::{Axes, Chart, Line, Ratio, Report, Row};
+
+/// The shares of all requests whose times make up a distribution.
+pub const QUANTILES: [f64; 10] = [0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999];
 
 /// The value below which a share `q` (0 to 1) of the sorted values lies, by nearest rank. Zero when there is none.
 pub fn percentile(sorted: &[u64], q: f64) -> u64 {
@@ -28,6 +31,8 @@ pub struct Samples {
     /// Measures in the order in which they were first seen, with their units.
     measures: Vec<(String, String)>,
     values: BTreeMap<(String, String), Vec<f64>>,
+    /// Nanoseconds at each of [`QUANTILES`], round by round.
+    distributions: Vec<(String, String, Vec<Vec<u64>>)>,
 }
 
 impl Samples {
@@ -37,6 +42,43 @@ impl Samples {
             self.measures.push((measure.to_owned(), unit.to_owned()));
         }
         self.values.entry((measure.to_owned(), subject.to_owned())).or_default().push(value);
+    }
+
+    /// Adds the times of one round, in nanoseconds at each of [`QUANTILES`].
+    pub fn add_distribution(&mut self, measure: &str, subject: &str, times: Vec<u64>) {
+        let known = self.distributions.iter_mut().find(|(m, s, _)| m == measure && s == subject);
+        match known {
+            Some((_, _, rounds)) => rounds.push(times),
+            None => self.distributions.push((measure.to_owned(), subject.to_owned(), vec![times])),
+        }
+    }
+
+    /// A chart per measure that has distributions: at each share the median over the rounds, in microseconds.
+    pub fn distributions(&self, subjects: &[&str]) -> Vec<Chart> {
+        let mut charts: Vec<Chart> = Vec::new();
+        let mut measures: Vec<&str> = Vec::new();
+        for (measure, ..) in &self.distributions {
+            if !measures.contains(&measure.as_str()) {
+                measures.push(measure);
+            }
+        }
+        for measure in measures {
+            let mut lines = Vec::new();
+            for subject in subjects {
+                let found = self.distributions.iter().find(|(m, s, _)| m == measure && s == subject);
+                if let Some((_, _, rounds)) = found {
+                    lines.push(Line { subject: (*subject).to_owned(), points: middle(rounds) });
+                }
+            }
+            charts.push(Chart {
+                title: format!("{measure}: how long a request takes"),
+                x: "share of requests that were faster".to_owned(),
+                y: "µs".to_owned(),
+                axes: Axes::Quantiles,
+                lines,
+            });
+        }
+        charts
     }
 
     /// The values of one measure for one subject, round by round.
@@ -96,6 +138,14 @@ impl Samples {
     }
 }
 
+/// At each share the median of the rounds, in microseconds.
+fn middle(rounds: &[Vec<u64>]) -> Vec<(f64, f64)> {
+    let at = |index: usize| -> Vec<f64> {
+        rounds.iter().filter_map(|times| Some(*times.get(index)? as f64 / 1000.0)).collect()
+    };
+    QUANTILES.iter().enumerate().map(|(index, share)| (*share, median(&at(index)))).collect()
+}
+
 /// A report from what was measured: rows for all subjects, ratios for the given pairs.
 pub fn report(
     bench: &str,
@@ -105,7 +155,8 @@ pub fn report(
     pairs: &[(&str, &str)],
 ) -> Report {
     let ratios = pairs.iter().flat_map(|(subject, against)| samples.ratios(subject, against)).collect();
-    Report { bench: bench.to_owned(), machine, rows: samples.rows(subjects), ratios }
+    let charts = samples.distributions(subjects);
+    Report { bench: bench.to_owned(), machine, rows: samples.rows(subjects), ratios, charts, ..Report::default() }
 }
 
 #[cfg(test)]
@@ -140,6 +191,18 @@ mod tests {
         assert_eq!((ratios.len(), ratios[0].ratio), (1, 0.5));
         let rows = samples.rows(&["envoy", "culvert"]);
         assert_eq!((rows[0].subject.as_str(), rows[0].median, rows[1].max), ("envoy", 22.0, 100.0));
+    }
+
+    #[test]
+    fn a_distribution_is_the_median_of_the_rounds_at_each_share() {
+        let mut samples = Samples::default();
+        for step in [1000, 3000, 2000] {
+            let times = (1..=QUANTILES.len() as u64).map(|n| n * step).collect();
+            samples.add_distribution("latency", "culvert", times);
+        }
+        let charts = samples.distributions(&["envoy", "culvert"]);
+        assert_eq!((charts.len(), charts[0].lines.len()), (1, 1));
+        assert_eq!(charts[0].lines[0].points[..2], [(0.0, 2.0), (0.25, 4.0)]);
     }
 
     #[test]

@@ -35,14 +35,14 @@ pub fn run(options: &Options) -> Result<Report> {
         let subjects: Vec<Subject> = labs.iter().map(Lab::subject).collect::<Result<_>>()?;
         subjects.iter().try_for_each(phases::wait_open)?;
         for subject in subjects.iter().filter(|subject| !subject.proxies.is_empty()) {
-            phases::progress(round, rounds, "memory", subject.name);
+            phases::progress(round, rounds, (0, 6), &format!("memory {}", subject.name));
             phases::memory(subject, options.idle, &mut samples)?;
         }
-        for phase in [BULK_1, BULK_8, LATENCY, REQUESTS, CONNECTIONS] {
+        for (step, phase) in [BULK_1, BULK_8, LATENCY, REQUESTS, CONNECTIONS].into_iter().enumerate() {
             // Whoever goes first differs from round to round, so that no one always meets the machine as another left it.
             for turn in 0..subjects.len() {
                 let subject = &subjects[(turn + round) % subjects.len()];
-                phases::progress(round, rounds, phase.measure, subject.name);
+                phases::progress(round, rounds, (step + 1, 6), &format!("{} {}", phase.measure, subject.name));
                 phases::measure("", subject, phase, pace, &mut samples)?;
             }
         }

@@ -1,14 +1,19 @@
 //! `culvert-bench`: measures, with the real binaries, what `cargo xtask bench` asks for.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tests::bench::phases::{Options, Output};
-use tests::bench::{capture, forward, load, report::Report, serve, tunnel};
+use tests::bench::phases::Options;
+use tests::bench::report::Report;
+use tests::bench::show::{self, Format, Output};
+use tests::bench::{capture, forward, load, serve, tunnel};
+
+/// The benches that `all` runs, in the order of its page.
+const ALL: [&str; 2] = ["tunnel", "capture"];
 
 #[derive(Parser)]
 #[command(about = "Measures what capture and the mesh cost", disable_help_subcommand = true)]
@@ -20,9 +25,24 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// No capture, iptables REDIRECT and our hooks, all to the same plain forwarder
-    Capture(Options),
+    Capture(Asked),
     /// No mesh, Envoy mTLS sidecars and our agents
-    Tunnel(Options),
+    Tunnel(Asked),
+    /// Every bench with its defaults, and one page of all
+    All {
+        /// Run nothing: make the page of the results that are there
+        #[arg(long)]
+        saved: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// The ratios of two runs: the second by the first
+    Compare {
+        a: PathBuf,
+        b: PathBuf,
+        #[arg(short, long, value_enum, default_value = "text")]
+        output: Format,
+    },
     #[command(hide = true)]
     Serve { at: SocketAddr },
     #[command(hide = true)]
@@ -32,11 +52,19 @@ enum Command {
     Forward(forward::Forward),
 }
 
+#[derive(clap::Args)]
+struct Asked {
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    output: Output,
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            show::done(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
@@ -44,23 +72,29 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::Capture(options) => show(&capture::run(&options)?, options.output),
-        Command::Tunnel(options) => show(&tunnel::run(&options)?, options.output),
+        Command::Capture(asked) => asked.output.one(&capture::run(&asked.options)?),
+        Command::Tunnel(asked) => asked.output.one(&tunnel::run(&asked.options)?),
+        Command::All { saved, output } => output.all(if saved { show::saved(&ALL)? } else { all()? }),
+        Command::Compare { a, b, output } => show::compare(&a, &b, output),
         Command::Serve { at } => role(async move { Ok(serve::run(at).await?) }),
         Command::Load(load) => role(async move { load::say(&load::run(&load).await?) }),
         Command::Forward(options) => role(async move { forward::run(&options).await }),
     }
 }
 
-fn show(report: &Report, output: Output) -> Result<()> {
-    let text = match output {
-        Output::Text => report.table(),
-        Output::Json => serde_json::to_string_pretty(report)? + "\n",
-    };
-    if std::io::stderr().is_terminal() {
-        eprint!("\r\x1b[K");
+/// Runs every bench and keeps the result of each.
+fn all() -> Result<Vec<Report>> {
+    let mut reports = Vec::new();
+    for bench in ALL {
+        show::done(&format!("bench {bench}"));
+        let report = match bench {
+            "tunnel" => tunnel::run(&Options { idle: 5000, ..Options::default() })?,
+            _ => capture::run(&Options::default())?,
+        };
+        Output::keep(&report)?;
+        reports.push(report);
     }
-    std::io::stdout().write_all(text.as_bytes()).context("writing the result")
+    Ok(reports)
 }
 
 /// Plays one part of a bench in a pod: one thread, and as many descriptors as there may be.
