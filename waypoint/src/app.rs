@@ -32,7 +32,7 @@ use crate::dump;
 use crate::jwks::Keys;
 use crate::manifests;
 use crate::serve::listener::{self, Incoming};
-use crate::shared::{Limits, MIRRORS, Shared};
+use crate::shared::{CONNECTIONS, Limits, MIRRORS, Shared};
 use crate::span::Spans;
 use crate::telemetry::record::Sink;
 use crate::telemetry::{RequestLog, Requests};
@@ -203,6 +203,8 @@ fn build(
         counters: Counters::new(registry),
         keys: Keys::default(),
         limits: Limits::default(),
+        replays: Arc::default(),
+        connections: Arc::new(Semaphore::new(CONNECTIONS)),
         mirrors: Arc::new(Semaphore::new(MIRRORS)),
         spans: Spans::default(),
         tasks: TaskTracker::new(),

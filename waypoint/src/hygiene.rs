@@ -12,6 +12,9 @@ pub const MAX_HEADERS: usize = 100;
 /// Most bytes of a request's head.
 pub const MAX_HEAD: usize = 64 << 10;
 
+/// Stands in a request that is to be refused: put there by our own first look at it. From a caller it does the same.
+pub const REFUSED: &str = "x-culvert-refused";
+
 /// Why a request is refused with 400.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum BadRequest {
@@ -27,6 +30,9 @@ pub enum BadRequest {
     /// Both `Content-Length` and `Transfer-Encoding`, or several lengths that differ.
     #[error("ambiguous body length")]
     BodyLength,
+    /// The head cannot be read in one way only.
+    #[error("ambiguous or malformed head")]
+    Malformed,
     /// A connection-specific header in HTTP/2.
     #[error("connection-specific header in HTTP/2")]
     ConnectionHeader,
@@ -35,6 +41,9 @@ pub enum BadRequest {
 /// The host of a request, or why it is refused.
 pub fn check(request: &Parts) -> Result<HeaderValue, BadRequest> {
     let headers = &request.headers;
+    if headers.contains_key(REFUSED) {
+        return Err(BadRequest::Malformed);
+    }
     if request.version >= Version::HTTP_2 {
         let forbidden = [CONNECTION, TRANSFER_ENCODING, UPGRADE];
         let te = headers.get(TE).is_some_and(|value| value != "trailers");
@@ -153,6 +162,7 @@ mod tests {
             (one, "/", &[("host", "a"), ("content-length", "5"), ("transfer-encoding", "chunked")], BodyLength),
             (one, "/", &[("host", "a"), ("content-length", "5"), ("content-length", "6")], BodyLength),
             (one, "/", &[("host", "a"), ("content-length", "+5")], BodyLength),
+            (one, "/", &[("host", "a"), ("x-culvert-refused", "line")], BadRequest::Malformed),
             (two, "http://a/", &[("connection", "close")], ConnectionHeader),
             (two, "http://a/", &[("transfer-encoding", "chunked")], ConnectionHeader),
             (two, "http://a/", &[("te", "gzip")], ConnectionHeader),

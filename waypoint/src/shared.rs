@@ -18,11 +18,14 @@ use crate::jwks::Keys;
 use crate::limit::Limiter;
 use crate::span::Spans;
 use crate::telemetry::record::Sink;
-use crate::upstream::{Clusters, Connector};
+use crate::upstream::{Allowance, Clusters, Connector};
 use crate::world::Worlds;
 
 /// Copies to mirrors that are under way at most; further ones are not made.
 pub const MIRRORS: usize = 1024;
+
+/// Connections of clients that are carried at most; further ones are refused, so that memory stays bounded.
+pub const CONNECTIONS: usize = 50_000;
 
 /// What every connection of this waypoint shares. Built once, by `app`.
 pub struct Shared {
@@ -48,6 +51,10 @@ pub struct Shared {
     pub keys: Keys,
     /// Rate limits.
     pub limits: Limits,
+    /// Bytes of request bodies that are kept for retries.
+    pub replays: Arc<Allowance>,
+    /// Connections of clients that are carried at once.
+    pub connections: Arc<Semaphore>,
     /// Copies to mirrors.
     pub mirrors: Arc<Semaphore>,
     /// Spans for a collector.

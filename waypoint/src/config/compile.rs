@@ -91,6 +91,9 @@ fn read(object: &Arc<Object>, services: &Services, history: &mut History) -> Opt
             let references = object.spec.get("parentRefs").cloned().unwrap_or_default();
             RouteSpec { parent_refs: serde_json::from_value(references).unwrap_or_default(), ..RouteSpec::default() }
         });
+        if !spec.hostnames.is_empty() {
+            findings.notes.push("hostnames have no effect: services are told apart by their addresses".to_owned());
+        }
         let resolver = Resolver { services, namespace: &object.namespace };
         let rules = rules::compile(object, kind, &spec, &resolver, findings);
         (spec, rules)

@@ -250,6 +250,72 @@ pub fn destination_rule(policy: &TrafficPolicy) -> Result<Overlay, String> {
     Ok(out)
 }
 
+/// Fields of other people's kinds that have an effect here, by what they begin with.
+const DESTINATION_RULE: [&str; 18] = [
+    "host",
+    "trafficPolicy.loadBalancer.simple",
+    "trafficPolicy.loadBalancer.consistentHash.httpHeaderName",
+    "trafficPolicy.loadBalancer.consistentHash.httpCookie.name",
+    "trafficPolicy.loadBalancer.consistentHash.useSourceIp",
+    "trafficPolicy.loadBalancer.consistentHash.httpQueryParameterName",
+    "trafficPolicy.loadBalancer.consistentHash.maglev",
+    "trafficPolicy.loadBalancer.warmup.duration",
+    "trafficPolicy.connectionPool.tcp.maxConnections",
+    "trafficPolicy.connectionPool.tcp.connectTimeout",
+    "trafficPolicy.connectionPool.tcp.idleTimeout",
+    "trafficPolicy.connectionPool.http.http1MaxPendingRequests",
+    "trafficPolicy.connectionPool.http.http2MaxRequests",
+    "trafficPolicy.connectionPool.http.maxRequestsPerConnection",
+    "trafficPolicy.connectionPool.http.idleTimeout",
+    "trafficPolicy.outlierDetection",
+    "trafficPolicy.retryBudget.percent",
+    "trafficPolicy.tls.mode=ISTIO_MUTUAL",
+];
+const BACKEND_TRAFFIC: [&str; 2] = ["targetRefs", "retryConstraint"];
+const OUTLIER: [&str; 5] =
+    ["consecutive5xxErrors", "consecutiveGatewayErrors", "interval", "baseEjectionTime", "maxEjectionPercent"];
+
+/// What a DestinationRule or XBackendTrafficPolicy says that has no effect here, so that nobody relies on it.
+pub fn without_effect(kind: &str, spec: &Value) -> Vec<String> {
+    let known: &[&str] = match kind {
+        "DestinationRule" => &DESTINATION_RULE,
+        "XBackendTrafficPolicy" => &BACKEND_TRAFFIC,
+        _ => return vec![],
+    };
+    let mut found = vec![];
+    collect(spec, &mut String::new(), &mut |path, value| {
+        let said = format!("{path}={}", value.as_str().unwrap_or_default());
+        let outlier = path.strip_prefix("trafficPolicy.outlierDetection.");
+        let fits = known.iter().any(|known| path == *known || said == *known || below(path, known));
+        if !fits || outlier.is_some_and(|field| !OUTLIER.contains(&field)) {
+            found.push(format!("spec.{path} has no effect"));
+        }
+    });
+    found
+}
+
+fn below(path: &str, known: &str) -> bool {
+    path.strip_prefix(known).is_some_and(|rest| rest.starts_with(['.', '[']))
+}
+
+/// Tells every value that is not an object; lists are told as a whole.
+fn collect(value: &Value, path: &mut String, tell: &mut impl FnMut(&str, &Value)) {
+    match value {
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                let before = path.len();
+                if before > 0 {
+                    path.push('.');
+                }
+                path.push_str(name);
+                collect(field, path, tell);
+                path.truncate(before);
+            }
+        }
+        other => tell(path, other),
+    }
+}
+
 fn hash_of(hash: &ConsistentHash) -> Result<HashOn, String> {
     hash_on(&HashOnSpec {
         header: hash.http_header_name.clone(),
@@ -329,6 +395,36 @@ mod tests {
             let error = mesh(spec).unwrap_err();
             assert!(error.contains(field), "{error}");
         }
+    }
+
+    #[test]
+    fn what_has_no_effect_is_told() {
+        let spec = json!({
+            "host": "shop", "subsets": [{"name": "v1"}],
+            "trafficPolicy": {
+                "tls": {"mode": "SIMPLE", "sni": "x"}, "outlierDetection": {"interval": "5s", "minHealthPercent": 10},
+                "loadBalancer": {"simple": "RANDOM", "localityLbSetting": {"enabled": true}},
+            },
+        });
+        let mut found = without_effect("DestinationRule", &spec);
+        found.sort();
+        assert_eq!(
+            found,
+            [
+                "spec.subsets has no effect",
+                "spec.trafficPolicy.loadBalancer.localityLbSetting.enabled has no effect",
+                "spec.trafficPolicy.outlierDetection.minHealthPercent has no effect",
+                "spec.trafficPolicy.tls.mode has no effect",
+                "spec.trafficPolicy.tls.sni has no effect",
+            ]
+        );
+        assert!(
+            without_effect("DestinationRule", &json!({"trafficPolicy": {"tls": {"mode": "ISTIO_MUTUAL"}}})).is_empty()
+        );
+        assert_eq!(
+            without_effect("XBackendTrafficPolicy", &json!({"sessionPersistence": {"type": "Cookie"}})).len(),
+            1
+        );
     }
 
     #[test]

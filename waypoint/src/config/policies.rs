@@ -68,6 +68,7 @@ impl Policies {
                 _ => continue,
             };
             let (parsed, findings) = history.read(object, |object, findings| {
+                findings.notes = overlays::without_effect(&object.kind, &object.spec);
                 read(object, services).map_err(|message| findings.reject("Invalid", message)).ok()
             });
             policies.add(object, parsed, &findings, statuses);

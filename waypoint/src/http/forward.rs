@@ -78,7 +78,8 @@ pub async fn forward(going: Going<'_>, mut parts: Parts, body: Incoming) -> Answ
     let replay = (!body.is_end_stream() && upgrade.is_none()).then(|| {
         let keyed = parts.headers.contains_key("idempotency-key");
         let keep = rule.retry().may_retry(&parts.method, keyed, record.grpc);
-        Replay::new(body, if keep { rule.retry_body } else { 0 }, Arc::clone(&record.received))
+        let most = if keep { rule.retry_body } else { 0 };
+        Replay::new(body, most, Arc::clone(&record.received), Arc::clone(&shared.replays))
     });
     let teed = tee(connection, world, &mirrors, &decision, (&parts, replay.as_ref(), &record), version);
     if let Err(reply) = outgoing::shape(&mut parts, &decision.address, version, upgrade.as_ref().map(|u| &u.protocol)) {

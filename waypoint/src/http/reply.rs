@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::grpc;
 use crate::upstream::Failure;
+use crate::upstream::send::RETRIED;
 
 /// Says why the waypoint answered in a backend's place.
 pub const ERROR: HeaderName = HeaderName::from_static("x-culvert-error");
@@ -70,6 +71,10 @@ impl Reply {
         let mut reply = Self::error(failure.status.as_u16(), failure.reason, failure.flag, failure.detail.clone());
         if let Some(wait) = failure.retry_after {
             reply.come_back(wait);
+        }
+        if failure.retries > 0 {
+            // Hops nearer the client must not multiply what was tried here.
+            reply.put(HeaderName::from_static(RETRIED), HeaderValue::from_static("1"));
         }
         reply
     }

@@ -52,7 +52,12 @@ fn decide(
     record: &mut Record,
     upgrades: bool,
 ) -> Result<Decision, Reply> {
-    let bad = |error: &dyn std::fmt::Display| Reply::error(400, "bad_request", "-", error.to_string());
+    let bad = |error: &dyn std::fmt::Display| Reply::error(400, "bad_request", "DPE", error.to_string());
+    if let Some(why) = parts.headers.get(hygiene::REFUSED) {
+        let why = String::from_utf8_lossy(why.as_bytes());
+        let status = if why == "large" { 431 } else { 400 };
+        return Err(Reply::error(status, "bad_request", "DPE", format!("malformed head: {why}")));
+    }
     let host = hygiene::check(parts).map_err(|error| bad(&error))?;
     record.host = String::from_utf8_lossy(host.as_bytes()).into_owned();
     if parts.method == Method::CONNECT && !upgrades {

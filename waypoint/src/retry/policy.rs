@@ -94,7 +94,7 @@ pub struct Attempt<'a> {
     pub retries: u32,
     /// Whether the request's body can be sent again from the start.
     pub replayable: bool,
-    /// Whether the caller of the failing hop marked the failure as retried already (`x-culvert-retried`).
+    /// Whether the caller of the failing hop marked the failure as retried already (`x-mesh-retried`).
     pub retried_below: bool,
     /// `Retry-After` of the response.
     pub retry_after: Option<Duration>,

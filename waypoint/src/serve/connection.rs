@@ -19,7 +19,7 @@ use tracing::debug;
 use super::guard::Guard;
 use super::opaque;
 use super::rewind::Rewind;
-use super::sniff::{ENOUGH, Spoken, sniff};
+use super::sniff::{Spoken, sniff};
 use crate::authorize::{self, judge};
 use crate::config::Routing;
 use crate::http::exchange::Connection;
@@ -52,9 +52,13 @@ pub async fn carry(shared: Arc<Shared>, request: hbone::Request, peer: SocketAdd
             return request.refuse(StatusCode::BAD_REQUEST);
         }
     };
-    let Some((service, destination)) = find(&world, &head.authority, &identity) else {
+    let Some((service, destination)) = find(&world, &shared.network, &head.authority, &identity) else {
         debug!("{peer}: {} is not a service behind this waypoint", head.authority);
         return request.refuse(StatusCode::NOT_FOUND);
+    };
+    let Ok(_room) = Arc::clone(&shared.connections).try_acquire_owned() else {
+        debug!("{peer}: refused, too many connections");
+        return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
     };
     let workload = world.snapshot.workload_at(&shared.network, peer.ip());
     let workload = workload.filter(|workload| workload.identity() == identity).cloned();
@@ -70,9 +74,14 @@ pub async fn carry(shared: Arc<Shared>, request: hbone::Request, peer: SocketAdd
 }
 
 /// The service that was asked for, and its address.
-fn find(world: &World, authority: &Authority, client: &Identity) -> Option<(ServiceKey, SocketAddr)> {
+fn find(
+    world: &World,
+    network: &Network,
+    authority: &Authority,
+    client: &Identity,
+) -> Option<(ServiceKey, SocketAddr)> {
     let (entry, address) = match authority {
-        Authority::Address(address) => (world.snapshot.service_at(&Network::default(), address.ip())?, Some(*address)),
+        Authority::Address(address) => (world.snapshot.service_at(network, address.ip())?, Some(*address)),
         Authority::Host(host, _) => (world.snapshot.service_named(host, &client.namespace)?, None),
     };
     let service = &entry.service;
@@ -96,7 +105,7 @@ async fn serve(connection: Connection, world: &Arc<World>, mut stream: Stream) {
     }
     let declared = !matches!(port.protocol, AppProtocol::Unknown);
     let limit = if declared { FIRST_BYTE } else { SNIFF };
-    let looked = timeout(limit, stream.look(sniff, ENOUGH)).await;
+    let looked = timeout(limit, stream.look(sniff)).await;
     let spoken = match looked {
         Ok(Ok(Some(spoken))) => spoken,
         Ok(Ok(None)) if stream.seen().is_empty() => return,
@@ -132,7 +141,9 @@ async fn one(connection: Connection, stream: Stream) {
     let draining = connection.shared.draining.clone();
     let connection = Arc::new(connection);
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
+    // A little more than what passes the guard, which has something to add.
+    builder.max_buf_size(MAX_HEAD + 1024).max_headers(MAX_HEADERS + 4);
     let stream = Guard::new(stream, Arc::clone(&connection.switched));
     let service = service_fn(move |request| handle(Arc::clone(&connection), request));
     let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());

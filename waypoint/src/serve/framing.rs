@@ -4,7 +4,9 @@
 //! Stricter than the standard asks a server to be: a length beside chunked, a length given twice, lines that end without CR,
 //! folded lines and any coding but `chunked` are refused, whoever sends them.
 
-use crate::hygiene::MAX_HEAD;
+use http::HeaderName;
+
+use crate::hygiene::{MAX_HEAD, MAX_HEADERS};
 
 /// Why a request cannot be let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,10 +21,39 @@ pub enum Refused {
     Coding,
     /// Both a length and a coding.
     Both,
-    /// The head is too large.
+    /// The head is too large, or has too many lines.
     Large,
+    /// A header that is not one.
+    Header,
     /// Chunks that are not chunks.
     Chunk,
+}
+
+impl Refused {
+    /// In a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Line => "line",
+            Self::Folded => "folded-line",
+            Self::Length => "length",
+            Self::Coding => "coding",
+            Self::Both => "length-and-coding",
+            Self::Large => "large",
+            Self::Header => "header",
+            Self::Chunk => "chunk",
+        }
+    }
+}
+
+/// How far the bytes are fine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stop {
+    /// So many of the bytes are fine.
+    pub good: usize,
+    /// Why no more.
+    pub why: Refused,
+    /// What must follow them before another header can; `None` when none can.
+    pub then: Option<&'static str>,
 }
 
 /// Where in the bytes of a connection we are.
@@ -33,6 +64,8 @@ pub struct Framing {
     line: Vec<u8>,
     /// Bytes of this head so far.
     head: usize,
+    /// Its headers so far.
+    headers: usize,
     length: Option<u64>,
     chunked: bool,
 }
@@ -59,13 +92,13 @@ enum Then {
 
 impl Default for Framing {
     fn default() -> Self {
-        Self { at: At::Start, line: vec![], head: 0, length: None, chunked: false }
+        Self { at: At::Start, line: vec![], head: 0, headers: 0, length: None, chunked: false }
     }
 }
 
 impl Framing {
-    /// Takes the next bytes in; on refusal says how many of them may still be passed on.
-    pub fn follow(&mut self, bytes: &[u8]) -> Result<(), (usize, Refused)> {
+    /// Takes the next bytes in.
+    pub fn follow(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         let mut done = 0;
         while done < bytes.len() {
             let rest = &bytes[done..];
@@ -81,11 +114,12 @@ impl Framing {
                 continue;
             }
             let Some(end) = rest.iter().position(|byte| *byte == b'\n') else {
-                self.grow(rest.len()).map_err(|refused| (done, refused))?;
+                self.grow(rest.len()).map_err(|why| self.stop(done, why))?;
                 self.line.extend_from_slice(rest);
                 return Ok(());
             };
-            self.grow(end + 1).map_err(|refused| (done, refused))?;
+            self.grow(end + 1).map_err(|why| self.stop(done, why))?;
+            let then = self.then();
             let part = &rest[..end];
             let judged = if self.line.is_empty() {
                 self.judge(part)
@@ -97,7 +131,7 @@ impl Framing {
                 self.line = line;
                 judged
             };
-            judged.map_err(|refused| (done, refused))?;
+            judged.map_err(|why| Stop { good: done, why, then })?;
             done += end + 1;
         }
         Ok(())
@@ -105,8 +139,20 @@ impl Framing {
 
     fn grow(&mut self, by: usize) -> Result<(), Refused> {
         self.head += by;
-        // The parser has the same limit for heads; it is to be the one that answers. Trailers and chunk sizes count too.
-        if self.head > 2 * MAX_HEAD { Err(Refused::Large) } else { Ok(()) }
+        if self.head > MAX_HEAD { Err(Refused::Large) } else { Ok(()) }
+    }
+
+    fn stop(&self, good: usize, why: Refused) -> Stop {
+        Stop { good, why, then: self.then() }
+    }
+
+    /// Between lines nothing is needed, in the middle of a value its end.
+    fn then(&self) -> Option<&'static str> {
+        match (self.at, self.line.is_empty()) {
+            (At::Headers, true) => Some(""),
+            (At::Headers, false) if self.line.contains(&b':') => Some("\r\n"),
+            _ => None,
+        }
     }
 
     /// Judges a line without its LF.
@@ -120,7 +166,7 @@ impl Framing {
             At::Start if line.is_empty() => {}
             At::Start => {
                 self.at = At::Headers;
-                (self.length, self.chunked) = (None, false);
+                (self.length, self.chunked, self.headers) = (None, false, 0);
             }
             At::Headers if line.is_empty() => self.body()?,
             At::Headers => self.header(line)?,
@@ -141,12 +187,20 @@ impl Framing {
         if folded(line) {
             return Err(Refused::Folded);
         }
+        self.headers += 1;
+        if self.headers > MAX_HEADERS {
+            return Err(Refused::Large);
+        }
+        let colon = line.iter().position(|byte| *byte == b':').ok_or(Refused::Header)?;
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        let is_control = |byte: &u8| *byte < b' ' && *byte != b'\t' || *byte == 0x7f;
+        if value.iter().any(is_control) || HeaderName::from_bytes(name).is_err() {
+            return Err(Refused::Header);
+        }
         // No other name begins so: most lines end here.
         if !matches!(line[0] | 0x20, b'c' | b't') {
             return Ok(());
         }
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else { return Ok(()) };
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"content-length") {
             let number = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
             let number: u64 = number.and_then(|text| text.parse().ok()).ok_or(Refused::Length)?;
@@ -197,7 +251,7 @@ mod tests {
     use super::*;
 
     fn refusal(bytes: &[u8]) -> Option<Refused> {
-        Framing::default().follow(bytes).err().map(|(_, refused)| refused)
+        Framing::default().follow(bytes).err().map(|stop| stop.why)
     }
 
     #[test]
@@ -215,6 +269,9 @@ mod tests {
             (b"GET / HTTP/1.1\r\nhost: a\n\r\n", Refused::Line),
             (b"GET / HTTP/1.1\r\nhost: a\rb\r\n\r\n", Refused::Line),
             (b"GET / HTTP/1.1\r\nhost: a\r\n b\r\n\r\n", Refused::Folded),
+            (b"GET / HTTP/1.1\r\nhost : a\r\n\r\n", Refused::Header),
+            (b"GET / HTTP/1.1\r\nhost\r\n\r\n", Refused::Header),
+            (b"GET / HTTP/1.1\r\nx: a\0b\r\n\r\n", Refused::Header),
             (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0x5\r\n", Refused::Chunk),
             (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n5\nhello", Refused::Line),
         ] {

@@ -1,5 +1,5 @@
-//! What clients send over HTTP/1, looked at before it is parsed: what [`Framing`] refuses the parser gets to see only as
-//! something that it must refuse too, and the connection ends.
+//! What clients send over HTTP/1, looked at before it is parsed. In the place of what [`Framing`] refuses the parser gets a
+//! header that has the request answered with 400; where none can stand, something that it must refuse itself.
 
 use std::io;
 use std::pin::Pin;
@@ -10,20 +10,37 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::Framing;
+use crate::hygiene::REFUSED;
 
 /// The stream.
 pub struct Guard<S> {
     stream: S,
     framing: Framing,
     /// What is still to be read in place of what was refused.
-    poison: Option<&'static [u8]>,
+    instead: Option<Instead>,
     switched: Arc<AtomicBool>,
 }
 
 impl<S> Guard<S> {
     /// Guards a stream until `switched` says that it is no longer HTTP.
     pub fn new(stream: S, switched: Arc<AtomicBool>) -> Self {
-        Self { stream, framing: Framing::default(), poison: None, switched }
+        Self { stream, framing: Framing::default(), instead: None, switched }
+    }
+}
+
+struct Instead {
+    bytes: Vec<u8>,
+    given: usize,
+    /// Whether the request can be answered; the parser answers otherwise.
+    answered: bool,
+}
+
+impl Instead {
+    fn give(&mut self, buf: &mut ReadBuf<'_>) {
+        let rest = &self.bytes[self.given..];
+        let now = rest.len().min(buf.remaining());
+        buf.put_slice(&rest[..now]);
+        self.given += now;
     }
 }
 
@@ -32,27 +49,29 @@ const POISON: &[u8] = b"\0\r\n\r\n";
 
 impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if let Some(rest) = self.poison {
-            if rest.is_empty() {
-                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        if let Some(instead) = &mut self.instead {
+            if instead.given < instead.bytes.len() {
+                instead.give(buf);
+                return Poll::Ready(Ok(()));
             }
-            let now = rest.len().min(buf.remaining());
-            buf.put_slice(&rest[..now]);
-            self.poison = Some(&rest[now..]);
-            return Poll::Ready(Ok(()));
+            // The connection ends with the answer; the end of what it reads could overtake that.
+            return if instead.answered { Poll::Pending } else { Poll::Ready(Err(io::ErrorKind::InvalidData.into())) };
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
         if self.switched.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));
         }
-        if let Err((good, refused)) = self.framing.follow(&buf.filled()[before..]) {
-            tracing::debug!("a request is refused: {refused:?}");
-            buf.set_filled(before + good);
-            let now = POISON.len().min(buf.remaining());
-            // At least one: the byte that was refused stood here.
-            buf.put_slice(&POISON[..now]);
-            self.poison = Some(&POISON[now..]);
+        if let Err(stop) = self.framing.follow(&buf.filled()[before..]) {
+            tracing::debug!("a request is refused: {:?}", stop.why);
+            buf.set_filled(before + stop.good);
+            let why = stop.why.as_str();
+            let said = |then: &str| format!("{then}{REFUSED}: {why}\r\nconnection: close\r\n\r\n").into_bytes();
+            let bytes = stop.then.map_or_else(|| POISON.to_vec(), said);
+            let mut instead = Instead { bytes, given: 0, answered: stop.then.is_some() };
+            // At least one byte has room: what was refused stood here.
+            instead.give(buf);
+            self.instead = Some(instead);
         }
         Poll::Ready(Ok(()))
     }
@@ -91,14 +110,22 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_refused_head_ends_in_what_no_parser_takes() {
+    async fn a_refused_head_ends_in_a_word_about_it_or_in_what_no_parser_takes() {
         let (mut far, near) = tokio::io::duplex(1024);
         let switched = Arc::new(AtomicBool::new(false));
         let mut guard = Guard::new(near, Arc::clone(&switched));
         far.write_all(b"POST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\nG").await.unwrap();
         let mut bytes = [0xff; 128];
         let read = guard.read(&mut bytes).await.unwrap();
-        assert_eq!(&bytes[..read], b"POST / HTTP/1.1\r\ncontent-length: 1\r\n\0\r\n\r\n");
+        let said = b"POST / HTTP/1.1\r\ncontent-length: 1\r\nx-culvert-refused: length-and-coding\r\nconnection: close\r\n\r\n";
+        assert_eq!(&bytes[..read], said);
+        assert!(futures_util::FutureExt::now_or_never(guard.read(&mut bytes)).is_none());
+
+        let (mut far, near) = tokio::io::duplex(1024);
+        let mut guard = Guard::new(near, switched);
+        far.write_all(b"GET / HTTP/1.1\nhost: a\n\n").await.unwrap();
+        let read = guard.read(&mut bytes).await.unwrap();
+        assert_eq!(&bytes[..read], POISON);
         assert!(guard.read(&mut bytes).await.is_err());
     }
 

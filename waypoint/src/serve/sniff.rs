@@ -16,9 +16,6 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Longest method that is still taken for one.
 const LONGEST_METHOD: usize = 17;
 
-/// How many bytes are looked at, at most.
-pub const ENOUGH: usize = PREFACE.len();
-
 /// What the bytes say so far; `None` when more are needed.
 pub fn sniff(bytes: &[u8]) -> Option<Spoken> {
     if bytes.starts_with(PREFACE) {
@@ -74,7 +71,7 @@ mod tests {
         for byte in 0..=255u8 {
             for seed in [&b"PRI * "[..], b"GET ", b"", b"PUT"] {
                 let mut bytes = seed.to_vec();
-                bytes.resize(ENOUGH, byte);
+                bytes.resize(PREFACE.len(), byte);
                 assert!(sniff(&bytes).is_some(), "{bytes:?}");
             }
         }

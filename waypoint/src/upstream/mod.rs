@@ -14,5 +14,5 @@ pub mod replay; // those that can be sent again
 pub use body::RequestBody;
 pub use cluster::{Cluster, Clusters};
 pub use connect::{Client, ConnectError, Connector};
-pub use replay::Replay;
+pub use replay::{Allowance, Replay};
 pub use send::{Failure, Outgoing, Sent};

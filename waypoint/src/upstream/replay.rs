@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -10,6 +10,9 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
+
+/// Bytes that all bodies together may keep.
+pub struct Allowance(AtomicUsize);
 
 /// A body that attempts take turns to send. Only one attempt may be alive at a time.
 #[derive(Clone)]
@@ -28,6 +31,7 @@ struct Shared {
     /// Something was read that is not kept.
     gone: bool,
     read: Arc<AtomicU64>,
+    allowance: Arc<Allowance>,
 }
 
 /// The body of one attempt.
@@ -38,15 +42,40 @@ pub struct ReplayBody {
     trailers_sent: bool,
 }
 
+impl Default for Allowance {
+    fn default() -> Self {
+        Self(AtomicUsize::new(64 << 20))
+    }
+}
+
+impl Allowance {
+    fn take(&self, bytes: usize) -> bool {
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes)).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
 impl Replay {
     /// Keeps at most `most` bytes; with 0 the body can only be sent again as long as nothing of it was read.
     /// Bytes read from the caller are counted in `read`.
-    pub fn new(source: Incoming, most: usize, read: Arc<AtomicU64>) -> Self {
+    pub fn new(source: Incoming, most: usize, read: Arc<AtomicU64>, allowance: Arc<Allowance>) -> Self {
         let length = source.size_hint().exact();
         // A body that is known to be too long is not worth keeping the beginning of.
         let most = if length.is_some_and(|length| length > most as u64) { 0 } else { most };
-        let shared =
-            Shared { source, kept: vec![], kept_bytes: 0, most, trailers: None, ended: false, gone: false, read };
+        let shared = Shared {
+            source,
+            kept: vec![],
+            kept_bytes: 0,
+            most,
+            trailers: None,
+            ended: false,
+            gone: false,
+            read,
+            allowance,
+        };
         Self { shared: Arc::new(Mutex::new(shared)), length }
     }
 
@@ -72,13 +101,24 @@ impl Shared {
         if self.gone || data.is_empty() {
             return;
         }
-        if self.kept_bytes + data.len() > self.most {
+        if self.kept_bytes + data.len() > self.most || !self.allowance.take(data.len()) {
             self.gone = true;
-            self.kept = vec![];
+            self.forget();
             return;
         }
         self.kept_bytes += data.len();
         self.kept.push(data.clone());
+    }
+
+    fn forget(&mut self) {
+        self.kept = vec![];
+        self.allowance.give_back(std::mem::take(&mut self.kept_bytes));
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.forget();
     }
 }
 

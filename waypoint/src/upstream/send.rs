@@ -20,7 +20,7 @@ use crate::retry::{self, Attempt, Decision, GaveUp, Outcome, RetryPolicy};
 use crate::settings::Settings;
 
 /// The header by which a hop says that it has retried and given up.
-pub const RETRIED: &str = "x-culvert-retried";
+pub const RETRIED: &str = "x-mesh-retried";
 
 /// An endpoint that was silent for so long counts as failed, whoever's deadline it was.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -157,7 +157,8 @@ impl Sending<'_> {
                     let retries = self.retries;
                     return match result {
                         Ok(mut answer) => {
-                            if retries > 0 && answer.response.status().is_server_error() {
+                            let grpc_failed = answer.grpc.is_some_and(|code| code.is_server_failure());
+                            if retries > 0 && (answer.response.status().is_server_error() || grpc_failed) {
                                 answer.response.headers_mut().insert(RETRIED, HeaderValue::from_static("1"));
                             }
                             Ok(Sent { answer, flight, pass, retries })

@@ -157,7 +157,7 @@ impl Backend {
     async fn serve<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(self: Arc<Self>, stream: S) {
         self.connections.fetch_add(1, Ordering::SeqCst);
         let mut stream = waypoint::serve::rewind::Rewind::new(stream);
-        let two = stream.look(|bytes| (bytes.len() >= 3).then(|| bytes.starts_with(b"PRI")), 24).await;
+        let two = stream.look(|bytes| (bytes.len() >= 3).then(|| bytes.starts_with(b"PRI"))).await;
         let service = service_fn(|request| Arc::clone(&self).answer(request));
         if matches!(two, Ok(Some(true))) {
             let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;

@@ -102,19 +102,20 @@ async fn what_two_parsers_could_read_differently_is_refused() {
     ] {
         let answer = raw(&rig, bytes).await;
         assert!(answer.starts_with("HTTP/1.1 400"), "{what}: {answer}");
+        assert!(answer.contains("x-culvert-error: bad_request") || what.contains("bare"), "{what}: {answer}");
     }
     let mut large = b"GET / HTTP/1.1\r\nhost: shop\r\nx-a: ".to_vec();
     large.extend(std::iter::repeat_n(b'a', 80_000));
     large.extend(b"\r\n\r\n");
     let answer = raw(&rig, &large).await;
-    assert!(answer.starts_with("HTTP/1.1 431") || answer.is_empty(), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     let mut many = b"GET / HTTP/1.1\r\nhost: shop\r\n".to_vec();
     for n in 0..200 {
         many.extend(format!("x-{n}: 1\r\n").bytes());
     }
     many.extend(b"\r\n");
     let answer = raw(&rig, &many).await;
-    assert!(answer.starts_with("HTTP/1.1 431") || answer.is_empty(), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
     assert_eq!(backend.hits(), 0, "none of it reached the backend");
     assert_eq!(rig.get("/").await.status, 200, "and nobody else was disturbed");
 }
