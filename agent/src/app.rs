@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use mesh::admin::{Bound, Surface, Window};
 use mesh::ca::{EmbeddedCa, Issuer};
 use mesh::connections::Connections;
@@ -62,7 +62,6 @@ impl Options {
         // clap has asked for both, unless the cleanup was asked for.
         let manifests = args.manifests.clone().context("--manifests DIR is missing")?;
         let ca_dir = args.ca_dir.clone().context("--ca-dir DIR is missing")?;
-        ensure!(args.same_node == SameNode::Mtls, "--same-node direct is not there yet: only mtls is");
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
             node: args.node.as_str().into(),
@@ -184,6 +183,7 @@ fn build(
         tunnel_settings: settings,
         timeouts: mesh::net::copy::Timeouts::default(),
         pods,
+        direct: options.args.same_node == SameNode::Direct,
         runtime: traffic.handle().clone(),
         tasks: TaskTracker::new(),
         draining: CancellationToken::new(),

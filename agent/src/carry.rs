@@ -2,10 +2,9 @@
 
 use mesh::connections::Tracked;
 use mesh::model::connection::Fault;
-use mesh::net::copy;
+use mesh::net::copy::{self, Count};
 use mesh::net::duplex::Duplex;
 use mesh::net::tcp::Tcp;
-use mesh::telemetry::traffic::ConnectionMeter;
 
 use crate::failure::Failure;
 use crate::node::Node;
@@ -16,7 +15,7 @@ pub(crate) async fn copy<D: Duplex>(
     workload: &mut Tcp,
     other: &mut D,
     tracked: &Tracked,
-    meter: &ConnectionMeter,
+    meter: &impl Count,
 ) -> Result<(), Failure> {
     let outcome = tokio::select! {
         copied = copy::both_ways(workload, other, meter, &node.timeouts) => {

@@ -1,5 +1,6 @@
 //! Pure. Why one connection was not carried to its end, in the terms of log, metric and status.
 
+use http::StatusCode;
 use mesh::connections::Closing;
 use mesh::model::connection::{Fault, ResponseFlag};
 use mesh::policy::authorize::Refusal;
@@ -20,6 +21,11 @@ impl Failure {
     /// A failure of the far side.
     pub(crate) fn upstream(flag: ResponseFlag, text: impl Into<String>) -> Self {
         Self { fault: Fault::Upstream, flag, text: text.into() }
+    }
+
+    /// What a CONNECT that ends so is answered.
+    pub(crate) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.fault.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
     }
 
     /// A connection that was open and broke.

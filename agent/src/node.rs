@@ -41,6 +41,8 @@ pub(crate) struct Node {
     pub(crate) timeouts: mesh::net::copy::Timeouts,
     /// The captured workloads.
     pub(crate) pods: Arc<Pods>,
+    /// Whether two captured workloads are connected without a tunnel between them.
+    pub(crate) direct: bool,
     /// The runtime that carries traffic.
     pub(crate) runtime: Handle,
     /// What is still to be finished before the process may exit.

@@ -59,6 +59,11 @@ impl Pods {
         pods.insert(pod.uid.clone(), Arc::downgrade(pod));
     }
 
+    /// A workload whose new connections are captured here.
+    pub(crate) fn captured(&self, uid: &WorkloadUid) -> Option<Arc<Pod>> {
+        self.0.read().get(uid).and_then(Weak::upgrade).filter(|pod| !pod.released.is_cancelled())
+    }
+
     /// The namespace of a workload that is captured, or still has connections.
     pub(crate) fn netns(&self, uid: &WorkloadUid) -> Option<Arc<Netns>> {
         self.0.read().get(uid).and_then(Weak::upgrade).map(|pod| Arc::clone(&pod.netns))

@@ -117,9 +117,17 @@ impl Mesh {
     /// The mesh that the tests of one program share: started on first use, removed at exit. Tests keep apart by using
     /// Kubernetes namespaces of their own.
     pub fn shared() -> Result<Arc<Self>> {
+        Self::shared_with(MeshOptions::default())
+    }
+
+    /// As [`Mesh::shared`]; whoever comes first says how it is built.
+    pub fn shared_with(options: MeshOptions) -> Result<Arc<Self>> {
         static SHARED: Mutex<Option<Result<Arc<Mesh>, String>>> = Mutex::new(None);
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        shared.get_or_insert_with(|| Self::start().map_err(|e| format!("{e:#}"))).clone().map_err(anyhow::Error::msg)
+        shared
+            .get_or_insert_with(|| Self::with(options).map_err(|e| format!("{e:#}")))
+            .clone()
+            .map_err(anyhow::Error::msg)
     }
 
     /// A Kubernetes namespace that no other test uses.

@@ -84,7 +84,7 @@ async fn admit(
             Ok((stream, application, tracked))
         }
         Err(failure) => {
-            request.refuse(StatusCode::from_u16(failure.fault.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE));
+            request.refuse(failure.status());
             Err(failure)
         }
     }
@@ -117,12 +117,23 @@ async fn dial(
     let client = name_the_client(&mesh, &workload, &facts, record);
     drop(mesh);
     let entry = Entry { workload, facts, hop: Some(from.dialled), labels: record.labels.clone() };
+    enter(node, pod, entry, client).await
+}
+
+/// Judges the connection of a caller who proved who it is, and dials the application under the address of `client`.
+pub(super) async fn enter(
+    node: &Arc<Node>,
+    pod: &Arc<Pod>,
+    entry: Entry,
+    client: SocketAddr,
+) -> Result<(Tcp, Tracked), Failure> {
+    let to = entry.facts.destination;
     let admitted = node.connections.admit(entry, || node.store.snapshot());
     if let Err(Refusal::Bypassed(_)) = &admitted {
         node.counters.bypassed_waypoint.inc();
     }
     let (tracked, permit) = admitted?;
-    let application = forward::dial(node, pod, client, target.address, &permit).await?;
+    let application = forward::dial(node, pod, client, to, &permit).await?;
     Ok((application, tracked))
 }
 

@@ -55,6 +55,7 @@ async fn try_carry(node: &Arc<Node>, pod: &Arc<Pod>, stream: TcpStream, record: 
     let outcome = match dialled.stream {
         Stream::Plain(mut upstream) => carry::copy(node, &mut downstream, &mut upstream, &tracked, meter).await,
         Stream::Tunnel(mut upstream) => carry::copy(node, &mut downstream, &mut upstream, &tracked, meter).await,
+        Stream::Direct(there) => there.carry(node, &mut downstream, &tracked, meter).await,
     };
     record.bytes = tracked.open().bytes();
     outcome

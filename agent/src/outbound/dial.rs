@@ -25,6 +25,7 @@ use tracing::debug;
 use super::next_hop::{self, Destination, Hop, ToWaypoint, Tunnel, Via, WaypointInstances};
 use crate::capture;
 use crate::failure::Failure;
+use crate::inbound::direct::{self, Entered};
 use crate::node::Node;
 use crate::pod::Pod;
 use crate::record::Record;
@@ -52,6 +53,8 @@ pub(crate) enum Stream {
     Plain(Tcp),
     /// In a tunnel.
     Tunnel(hbone::Stream),
+    /// Straight to the application of another workload of this node, which has judged the connection.
+    Direct(Box<Entered>),
 }
 
 /// Dials what was meant. The record learns which workload was tried last, also when none answers.
@@ -184,6 +187,9 @@ impl Caller<'_> {
                 Ok(Dialled { stream, address: to, peer: None, busy: None })
             }
             Via::Tunnel(tunnel) => {
+                if let Some(there) = self.near(&hop.workload, tunnel) {
+                    return self.direct(there, tunnel.target, record).await;
+                }
                 let (key, head) = (self.key(tunnel), self.head(tunnel, host));
                 record.labels.mutual_tls = true;
                 record.labels.source_identity = Some(self.pod.identity.clone());
@@ -200,6 +206,28 @@ impl Caller<'_> {
                 Ok(Dialled { stream: Stream::Tunnel(opened.stream), address, peer, busy: None })
             }
         }
+    }
+
+    /// The far end of a hop, if no wire lies between: a workload that is captured here, under an identity that it may prove.
+    fn near(&self, workload: &Workload, tunnel: &Tunnel) -> Option<Arc<Pod>> {
+        // Asked for another address than the one that is dialled, a workload is not where the connection ends.
+        let ends_there = tunnel.target.ip() == tunnel.via.ip();
+        let there = self.node.pods.captured(&workload.uid).filter(|_| self.node.direct && ends_there)?;
+        tunnel.expect.contains(&there.identity).then_some(there)
+    }
+
+    async fn direct(&self, there: Arc<Pod>, to: SocketAddr, record: &mut Record) -> Result<Dialled, Broken> {
+        record.labels.source_identity = Some(self.pod.identity.clone());
+        let peer = Some(there.identity.clone());
+        let caller = direct::Caller {
+            workload: Arc::clone(self.source),
+            identity: self.pod.identity.clone(),
+            address: self.from,
+            service: record.labels.service.clone(),
+        };
+        let entered = direct::enter(self.node, there, caller, to).await;
+        let entered = entered.map_err(|status| Broken::Tunnel(TunnelError::Refused(status)))?;
+        Ok(Dialled { stream: Stream::Direct(Box::new(entered)), address: to, peer, busy: None })
     }
 
     async fn plain(&self, to: SocketAddr, limit: Duration) -> std::io::Result<Stream> {
