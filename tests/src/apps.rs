@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::eventually::{eventually, patience};
-use super::peer::{Event, LoadCount, Outcome, TalkLine};
+use super::peer::{Behaviour, Event, LoadCount, Outcome, TalkLine, WebAnswer, WebCount};
 use super::process::{Place, Process};
 
 /// The folder that cargo built the binaries into.
@@ -44,7 +44,13 @@ pub struct Server {
 impl Server {
     /// Starts `culvert-peer serve` and waits until it listens.
     pub fn start(place: &Place, name: &str, specs: &[&str]) -> Result<Self> {
+        Self::start_with(place, name, &[], specs)
+    }
+
+    /// As `start`, with further options: `--next ADDRESS:PORT`.
+    pub fn start_with(place: &Place, name: &str, options: &[&str], specs: &[&str]) -> Result<Self> {
         let mut args = vec!["serve".to_owned(), "--name".to_owned(), name.to_owned()];
+        args.extend(options.iter().map(|&o| o.to_owned()));
         args.extend(specs.iter().map(|&s| s.to_owned()));
         let process = if place.outlive {
             // Nobody will read its output then.
@@ -70,6 +76,24 @@ impl Server {
             events.extend(serde_json::from_str::<Event>(&line));
         }
         events.clone()
+    }
+
+    /// Makes an HTTP server behave so from now on.
+    pub fn behave(&self, behaviour: Behaviour) -> Result<()> {
+        let line = serde_json::to_string(&behaviour)?;
+        self.process.lock().unwrap_or_else(PoisonError::into_inner).write_line(&line)
+    }
+
+    /// What an HTTP server counted since it was last asked.
+    pub fn count(&self) -> Result<WebCount> {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        process.write_line("count")?;
+        loop {
+            match process.expect()? {
+                Event::Counted { count } => return Ok(count),
+                other => self.events.lock().unwrap_or_else(PoisonError::into_inner).push(other),
+            }
+        }
     }
 
     /// Waits for an event that fits.
@@ -159,6 +183,36 @@ impl Load {
         self.process.write_line("count")?;
         self.process.expect()
     }
+}
+
+/// An open-loop HTTP load.
+#[derive(Debug)]
+pub struct WebLoad {
+    process: Process,
+}
+
+impl WebLoad {
+    /// Starts sending `rate` requests a second. `options` are words of `culvert-peer web-load`.
+    pub fn start(place: &Place, target: SocketAddr, rate: u32, options: &[&str]) -> Result<Self> {
+        let mut args = vec!["web-load".to_owned(), target.to_string(), "--rate".to_owned(), rate.to_string()];
+        args.extend(options.iter().map(|&o| o.to_owned()));
+        Ok(Self { process: Process::talking(place, peer()?, &args)? })
+    }
+
+    /// What was counted since the last time it was asked.
+    pub fn count(&mut self) -> Result<WebCount> {
+        self.process.write_line("count")?;
+        self.process.expect()
+    }
+}
+
+/// Makes one HTTP request from a place. `options` are words of `culvert-peer fetch`.
+pub fn fetch(place: &Place, target: SocketAddr, options: &[&str]) -> Result<WebAnswer> {
+    let target = target.to_string();
+    let mut args = vec!["fetch", &target];
+    args.extend(options);
+    let said = place.run(&peer()?.to_string_lossy(), &args)?;
+    serde_json::from_str(&said).with_context(|| format!("parse {said:?}"))
 }
 
 /// Idle connections, held open until dropped.

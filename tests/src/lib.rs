@@ -5,6 +5,7 @@
 
 pub mod demo;
 pub mod bench;
+pub mod waypoint;
 pub mod mesh;
 pub mod agent;
 pub mod manifest;

@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::path::Path;
 
+/// Label of the pods and services of a Gateway.
+pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+
 /// A pod to be.
 #[derive(Clone, Debug)]
 pub struct PodSpec {
@@ -118,6 +121,37 @@ pub fn service(namespace: &str, name: &str, app: &str, vips: &[&str], ports: &[(
         let _ok = writeln!(yaml, "  - name: {name}\n    port: {port}\n    targetPort: {target}");
     }
     yaml
+}
+
+/// A namespace with labels.
+pub fn namespace(name: &str, labels: &[(&str, &str)]) -> String {
+    let mut yaml = format!("apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {name}\n  labels:\n    x: y\n");
+    for (key, value) in labels {
+        let _ok = writeln!(yaml, "    {key}: {value:?}");
+    }
+    yaml
+}
+
+/// The Gateway of a waypoint. `traffic` is what it is for: `service`, `workload`, `all` or `none`.
+pub fn waypoint(namespace: &str, name: &str, traffic: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  \
+         labels:\n    istio.io/waypoint-for: {traffic}\nspec:\n  gatewayClassName: culvert-waypoint\n  listeners:\n  \
+         - name: mesh\n    port: 15008\n    protocol: HBONE\n"
+    )
+}
+
+/// A service that names a waypoint. The arguments are those of [`service`].
+pub fn service_behind(
+    waypoint: &str,
+    namespace: &str,
+    name: &str,
+    app: &str,
+    vips: &[&str],
+    ports: &[(&str, u16, &str)],
+) -> String {
+    let yaml = service(namespace, name, app, vips, ports);
+    yaml.replacen("\nspec:", &format!("\n  labels:\n    istio.io/use-waypoint: {waypoint}\nspec:"), 1)
 }
 
 /// A PeerAuthentication. `app` empty: for the whole namespace. `ports` are `(port, mode)`.

@@ -11,11 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, Result, ensure};
 
 use super::agent::{Agent, AgentOptions, Ports};
-use super::apps::{self, Hold, Load, Server, Talk};
+use super::apps::{self, Hold, Load, Server, Talk, WebLoad};
 use super::eventually::eventually;
 use super::manifest::PodSpec;
 use super::net::{Net, Node, PodNet};
-use super::peer::Outcome;
+use super::peer::{Outcome, WebAnswer};
 
 /// How a mesh is built.
 #[derive(Clone, Debug)]
@@ -244,8 +244,8 @@ impl Pod {
             let dump = agent.dump()?;
             let workloads = dump["workloads"].as_array().context("no workloads in the dump")?;
             let found = workloads.iter().find(|w| w["uid"] == uid.as_str()).context("unknown workload")?;
-            let hbone = found["protocol"] == "HBONE";
-            ensure!(hbone == enrolled, "{uid} is known as {found}");
+            let captured = found["protocol"] == "HBONE" && found["nativeTunnel"] != true;
+            ensure!(captured == enrolled, "{uid} is known as {found}");
             Ok(())
         })?;
         self.captured(enrolled)
@@ -275,6 +275,21 @@ impl Pod {
     /// Starts a server: `mode:port` each.
     pub fn serve(&self, specs: &[&str]) -> Result<Server> {
         Server::start(&self.place, &self.spec.name, specs)
+    }
+
+    /// Starts an HTTP server that asks another before it answers: `ADDRESS:PORT[,forward]`.
+    pub fn serve_next(&self, next: &str, specs: &[&str]) -> Result<Server> {
+        Server::start_with(&self.place, &self.spec.name, &["--next", next], specs)
+    }
+
+    /// Makes one HTTP request.
+    pub fn fetch(&self, target: SocketAddr, options: &[&str]) -> Result<WebAnswer> {
+        apps::fetch(&self.place, target, options)
+    }
+
+    /// Starts sending HTTP requests at a rate.
+    pub fn web_load(&self, target: SocketAddr, rate: u32, options: &[&str]) -> Result<WebLoad> {
+        WebLoad::start(&self.place, target, rate, options)
     }
 
     /// Makes one call.

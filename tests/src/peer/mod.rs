@@ -3,8 +3,10 @@
 
 pub mod client;
 pub mod server;
+pub mod web;
+pub mod fetch;
 pub mod socket;
 mod report;
 pub mod pattern;
 
-pub use report::{Event, LoadCount, Outcome, TalkLine};
+pub use report::{Behaviour, Event, LoadCount, Outcome, TalkLine, WebAnswer, WebCount};

@@ -36,6 +36,11 @@ pub struct Outcome {
 pub enum Event {
     /// All listeners are bound.
     Listening,
+    /// What an HTTP server counted, because it was asked.
+    Counted {
+        /// The count.
+        count: WebCount,
+    },
     /// A connection was accepted.
     Accepted {
         /// Mode of the listener.
@@ -56,6 +61,85 @@ pub enum Event {
         /// Why it ended, if not by a clean end of stream on both sides.
         error: Option<String>,
     },
+}
+
+/// How an HTTP server behaves from now on.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Behaviour {
+    /// Milliseconds before each answer.
+    pub delay_ms: u64,
+    /// How many of 1,000 requests fail.
+    pub fail_per_mille: u32,
+    /// With which status.
+    pub status: u16,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self { delay_ms: 0, fail_per_mille: 0, status: 503 }
+    }
+}
+
+/// What an HTTP server or an HTTP load generator counted since it was last asked.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct WebCount {
+    /// Requests that left, or came in.
+    pub sent: u64,
+    /// Answers by status.
+    pub statuses: BTreeMap<String, u64>,
+    /// Requests without an answer, by reason.
+    pub errors: BTreeMap<String, u64>,
+    /// Answers by the server that gave them.
+    pub servers: BTreeMap<String, u64>,
+    /// Answers that a waypoint made itself, by reason.
+    pub reasons: BTreeMap<String, u64>,
+    /// Half of the answers came within.
+    pub p50_ms: u64,
+    /// 99 of 100 came within.
+    pub p99_ms: u64,
+    /// All came within.
+    pub max_ms: u64,
+}
+
+impl WebCount {
+    /// Requests that came to an end.
+    pub fn ended(&self) -> u64 {
+        self.statuses.values().chain(self.errors.values()).sum()
+    }
+
+    /// Of those, the ones that were answered with 200.
+    pub fn ok(&self) -> u64 {
+        self.statuses.get("200").copied().unwrap_or(0)
+    }
+
+    /// The share that was not, of all that ended.
+    pub fn failed_share(&self) -> f64 {
+        let ended = self.ended();
+        if ended == 0 { 0.0 } else { (ended - self.ok()) as f64 / ended as f64 }
+    }
+}
+
+/// What became of one HTTP request.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct WebAnswer {
+    /// Status; 0 without an answer.
+    pub status: u16,
+    /// Headers and trailers.
+    pub headers: BTreeMap<String, String>,
+    /// Body.
+    pub body: String,
+    /// Why there is no answer.
+    pub error: Option<String>,
+    /// From connecting to the end.
+    pub millis: u64,
+}
+
+impl WebAnswer {
+    /// The body as an HTTP server of ours writes it.
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_default()
+    }
 }
 
 /// What a talking client hears.

@@ -12,6 +12,7 @@ use socket2::SockRef;
 use super::pattern::{Pattern, TO_CLIENT, TO_SERVER};
 use super::report::Event;
 use super::socket::{bind_udp, listen, plain, say};
+use super::web::{Next, Web};
 
 /// Size of a read.
 const BLOCK: usize = 64 * 1024;
@@ -39,6 +40,8 @@ pub enum Mode {
     Slow,
     /// Sends back every datagram.
     Udp,
+    /// Answers HTTP, as told on standard input.
+    Http,
 }
 
 /// A listener: mode and port.
@@ -66,6 +69,7 @@ impl FromStr for Spec {
             "reset" => Mode::Reset,
             "slow" => Mode::Slow,
             "udp" => Mode::Udp,
+            "http" => Mode::Http,
             other => bail!("no such mode: {other}"),
         };
         Ok(Self { mode, port: port.parse().with_context(|| format!("port {port}"))? })
@@ -73,9 +77,22 @@ impl FromStr for Spec {
 }
 
 /// Serves until killed.
-pub fn serve(name: &str, specs: &[Spec]) -> Result<()> {
+pub fn serve(name: &str, specs: &[Spec], next: Option<Next>) -> Result<()> {
     let mut threads = Vec::new();
+    let web = Web::new(name, next);
     for &spec in specs {
+        if spec.mode == Mode::Http {
+            let listeners = listen(spec.port).with_context(|| format!("listen on {}", spec.port))?;
+            let web = web.clone();
+            threads.push(thread::spawn(move || {
+                if let Err(error) = web.serve(listeners) {
+                    let error = Some(error.to_string());
+                    let peer = SocketAddr::from(([0, 0, 0, 0], 0));
+                    say(&Event::Closed { mode: "http".to_owned(), peer, received: 0, error });
+                }
+            }));
+            continue;
+        }
         if spec.mode == Mode::Udp {
             for socket in bind_udp(spec.port).with_context(|| format!("bind UDP {}", spec.port))? {
                 threads.push(thread::spawn(move || echo_datagrams(&socket)));
@@ -98,6 +115,7 @@ pub fn serve(name: &str, specs: &[Spec]) -> Result<()> {
         }
     }
     say(&Event::Listening);
+    thread::spawn(move || io::stdin().lines().map_while(Result::ok).for_each(|line| web.command(&line)));
     for thread in threads {
         let _panicked = thread.join();
     }
@@ -135,7 +153,7 @@ fn connection(name: &str, mode: Mode, mut stream: TcpStream, peer: SocketAddr) {
             Ok(())
         }
         Mode::Reset => reset(&stream, &mut received),
-        Mode::Udp => Err(io::Error::other("not a stream")),
+        Mode::Udp | Mode::Http => Err(io::Error::other("served elsewhere")),
     };
     say(&Event::Closed { mode: label, peer, received, error: result.err().map(|e| e.to_string()) });
 }

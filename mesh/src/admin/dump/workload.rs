@@ -18,6 +18,9 @@ pub struct WorkloadView {
     pub waypoint: Option<WaypointView>,
     /// `HBONE` or `TCP`.
     pub protocol: String,
+    /// Whether it speaks HBONE itself: an instance of a waypoint.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub native_tunnel: bool,
     /// Name of the pod.
     pub name: String,
     /// Namespace of the pod.
@@ -111,6 +114,7 @@ impl From<&Workload> for WorkloadView {
                 TunnelProtocol::Hbone => "HBONE",
             }
             .to_owned(),
+            native_tunnel: workload.native_tunnel,
             name: workload.name.to_string(),
             namespace: workload.namespace.to_string(),
             service_account: workload.service_account.to_string(),
