@@ -44,7 +44,7 @@ impl Authority {
     }
 
     /// Writes root, chain and key for one identity into a folder.
-    fn issue(&self, identity: &str, folder: &Path) -> Result<()> {
+    pub fn issue(&self, identity: &str, folder: &Path) -> Result<()> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.subject_alt_names = vec![SanType::URI(identity.try_into()?)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];

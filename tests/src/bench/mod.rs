@@ -4,12 +4,17 @@
 
 pub mod tunnel; // no mesh, Envoy sidecars, our agents
 pub mod capture; // one forwarder behind several captures
+pub mod memory; // a node full of pods
+pub mod fleet; // such a node
+pub mod sidecar; // Envoy with routes, or another program
 pub mod phases; // the loads each subject goes through
 pub mod envoy; // Envoy as a sidecar
 pub mod rules; // iptables as Istio uses it
 pub mod forward; // role: the plain forwarder
+pub mod pods; // role: the servers and clients of many pods
 pub mod load; // role: the client
 pub mod serve; // role: the server
+pub mod http; // HTTP/1.1, small
 pub mod meter; // CPU time and memory of processes
 pub mod show; // terminal, page, files
 pub mod compare; // two runs

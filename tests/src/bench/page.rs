@@ -194,6 +194,8 @@ fn subjects(reports: &[Report]) -> Vec<String> {
             found.push(subject.clone());
         }
     }
+    let rank = |name: &String| COLOURS.iter().position(|(known, ..)| known == name).unwrap_or(COLOURS.len());
+    found.sort_by_key(rank);
     found
 }
 

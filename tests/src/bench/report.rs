@@ -121,7 +121,10 @@ impl Report {
                 .ratios
                 .iter()
                 .filter(|ratio| ratio.measure == row.measure && ratio.subject == row.subject)
-                .map(|ratio| format!("{:.2} of {}", ratio.ratio, ratio.against))
+                .map(|ratio| match ratio.ratio.abs() < 0.1 {
+                    true => format!("{:.4} of {}", ratio.ratio, ratio.against),
+                    false => format!("{:.2} of {}", ratio.ratio, ratio.against),
+                })
                 .collect();
             let _written = writeln!(
                 text,

@@ -138,6 +138,15 @@ impl Samples {
     }
 }
 
+/// The straight line closest to the points: its value at zero and its slope. None when they are fewer than two.
+pub fn fit(points: &[(f64, f64)]) -> Option<(f64, f64)> {
+    let n = points.len() as f64;
+    let (x, y) = (points.iter().map(|p| p.0).sum::<f64>() / n, points.iter().map(|p| p.1).sum::<f64>() / n);
+    let across = points.iter().map(|p| (p.0 - x).powi(2)).sum::<f64>();
+    let slope = points.iter().map(|p| (p.0 - x) * (p.1 - y)).sum::<f64>() / across;
+    slope.is_finite().then_some((y - slope * x, slope))
+}
+
 /// At each share the median of the rounds, in microseconds.
 fn middle(rounds: &[Vec<u64>]) -> Vec<(f64, f64)> {
     let at = |index: usize| -> Vec<f64> {
@@ -191,6 +200,13 @@ mod tests {
         assert_eq!((ratios.len(), ratios[0].ratio), (1, 0.5));
         let rows = samples.rows(&["envoy", "culvert"]);
         assert_eq!((rows[0].subject.as_str(), rows[0].median, rows[1].max), ("envoy", 22.0, 100.0));
+    }
+
+    #[test]
+    fn a_line_through_points_gives_back_its_base_and_slope() {
+        let (base, slope) = fit(&[(2.0, 14.0), (10.0, 30.0), (100.0, 210.0)]).unwrap();
+        assert!((base - 10.0).abs() < 1e-9 && (slope - 2.0).abs() < 1e-9);
+        assert_eq!((fit(&[(1.0, 1.0)]), fit(&[])), (None, None));
     }
 
     #[test]

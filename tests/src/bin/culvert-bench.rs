@@ -10,7 +10,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tests::bench::phases::Options;
 use tests::bench::report::Report;
 use tests::bench::show::{self, Format, Output};
-use tests::bench::{capture, forward, load, serve, tunnel};
+use tests::bench::{capture, forward, load, memory, pods, serve, tunnel};
 
 /// The benches that `all` runs, in the order of its page.
 const ALL: [&str; 2] = ["tunnel", "capture"];
@@ -28,6 +28,13 @@ enum Command {
     Capture(Asked),
     /// No mesh, Envoy mTLS sidecars and our agents
     Tunnel(Asked),
+    /// A node full of pods: a sidecar in each, one agent, one agent and a waypoint
+    Memory {
+        #[command(flatten)]
+        options: memory::Options,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Every bench with its defaults, and one page of all
     All {
         /// Run nothing: make the page of the results that are there
@@ -47,6 +54,10 @@ enum Command {
     Serve { at: SocketAddr },
     #[command(hide = true)]
     Load(load::Load),
+    #[command(hide = true)]
+    ListenPods { plan: PathBuf },
+    #[command(hide = true)]
+    LoadPods(pods::Load),
     #[command(hide = true)]
     #[command(subcommand)]
     Forward(forward::Forward),
@@ -74,10 +85,13 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Capture(asked) => asked.output.one(&capture::run(&asked.options)?),
         Command::Tunnel(asked) => asked.output.one(&tunnel::run(&asked.options)?),
+        Command::Memory { options, output } => output.one(&memory::run(&options)?),
         Command::All { saved, output } => output.all(if saved { show::saved(&ALL)? } else { all()? }),
         Command::Compare { a, b, output } => show::compare(&a, &b, output),
         Command::Serve { at } => role(async move { Ok(serve::run(at).await?) }),
         Command::Load(load) => role(async move { load::say(&load::run(&load).await?) }),
+        Command::ListenPods { plan } => role(async move { pods::listen(&plan).await }),
+        Command::LoadPods(load) => role(async move { load::say(&pods::load(&load).await?) }),
         Command::Forward(options) => role(async move { forward::run(&options).await }),
     }
 }
