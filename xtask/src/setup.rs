@@ -11,14 +11,16 @@ use crate::shell::{cache, find, is_root, run, step};
 pub(crate) type Tool = (&'static str, &'static str);
 
 /// What the end-to-end tests and the demo run beside our own binaries.
-pub(crate) const TEST_TOOLS: [Tool; 7] = [
+pub(crate) const TEST_TOOLS: [Tool; 9] = [
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
     ("tcpdump", "tcpdump"),
     ("openssl", "openssl"),
     ("curl", "curl"),
-    ("nghttp", "nghttp2-client"),
+    ("h2load", "nghttp2-client"),
     ("wrk", "wrk"),
+    ("python3", "python3"),
+    ("pip3", "python3-pip"),
 ];
 
 /// What only the benches need: the rules that our capture is compared with.

@@ -32,6 +32,12 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// Path and query, whatever the version.
+    pub(crate) fn path(&self) -> String {
+        let uri: http::Uri = self.uri.parse().unwrap();
+        uri.path_and_query().unwrap().to_string()
+    }
+
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
     }

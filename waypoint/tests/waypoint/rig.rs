@@ -140,15 +140,24 @@ impl Rig {
         plain_get(SocketAddr::new(self.net.ip(1), self.ports[0]), path).await.unwrap().1
     }
 
-    /// A connection through the tunnel to whatever `authority` names, as a service account.
-    pub(crate) async fn connect_as(&self, account: &str, authority: Authority) -> Result<Stream, String> {
-        let key = TunnelKey {
+    /// Opens connections to `vip` beyond the rig's own life.
+    pub(crate) fn opener(&self, vip: &str) -> Opener {
+        let authority = Authority::Address(SocketAddr::new(vip.parse().unwrap(), PORT));
+        Opener { pool: Arc::clone(&self.pool), key: self.key("client"), head: ConnectHead::new(authority) }
+    }
+
+    fn key(&self, account: &str) -> TunnelKey {
+        TunnelKey {
             workload: "Kubernetes//Pod/default/client".into(),
             source: identity(account),
             destination: SocketAddr::new(self.net.ip(1), 15008),
             expected: Arc::new([identity("wp")]),
-        };
-        let opened = self.pool.connect(&key, &ConnectHead::new(authority)).await;
+        }
+    }
+
+    /// A connection through the tunnel to whatever `authority` names, as a service account.
+    pub(crate) async fn connect_as(&self, account: &str, authority: Authority) -> Result<Stream, String> {
+        let opened = self.pool.connect(&self.key(account), &ConnectHead::new(authority)).await;
         opened.map(|opened| opened.stream).map_err(|error| error.to_string())
     }
 
@@ -187,6 +196,19 @@ impl Rig {
             assert!(Instant::now() < end, "never {what}; the log:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+}
+
+/// What it takes to open a stream.
+pub(crate) struct Opener {
+    pool: Arc<Pool>,
+    key: TunnelKey,
+    head: ConnectHead,
+}
+
+impl Opener {
+    pub(crate) async fn open(&self) -> Stream {
+        self.pool.connect(&self.key, &self.head).await.unwrap().stream
     }
 }
 
