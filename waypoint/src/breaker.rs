@@ -58,7 +58,7 @@ const PROBE_PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Clone, Copy, Debug)]
 enum State {
     Closed,
-    Open { until: Instant },
+    Open { since: Instant, until: Instant },
     Probing { since: Instant },
 }
 
@@ -82,7 +82,7 @@ impl Breaker {
     pub fn admission(&self, now: Instant) -> Admission {
         match self.state {
             State::Closed => Admission::Open,
-            State::Open { until } if now < until => Admission::Until(until),
+            State::Open { until, .. } if now < until => Admission::Until(until),
             State::Open { .. } => Admission::Probe,
             State::Probing { since } if now.saturating_duration_since(since) > PROBE_PATIENCE => Admission::Probe,
             State::Probing { .. } => Admission::Probing,
@@ -98,10 +98,20 @@ impl Breaker {
         free
     }
 
+    /// As [`Breaker::probe`], also before the wait is over once the breaker has been open for `least`.
+    pub fn probe_early(&mut self, now: Instant, least: Duration) -> bool {
+        if let State::Open { since, until } = self.state
+            && now.saturating_duration_since(since) >= least
+        {
+            self.state = State::Open { since, until: until.min(now) };
+        }
+        self.probe(now)
+    }
+
     /// A probe ended without saying anything about the endpoint (its caller went away): the next request may probe.
     pub fn abandon_probe(&mut self, now: Instant) {
         if let State::Probing { .. } = self.state {
-            self.state = State::Open { until: now };
+            self.state = State::Open { since: now, until: now };
         }
     }
 
@@ -148,7 +158,7 @@ impl Breaker {
         let least = doubled.min(limits.open_max.max(limits.open_min));
         let until = now + least + least.mul_f64(JITTER * random.clamp(0.0, 1.0));
         self.trips = self.trips.saturating_add(1);
-        self.state = State::Open { until };
+        self.state = State::Open { since: now, until };
         Transition::Opened(until)
     }
 }
@@ -273,6 +283,19 @@ mod tests {
     fn at_most_half_may_be_ejected_and_never_all() {
         assert!(may_eject(0, 2, 50) && may_eject(2, 6, 50));
         assert!(!may_eject(3, 6, 50) && !may_eject(0, 1, 50) && !may_eject(1, 2, 100) && !may_eject(0, 3, 0));
+    }
+
+    #[test]
+    fn a_probe_can_be_had_early() {
+        let now = Instant::now();
+        let mut breaker = Breaker::new(now);
+        let far = BreakerLimits { open_min: 60 * SECOND, ..LIMITS };
+        for _ in 0..5 {
+            breaker.record(&far, now, false, true, 0.0);
+        }
+        assert!(!breaker.probe(now + 5 * SECOND) && !breaker.probe_early(now + 4 * SECOND, 5 * SECOND));
+        assert!(breaker.probe_early(now + 5 * SECOND, 5 * SECOND));
+        assert!(!breaker.probe_early(now + 6 * SECOND, 5 * SECOND), "one probe only");
     }
 
     #[test]

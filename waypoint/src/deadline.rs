@@ -17,6 +17,8 @@ pub struct Deadline {
     /// The last byte of the response must have been sent by then. Only set when somebody asked for it: streams live
     /// longer than any default.
     pub whole: Option<Instant>,
+    /// Whether it was the caller who wanted it that soon: a backend that misses it need not be a bad one.
+    pub impatient: bool,
 }
 
 /// Who allows how much.
@@ -36,7 +38,8 @@ impl Deadline {
         let whole = least(allowed.request, allowed.caller);
         // A route that says how long its requests may take has spoken: the default is for those that did not.
         let headers = if allowed.request.is_some() { whole } else { least(whole, allowed.default) };
-        Self { headers: headers.map(|time| start + time), whole: whole.map(|time| start + time) }
+        let impatient = headers.is_some() && allowed.caller == headers;
+        Self { headers: headers.map(|time| start + time), whole: whole.map(|time| start + time), impatient }
     }
 
     /// What is left until response headers must be there; `None` is unlimited, zero is over.
@@ -120,7 +123,7 @@ mod tests {
         let patient = at(Allowed { default, request: Some(60 * SECOND), caller: None });
         assert_eq!(patient.headers, Some(start + 60 * SECOND));
 
-        assert_eq!(at(Allowed::default()), Deadline { headers: None, whole: None });
+        assert_eq!(at(Allowed::default()), Deadline { headers: None, whole: None, impatient: false });
     }
 
     #[test]

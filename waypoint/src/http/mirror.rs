@@ -59,7 +59,7 @@ pub fn send_off(shared: &Arc<Shared>, world: &Arc<World>, mirror: &Mirror, versi
         // A copy is sent once: the caller's own request is what matters.
         let rule = Settings { retry_attempts: 0, ..(**settings).clone() };
         let began = Instant::now();
-        let deadline = Deadline { headers: Some(began + LIMIT), whole: None };
+        let deadline = Deadline { headers: Some(began + LIMIT), whole: None, impatient: false };
         let sending = Outgoing {
             parts,
             body: None,

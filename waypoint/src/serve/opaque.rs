@@ -73,7 +73,7 @@ pub async fn carry<S: Duplex>(
             }
             Err(error) => {
                 tracing::debug!("{}: {error}", endpoint.workload.uid);
-                flight.failed(&limits, cluster.can_spare(settings), Duration::ZERO, now);
+                flight.failed(&limits, true, Duration::ZERO, now);
                 tried.push(endpoint.workload.uid.clone());
                 if tried.len() >= TRIES.min(cluster.endpoints().endpoints.len()) {
                     return Err(OpaqueError::NoEndpoint(service.clone()));

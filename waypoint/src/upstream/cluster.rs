@@ -32,6 +32,9 @@ const HBONE: u16 = 15008;
 /// A probe that no expendable request came for is sent with any.
 const PROBE_OVERDUE: Duration = Duration::from_secs(5);
 
+/// Where all endpoints are ejected one is probed after this, however long its ejection was to last.
+const ALONE: Duration = Duration::from_secs(5);
+
 /// All clusters.
 #[derive(Default)]
 pub struct Clusters {
@@ -217,7 +220,8 @@ impl Cluster {
         Set { source, settings: Some(Arc::clone(settings)), endpoints: endpoints.into(), protocol, maglev, tiers }
     }
 
-    /// Whether one more endpoint may be ejected.
+    /// Whether one more endpoint that answers may be ejected. Those that do not answer may be all: then callers are told
+    /// at once what they would have waited for.
     pub fn can_spare(&self, settings: &Settings) -> bool {
         let ejected = self.ejected.load(Ordering::Relaxed) as usize;
         may_eject(ejected, self.set.load().endpoints.len(), settings.max_ejected)
@@ -266,7 +270,7 @@ impl Cluster {
         self.last_resort(&set, now, fly)
     }
 
-    /// All are ejected, which happens when the others went away: better a probe than nothing.
+    /// All are ejected: those that are left do not answer. Probes are sent more often than where others serve.
     fn last_resort(
         &self,
         set: &Set,
@@ -276,10 +280,11 @@ impl Cluster {
         if set.endpoints.is_empty() {
             return Err(NoEndpoint::NoneReady);
         }
-        match set.endpoints.iter().find(|endpoint| endpoint.state.probe(now)) {
+        match set.endpoints.iter().find(|endpoint| endpoint.state.probe_early(now, ALONE)) {
             Some(endpoint) => Ok(fly(endpoint, true)),
             None => {
                 let until = set.endpoints.iter().filter_map(|endpoint| endpoint.state.ejected_until(now)).min();
+                let until = until.map(|until| until.min(now + ALONE));
                 Err(NoEndpoint::Ejected(until))
             }
         }

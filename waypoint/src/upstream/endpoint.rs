@@ -66,6 +66,11 @@ impl State {
         self.breaker.lock().probe(now)
     }
 
+    /// Takes the right to probe, also before it is due when the ejection has lasted `least`.
+    pub fn probe_early(&self, now: Instant, least: Duration) -> bool {
+        self.breaker.lock().probe_early(now, least)
+    }
+
     /// When the next probe may be sent, if the endpoint is ejected.
     pub fn ejected_until(&self, now: Instant) -> Option<Instant> {
         match self.breaker.lock().admission(now) {

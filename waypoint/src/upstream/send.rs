@@ -215,7 +215,8 @@ impl Sending<'_> {
         let now = Instant::now();
         if now.duration_since(began) >= PATIENCE {
             let service = self.outgoing.service;
-            flight.failed(&service.breaker(), self.cluster.can_spare(service), Duration::ZERO, now);
+            let may_eject = !self.outgoing.deadline.impatient || self.cluster.can_spare(service);
+            flight.failed(&service.breaker(), may_eject, Duration::ZERO, now);
         }
     }
 
@@ -238,7 +239,7 @@ impl Sending<'_> {
             }
             // Our own limit, not the endpoint's failure.
             Err(AttemptError::Connect(ConnectError::Full)) => {}
-            Err(_) => flight.failed(&limits, spare(), Duration::ZERO, now),
+            Err(error) => flight.failed(&limits, error.is_silence() || spare(), Duration::ZERO, now),
         }
     }
 

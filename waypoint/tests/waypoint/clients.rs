@@ -122,7 +122,7 @@ async fn every_request_of_h2load_is_counted_once_whatever_became_of_it() {
     let lenient =
         "{retry: {budget: {minPerSecond: 100000}}, circuitBreaker: {endpoint: {consecutive: 0, successRate: 0}}}";
     let rig = Rig::start(&(shop("http2", &[11, 12]) + &route(rules) + &policy(lenient))).await;
-    let sometimes = |hit: usize| if hit % 3 == 0 { Act { status: 503, ..ok("") } } else { ok("fine") };
+    let sometimes = |hit: usize| if hit.is_multiple_of(3) { Act { status: 503, ..ok("") } } else { ok("fine") };
     let one = Backend::start(&rig, 11, move |hit, _| sometimes(hit)).await;
     let two = Backend::start(&rig, 12, move |hit, _| sometimes(hit)).await;
     let front = rig.front(SHOP).await;

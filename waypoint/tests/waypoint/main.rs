@@ -18,4 +18,10 @@ mod routing; // filters, splits, mirrors, live changes
 #[cfg(test)]
 mod security; // policies, smuggling, identity, traces
 #[cfg(test)]
+mod storms; // failing dependencies, and what they cost
+#[cfg(test)]
 mod time; // deadlines and cancellation
+#[cfg(test)]
+mod tokens; // JWTs, with keys inline and behind a URL
+#[cfg(test)]
+mod traces; // trace context in every form, spans exported

@@ -127,6 +127,10 @@ impl Rig {
         write(self.dir.path(), self.net, name, manifests);
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
     /// The process's log so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap()

@@ -169,6 +169,43 @@ async fn a_route_changes_under_load_without_one_failure_or_closed_connection() {
     assert!(slowest < Duration::from_millis(500), "{slowest:?}");
 }
 
+/// Resident memory of the waypoint in KiB.
+fn resident(rig: &Rig) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", rig.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn hundreds_of_changes_good_and_bad_cost_no_request_and_no_memory() {
+    let rig = Rig::start(&shop("http", &[11])).await;
+    Backend::start(&rig, 11, |_, _| ok("fine")).await;
+    let mut sender = rig.one(SHOP).await;
+    let good = "[{backendRefs: [{name: shop, port: 80}]}]";
+    let mut settled = 0;
+    for turn in 0..400_u32 {
+        let text = match turn % 8 {
+            0 => "{ not yaml".to_owned(),
+            1 => route("[{timeouts: {request: soon}, backendRefs: [{name: shop, port: 80}]}]"),
+            2 => "kind: HTTPRoute\nmetadata: 3\n".to_owned(),
+            3 => "a: [".to_owned(),
+            4 => String::new(),
+            _ => route(&good.replace("port: 80", &format!("port: 80, weight: {}", turn + 1))),
+        };
+        rig.write("r.yaml", &text);
+        tokio::time::sleep(Duration::from_millis(8)).await;
+        let answer = got(sender.send_request(get("/")).await.unwrap()).await;
+        assert_eq!(answer.status, 200, "{turn}: {answer:?}");
+        if turn == 100 {
+            settled = resident(&rig);
+        }
+    }
+    let after = resident(&rig);
+    assert!(after < settled + 3072, "{settled} KiB after a hundred changes, {after} KiB after four hundred");
+    rig.write("r.yaml", &route(good));
+    rig.eventually("routed", async || rig.admin("/config_dump/routes").await.contains("HTTPRoute/default/r")).await;
+}
+
 #[tokio::test]
 async fn broken_configuration_leaves_the_last_good_in_effect() {
     let (rig, _, two) = two_services("[{backendRefs: [{name: v2, port: 80}]}]").await;

@@ -120,6 +120,72 @@ async fn what_two_parsers_could_read_differently_is_refused() {
     assert_eq!(rig.get("/").await.status, 200, "and nobody else was disturbed");
 }
 
+/// A HEADERS frame of HTTP/2 whose fields are literals (RFC 7541, 6.2.2), so that they can say what no library would.
+fn headers_frame(stream: u32, fields: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut block = vec![];
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name.as_bytes(), *value] {
+            assert!(text.len() < 127);
+            block.push(text.len() as u8);
+            block.extend_from_slice(text);
+        }
+    }
+    // Length, type HEADERS, flags END_STREAM and END_HEADERS, stream.
+    let mut frame = (block.len() as u32).to_be_bytes()[1..].to_vec();
+    frame.extend([1, 5]);
+    frame.extend(stream.to_be_bytes());
+    frame.extend(block);
+    frame
+}
+
+#[tokio::test]
+async fn what_http2_can_carry_and_http1_cannot_goes_no_further() {
+    let rig = Rig::start(&shop("http", &[11])).await;
+    let backend = Backend::start(&rig, 11, |_, _| ok("fine")).await;
+    let good: [(&str, &[u8]); 4] =
+        [(":method", b"GET"), (":scheme", b"http"), (":authority", b"shop"), (":path", b"/")];
+    let with = |name: &'static str, value: &'static [u8]| {
+        let mut fields = good.to_vec();
+        match fields.iter_mut().find(|(known, _)| *known == name) {
+            Some(field) => field.1 = value,
+            None => fields.push((name, value)),
+        }
+        fields
+    };
+    for (what, fields) in [
+        ("nothing", with(":path", b"/sound")),
+        ("a line break in a value", with("x-a", b"1\r\nevil: 1")),
+        ("a lone LF in a value", with("x-a", b"1\nevil: 1")),
+        ("NUL in a value", with("x-a", b"1\0")),
+        ("a line break in the path", with(":path", b"/ HTTP/1.1\r\nevil: 1\r\n\r\nGET /x")),
+        ("a space in the path", with(":path", b"/a HTTP/1.1")),
+        ("a line break in the method", with(":method", b"GET / HTTP/1.1\r\nx:")),
+        ("a line break in the authority", with(":authority", b"shop\r\nevil: 1")),
+        ("a colon in a name", with("x-a: 1\r\nevil", b"1")),
+        ("capitals in a name", with("X-A", b"1")),
+        ("a header of the connection", with("transfer-encoding", b"chunked")),
+        ("a length without a body", with("content-length", b"10")),
+    ] {
+        let mut stream = rig.connect(SHOP).await;
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        stream.write_all(&headers_frame(1, &fields)).await.unwrap();
+        // A sound request behind it shows that the first one has been dealt with, unless the connection ended.
+        let _ = stream.write_all(&headers_frame(3, &with(":path", b"/sound"))).await;
+        let mut seen = vec![0; 4096];
+        let waiting = std::time::Duration::from_millis(400);
+        while let Ok(Ok(read)) = tokio::time::timeout(waiting, stream.read(&mut seen)).await {
+            if read == 0 {
+                break;
+            }
+        }
+        assert!(backend.seen.lock().iter().all(|seen| seen.uri == "/sound"), "{what}: {:?}", backend.last());
+        assert!(what != "nothing" || backend.hits() == 2, "such frames arrive");
+    }
+    assert!(backend.seen.lock().iter().all(|seen| seen.headers.get("evil").is_none()));
+    assert_eq!(rig.get("/").await.status, 200);
+}
+
 #[tokio::test]
 async fn callers_cannot_speak_for_the_mesh() {
     let rig = Rig::start(&shop("http", &[11])).await;

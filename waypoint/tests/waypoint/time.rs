@@ -31,6 +31,31 @@ async fn a_route_timeout_answers_504_and_cancels_the_backend() {
     assert_eq!(backend.last().header("x-envoy-expected-rq-timeout-ms").parse::<u64>().unwrap() / 100, 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_backend_learns_of_the_end_within_ten_milliseconds() {
+    for protocol in ["http", "http2"] {
+        let rig = Rig::start(
+            &(shop(protocol, &[11]) + &route("[{timeouts: {request: 150ms}, backendRefs: [{name: shop, port: 80}]}]")),
+        )
+        .await;
+        let backend = Backend::start(&rig, 11, |_, _| slow(Duration::from_secs(5))).await;
+        let mut delays = vec![];
+        for turn in 1..=15 {
+            let began = Instant::now();
+            assert_eq!(rig.get("/").await.status, 504);
+            let answered = began.elapsed();
+            while backend.cancelled.load(Ordering::SeqCst) < turn {
+                tokio::time::sleep(Duration::from_micros(200)).await;
+                assert!(began.elapsed() < Duration::from_secs(2), "{protocol}: never cancelled");
+            }
+            delays.push(began.elapsed().saturating_sub(answered.max(Duration::from_millis(150))));
+        }
+        delays.sort();
+        eprintln!("{protocol}: cancelled after the answer by {delays:?}");
+        assert!(delays[delays.len() / 2] <= Duration::from_millis(10), "{protocol}: {delays:?}");
+    }
+}
+
 #[tokio::test]
 async fn grpc_timeouts_are_kept_and_shortened() {
     let rig = Rig::start(&(shop("grpc", &[11]) + &policy("{deadline: {request: 10s}}"))).await;
