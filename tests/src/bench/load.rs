@@ -251,7 +251,7 @@ async fn idle(load: &Load) -> Result<Seen> {
 }
 
 /// Prints a result as one line.
-pub fn say(seen: &Seen) -> Result<()> {
+pub fn say(seen: &impl Serialize) -> Result<()> {
     use std::io::Write as _;
     let mut line = serde_json::to_vec(seen)?;
     line.push(b'\n');

@@ -4,6 +4,8 @@
 
 pub mod tunnel; // no mesh, Envoy sidecars, our agents
 pub mod capture; // one forwarder behind several captures
+pub mod waypoint; // Envoy and culvert-waypoint doing the same job
+pub mod routes; // what job that is
 pub mod memory; // a node full of pods
 pub mod fleet; // such a node
 pub mod sidecar; // Envoy with routes, or another program
@@ -11,6 +13,7 @@ pub mod phases; // the loads each subject goes through
 pub mod envoy; // Envoy as a sidecar
 pub mod rules; // iptables as Istio uses it
 pub mod forward; // role: the plain forwarder
+pub mod hbone; // role: both ends of a waypoint's way
 pub mod pods; // role: the servers and clients of many pods
 pub mod load; // role: the client
 pub mod serve; // role: the server

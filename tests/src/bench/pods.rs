@@ -116,7 +116,7 @@ async fn connect(member: &Member) -> Result<TcpStream> {
 }
 
 /// A socket of another network namespace. The role has one thread, so nothing else runs while it is there.
-fn socket_in(netns: &Path) -> Result<TcpSocket> {
+pub fn socket_in(netns: &Path) -> Result<TcpSocket> {
     let own = File::open("/proc/thread-self/ns/net").context("own network namespace")?;
     let other = File::open(netns).with_context(|| format!("opening {}", netns.display()))?;
     setns(&other, CloneFlags::CLONE_NEWNET).context("entering a pod's namespace")?;
@@ -125,7 +125,8 @@ fn socket_in(netns: &Path) -> Result<TcpSocket> {
     Ok(socket?)
 }
 
-fn read(plan: &Path) -> Result<Vec<Member>> {
+/// The pods of a plan.
+pub fn read(plan: &Path) -> Result<Vec<Member>> {
     let text = std::fs::read(plan).with_context(|| format!("reading {}", plan.display()))?;
     serde_json::from_slice(&text).with_context(|| format!("{} is not a plan", plan.display()))
 }

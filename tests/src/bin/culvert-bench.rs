@@ -10,10 +10,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tests::bench::phases::Options;
 use tests::bench::report::Report;
 use tests::bench::show::{self, Format, Output};
-use tests::bench::{capture, forward, load, memory, pods, serve, tunnel};
+use tests::bench::{capture, forward, hbone, load, memory, pods, serve, tunnel, waypoint};
 
 /// The benches that `all` runs, in the order of its page.
-const ALL: [&str; 2] = ["tunnel", "capture"];
+const ALL: [&str; 4] = ["memory", "tunnel", "waypoint", "capture"];
 
 #[derive(Parser)]
 #[command(about = "Measures what capture and the mesh cost", disable_help_subcommand = true)]
@@ -32,6 +32,13 @@ enum Command {
     Memory {
         #[command(flatten)]
         options: memory::Options,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// The L7 proxy: Envoy as Istio's waypoint and culvert-waypoint, doing the same job
+    Waypoint {
+        #[command(flatten)]
+        options: waypoint::Options,
         #[command(flatten)]
         output: Output,
     },
@@ -58,6 +65,10 @@ enum Command {
     ListenPods { plan: PathBuf },
     #[command(hide = true)]
     LoadPods(pods::Load),
+    #[command(hide = true)]
+    ListenHbone { plan: PathBuf, ca_dir: PathBuf },
+    #[command(hide = true)]
+    LoadHbone(hbone::Load),
     #[command(hide = true)]
     #[command(subcommand)]
     Forward(forward::Forward),
@@ -86,14 +97,24 @@ fn run(command: Command) -> Result<()> {
         Command::Capture(asked) => asked.output.one(&capture::run(&asked.options)?),
         Command::Tunnel(asked) => asked.output.one(&tunnel::run(&asked.options)?),
         Command::Memory { options, output } => output.one(&memory::run(&options)?),
+        Command::Waypoint { options, output } => output.one(&waypoint::run(&options)?),
         Command::All { saved, output } => output.all(if saved { show::saved(&ALL)? } else { all()? }),
         Command::Compare { a, b, output } => show::compare(&a, &b, output),
         Command::Serve { at } => role(async move { Ok(serve::run(at).await?) }),
         Command::Load(load) => role(async move { load::say(&load::run(&load).await?) }),
         Command::ListenPods { plan } => role(async move { pods::listen(&plan).await }),
         Command::LoadPods(load) => role(async move { load::say(&pods::load(&load).await?) }),
+        Command::ListenHbone { plan, ca_dir } => role(async move { hbone::listen(&plan, &ca_dir).await }),
+        Command::LoadHbone(load) => role(async move { load::say(&hbone::load(&load).await?) }),
         Command::Forward(options) => role(async move { forward::run(&options).await }),
     }
+}
+
+/// What a bench is asked when nothing is said on the command line.
+fn defaults<T: clap::Args + clap::FromArgMatches>() -> T {
+    let nothing: [&str; 0] = [];
+    let command = T::augment_args(clap::Command::new("defaults")).no_binary_name(true);
+    T::from_arg_matches(&command.get_matches_from(nothing)).expect("every flag has a default")
 }
 
 /// Runs every bench and keeps the result of each.
@@ -102,8 +123,10 @@ fn all() -> Result<Vec<Report>> {
     for bench in ALL {
         show::done(&format!("bench {bench}"));
         let report = match bench {
-            "tunnel" => tunnel::run(&Options { idle: 5000, ..Options::default() })?,
-            _ => capture::run(&Options::default())?,
+            "memory" => memory::run(&defaults())?,
+            "tunnel" => tunnel::run(&defaults())?,
+            "waypoint" => waypoint::run(&defaults())?,
+            _ => capture::run(&defaults())?,
         };
         Output::keep(&report)?;
         reports.push(report);
