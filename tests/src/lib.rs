@@ -5,6 +5,7 @@
 
 pub mod demo;
 pub mod bench;
+pub mod incident;
 pub mod waypoint;
 pub mod mesh;
 pub mod agent;
