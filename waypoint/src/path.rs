@@ -31,6 +31,15 @@ impl Normalization {
             _ => None,
         }
     }
+
+    /// The name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Base => "BASE",
+            Self::MergeSlashes => "MERGE_SLASHES",
+            Self::DecodeAndMergeSlashes => "DECODE_AND_MERGE_SLASHES",
+        }
+    }
 }
 
 /// Why a path is refused.

@@ -29,6 +29,17 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// MeshPolicy's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PeakEwma => "peakEwma",
+            Self::LeastRequest => "leastRequest",
+            Self::RoundRobin => "roundRobin",
+            Self::Random => "random",
+            Self::ConsistentHash => "consistentHash",
+        }
+    }
+
     /// Reads MeshPolicy's and DestinationRule's names.
     pub fn parse(text: &str) -> Option<Self> {
         match text {

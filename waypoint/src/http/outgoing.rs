@@ -70,7 +70,7 @@ pub fn address(
         Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
         None => PathAndQuery::try_from(path),
     };
-    let full = full.map_err(|_| Reply::error(400, "bad_request", "-", "malformed path"))?;
+    let full = full.map_err(|_| Reply::error(400, "bad_request", "DPE", "malformed path"))?;
     Ok(Address { host: hostname.unwrap_or(host).clone(), path: full })
 }
 
@@ -81,7 +81,7 @@ pub fn shape(
     version: Version,
     upgrade: Option<&HeaderValue>,
 ) -> Result<(), Reply> {
-    let malformed = || Reply::error(400, "bad_request", "-", "malformed host");
+    let malformed = || Reply::error(400, "bad_request", "DPE", "malformed host");
     parts.headers.remove(HOST);
     match version {
         Version::H1 => {

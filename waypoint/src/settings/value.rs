@@ -103,13 +103,13 @@ impl Show for GrpcCodes {
 
 impl Show for Algorithm {
     fn show(&self) -> String {
-        format!("{self:?}")
+        self.as_str().to_owned()
     }
 }
 
 impl Show for Normalization {
     fn show(&self) -> String {
-        format!("{self:?}")
+        self.as_str().to_owned()
     }
 }
 

@@ -10,6 +10,8 @@ mod balance; // slow, failing and overloaded backends
 #[cfg(test)]
 mod basics; // every protocol, and what is told
 #[cfg(test)]
+mod cli; // check and explain
+#[cfg(test)]
 mod clients; // curl, h2load, wrk, grpcio, websockets
 #[cfg(test)]
 mod retries; // when, how often, when not
