@@ -49,7 +49,10 @@ pub(crate) fn run_with(bench: Bench, arguments: &[String]) -> Result<()> {
         packages(&BENCH_TOOLS)?;
         command.arg(format!("CULVERT_BENCH_DIR={}", target.join("bench").display()));
         if bench != Bench::Capture {
-            command.arg(format!("CULVERT_ENVOY={}", envoy()?.display()));
+            // Set by hand, it names another Envoy to measure.
+            let given = std::env::var_os("CULVERT_ENVOY").map(std::path::PathBuf::from);
+            let binary = given.map_or_else(envoy, Ok)?;
+            command.arg(format!("CULVERT_ENVOY={}", binary.display()));
         }
     }
     Err(become_command(command.arg(runner).arg(name).args(arguments)))

@@ -18,7 +18,8 @@ const TYPES: &str = "type.googleapis.com/envoy.extensions";
 
 /// Where the Envoy binary is: `CULVERT_ENVOY`, which `cargo xtask` sets.
 pub fn binary() -> Result<PathBuf> {
-    let path = std::env::var_os("CULVERT_ENVOY").context("CULVERT_ENVOY is not set; run `cargo xtask bench tunnel`")?;
+    let path =
+        std::env::var_os("CULVERT_ENVOY").context("CULVERT_ENVOY is not set; run this through `cargo xtask bench`")?;
     let path = PathBuf::from(path);
     ensure!(path.exists(), "{} does not exist", path.display());
     Ok(path)

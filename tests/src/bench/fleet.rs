@@ -61,6 +61,7 @@ pub struct Fleet {
     pub kind: Kind,
     /// How many pods are in the mesh.
     pub meshed: usize,
+    flags: Vec<String>,
     services: Vec<Service>,
     sidecars: Vec<Process>,
     agent: Option<Agent>,
@@ -78,14 +79,13 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Makes the node and its pods. Nothing is meshed yet.
-    pub fn new(kind: Kind, pods: usize, progress: impl Fn(usize)) -> Result<Self> {
+    /// Makes the node and its pods; an agent gets these flags. Nothing is meshed yet.
+    pub fn new(kind: Kind, pods: usize, flags: &[&str]) -> Result<Self> {
         ensure!((2..=MOST_PODS).contains(&pods), "a node holds 2 to {MOST_PODS} pods here");
         let net = Net::new()?;
         let node = net.node("node")?;
         let mut made = Vec::new();
         for index in 0..pods {
-            progress(index);
             let pod = node.pod(&format!("pod-{index}"))?;
             ensure!(pod.ip4 == address(index), "pod {index} has address {}", pod.ip4);
             if let Kind::Sidecars(_) = kind {
@@ -106,6 +106,8 @@ impl Fleet {
         Ok(Self {
             kind,
             meshed: 0,
+            // As the sidecars, which write no access log either.
+            flags: ["--log", "warn"].iter().chain(flags).map(|flag| (*flag).to_owned()).collect(),
             services: Vec::new(),
             sidecars: Vec::new(),
             agent: None,
@@ -149,8 +151,7 @@ impl Fleet {
             program: self.programs.join("culvert"),
             manifests: manifests.clone(),
             ca_dir: ca_dir.clone(),
-            // As the sidecars, which write no access log either.
-            flags: ["--log", "warn"].map(str::to_owned).into(),
+            flags: self.flags.clone(),
             log_format: "json".to_owned(),
             open_files: None,
             ports: Ports::default(),

@@ -27,7 +27,7 @@ pub struct Options {
     /// Numbers of pods at which is measured [default: 2,10,25,50,100,200 up to --pods]
     #[arg(long, value_delimiter = ',')]
     pub steps: Vec<usize>,
-    /// `envoy`, or the adapter of another sidecar (a JSON file, see BENCHMARKS.md)
+    /// `envoy`, another Envoy's path, or the adapter of another sidecar (a *.json file, see BENCHMARKS.md)
     #[arg(long, default_value = "envoy")]
     pub sidecar: String,
     /// Numbers of services known to each proxy; load is put on with the middle one
@@ -51,6 +51,9 @@ pub struct Options {
     /// Only these subjects, divided by commas
     #[arg(long, value_delimiter = ',')]
     pub subjects: Vec<String>,
+    /// The agents' flag of this name
+    #[arg(long, value_parser = ["mtls", "direct"], default_value = "mtls")]
+    pub same_node: String,
 }
 
 impl Options {
@@ -101,8 +104,8 @@ pub fn run(options: &Options) -> Result<Report> {
     let mut bench = Bench { options, samples: Samples::default(), notes: Vec::new(), done: 0, steps: all };
     let mut fleets = Vec::new();
     for kind in kinds {
-        let name = kind.name().to_owned();
-        fleets.push(Fleet::new(kind, options.pods, |pod| bench.at(&format!("{name}: making pod {}", pod + 1)))?);
+        bench.at(&format!("{}: making {} pods", kind.name(), options.pods));
+        fleets.push(Fleet::new(kind, options.pods, &["--same-node", &options.same_node])?);
         bench.done += 1;
     }
     let mut reached = Vec::new();
@@ -246,6 +249,8 @@ impl Bench<'_> {
         let pairs: Vec<(&str, &str)> = subjects
             .iter()
             .enumerate()
+            // What a waypoint adds to an agent is no comparison of meshes.
+            .filter(|(_, against)| **against != Kind::Agent.name())
             .flat_map(|(index, against)| subjects[index + 1..].iter().map(move |subject| (*subject, *against)))
             .collect();
         let mut report = report("memory", machine, &self.samples, &subjects, &pairs);

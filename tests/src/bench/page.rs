@@ -170,16 +170,22 @@ fn by_measure(rows: &[Row]) -> Vec<Vec<&Row>> {
 
 /// A measure's name as words.
 fn words(measure: &str) -> String {
-    let said: Vec<&str> = measure
+    let said: Vec<String> = measure
         .split('_')
         .map(|word| match word {
             "p50" => "median",
             "p99" => "99th percentile",
             "cpu" => "CPU",
+            "load70" => "at 70 % load,",
             "rss" => "RSS",
             "pss" => "PSS",
             "added" => "added over no mesh",
             other => other,
+        })
+        .map(|word| match (word.chars().next(), word.get(1..).map(str::parse::<u32>)) {
+            (Some('s'), Some(Ok(services))) => format!("· {services} services"),
+            (Some('n'), Some(Ok(pods))) => format!("· {pods} pods"),
+            _ => word.to_owned(),
         })
         .collect();
     said.join(" ")
@@ -266,6 +272,12 @@ mod tests {
         let html = page("t", &[report()]);
         assert!(html.contains("requests 99th percentile") && html.contains("culvert is 0.500 of envoy"), "{html}");
         assert!(html.contains("200 µs") && html.contains("400 µs"));
+    }
+
+    #[test]
+    fn a_measures_name_is_said_in_words() {
+        assert_eq!(words("idle_pss_s100_n25"), "idle PSS · 100 services · 25 pods");
+        assert_eq!(words("load70_p99_added"), "at 70 % load, 99th percentile added over no mesh");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
@@ -53,17 +53,23 @@ pub struct Adapter {
 /// What stands in each pod.
 #[derive(Clone, Debug)]
 pub enum Sidecar {
-    /// Envoy 1.40, or the Envoy binary at a path through `CULVERT_ENVOY`.
-    Envoy,
+    /// An Envoy: its name in the report and its path.
+    Envoy(String, PathBuf),
     /// Something else.
     Other(Adapter),
 }
 
 impl Sidecar {
-    /// `envoy`, or the path of an adapter (`*.json`).
+    /// `envoy`, the path of another Envoy, or that of an adapter (`*.json`).
     pub fn parse(text: &str) -> Result<Self> {
         if text == "envoy" {
-            return Ok(Self::Envoy);
+            return Ok(Self::Envoy(text.to_owned(), binary()?));
+        }
+        let path = Path::new(text);
+        if path.extension().is_none_or(|extension| extension != "json") {
+            ensure!(path.is_file(), "--sidecar {text}: there is no such file");
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            return Ok(Self::Envoy(name, path.to_owned()));
         }
         let json = fs::read(text).with_context(|| format!("reading the adapter {text}"))?;
         let adapter: Adapter = serde_json::from_slice(&json).with_context(|| format!("the adapter {text}"))?;
@@ -74,7 +80,7 @@ impl Sidecar {
     /// Name in the report.
     pub fn name(&self) -> &str {
         match self {
-            Self::Envoy => "envoy",
+            Self::Envoy(name, _) => name,
             Self::Other(adapter) => &adapter.name,
         }
     }
@@ -87,10 +93,10 @@ impl Sidecar {
         let mut command = pod.place.command("setpriv")?;
         command.args([&format!("--regid={SIDECAR_GROUP}"), "--clear-groups", "--"]);
         match self {
-            Self::Envoy => {
+            Self::Envoy(_, program) => {
                 let file = pod.folder.join("envoy.json");
                 fs::write(&file, serde_json::to_vec(&configuration(pod.folder, services))?)?;
-                command.arg(binary()?);
+                command.arg(program);
                 command
                     .args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning", "-c"])
                     .arg(&file);

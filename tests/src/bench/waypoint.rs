@@ -96,13 +96,13 @@ pub fn run(options: &Options) -> Result<Report> {
         show::progress(if routes == 0 { 0.62 } else { 0.9 }, &format!("changes with {routes} more routes"));
         changes(&lab, &mut proxies, options, &suffix, &mut samples)?;
     }
-    for measure in ["at_70_p50", "at_70_p99"] {
+    for measure in ["load70_p50", "load70_p99"] {
         samples.add_difference(measure, "us", &SUBJECTS, "none");
     }
     let mut report = report("waypoint", machine, &samples, &SUBJECTS, &PAIRS);
     report.notes = vec![
         "Requests per second of this machine's one client are not the proxies' limit; requests_per_core divides by the \
-         proxy's own CPU time. none: the clients' tunnels end at an endpoint, without a proxy. at_70: all at one rate, \
+         proxy's own CPU time. none: the clients' tunnels end at an endpoint, without a proxy. load70: all at one rate, \
          70 % of what the slower proxy did in that round."
             .to_owned(),
     ];
@@ -141,11 +141,11 @@ fn load_round(
     for turn in 0..proxies.len() {
         let proxy = &proxies[(turn + round) % proxies.len()];
         let (seen, cpu) = lab.measured(proxy, options, slowest * SHARE)?;
-        samples.add("at_70_rate", "1/s", proxy.name, seen.units as f64 / seen.seconds);
-        samples.add("at_70_p50", "us", proxy.name, seen.p50_ns as f64 / 1000.0);
-        samples.add("at_70_p99", "us", proxy.name, seen.p99_ns as f64 / 1000.0);
+        samples.add("load70_rate", "1/s", proxy.name, seen.units as f64 / seen.seconds);
+        samples.add("load70_p50", "us", proxy.name, seen.p50_ns as f64 / 1000.0);
+        samples.add("load70_p99", "us", proxy.name, seen.p99_ns as f64 / 1000.0);
         if proxy.process.is_some() {
-            samples.add("at_70_cpu", "us/each", proxy.name, cpu / 1000.0 / seen.units_ever as f64);
+            samples.add("load70_cpu", "us/each", proxy.name, cpu / 1000.0 / seen.units_ever as f64);
         }
         samples.add_distribution("70 % load", proxy.name, seen.quantiles);
     }
