@@ -85,7 +85,7 @@ async fn serve(
         .with_context(|| format!("--ca-dir {}", args.ca_dir.display()))?;
     let keyring = Keyring::new(Arc::new(ca), mesh::keyring::Options::default());
     let gateway = Some((Arc::clone(&args.gateway.namespace), Arc::clone(&args.gateway.name)));
-    let worlds = Arc::new(Worlds::new(gateway));
+    let worlds = Arc::new(Worlds::new(gateway, args.network.as_str().into()));
     let stop = CancellationToken::new();
 
     let source = ManifestSource::new(&args.manifests, manifest_options(args));

@@ -65,7 +65,8 @@ impl Keys {
     }
 
     fn due(&self, plan: &Plan) -> Vec<Arc<str>> {
-        let rules = plan.services.values().flat_map(|service| &service.security.jwt);
+        let rules = plan.services.values().map(|service| &service.security).chain([&plan.of_workloads.security]);
+        let rules = rules.flat_map(|security| &security.jwt);
         let wanted: HashSet<&Arc<str>> = rules
             .filter_map(|rule| match &rule.keys {
                 KeySource::Url(url) => Some(url),

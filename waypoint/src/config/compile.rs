@@ -1,15 +1,17 @@
 //! Pure. Objects and services -> the plan.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use mesh::model::name::Namespace;
 use mesh::model::service::{AppProtocol, Service, ServiceKey};
+use mesh::model::workload::Workload;
 
 use super::attach::{Attachment, Group, Route, attach};
 use super::history::History;
 use super::object::Object;
-use super::plan::{Plan, PortPlan, Routing, ServicePlan};
+use super::plan::{OfWorkloads, Plan, PortPlan, Routing, ServicePlan, workload_key};
 use super::policies::Policies;
 use super::reference::Resolver;
 use super::rules::{self, CompiledRule, RouteKind};
@@ -37,6 +39,10 @@ pub fn compile(objects: &[Arc<Object>], services: &Services, gateway: &GatewayNa
     let mut compiler = Compiler { policies: &policies, gateway, merged: HashMap::new() };
     let mut plan = Plan {
         default_settings: compiler.settings(&policies.of_mesh()),
+        of_workloads: OfWorkloads {
+            settings: compiler.settings(&policies.of_workloads(gateway)),
+            security: securities.of_gateway(gateway),
+        },
         statuses,
         otlp: policies.otlp.clone(),
         ..Plan::default()
@@ -132,6 +138,16 @@ fn implicit(service: &Service, port: u16, settings: &Arc<Settings>) -> PortPlan 
     };
     let implicit = Arc::new(routing);
     PortPlan { protocol, implicit, gateway: None, producer: None, consumers: HashMap::new() }
+}
+
+/// The plan of a workload that is called by its own address, for the port that is called.
+pub fn of_workload(plan: &Plan, workload: &Workload, address: IpAddr, port: u16) -> ServicePlan {
+    let mut service = Service::sample(&workload.name, &workload.namespace, &[address], &[(port, port)]);
+    service.key = workload_key(&workload.namespace, address);
+    let OfWorkloads { settings, security } = &plan.of_workloads;
+    let ports = [(port, implicit(&service, port, settings))].into();
+    let (settings, security) = (Arc::clone(settings), security.clone());
+    ServicePlan { service: Arc::new(service), settings, ports, security }
 }
 
 fn everything(rule: Arc<Rule>) -> Table {

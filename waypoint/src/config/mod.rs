@@ -19,10 +19,10 @@ pub mod status; // conditions
 pub mod object; // one object as written
 pub mod schema; // the kinds
 
-pub use compile::{GatewayName, compile};
+pub use compile::{GatewayName, compile, of_workload};
 pub use explain::{Explained, explain};
 pub use history::History;
 pub use object::Object;
-pub use plan::{Plan, PortPlan, Routing, ServicePlan};
+pub use plan::{Plan, PortPlan, Routing, ServicePlan, address_of, workload_key};
 pub use services::Services;
 pub use status::ObjectStatus;

@@ -1,6 +1,7 @@
 //! Pure. Everything that was compiled: what the waypoint does for each service.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use mesh::model::name::Namespace;
@@ -20,10 +21,21 @@ pub struct Plan {
     pub settings: HashMap<ServiceKey, Arc<Settings>>,
     /// Settings of all others.
     pub default_settings: Arc<Settings>,
+    /// What applies to workloads that are called by their own address.
+    pub of_workloads: OfWorkloads,
     /// What became of each object.
     pub statuses: Vec<ObjectStatus>,
     /// Where spans go.
     pub otlp: Option<Arc<str>>,
+}
+
+/// What applies to workloads that are called by their own address: there are no routes for them.
+#[derive(Default)]
+pub struct OfWorkloads {
+    /// As a backend.
+    pub settings: Arc<Settings>,
+    /// What is enforced.
+    pub security: Security,
 }
 
 /// What the waypoint does for one service.
@@ -69,9 +81,23 @@ impl PortPlan {
     }
 }
 
+/// The key under which a workload stands that is called by its own address.
+pub fn workload_key(namespace: &Namespace, address: IpAddr) -> ServiceKey {
+    ServiceKey { namespace: namespace.clone(), hostname: address.to_string().into() }
+}
+
+/// The address of a workload's key; `None` is a service.
+pub fn address_of(key: &ServiceKey) -> Option<IpAddr> {
+    let may_be = key.hostname.ends_with(|last: char| last.is_ascii_hexdigit() || last == ':');
+    may_be.then(|| key.hostname.parse().ok()).flatten()
+}
+
 impl Plan {
     /// The settings of a service as a backend.
     pub fn settings_of(&self, service: &ServiceKey) -> &Arc<Settings> {
-        self.settings.get(service).unwrap_or(&self.default_settings)
+        self.settings.get(service).unwrap_or_else(|| match address_of(service) {
+            Some(_) => &self.of_workloads.settings,
+            None => &self.default_settings,
+        })
     }
 }

@@ -127,6 +127,16 @@ impl Policies {
         targets.iter().flat_map(|target| self.of(target)).collect()
     }
 
+    /// The layers of workloads behind a waypoint that are called by their own address.
+    pub fn of_workloads(&self, gateway: Option<(&str, &str)>) -> Vec<Layer> {
+        let mut targets = vec![Target::Mesh];
+        if let Some((namespace, name)) = gateway {
+            targets.push(Target::Namespace(namespace.into()));
+            targets.push(Target::Gateway(namespace.into(), name.into()));
+        }
+        targets.iter().flat_map(|target| self.of(target)).collect()
+    }
+
     /// The layers of a rule of a route, beyond those of its service.
     pub fn of_rule(&self, kind: RouteKind, namespace: &str, name: &str, rule: Option<&Arc<str>>) -> Vec<Layer> {
         let route = |rule| Target::Route(kind, namespace.into(), name.into(), rule);

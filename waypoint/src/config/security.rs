@@ -66,8 +66,17 @@ impl Securities {
 
     /// What applies to a service behind a waypoint.
     pub fn of(&self, service: (&str, &str), gateway: Option<(&str, &str)>) -> Security {
+        self.all(gateway, Some(Target::Service(service.0.into(), service.1.into())))
+    }
+
+    /// What applies to everything behind a waypoint.
+    pub fn of_gateway(&self, gateway: Option<(&str, &str)>) -> Security {
+        self.all(gateway, None)
+    }
+
+    fn all(&self, gateway: Option<(&str, &str)>, service: Option<Target>) -> Security {
         let gateway = gateway.map(|(namespace, name)| Target::Gateway(namespace.into(), name.into()));
-        let targets = [Some(Target::Class), gateway, Some(Target::Service(service.0.into(), service.1.into()))];
+        let targets = [Some(Target::Class), gateway, service];
         let mut out = Security::default();
         for found in targets.iter().flatten().filter_map(|target| self.by_target.get(target)) {
             out.policies.extend(found.policies.iter().cloned());

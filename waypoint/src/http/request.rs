@@ -13,8 +13,8 @@ use super::reply::Reply;
 use super::response::ResponseBody;
 use super::{admit, forward, upgrade};
 use crate::authorize;
+use crate::config::Routing;
 use crate::config::plan::ServicePlan;
-use crate::config::{PortPlan, Routing};
 use crate::filter::Asked;
 use crate::hygiene;
 use crate::path::{self, Normalization};
@@ -63,7 +63,10 @@ fn decide(
     if parts.method == Method::CONNECT && !upgrades {
         return Err(Reply::error(405, "method", "-", "CONNECT without a protocol is not supported"));
     }
-    let (service, port) = planned(connection, world)?;
+    let gone = || Reply::error(503, "no_service", "NR", "the service is not behind this waypoint any more");
+    let service = world.service(&connection.service, connection.port).ok_or_else(gone)?;
+    let service: &ServicePlan = &service;
+    let port = service.ports.get(&connection.port).ok_or_else(gone)?;
     let path = normal(parts, service.settings.normalization).map_err(|error| bad(&error))?;
     let query_text = parts.uri.query().map(str::to_owned);
     let query = Query::new(query_text.as_deref().unwrap_or_default());
@@ -119,13 +122,6 @@ fn decide(
     let address = super::outgoing::address(&rule, backend, &host, &path, query_text.as_deref(), &found.fits.path)?;
     let origin = rule.cors.as_ref().and_then(|_| parts.headers.get(ORIGIN).cloned());
     Ok(Decision { backend: index, address, origin, rule })
-}
-
-fn planned<'a>(connection: &Connection, world: &'a World) -> Result<(&'a ServicePlan, &'a PortPlan), Reply> {
-    let gone = || Reply::error(503, "no_service", "NR", "the service is not behind this waypoint any more");
-    let service = world.plan.services.get(&connection.service).ok_or_else(gone)?;
-    let port = service.ports.get(&connection.port).ok_or_else(gone)?;
-    Ok((service, port))
 }
 
 fn normal(parts: &Parts, how: Normalization) -> Result<String, path::PathError> {

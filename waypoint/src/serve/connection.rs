@@ -21,7 +21,7 @@ use super::opaque;
 use super::rewind::Rewind;
 use super::sniff::{Spoken, sniff};
 use crate::authorize::{self, judge};
-use crate::config::Routing;
+use crate::config::{Routing, workload_key};
 use crate::http::exchange::Connection;
 use crate::http::request::handle;
 use crate::hygiene::{MAX_HEAD, MAX_HEADERS};
@@ -73,7 +73,7 @@ pub async fn carry(shared: Arc<Shared>, request: hbone::Request, peer: SocketAdd
     }
 }
 
-/// The service that was asked for, and its address.
+/// The service that was asked for, or the workload, and its address.
 fn find(
     world: &World,
     network: &Network,
@@ -81,7 +81,13 @@ fn find(
     client: &Identity,
 ) -> Option<(ServiceKey, SocketAddr)> {
     let (entry, address) = match authority {
-        Authority::Address(address) => (world.snapshot.service_at(network, address.ip())?, Some(*address)),
+        Authority::Address(address) => match world.snapshot.service_at(network, address.ip()) {
+            Some(entry) => (entry, Some(*address)),
+            None => {
+                let workload = world.workload_at(address.ip())?;
+                return Some((workload_key(&workload.namespace, address.ip()), *address));
+            }
+        },
         Authority::Host(host, _) => (world.snapshot.service_named(host, &client.namespace)?, None),
     };
     let service = &entry.service;
@@ -97,7 +103,7 @@ fn find(
 }
 
 async fn serve(connection: Connection, world: &Arc<World>, mut stream: Stream) {
-    let Some(plan) = world.plan.services.get(&connection.service) else { return };
+    let Some(plan) = world.service(&connection.service, connection.port) else { return };
     let Some(port) = plan.ports.get(&connection.port) else { return };
     let routing = Arc::clone(port.routing(Some(&connection.client.identity.namespace)));
     if let Routing::Tcp(rule) = &*routing {
@@ -130,8 +136,8 @@ async fn serve(connection: Connection, world: &Arc<World>, mut stream: Stream) {
 }
 
 fn fallback(world: &World, connection: &Connection) -> Option<Arc<crate::route::Rule>> {
-    let port = world.plan.services.get(&connection.service)?.ports.get(&connection.port)?;
-    match &*port.implicit {
+    let plan = world.service(&connection.service, connection.port)?;
+    match &*plan.ports.get(&connection.port)?.implicit {
         Routing::Tcp(rule) => Some(Arc::clone(rule)),
         Routing::Http(table) => table.entries().next().map(|found| Arc::clone(found.rule)),
     }
@@ -199,7 +205,7 @@ async fn carry_opaque(connection: &Connection, world: &Arc<World>, rule: &crate:
 }
 
 fn refused(world: &World, connection: &Connection) -> Option<String> {
-    let policies = &world.plan.services.get(&connection.service)?.security.policies;
+    let policies = &world.service(&connection.service, connection.port)?.security.policies;
     let request = authorize::Request {
         source: Some(&connection.client.identity),
         source_ip: connection.client.address.ip(),

@@ -15,6 +15,7 @@ use mesh::telemetry::registry::{Registry, Source};
 use parking_lot::RwLock;
 
 use super::facts::Facts;
+use crate::config::address_of;
 
 /// Upper bounds of the buckets of duration, in milliseconds (Istio's).
 const MILLIS: [f64; 19] = [
@@ -188,8 +189,10 @@ fn labels(record: &Facts, source: Option<&Workload>, destination: Option<&Worklo
     let principal = record.source_identity.to_string();
     side(&mut put, "source", source, &principal);
     let service = &record.service;
-    put("destination_service", &service.hostname);
-    put("destination_service_name", service.hostname.split('.').next().unwrap_or_default());
+    // A workload that was called by its own address is no service.
+    let host = if address_of(service).is_some() { "" } else { &*service.hostname };
+    put("destination_service", host);
+    put("destination_service_name", host.split('.').next().unwrap_or_default());
     put("destination_service_namespace", &service.namespace);
     let principal = destination.filter(|w| w.is_enrolled()).map(|w| w.identity().to_string());
     side(&mut put, "destination", destination, principal.as_deref().unwrap_or_default());

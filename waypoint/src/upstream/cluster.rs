@@ -117,7 +117,8 @@ impl Clusters {
             }
         }
         self.known.write().retain(|(service, _), cluster| {
-            world.snapshot.service(service).is_some() || Arc::strong_count(cluster) > 1
+            let known = world.snapshot.service(service).is_some() || world.workload(service).is_some();
+            known || Arc::strong_count(cluster) > 1
         });
     }
 }
@@ -164,6 +165,11 @@ impl Cluster {
         let entry = world.snapshot.service(&self.service);
         let source = entry.map(|entry| Arc::clone(&entry.endpoints));
         let settings = world.plan.settings_of(&self.service);
+        if let Some((address, workload)) = world.workload(&self.service) {
+            self.follow(&old, workload, address, settings);
+            self.version.store(world.version, Ordering::Release);
+            return;
+        }
         let same = |a: &Option<Arc<[Arc<Known>]>>| match (a, &source) {
             (Some(a), Some(b)) => Arc::ptr_eq(a, b),
             (None, None) => true,
@@ -174,6 +180,25 @@ impl Cluster {
             self.set.store(Arc::new(self.build(&old, service, source, settings, here)));
         }
         self.version.store(world.version, Ordering::Release);
+    }
+
+    /// The one endpoint of a workload that is called by its own address.
+    fn follow(&self, old: &Set, workload: &Arc<Workload>, address: IpAddr, settings: &Arc<Settings>) {
+        let tunnel = workload
+            .is_enrolled()
+            .then(|| (SocketAddr::new(address, HBONE), Arc::from([workload.identity()].as_slice())));
+        let target = Target { address: SocketAddr::new(address, self.port), tunnel };
+        let before = old.endpoints.first();
+        if before.is_some_and(|before| Arc::ptr_eq(&before.workload, workload) && before.target == target) {
+            return;
+        }
+        let state = match before.filter(|before| before.target == target) {
+            Some(before) => Arc::clone(&before.state),
+            None => State::new(settings, workload.capacity, Instant::now()),
+        };
+        let endpoint = Endpoint { workload: Arc::clone(workload), target, tier: 0, state };
+        let endpoints = [Arc::new(endpoint)].into();
+        self.set.store(Arc::new(Set { endpoints, tiers: 1, ..Set::default() }));
     }
 
     fn build(

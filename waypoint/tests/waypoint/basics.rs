@@ -59,6 +59,35 @@ async fn a_service_is_reached_by_host_name_too_and_strangers_are_not() {
 }
 
 #[tokio::test]
+async fn a_workload_that_names_the_waypoint_is_reached_by_its_own_address() {
+    let named = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: lone, namespace: default, labels: {istio.io/dataplane-mode: ambient, istio.io/use-waypoint: wp}}\n\
+                 spec: {serviceAccountName: shop}\nstatus: {podIP: $NET.31}\n";
+    let deny = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: deny, namespace: default}\n\
+                spec: {action: DENY, targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: wp}], rules: [{to: [{operation: {paths: [/secret]}}]}]}\n";
+    let all = shop("http", &[11]).replace(
+        "{name: wp, namespace: default}",
+        "{name: wp, namespace: default, labels: {istio.io/waypoint-for: all}}",
+    );
+    let rig = Rig::start(&(all + named + deny)).await;
+    let backend = Backend::start_enrolled(&rig, 31, |_, _| ok("lone")).await;
+    let at = |host: u8| Authority::Address(std::net::SocketAddr::new(rig.net.ip(host), TARGET));
+    let stream = rig.connect_as("client", at(31)).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(hyper_util::rt::TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    assert_eq!(got(sender.send_request(get("/")).await.unwrap()).await.text(), "lone");
+    assert_eq!(got(sender.send_request(get("/secret")).await.unwrap()).await.status, 403);
+    assert_eq!(*backend.on_behalf_of.lock(), [Some(super::rig::identity("client"))]);
+    assert!(rig.connect_as("client", at(11)).await.unwrap_err().contains("404"), "it does not name the waypoint");
+    drop(sender);
+    rig.eventually("counted", async || {
+        let metrics = rig.metrics().await;
+        metrics.contains("destination_service=\"unknown\"") && metrics.contains("destination_workload=\"lone\"")
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn http2_and_grpc_go_through_with_their_trailers() {
     let rig = Rig::start(&shop("grpc", &[11])).await;
     let backend = Backend::start(&rig, 11, |_, _| Act {
