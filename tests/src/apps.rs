@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::eventually::{eventually, patience};
-use super::peer::{Behaviour, Event, LoadCount, Outcome, TalkLine, WebAnswer, WebCount};
+use super::observe;
+use super::peer::{Behaviour, CONTROL, Event, LoadCount, Outcome, TalkLine, WebAnswer, WebCount};
 use super::process::{Place, Process};
 
 /// The folder that cargo built the binaries into.
@@ -39,6 +40,8 @@ fn peer() -> Result<PathBuf> {
 pub struct Server {
     events: Arc<Mutex<Vec<Event>>>,
     process: Arc<Mutex<Process>>,
+    place: Place,
+    http: Option<u16>,
 }
 
 impl Server {
@@ -65,7 +68,8 @@ impl Server {
             process
         };
         let events = Arc::new(Mutex::new(Vec::new()));
-        Ok(Self { events, process: Arc::new(Mutex::new(process)) })
+        let http = specs.iter().find_map(|spec| spec.strip_prefix("http:")).and_then(|port| port.parse().ok());
+        Ok(Self { events, process: Arc::new(Mutex::new(process)), place: place.clone(), http })
     }
 
     /// What has happened at the server so far.
@@ -80,20 +84,20 @@ impl Server {
 
     /// Makes an HTTP server behave so from now on.
     pub fn behave(&self, behaviour: Behaviour) -> Result<()> {
-        let line = serde_json::to_string(&behaviour)?;
-        self.process.lock().unwrap_or_else(PoisonError::into_inner).write_line(&line)
+        self.control(&behaviour.path()).map(drop)
     }
 
-    /// What an HTTP server counted since it was last asked.
+    /// What an HTTP server counted since it was last asked, or told how to behave.
     pub fn count(&self) -> Result<WebCount> {
-        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
-        process.write_line("count")?;
-        loop {
-            match process.expect()? {
-                Event::Counted { count } => return Ok(count),
-                other => self.events.lock().unwrap_or_else(PoisonError::into_inner).push(other),
-            }
-        }
+        self.control("count")
+    }
+
+    fn control(&self, wanted: &str) -> Result<WebCount> {
+        let port = self.http.context("this is no HTTP server")?;
+        let (status, body) =
+            observe::http(&self.place, ([127, 0, 0, 1], port).into(), "GET", &format!("{CONTROL}{wanted}"))?;
+        ensure!(status == 200, "{status} {body}");
+        serde_json::from_str(&body).with_context(|| format!("parse {body}"))
     }
 
     /// Waits for an event that fits.

@@ -62,6 +62,18 @@ fn every_check_passes_and_standard_output_is_one_json_object() -> Result<()> {
         "fail-closed",
         "unenrolled-unaffected",
         "recovers",
+        "waypoint-missing-closed",
+        "waypoint-handoff",
+        "waypoint-no-bypass",
+        "retry-storm",
+        "mtls-downgrade",
+        "slow-pod-60",
+        "slow-pod-600",
+        "slow-pod-back",
+        "failing-pod",
+        "trace-kept",
+        "trace-started",
+        "route-live-change",
         "cleanup",
     ] {
         let check = checks.iter().find(|c| c["id"] == id).with_context(|| format!("no check {id}"))?;
@@ -72,7 +84,7 @@ fn every_check_passes_and_standard_output_is_one_json_object() -> Result<()> {
         );
     }
     let memory = report["memory"].as_array().context("no memory")?;
-    ensure!(memory.len() == 2, "{memory:?}");
+    ensure!(memory.len() == 3, "{memory:?}");
     for row in memory {
         for field in ["rss_kib", "pss_kib", "private_kib"] {
             ensure!(row[field].as_u64().is_some_and(|n| n > 0), "{row}");

@@ -13,14 +13,14 @@ use super::steps;
 use crate::apps::binary;
 use crate::run;
 
-/// The mesh at work on one machine: two nodes, five pods, real traffic.
+/// The mesh at work on one machine: two nodes, their pods, a waypoint, real traffic.
 #[derive(Parser)]
 #[command(name = "culvert-demo")]
 struct Cli {
     /// The agent to show; the one built beside this program unless said otherwise.
     #[arg(long)]
     culvert: Option<PathBuf>,
-    /// The waypoint to show; not used yet.
+    /// The waypoint to show; the one built beside this program unless said otherwise.
     #[arg(long)]
     waypoint: Option<PathBuf>,
     /// How to report.
@@ -62,9 +62,14 @@ fn run_demo(cli: &Cli) -> Result<bool> {
         None => binary("culvert", "CULVERT_BIN")?,
     };
     ensure!(program.exists(), "{} is missing", program.display());
+    let waypoint = match &cli.waypoint {
+        Some(path) => path.clone(),
+        None => binary("culvert-waypoint", "CULVERT_WAYPOINT_BIN")?,
+    };
+    ensure!(waypoint.exists(), "{} is missing", waypoint.display());
     let mut report = Report::new(cli.output);
-    let stage = Stage::build(program, cli.keep).context("build the stage")?;
-    let ran = steps::run(&stage, &mut report, cli.keep);
+    let mut stage = Stage::build(program, waypoint, cli.keep).context("build the stage")?;
+    let ran = steps::run(&mut stage, &mut report, cli.keep);
     if let Err(error) = ran {
         report.check("completed", "The demo ran to its end", Err(error));
     }
@@ -93,6 +98,8 @@ fn how_to_explore(stage: &Stage) -> String {
          {east} {culvert} get connections\n   \
          {east} {culvert} get captures -o wide\n   \
          {east} {culvert} explain shop/web 10.96.0.10:80\n   \
+         {east} {culvert} explain shop/web 10.96.0.22:80\n   \
+         {in_web} curl -s http://10.96.0.20/\n   \
          {east} curl -s http://127.0.0.1:15020/metrics\n   \
          tail -f {}\n   \
          edit the manifests in {}\n   \

@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod steps;
+pub mod market;
 pub mod stage;
 pub mod report;
 

@@ -4,19 +4,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::market;
 use super::report::{MemoryRow, Report};
 use super::stage::Stage;
 use crate::apps::{self, Talk};
 use crate::eventually::{allow, eventually};
 use crate::net::PodNet;
 use crate::observe::LogLine;
+use crate::waypoint::Waypoint;
 use crate::wire::{Capture, Packets};
 
 /// What must never be read on the wire.
 const SECRET: &str = "order 42 card 4111-1111-1111-1111";
 
 /// Runs all steps. An error means that the rest makes no sense any more.
-pub fn run(stage: &Stage, report: &mut Report, keep: bool) -> Result<()> {
+pub fn run(stage: &mut Stage, report: &mut Report, keep: bool) -> Result<()> {
     let mut open = before(stage, report)?;
     enrol(stage, report, &mut open)?;
     tunnelled(stage, report);
@@ -25,8 +27,12 @@ pub fn run(stage: &Stage, report: &mut Report, keep: bool) -> Result<()> {
     probes(stage, report);
     policy(stage, report)?;
     crash(stage, report)?;
+    market::run(stage, report)?;
     memory(stage, report);
+    waypoint_memory(stage, report);
     if !keep {
+        // Their connections to each other would have to be drained first.
+        stage.market.close();
         cleanup(stage, report);
     }
     Ok(())
@@ -352,12 +358,24 @@ fn memory(stage: &Stage, report: &mut Report) {
         if let Ok(memory) = agent.memory() {
             report.memory(MemoryRow {
                 process: format!("agent {}", agent.node.name),
-                pods: 2,
+                pods: if agent.node.name == "east" { 7 } else { 8 },
                 rss_kib: memory.rss_kib,
                 pss_kib: memory.pss_kib,
                 private_kib: memory.private_kib,
             });
         }
+    }
+}
+
+fn waypoint_memory(stage: &Stage, report: &mut Report) {
+    if let Some(Ok(memory)) = stage.market.waypoint.as_ref().map(Waypoint::memory) {
+        report.memory(MemoryRow {
+            process: "waypoint".to_owned(),
+            pods: 10,
+            rss_kib: memory.rss_kib,
+            pss_kib: memory.pss_kib,
+            private_kib: memory.private_kib,
+        });
     }
 }
 

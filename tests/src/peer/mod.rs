@@ -9,4 +9,4 @@ pub mod socket;
 mod report;
 pub mod pattern;
 
-pub use report::{Behaviour, Event, LoadCount, Outcome, TalkLine, WebAnswer, WebCount};
+pub use report::{Behaviour, CONTROL, Event, LoadCount, Outcome, TalkLine, WebAnswer, WebCount};

@@ -36,11 +36,6 @@ pub struct Outcome {
 pub enum Event {
     /// All listeners are bound.
     Listening,
-    /// What an HTTP server counted, because it was asked.
-    Counted {
-        /// The count.
-        count: WebCount,
-    },
     /// A connection was accepted.
     Accepted {
         /// Mode of the listener.
@@ -63,9 +58,11 @@ pub enum Event {
     },
 }
 
+/// Paths below this one control an HTTP server, when they are asked for from inside its pod.
+pub const CONTROL: &str = "/-/";
+
 /// How an HTTP server behaves from now on.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Behaviour {
     /// Milliseconds before each answer.
     pub delay_ms: u64,
@@ -78,6 +75,20 @@ pub struct Behaviour {
 impl Default for Behaviour {
     fn default() -> Self {
         Self { delay_ms: 0, fail_per_mille: 0, status: 503 }
+    }
+}
+
+impl Behaviour {
+    /// The path that asks for it, below [`CONTROL`].
+    pub fn path(&self) -> String {
+        format!("{}/{}/{}", self.delay_ms, self.fail_per_mille, self.status)
+    }
+
+    /// What a path asks for.
+    pub fn from_path(path: &str) -> Option<Self> {
+        let mut parts = path.split('/');
+        let (delay, fail, status) = (parts.next()?, parts.next()?, parts.next()?);
+        Some(Self { delay_ms: delay.parse().ok()?, fail_per_mille: fail.parse().ok()?, status: status.parse().ok()? })
     }
 }
 

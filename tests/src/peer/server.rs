@@ -115,7 +115,6 @@ pub fn serve(name: &str, specs: &[Spec], next: Option<Next>) -> Result<()> {
         }
     }
     say(&Event::Listening);
-    thread::spawn(move || io::stdin().lines().map_while(Result::ok).for_each(|line| web.command(&line)));
     for thread in threads {
         let _panicked = thread.join();
     }

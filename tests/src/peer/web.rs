@@ -17,8 +17,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 
 use super::fetch::Connections;
-use super::report::{Behaviour, Event, WebCount};
-use super::socket::{plain, say};
+use super::report::{Behaviour, CONTROL, WebCount};
+use super::socket::plain;
 
 /// Headers in which a trace travels: what an application that is told to forward it copies.
 pub const TRACE_HEADERS: [&str; 10] = [
@@ -119,20 +119,21 @@ impl Web {
         }
     }
 
-    /// Does what a line of standard input says: `count`, or a [`Behaviour`] as JSON.
-    pub fn command(&self, line: &str) {
-        if line == "count" {
-            let count = std::mem::take(&mut *self.count.lock().unwrap_or_else(PoisonError::into_inner));
-            return say(&Event::Counted { count });
-        }
-        if let Ok(wanted) = serde_json::from_str::<Behaviour>(line) {
+    /// Does what the harness asks from inside the pod, and answers with the count so far, which begins anew.
+    fn command(&self, wanted: &str) -> Response<Full<Bytes>> {
+        if let Some(wanted) = Behaviour::from_path(wanted) {
             self.delay_ms.store(wanted.delay_ms, Ordering::Relaxed);
             self.fail_per_mille.store(wanted.fail_per_mille, Ordering::Relaxed);
             self.status.store(u32::from(wanted.status), Ordering::Relaxed);
         }
+        let count = std::mem::take(&mut *self.count.lock().unwrap_or_else(PoisonError::into_inner));
+        Response::new(Full::new(Bytes::from(serde_json::to_string(&count).unwrap_or_default())))
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+        if let Some(wanted) = request.uri().path().strip_prefix(CONTROL).filter(|_| peer.ip().is_loopback()) {
+            return self.command(wanted);
+        }
         let (head, body) = request.into_parts();
         let received = body.collect().await.map_or(0, |body| body.to_bytes().len());
         let delay = self.delay_ms.load(Ordering::Relaxed);
