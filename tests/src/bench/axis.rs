@@ -18,8 +18,8 @@ pub struct Axis {
 pub enum Kind {
     /// Evenly, from zero.
     Linear,
-    /// By powers of ten.
-    Log,
+    /// Microseconds, by powers of ten.
+    Times,
     /// A share by the number of its nines: 0.9 is one, 0.99 two.
     Nines,
 }
@@ -35,7 +35,7 @@ impl Axis {
         match kind {
             Kind::Linear => (low, high) = (low.min(0.0), high.max(0.0) * 1.05),
             // A third of a decade of air above and below.
-            Kind::Log => (low, high) = (low - 0.15, high + 0.15),
+            Kind::Times => (low, high) = (low - 0.15, high + 0.15),
             Kind::Nines => low = 0.0,
         }
         if !(low.is_finite() && high.is_finite() && high > low) {
@@ -63,13 +63,13 @@ impl Axis {
                 }
                 ticks
             }
-            Kind::Log => {
+            Kind::Times => {
                 let decades = (self.low.floor() as i32)..=(self.high.ceil() as i32);
                 // One decade alone would leave the reader with a single line.
                 let parts: &[f64] = if self.high - self.low > 2.5 { &[1.0] } else { &[1.0, 2.0, 5.0] };
                 let values = decades.flat_map(|decade| parts.iter().map(move |part| part * 10_f64.powi(decade)));
-                let seen = |value: &f64| (self.low..=self.high).contains(&place(Kind::Log, *value));
-                values.filter(seen).map(|value| (value, plain(value))).collect()
+                let seen = |value: &f64| (self.low..=self.high).contains(&place(Kind::Times, *value));
+                values.filter(seen).map(|value| (value, time(value))).collect()
             }
             Kind::Nines => [(0.0, "0"), (0.5, "50 %"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %")]
                 .into_iter()
@@ -83,7 +83,7 @@ impl Axis {
 fn place(kind: Kind, value: f64) -> f64 {
     match kind {
         Kind::Linear => value,
-        Kind::Log => value.max(1e-3).log10(),
+        Kind::Times => value.max(1e-3).log10(),
         Kind::Nines => -(1.0 - value.min(0.99999)).log10(),
     }
 }
@@ -96,6 +96,15 @@ fn nice(step: f64) -> f64 {
     let power = 10_f64.powf(step.log10().floor());
     let part = [1.0, 2.0, 5.0, 10.0].into_iter().find(|part| part * power >= step * 0.999).unwrap_or(10.0);
     part * power
+}
+
+/// Microseconds in the unit that is easiest to read.
+pub fn time(us: f64) -> String {
+    match us {
+        us if us >= 1e6 => format!("{} s", plain(us / 1e6)),
+        us if us >= 1e3 => format!("{} ms", plain(us / 1e3)),
+        us => format!("{} µs", plain(us)),
+    }
 }
 
 /// A number as it is written on an axis: no more digits than it has, thousands apart.
@@ -157,15 +166,17 @@ mod tests {
     }
 
     #[test]
-    fn a_logarithmic_axis_has_ticks_within_a_decade() {
-        let axis = Axis::over(Kind::Log, [12.0, 80.0].into_iter(), 100.0, 0.0);
+    fn an_axis_of_times_has_ticks_within_a_decade() {
+        let axis = Axis::over(Kind::Times, [12.0, 80.0].into_iter(), 100.0, 0.0);
         assert!(axis.ticks().len() >= 2, "{:?}", axis.ticks());
         assert!(axis.at(80.0) < axis.at(12.0));
+        assert_eq!(axis.ticks()[0].1, "10 µs");
+        assert_eq!((time(2e3), time(5e6)), ("2 ms".to_owned(), "5 s".to_owned()));
     }
 
     #[test]
     fn an_axis_without_values_is_still_an_axis() {
-        for kind in [Kind::Linear, Kind::Log, Kind::Nines] {
+        for kind in [Kind::Linear, Kind::Times, Kind::Nines] {
             let axis = Axis::over(kind, [].into_iter(), 0.0, 10.0);
             assert!(axis.at(1.0).is_finite());
         }

@@ -25,6 +25,17 @@ pub fn binary() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A copy of a program in a folder. Processes of one file share its pages, and each would count only its part of them: what
+/// else runs on the machine must not change what is measured.
+pub fn copy(program: &Path, folder: &Path) -> Result<PathBuf> {
+    fs::create_dir_all(folder)?;
+    let copied = folder.join(program.file_name().with_context(|| format!("{} is no file", program.display()))?);
+    if !copied.exists() {
+        fs::copy(program, &copied).with_context(|| format!("copying {}", program.display()))?;
+    }
+    Ok(copied)
+}
+
 /// A CA that signs for the sidecars of one run.
 pub struct Authority {
     certificate: String,

@@ -18,7 +18,7 @@ use crate::net::{Net, Node, PodNet};
 use crate::observe::get;
 use crate::process::{Place, Process};
 
-use super::envoy::Authority;
+use super::envoy::{Authority, copy};
 use super::load::Seen;
 use super::pods::Member;
 use super::rules::{self, INBOUND_PORT};
@@ -69,7 +69,7 @@ pub struct Fleet {
     /// One process that serves in every pod.
     _server: Process,
     authority: Authority,
-    /// Copies of our programs: another fleet's processes would share the pages of a common file, and each would count half.
+    /// Copies of the programs.
     programs: PathBuf,
     pods: Vec<PodNet>,
     /// Where the waypoint runs.
@@ -88,7 +88,7 @@ impl Fleet {
         for index in 0..pods {
             let pod = node.pod(&format!("pod-{index}"))?;
             ensure!(pod.ip4 == address(index), "pod {index} has address {}", pod.ip4);
-            if let Kind::Sidecars(_) = kind {
+            if matches!(kind, Kind::Sidecars(_)) {
                 rules::sidecar(&pod.place)?;
             }
             made.push(pod);
@@ -99,10 +99,15 @@ impl Fleet {
         fs::write(&plan, serde_json::to_vec(&members)?)?;
         let server = phases::role(&node.place, &["listen-pods".to_owned(), plan.display().to_string()])?;
         let programs = net.run.files().join("bin");
-        fs::create_dir_all(&programs)?;
         for (program, variable) in [("culvert", "CULVERT_BIN"), ("culvert-waypoint", "CULVERT_WAYPOINT_BIN")] {
-            fs::copy(apps::binary(program, variable)?, programs.join(program)).context("copying a program")?;
+            copy(&apps::binary(program, variable)?, &programs)?;
         }
+        let kind = match kind {
+            Kind::Sidecars(Sidecar::Envoy(name, program)) => {
+                Kind::Sidecars(Sidecar::Envoy(name, copy(&program, &programs)?))
+            }
+            other => other,
+        };
         Ok(Self {
             kind,
             meshed: 0,

@@ -29,7 +29,7 @@ h3{font-size:.95rem;margin:0 0 .5rem}p{margin:.3rem 0;max-width:60rem}.soft{colo
 .legend{display:flex;flex-wrap:wrap;gap:.3rem 1.2rem;margin:1rem 0;font-size:.9rem}
 .legend span::before{content:'';display:inline-block;width:.8rem;height:.8rem;border-radius:2px;background:var(--c);margin-right:.4rem}
 .grid-wide,.grid-small{display:grid;gap:1rem;margin:1rem 0}
-.grid-wide{grid-template-columns:repeat(auto-fit,minmax(min(30rem,100%),1fr))}
+.grid-wide{grid-template-columns:repeat(auto-fill,minmax(min(30rem,100%),1fr))}
 .grid-small{grid-template-columns:repeat(auto-fill,minmax(min(21rem,100%),1fr))}
 figure{margin:0;padding:1rem;background:var(--card);border-radius:8px}
 svg{display:block;width:100%;height:auto;font-size:12px}

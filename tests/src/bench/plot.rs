@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::axis::{Axis, Kind, human};
+use super::axis::{Axis, Kind, human, plain, time};
 use super::report::{Axes, Chart, Row};
 
 /// Width of a chart and height, in its own units.
@@ -31,7 +31,7 @@ pub fn escaped(text: &str) -> String {
 pub fn chart(chart: &Chart) -> String {
     let (across, up) = match chart.axes {
         Axes::Linear => (Kind::Linear, Kind::Linear),
-        Axes::Quantiles => (Kind::Nines, Kind::Log),
+        Axes::Quantiles => (Kind::Nines, Kind::Times),
     };
     let points = || chart.lines.iter().flat_map(|line| &line.points);
     let x = Axis::over(across, points().map(|point| point.0), LEFT, WIDTH - RIGHT);
@@ -50,8 +50,8 @@ pub fn chart(chart: &Chart) -> String {
                 x.at(*a),
                 y.at(*b),
                 escaped(&line.subject),
-                super::axis::plain(*b),
-                super::axis::plain(*a),
+                if up == Kind::Times { time(*b) } else { format!("{} {}", plain(*b), escaped(&chart.y)) },
+                if across == Kind::Nines { format!("{:.1} %", a * 100.0) } else { plain(*a) },
             );
         }
     }

@@ -73,7 +73,7 @@ impl Samples {
             charts.push(Chart {
                 title: format!("{measure}: how long a request takes"),
                 x: "share of requests that were faster".to_owned(),
-                y: "µs".to_owned(),
+                y: String::new(),
                 axes: Axes::Quantiles,
                 lines,
             });

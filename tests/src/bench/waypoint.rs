@@ -285,7 +285,8 @@ impl Lab {
         let at = self.huts[0].at(15008);
         let configuration = proxy.setup.envoy(at, &routes, &proxy.folder, &uri(ENDPOINT));
         fs::write(&file, serde_json::to_vec_pretty(&configuration)?)?;
-        let mut command = self.huts[0].place.command(envoy::binary()?)?;
+        let mut command =
+            self.huts[0].place.command(envoy::copy(&envoy::binary()?, &self.net.run.files().join("bin"))?)?;
         command.args(["--disable-hot-restart", "--log-level", "warning"]);
         command.args(["--concurrency", &options.threads.to_string(), "-c"]).arg(&file);
         Ok(command)
@@ -296,7 +297,9 @@ impl Lab {
         let mesh = proxy.setup.manifests(self.huts[1].ip4, self.client.ip4);
         fs::write(manifests.join("mesh.yaml"), mesh)?;
         fs::write(manifests.join("versioned.yaml"), proxy.setup.versioned(0))?;
-        let mut command = self.huts[1].place.command(apps::binary("culvert-waypoint", "CULVERT_WAYPOINT_BIN")?)?;
+        let program = apps::binary("culvert-waypoint", "CULVERT_WAYPOINT_BIN")?;
+        let program = envoy::copy(&program, &self.net.run.files().join("bin"))?;
+        let mut command = self.huts[1].place.command(program)?;
         command.args(["--gateway", "bench/waypoint", "--log", "warn", "--threads", &options.threads.to_string()]);
         command.arg("--manifests").arg(&manifests).arg("--ca-dir").arg(&self.ca_dir);
         command.args(["--listen", &self.huts[1].at(15008).to_string()]);
