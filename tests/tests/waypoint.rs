@@ -313,3 +313,25 @@ fn two_waypoints_share_the_load_and_one_carries_on_alone() -> Result<()> {
     ensure!(after.ended() > 100 && after.ended() - after.ok() <= 5, "{after:?}");
     Ok(())
 }
+
+#[test]
+fn traffic_to_the_pod_itself_takes_a_waypoint_for_workloads() -> Result<()> {
+    let (mesh, _) = mesh()?;
+    let ns = mesh.namespace("workload");
+    mesh.apply(&format!("gateway-{ns}.yaml"), &waypoint(&ns, "wp", "workload"))?;
+    let client = mesh.pod(PodSpec::new(&ns, "client"))?;
+    let plain = mesh.pod(PodSpec::new(&ns, "plain").plain())?;
+    let server = mesh.pod(PodSpec::new(&ns, "shop").on(1).label("istio.io/use-waypoint", "wp"))?;
+    let _app = server.serve(&["http:8080"])?;
+    let waypoint = WaypointPod::start(&mesh, "wp", PodSpec::new(&ns, "wp-1").account("wp"))?;
+    eventually("the client reaches the pod", || {
+        let answer = client.fetch(server.at(8080), &[])?;
+        ensure!(answer.status == 200, "{answer:?}; {}", waypoint.waypoint.log_tail());
+        let cert = answer.json()["headers"]["x-forwarded-client-cert"].to_string();
+        ensure!(cert.contains(&client.identity()) && cert.contains("sa/wp"), "{cert}");
+        Ok(())
+    })?;
+    let past = plain.fetch(server.at(8080), &["--timeout", "3000"])?;
+    ensure!(past.status == 0, "{past:?}");
+    Ok(())
+}

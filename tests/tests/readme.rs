@@ -1,0 +1,50 @@
+//! The commands of the README work as they are written.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use tests::apps::binary;
+use tests::eventually::eventually;
+use tests::manifest::{PodSpec, service};
+use tests::mesh::Mesh;
+use tests::process::Process;
+
+#[test]
+fn five_lines_put_a_service_behind_a_waypoint() -> Result<()> {
+    let mesh = Mesh::start()?;
+    let client = mesh.pod(PodSpec::new("guest", "client"))?;
+    let server = mesh.pod(PodSpec::new("shop", "orders").on(1))?;
+    let _app = server.serve(&["http:8080"])?;
+    mesh.apply("orders.yaml", &service("shop", "orders", "orders", &["10.96.0.10"], &[("http", 80, "8080")]))?;
+    let gate = mesh.pod_unseen(PodSpec::new("shop", "gate"))?;
+
+    let readme = include_str!("../../README.md");
+    let block = readme.split("To put the services of namespace").nth(1).context("the section is gone")?;
+    let block = block.split("```sh\n").nth(1).and_then(|rest| rest.split("\n```").next()).context("no commands")?;
+    let netns = gate.place.netns.file_name().context("a namespace has a name")?.to_string_lossy().into_owned();
+    let block = block
+        .replace("/etc/culvert", &mesh.manifests.to_string_lossy())
+        .replace("/var/lib/culvert/ca", &mesh.ca_dir.to_string_lossy())
+        .replace("exec gate culvert-waypoint", &format!("exec {netns} culvert-waypoint"))
+        .replace("culvert-waypoint --gateway", &format!("{} --gateway", binary("culvert-waypoint", "")?.display()))
+        .replace("10.244.0.18", &gate.ip4.to_string());
+    ensure!(block.lines().count() == 5, "{block}");
+    let (prepare, last) = block.rsplit_once('\n').context("one command")?;
+    // The last one runs until it is told to stop.
+    let mut command = Command::new("sh");
+    command.args(["-ec", &format!("{prepare}\nexec {last}")]);
+    let log = mesh.net.run.files().join("readme.log");
+    let _waypoint = Process::logging(&gate.place, command, &log)?;
+
+    eventually("the client's call passes the waypoint", || {
+        let answer = client.fetch("10.96.0.10:80".parse()?, &[])?;
+        let log = std::fs::read_to_string(&log).unwrap_or_default();
+        ensure!(answer.status == 200, "{answer:?}; {log}");
+        let cert = answer.json()["headers"]["x-forwarded-client-cert"].to_string();
+        ensure!(cert.contains("ns/shop/sa/gate") && cert.contains("ns/guest/sa/client"), "{cert}");
+        Ok(())
+    })?;
+    let past = client.fetch(server.at(8080), &["--timeout", "3000"])?;
+    ensure!(past.status == 0, "{past:?}");
+    Ok(())
+}
