@@ -23,7 +23,7 @@ pub struct Pair {
     pub b: f64,
     /// The second by the first; none when the first is zero.
     pub ratio: Option<f64>,
-    /// Whether the ranges of the two runs, smallest to largest value, do not touch.
+    /// Whether the ranges of the two runs, smallest to largest of several values, do not touch.
     pub apart: bool,
 }
 
@@ -52,7 +52,7 @@ pub fn pairs(a: &[Report], b: &[Report]) -> Vec<Pair> {
                     a: row.median,
                     b: same.median,
                     ratio: (row.median != 0.0).then(|| same.median / row.median),
-                    apart: same.min > row.max || same.max < row.min,
+                    apart: row.n > 1 && same.n > 1 && (same.min > row.max || same.max < row.min),
                 });
             }
         }

@@ -86,7 +86,7 @@ fn section(html: &mut String, report: &Report, headed: bool) {
     html.push_str("<div class=\"grid-small\">");
     for rows in by_measure(&report.rows) {
         let measure = &rows[0].measure;
-        if report.bars.is_empty() || report.bars.contains(measure) {
+        if report.is_shown(measure) {
             let _written = write!(html, "<figure><h3>{}</h3>{}", escaped(&words(measure)), bars(&rows));
             let ratios = ratios(report, measure);
             if !ratios.is_empty() {

@@ -106,14 +106,15 @@ impl Report {
     pub fn table(&self) -> String {
         let mut text = format!("bench {}: {}\n\n", self.bench, machine_line(&self.machine));
         // Some names of measures are long.
-        let width = self.rows.iter().map(|row| row.measure.len()).max().unwrap_or(0).max(27);
+        let names = self.rows.iter().map(|row| &row.measure).filter(|measure| self.is_shown(measure));
+        let width = names.map(String::len).max().unwrap_or(0).max(27);
         let _written = writeln!(
             text,
             "{:<width$} {:<8} {:<16} {:>3} {:>10} {:>10} {:>10}   ratio",
             "measure", "unit", "subject", "n", "min", "median", "max"
         );
         let mut last = "";
-        for row in &self.rows {
+        for row in self.rows.iter().filter(|row| self.is_shown(&row.measure)) {
             let measure = if row.measure == last { "" } else { &row.measure };
             last = &row.measure;
             let unit = if measure.is_empty() { "" } else { &row.unit };
@@ -137,16 +138,40 @@ impl Report {
                 ratios.join(", ")
             );
         }
+        for chart in self.charts.iter().filter(|chart| chart.axes == Axes::Linear) {
+            text.push_str(&chart.table());
+        }
+        if !self.bars.is_empty() {
+            text.push_str("\nMore measures are in the page and the JSON.\n");
+        }
         for note in &self.notes {
             let _written = write!(text, "\n{note}\n");
         }
         text
     }
 
-    /// The ratio of a measure between two subjects.
-    pub fn ratio(&self, measure: &str, subject: &str, against: &str) -> Option<f64> {
-        let is_it = |r: &&Ratio| r.measure == measure && r.subject == subject && r.against == against;
-        self.ratios.iter().find(is_it).map(|ratio| ratio.ratio)
+    /// Whether a measure stands in the table and has bars.
+    pub fn is_shown(&self, measure: &str) -> bool {
+        self.bars.is_empty() || self.bars.iter().any(|shown| shown == measure)
+    }
+}
+
+impl Chart {
+    /// The values of its lines, one column per point of the longest.
+    fn table(&self) -> String {
+        let longest = self.lines.iter().map(|line| &line.points).max_by_key(|points| points.len());
+        let Some(across) = longest else { return String::new() };
+        let mut text = format!("\n{}, {}\n{:<20}", self.title, self.y, self.x);
+        for (x, _) in across {
+            let _written = write!(text, "{x:>9}");
+        }
+        for line in &self.lines {
+            let _written = write!(text, "\n{:<20}", line.subject);
+            for (_, y) in &line.points {
+                let _written = write!(text, "{:>9}", shown(*y));
+            }
+        }
+        text + "\n"
     }
 }
 
@@ -169,6 +194,24 @@ pub fn machine_line(machine: &serde_json::Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chart_over_numbers_is_a_table_too() {
+        let line = |subject: &str, points: &[(f64, f64)]| Line { subject: subject.into(), points: points.into() };
+        let chart = Chart {
+            title: "Private memory".into(),
+            x: "pods".into(),
+            y: "MiB".into(),
+            axes: Axes::Linear,
+            lines: vec![line("envoy", &[(2.0, 30.0), (100.0, 2000.0)]), line("culvert", &[(2.0, 12.0)])],
+        };
+        let report = Report { charts: vec![chart], ..Report::default() };
+        let table = report.table();
+        let lines: Vec<&str> = table.lines().map(str::trim_end).collect();
+        let at = lines.iter().position(|line| *line == "Private memory, MiB").unwrap();
+        assert_eq!(lines[at + 2].split_whitespace().collect::<Vec<_>>(), ["envoy", "30.0", "2000"]);
+        assert_eq!(lines[at + 3].split_whitespace().collect::<Vec<_>>(), ["culvert", "12.0"]);
+    }
 
     #[test]
     fn the_table_shows_every_row_with_its_ratios() {

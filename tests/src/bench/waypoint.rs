@@ -1,7 +1,7 @@
 //! `bench waypoint`: the L7 proxy of a mesh, Envoy as Istio makes a waypoint of it and `culvert-waypoint`, doing the same job.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -264,6 +264,11 @@ impl Lab {
             proxy.at = hut.at(15008);
             proxy.process = Some(Process::logging(&hut.place, command, &log)?);
         }
+        // Clients that come too early complain on the terminal.
+        eventually(&format!("{name} listens"), || {
+            Ok(self.client.place.inside(|| TcpStream::connect_timeout(&proxy.at, Duration::from_secs(1)))??)
+        })
+        .with_context(|| fs::read_to_string(&log).unwrap_or_default())?;
         let once = ["--seconds".to_owned(), "0".to_owned()];
         eventually(&format!("a way through {name}"), || {
             let client = self.client(&proxy, options, &once)?;
