@@ -2,7 +2,9 @@
 //!
 //! What two parsers could read differently is refused, not repaired (RFC 9112, 11.2; RFC 9113, 8.2.2 and 10.3).
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE};
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+};
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use thiserror::Error;
@@ -88,8 +90,15 @@ fn host(request: &Parts) -> Result<HeaderValue, BadRequest> {
 }
 
 /// Headers that mean one connection only (RFC 9110, 7.6.1).
-const HOP_BY_HOP: [&str; 7] =
-    ["connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "upgrade"];
+const HOP_BY_HOP: [HeaderName; 7] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    UPGRADE,
+];
 
 /// Takes hop-by-hop headers away, those that `Connection` names included. `te: trailers` stays, because gRPC servers
 /// insist on it; body framing is for the next hop to choose.
@@ -106,7 +115,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in named {
         headers.remove(name);
     }
-    for name in HOP_BY_HOP {
+    for name in &HOP_BY_HOP {
         headers.remove(name);
     }
     headers.remove(TRANSFER_ENCODING);

@@ -97,7 +97,7 @@ pub fn limit(shared: &Shared, service: &ServicePlan, rule: &Rule) -> Result<(), 
     if let Some(rate) = &rule.settings.rate
         && rule.settings.rate != service.settings.rate
     {
-        shared.limits.get(&rule.id.to_string()).admit(rate, now).map_err(Reply::limited)?;
+        shared.limits.get(&rule.label).admit(rate, now).map_err(Reply::limited)?;
     }
     Ok(())
 }

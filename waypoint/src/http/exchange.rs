@@ -31,6 +31,8 @@ pub struct Connection {
     pub port: u16,
     /// The address that was called.
     pub destination: SocketAddr,
+    /// What backends are told of the client: `x-forwarded-client-cert`.
+    pub certificate: HeaderValue,
     /// Set when an HTTP/1 connection has become something else.
     pub switched: Arc<AtomicBool>,
 }

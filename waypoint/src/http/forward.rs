@@ -73,7 +73,8 @@ pub async fn forward(going: Going<'_>, mut parts: Parts, body: Incoming) -> Answ
     if let Some(wanted) = &upgrade {
         upgrade::prepare(&mut parts, wanted);
     }
-    let traced = prepare(connection, &decision, backend, &mut parts, &mut record, rule.sampling);
+    let traced =
+        prepare(connection, &decision, backend, &mut parts, &mut record, (rule.sampling, world.plan.otlp.is_some()));
     let mirrors = mirror::chosen(decision.rule.mirrors.iter().chain(&backend.mirrors));
     let replay = (!body.is_end_stream() && upgrade.is_none()).then(|| {
         let keyed = parts.headers.contains_key("idempotency-key");
@@ -153,16 +154,15 @@ fn prepare(
     backend: &Backend,
     parts: &mut Parts,
     record: &mut Record,
-    sampling: f64,
+    (sampling, collected): (f64, bool),
 ) -> Traced {
     let incoming = trace::Incoming::read(&parts.headers, fastrand::f64() < sampling);
     let sampled = incoming.decided.unwrap_or_else(|| fastrand::f64() < sampling);
     let mut random = fastrand::Rng::new();
     let fresh = Context::random(&mut random, sampled);
     let recorded = incoming.context.map_or(sampled, |context| context.sampled);
-    let collected = connection.shared.worlds.load().plan.otlp.is_some();
     let span = (recorded && collected).then(|| SpanId::random(&mut random));
-    outgoing::sanitise(&mut parts.headers, connection.shared.connector.identity(), &connection.client.identity);
+    outgoing::sanitise(&mut parts.headers, &connection.certificate);
     record.request_id = outgoing::request_id(&mut parts.headers);
     let here = trace::forward(&mut parts.headers, &incoming, span, &fresh);
     record.trace = Some(here);

@@ -16,15 +16,18 @@ const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto")
 const FORWARDED_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// What backends are told of a client and of us. Identities are made of names that Kubernetes allows.
+pub fn certificate(own: &Identity, client: &Identity) -> HeaderValue {
+    HeaderValue::try_from(format!("By={own};URI={client}")).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
 /// Takes away what is not to be passed on and what only the mesh may say, and says it.
-pub fn sanitise(headers: &mut HeaderMap, own: &Identity, client: &Identity) {
+pub fn sanitise(headers: &mut HeaderMap, certificate: &HeaderValue) {
     strip_hop_by_hop(headers);
     strip_claims(headers);
     // We answer it ourselves, by reading the body.
     headers.remove(EXPECT);
-    if let Ok(value) = HeaderValue::try_from(format!("By={own};URI={client}")) {
-        headers.insert(FORWARDED_CERT, value);
-    }
+    headers.insert(FORWARDED_CERT, certificate.clone());
     if !headers.contains_key(FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
@@ -37,8 +40,15 @@ pub fn request_id(headers: &mut HeaderMap) -> Option<String> {
     }
     // UUID version 4, RFC 9562.
     let random = fastrand::u128(..) & !(0xf << 76) & !(0x3 << 62) | 4 << 76 | 2 << 62;
-    let hex = format!("{random:032x}");
-    let id = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
+    let part = |shift: u32, bits: u32| random >> shift & ((1 << bits) - 1);
+    let id = format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        part(96, 32),
+        part(80, 16),
+        part(64, 16),
+        part(48, 16),
+        part(0, 48)
+    );
     headers.insert(REQUEST_ID, HeaderValue::try_from(id.as_str()).ok()?);
     Some(id)
 }
@@ -124,7 +134,7 @@ mod tests {
         headers.insert(FORWARDED_CERT, HeaderValue::from_static("By=x;URI=spiffe://evil"));
         headers.insert("x-culvert-source", HeaderValue::from_static("spiffe://evil"));
         let own = Identity::new("td", "default", "wp");
-        sanitise(&mut headers, &own, &Identity::new("td", "default", "client"));
+        sanitise(&mut headers, &certificate(&own, &Identity::new("td", "default", "client")));
         assert_eq!(headers[FORWARDED_CERT], "By=spiffe://td/ns/default/sa/wp;URI=spiffe://td/ns/default/sa/client");
         assert!(!headers.contains_key("x-culvert-source"));
     }

@@ -100,7 +100,7 @@ fn decide(
         return Err(Reply::error(404, "no_route", "NR", what));
     };
     let rule = Arc::clone(found.rule);
-    record.route = Some(rule.id.to_string().into());
+    record.route = Some(Arc::clone(&rule.label));
     admit::limit(&connection.shared, service, &rule)?;
     let asked = Asked { host: &record.host, port: connection.port, path: &path, query: query_text.as_deref() };
     let backend = match &rule.action {

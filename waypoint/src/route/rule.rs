@@ -36,6 +36,8 @@ impl fmt::Display for RuleId {
 pub struct Rule {
     /// Which rule this is.
     pub id: RuleId,
+    /// The same as text.
+    pub label: Arc<str>,
     /// What becomes of the request.
     pub action: Action,
     /// Cross-origin answers.
@@ -114,6 +116,7 @@ impl Rule {
     /// A rule without filters, in the default settings.
     pub fn new(id: RuleId, action: Action) -> Self {
         Self {
+            label: id.to_string().into(),
             id,
             action,
             cors: None,

@@ -23,6 +23,7 @@ use super::sniff::{Spoken, sniff};
 use crate::authorize::{self, judge};
 use crate::config::{Routing, workload_key};
 use crate::http::exchange::Connection;
+use crate::http::outgoing;
 use crate::http::request::handle;
 use crate::hygiene::{MAX_HEAD, MAX_HEADERS};
 use crate::shared::Shared;
@@ -65,8 +66,16 @@ pub async fn carry(shared: Arc<Shared>, request: hbone::Request, peer: SocketAdd
     // The address in `forwarded` is the application's socket; its host must be the peer's own, or it is only a claim.
     let forwarded = head.forwarded.as_ref().map(|forwarded| forwarded.source).filter(|from| from.ip() == peer.ip());
     let client = Client { address: forwarded.unwrap_or(peer), identity, workload };
-    let connection =
-        Connection { shared, client, service, port: destination.port(), destination, switched: Arc::default() };
+    let certificate = outgoing::certificate(shared.connector.identity(), &client.identity);
+    let connection = Connection {
+        shared,
+        client,
+        service,
+        port: destination.port(),
+        destination,
+        certificate,
+        switched: Arc::default(),
+    };
     match request.accept(None) {
         Ok(stream) => serve(connection, &world, Rewind::new(stream)).await,
         Err(error) => debug!("{peer}: {error}"),

@@ -147,11 +147,17 @@ impl Connections {
 
     fn idle(self: &Arc<Self>, identity: &Identity, limits: &Limits) -> Option<Lease> {
         let idle = self.with(identity, |of| {
-            of.idle.retain(|idle| !idle.sender.is_closed());
             // The newest first: those that are not needed grow old and are closed. One whose last response has ended an
             // instant ago may not have noticed yet.
-            let at = of.idle.iter().rposition(|idle| idle.sender.is_ready())?;
-            Some(of.idle.swap_remove(at))
+            let mut at = of.idle.len();
+            loop {
+                at = at.checked_sub(1)?;
+                if of.idle[at].sender.is_closed() {
+                    of.idle.remove(at);
+                } else if of.idle[at].sender.is_ready() {
+                    return Some(of.idle.remove(at));
+                }
+            }
         })?;
         let used_up = limits.requests > 0 && idle.requests >= limits.requests;
         let kind = Kind::One { sender: idle.sender, requests: idle.requests + 1 };

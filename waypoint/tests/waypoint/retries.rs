@@ -107,6 +107,37 @@ async fn the_budget_bounds_the_load_on_a_failing_service() {
 }
 
 #[tokio::test]
+async fn a_backend_traffic_policy_answers_503_beyond_its_budget() {
+    let constraint = "---\napiVersion: gateway.networking.x-k8s.io/v1alpha1\nkind: XBackendTrafficPolicy\nmetadata: {name: b, namespace: default}\n\
+        spec: {targetRefs: [{group: '', kind: Service, name: shop}], retryConstraint: {budget: {percent: 0}, minRetryRate: {count: 1, interval: 1h}}}\n";
+    let rig = Rig::start(&(shop("http", &[11]) + constraint)).await;
+    let backend = Backend::start(&rig, 11, |_, _| status(502)).await;
+    let mut errors = vec![];
+    for _ in 0..4 {
+        let answer = rig.get("/").await;
+        errors.push((answer.status, answer.header("x-culvert-error").to_owned()));
+    }
+    assert_eq!(
+        errors[1..],
+        [(503, "retry_budget".to_owned()), (503, "retry_budget".to_owned()), (503, "retry_budget".to_owned())]
+    );
+    assert!(backend.hits() <= 5, "{}", backend.hits());
+    rig.eventually("logged", async || rig.log().contains("response_flags=\"URX\"")).await;
+}
+
+#[tokio::test]
+async fn what_a_hop_further_on_has_retried_is_not_multiplied() {
+    let rig = Rig::start(&shop("http", &[11])).await;
+    let marked = |_: usize, _: &_| Act { headers: vec![("x-mesh-retried", "1".to_owned())], ..status(503) };
+    let backend = Backend::start(&rig, 11, marked).await;
+    let answer = rig.get("/").await;
+    assert_eq!((answer.status, backend.hits()), (503, 1));
+    backend.now(|_, _| status(503));
+    let answer = rig.get("/").await;
+    assert_eq!((answer.status, answer.header("x-mesh-retried"), backend.hits()), (503, "1", 4));
+}
+
+#[tokio::test]
 async fn retry_after_is_honoured_and_never_past_the_deadline() {
     let rig = Rig::start(
         &(shop("http", &[11]) + &route("[{timeouts: {request: 3s}, backendRefs: [{name: shop, port: 80}]}]")),

@@ -127,6 +127,18 @@ impl Rig {
         write(self.dir.path(), self.net, name, manifests);
     }
 
+    /// How the process ended, when it has.
+    pub(crate) async fn exited(&mut self) -> std::process::ExitStatus {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            if let Some(status) = self.process.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < end, "it never ended; the log:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.process.id()
     }

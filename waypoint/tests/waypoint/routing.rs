@@ -169,6 +169,70 @@ async fn a_route_changes_under_load_without_one_failure_or_closed_connection() {
     assert!(slowest < Duration::from_millis(500), "{slowest:?}");
 }
 
+#[tokio::test]
+async fn grpc_routes_of_an_older_version_choose_by_service_and_method() {
+    let kind = "---\napiVersion: gateway.networking.k8s.io/v1alpha2\nkind: GRPCRoute\nmetadata: {name: g, namespace: default}\n\
+        spec: {parentRefs: [{group: '', kind: Service, name: shop}], rules: [\n\
+          {matches: [{method: {service: shop.Cart, method: Get}}], backendRefs: [{name: v2, port: 80}]},\n\
+          {matches: [{method: {service: shop.Cart}}], backendRefs: [{name: shop, port: 80}]}]}\n";
+    let rig = Rig::start(&(shop("grpc", &[11]) + &service("v2", "10.96.0.20", "grpc", &[21]) + kind)).await;
+    let answer = |name: &'static str| {
+        let headers = vec![("content-type", "application/grpc".to_owned()), ("x-from", name.to_owned())];
+        move |_: usize, _: &_| Act {
+            headers: headers.clone(),
+            trailers: vec![("grpc-status", "0".to_owned())],
+            ..ok("m")
+        }
+    };
+    Backend::start(&rig, 11, answer("one")).await;
+    Backend::start(&rig, 21, answer("two")).await;
+    let mut sender = rig.two(SHOP).await;
+    for (path, from, status) in
+        [("/shop.Cart/Get", "two", ""), ("/shop.Cart/Put", "one", ""), ("/shop.Bill/Get", "", "12")]
+    {
+        let request = Request::post(format!("http://shop{path}")).header("content-type", "application/grpc");
+        let answer = got(sender.send_request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap()).await;
+        assert_eq!(
+            (answer.status, answer.header("x-from"), answer.header("grpc-status")),
+            (200, from, status),
+            "{path}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn tcp_routes_spread_connections_by_weight() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let kind = "---\napiVersion: gateway.networking.k8s.io/v1alpha2\nkind: TCPRoute\nmetadata: {name: t, namespace: default}\n\
+        spec: {parentRefs: [{group: '', kind: Service, name: shop}], rules: [{backendRefs: [{name: shop, port: 80, weight: 0}, {name: v2, port: 80, weight: 3}]}]}\n";
+    let rig = Rig::start(&(shop("tcp", &[11]) + &service("v2", "10.96.0.20", "tcp", &[21]) + kind)).await;
+    let listener = tokio::net::TcpListener::bind((rig.net.ip(21), super::rig::TARGET)).await.unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let (mut from, mut to) = tcp.split();
+                let _ = tokio::io::copy(&mut from, &mut to).await;
+                let _ = to.shutdown().await;
+            });
+        }
+    });
+    for n in 0..20_u8 {
+        let mut stream = rig.connect(SHOP).await;
+        stream.write_all(&[n; 100]).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut back = vec![];
+        stream.read_to_end(&mut back).await.unwrap();
+        assert_eq!(back, [n; 100]);
+    }
+    rig.eventually("counted", async || {
+        let metrics = rig.metrics().await;
+        let line = metrics.lines().find(|line| line.starts_with("istio_tcp_connections_closed_total"));
+        line.is_some_and(|line| line.ends_with(" 20") && line.contains("destination_workload=\"v2-21\""))
+    })
+    .await;
+}
+
 /// Resident memory of the waypoint in KiB.
 fn resident(rig: &Rig) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", rig.pid())).unwrap();
