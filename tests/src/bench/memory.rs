@@ -70,9 +70,14 @@ impl Options {
     }
 
     fn kinds(&self) -> Result<Vec<Kind>> {
-        let all = [Kind::Bare, Kind::Sidecars(Sidecar::parse(&self.sidecar)?), Kind::Agent, Kind::Waypoint];
-        let wanted = |kind: &Kind| self.subjects.is_empty() || self.subjects.iter().any(|name| name == kind.name());
-        let kinds: Vec<Kind> = all.into_iter().filter(wanted).collect();
+        let wanted = |name: &str| self.subjects.is_empty() || self.subjects.iter().any(|subject| subject == name);
+        let mut kinds = vec![Kind::Bare];
+        // Who does not measure Envoy need not have it.
+        if self.sidecar != "envoy" || wanted("envoy") {
+            kinds.push(Kind::Sidecars(Sidecar::parse(&self.sidecar)?));
+        }
+        kinds.extend([Kind::Agent, Kind::Waypoint]);
+        kinds.retain(|kind| wanted(kind.name()));
         ensure!(!kinds.is_empty(), "no such subject: {}", self.subjects.join(", "));
         Ok(kinds)
     }
@@ -260,8 +265,8 @@ impl Bench<'_> {
         report.charts = charts.into_iter().chain(report.charts).collect();
         report.bars = bars(middle, reached.last().copied().unwrap_or(0));
         report.notes.push(
-            "Measures end in the number of services known to each proxy (s) and of pods (n). per_pod and at_1000_pods are \
-             taken from a straight line through the measured numbers of pods: at_1000_pods is extrapolated, not measured."
+            "Measures end in the number of services known to each proxy (s) and of pods (n). per_pod and extrapolated_1000_pods are \
+             taken from a straight line through the measured numbers of pods: extrapolated_1000_pods is extrapolated, not measured."
                 .to_owned(),
         );
         report.notes.extend(self.notes);
@@ -295,7 +300,7 @@ impl Bench<'_> {
                     );
                 };
                 add("per_pod", slope);
-                add("at_1000_pods", base + slope * MANY);
+                add("extrapolated_1000_pods", base + slope * MANY);
             }
         }
     }
@@ -331,7 +336,7 @@ fn bars(services: usize, pods: usize) -> Vec<String> {
         .into_iter()
         .flat_map(|when| KINDS.map(|kind| name(when, kind, services, pods)))
         .collect();
-    for measure in ["per_pod", "at_1000_pods"] {
+    for measure in ["per_pod", "extrapolated_1000_pods"] {
         bars.extend(["pss", "private"].map(|kind| format!("{measure}_idle_{kind}_s{services}")));
     }
     let measures = ["cpu_1000_requests", "latency_p50", "latency_p99"];

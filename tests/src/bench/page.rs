@@ -176,6 +176,7 @@ fn words(measure: &str) -> String {
             "p50" => "median",
             "p99" => "99th percentile",
             "cpu" => "CPU",
+            "extrapolated" => "extrapolated:",
             "load70" => "at 70 % load,",
             "rss" => "RSS",
             "pss" => "PSS",
