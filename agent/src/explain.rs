@@ -77,7 +77,11 @@ fn follow_waypoint(mesh: &Snapshot, source: &Workload, to: &ToWaypoint, explanat
         WaypointInstances::Workload(workload) => vec![Arc::clone(workload)],
     };
     let hops: Vec<Hop> = instances.iter().filter_map(|instance| next_hop::to_instance(to, instance)).collect();
-    for Hop { workload, via } in &hops {
+    let handed = source.is_enrolled();
+    if !handed {
+        explanation.path.push("nothing hands the connection to it: it goes to an endpoint itself".to_owned());
+    }
+    for Hop { workload, via } in hops.iter().filter(|_| handed) {
         if let Via::Tunnel(t) = via {
             let (namespace, name, identity) = (&workload.namespace, &workload.name, workload.identity());
             let line = format!("instance {namespace}/{name} as {identity}: HBONE {} for {}", t.via, t.target);
@@ -98,7 +102,9 @@ fn follow_waypoint(mesh: &Snapshot, source: &Workload, to: &ToWaypoint, explanat
             workload.map(|workload| next_hop::to_workload(instance, workload, to.target, &[])).into_iter().collect()
         }
     };
-    explanation.path.push("from there, unless a route says otherwise, on behalf of the source:".to_owned());
+    if handed {
+        explanation.path.push("from there, unless a route says otherwise, on behalf of the source:".to_owned());
+    }
     explanation.endpoints = endpoints.iter().map(|hop| judge(mesh, source, hop, Some(&waypoint))).collect();
 }
 
@@ -289,6 +295,9 @@ mod tests {
             "{path}"
         );
         assert!(said.endpoints[0].verdict.contains("default/no-client"), "{said:?}");
+        let plain = explain(&store.snapshot(), "outsider", "shop:80").unwrap();
+        assert!(!plain.path.join("\n").contains("HBONE"), "{plain:?}");
+        assert!(plain.endpoints[0].verdict.contains("bypassed_waypoint"), "{plain:?}");
         let direct = explain(&store.snapshot(), "client", "10.0.0.2:8080").unwrap();
         assert!(direct.endpoints[0].verdict.contains("bypassed_waypoint"), "{direct:?}");
     }
