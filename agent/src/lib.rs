@@ -4,6 +4,8 @@
 //! through `outbound`, what arrives through `inbound`. A module uses only modules declared below it.
 
 pub mod cli; // the command line
+#[cfg(test)]
+mod sizes; // what one connection costs in memory
 mod app; // builds every part, runs, drains
 mod dump; // what the agent adds to the admin server
 mod explain; // the path of a connection and the verdict, without making it

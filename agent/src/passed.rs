@@ -59,7 +59,7 @@ struct Open {
     probe: bool,
     since: Instant,
     meter: ConnectionMeter,
-    labels: ConnectionLabels,
+    labels: Arc<ConnectionLabels>,
     /// The policy change that ends it.
     refused: Option<Refusal>,
 }
@@ -195,7 +195,7 @@ impl Passed {
         self.log.finished(&record(open.labels, ends, (sent, received), duration), &outcome);
     }
 
-    fn open(&self, labels: ConnectionLabels, direction: Direction, probe: bool) -> Open {
+    fn open(&self, labels: Arc<ConnectionLabels>, direction: Direction, probe: bool) -> Open {
         self.counters.capture_passed(direction, 1);
         if probe {
             self.counters.capture_probe.inc();
@@ -225,7 +225,13 @@ impl Passed {
         self.log.finished(&record(labels, (source, destination), (0, 0), Duration::ZERO), &Outcome::Failed(why));
     }
 
-    fn labels(&self, pod: u32, direction: Direction, source: SocketAddr, destination: SocketAddr) -> ConnectionLabels {
+    fn labels(
+        &self,
+        pod: u32,
+        direction: Direction,
+        source: SocketAddr,
+        destination: SocketAddr,
+    ) -> Arc<ConnectionLabels> {
         let mesh = self.store.snapshot();
         let ours = self.known.lock().pods.get(&pod).and_then(Weak::upgrade).map(|pod| pod.workload(&self.store));
         let network = ours.as_ref().map(|w| w.network.clone()).unwrap_or_default();
@@ -236,12 +242,12 @@ impl Passed {
             Direction::Inbound => (labels.source, labels.destination) = (other(source), ours),
             Direction::Outbound => (labels.source, labels.destination) = (ours, other(destination)),
         }
-        labels
+        Arc::new(labels)
     }
 }
 
 fn record(
-    labels: ConnectionLabels,
+    labels: Arc<ConnectionLabels>,
     (source, destination): (SocketAddr, SocketAddr),
     (bytes_sent, bytes_received): (u64, u64),
     duration: Duration,

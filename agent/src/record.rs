@@ -1,6 +1,7 @@
 //! What is said of one connection when it is over: exactly one line, exactly one count.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use mesh::model::connection::ResponseFlag;
@@ -13,7 +14,7 @@ use crate::node::Node;
 /// What is known of a connection so far.
 pub(crate) struct Record {
     /// Who takes part.
-    pub(crate) labels: ConnectionLabels,
+    pub(crate) labels: Arc<ConnectionLabels>,
     /// Who connected.
     pub(crate) source: SocketAddr,
     /// To what: first what was meant, then what was dialled.
@@ -28,7 +29,12 @@ pub(crate) struct Record {
 impl Record {
     /// A connection that has just come.
     pub(crate) fn new(labels: ConnectionLabels, source: SocketAddr, destination: SocketAddr) -> Self {
-        Self { labels, source, destination, hbone: None, bytes: (0, 0), started: Instant::now() }
+        Self { labels: Arc::new(labels), source, destination, hbone: None, bytes: (0, 0), started: Instant::now() }
+    }
+
+    /// Who takes part, to be told what was learned. Free of cost until the connection is listed.
+    pub(crate) fn labels(&mut self) -> &mut ConnectionLabels {
+        Arc::make_mut(&mut self.labels)
     }
 
     /// Says that it begins to carry bytes (debug only).
@@ -39,7 +45,7 @@ impl Record {
     }
 
     /// Says how it ended.
-    pub(crate) fn finish(self, node: &Node, outcome: Result<(), Failure>) {
+    pub(crate) fn finish(&self, node: &Node, outcome: Result<(), Failure>) {
         let outcome = match outcome {
             Ok(()) => Outcome::Complete,
             Err(failure) => {
@@ -54,7 +60,7 @@ impl Record {
 
     fn line(&self) -> AccessRecord {
         AccessRecord {
-            labels: self.labels.clone(),
+            labels: Arc::clone(&self.labels),
             source: self.source,
             destination: self.destination,
             hbone: self.hbone.clone(),

@@ -36,7 +36,7 @@ pub struct Open {
     /// Where it goes: the next hop's socket address, once known.
     pub hop: Option<SocketAddr>,
     /// Who takes part, and on which side we are.
-    pub labels: ConnectionLabels,
+    pub labels: Arc<ConnectionLabels>,
     /// When it came.
     pub since: Instant,
     meter: OnceLock<ConnectionMeter>,
@@ -70,7 +70,7 @@ pub struct Entry {
     /// Where it goes, if known.
     pub hop: Option<SocketAddr>,
     /// Who takes part, and on which side we are.
-    pub labels: ConnectionLabels,
+    pub labels: Arc<ConnectionLabels>,
 }
 
 impl Connections {
@@ -238,7 +238,7 @@ mod tests {
             workload: Arc::new(Workload::sample("shop", "default", &["10.0.0.1".parse().unwrap()])),
             facts: Facts::plaintext("10.0.0.2:40000".parse().unwrap(), "10.0.0.1:80".parse().unwrap()),
             hop: None,
-            labels: ConnectionLabels::new(direction),
+            labels: Arc::new(ConnectionLabels::new(direction)),
         }
     }
 

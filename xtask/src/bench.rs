@@ -15,6 +15,8 @@ pub(crate) enum Bench {
     Capture,
     /// The cost of the mesh: no mesh, Envoy mTLS sidecars and our agents.
     Tunnel,
+    /// The cost of `--same-node direct`: no mesh, the tunnel and the direct way between two pods of one node.
+    SameNode,
     /// The memory of a node full of pods: Envoy sidecars, an agent, an agent and a waypoint.
     Memory,
     /// The L7 proxy: Envoy and culvert-waypoint doing the same job.

@@ -64,7 +64,7 @@ pub(crate) async fn enter(
     let record = Record::new(labels, caller.address, to);
     let facts =
         Facts { source: caller.address, source_identity: Some(caller.identity), destination: to, on_behalf_of: None };
-    match judge(node, &pod, Entry { workload, facts, hop: None, labels: record.labels.clone() }).await {
+    match judge(node, &pod, Entry { workload, facts, hop: None, labels: Arc::clone(&record.labels) }).await {
         Ok((application, tracked)) => Ok(Entered { application, tracked, record, _pod: pod }),
         Err(failure) => {
             let status = failure.status();
@@ -84,18 +84,18 @@ impl Entered {
     /// Copies between the caller and the application, and says once for this side how it went. `caller_tracked` and
     /// `caller_meter` are the caller's side of the same bytes.
     pub(crate) async fn carry(
-        self,
+        &mut self,
         node: &Node,
         caller: &mut Tcp,
         caller_tracked: &Tracked,
         caller_meter: &ConnectionMeter,
     ) -> Result<(), Failure> {
-        let Self { mut application, tracked, mut record, _pod } = self;
+        let Self { application, tracked, record, .. } = self;
         let meter = tracked.open().count_by(node.traffic.open(&record.labels));
         record.opened(node);
         let both = BothSides { caller: caller_meter, called: meter };
         let outcome = tokio::select! {
-            outcome = carry::copy(node, caller, &mut application, caller_tracked, &both) => outcome,
+            outcome = carry::splice(node, caller, application, caller_tracked, &both) => outcome,
             closing = tracked.closed() => Err(closing.into()),
         };
         if outcome.is_err() {

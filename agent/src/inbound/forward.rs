@@ -3,20 +3,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use mesh::connections::Tracked;
 use mesh::model::connection::ResponseFlag;
 use mesh::net::connect;
-use mesh::net::duplex::Duplex;
 use mesh::net::socket::{self, Liveness};
 use mesh::net::tcp::Tcp;
 use mesh::policy::authorize::Permit;
 
 use crate::capture;
-use crate::carry;
 use crate::failure::Failure;
 use crate::node::Node;
 use crate::pod::Pod;
-use crate::record::Record;
 
 /// How long the application may take to accept: it is on this node.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -38,19 +34,4 @@ pub(crate) async fn dial(
     let stream = connect::connect(socket, to, PATIENCE).await.map_err(|error| failed(&error))?;
     socket::tune(&stream, &Liveness::default()).map_err(|error| failed(&error))?;
     Ok(Tcp::new(stream))
-}
-
-/// Copies between the application and whoever called it, until both are done, one breaks, or the connection is to end.
-pub(crate) async fn carry<D: Duplex>(
-    node: &Node,
-    application: &mut Tcp,
-    caller: &mut D,
-    tracked: &Tracked,
-    record: &mut Record,
-) -> Result<(), Failure> {
-    let meter = tracked.open().count_by(node.traffic.open(&record.labels));
-    record.opened(node);
-    let outcome = carry::copy(node, application, caller, tracked, meter).await;
-    record.bytes = tracked.open().bytes();
-    outcome
 }

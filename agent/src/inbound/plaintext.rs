@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 
 use super::forward;
 use super::target;
+use crate::carry;
 use crate::failure::Failure;
 use crate::node::Node;
 use crate::pod::Pod;
@@ -43,5 +44,9 @@ async fn try_carry(node: &Arc<Node>, pod: &Arc<Pod>, caller: &mut Tcp, record: &
     let mut application = Box::pin(forward::dial(node, pod, source, destination, &permit)).await?;
     socket::tune(caller.stream(), &Liveness::default())
         .map_err(|error| Failure::broken(mesh::model::connection::Fault::Client, format!("downstream: {error}")))?;
-    forward::carry(node, &mut application, caller, &tracked, record).await
+    let meter = tracked.open().count_by(node.traffic.open(&record.labels));
+    record.opened(node);
+    let outcome = Box::pin(carry::splice(node, &mut application, caller, &tracked, meter)).await;
+    record.bytes = tracked.open().bytes();
+    outcome
 }

@@ -18,6 +18,7 @@ use mesh::telemetry::access_log::HboneAddress;
 use mesh::telemetry::labels::ConnectionLabels;
 
 use super::{forward, target};
+use crate::carry;
 use crate::failure::Failure;
 use crate::node::Node;
 use crate::pod::Pod;
@@ -34,22 +35,57 @@ pub(crate) struct From {
 }
 
 /// Carries one CONNECT and says once how it went.
-pub(crate) async fn carry(node: Arc<Node>, pod: Arc<Pod>, request: Request, from: From) {
+pub(crate) fn carry(node: Arc<Node>, pod: Arc<Pod>, request: Request, from: From) -> impl Future<Output = ()> + Send {
+    // Boxed: what it takes to open a connection is given back before the first byte is carried.
+    let opening = Box::pin(open(node, pod, request, from));
+    async move {
+        let opened = opening.await;
+        if let Some(opened) = opened {
+            opened.carry().await;
+        }
+    }
+}
+
+/// A CONNECT that was answered with 200.
+struct Opened {
+    node: Arc<Node>,
+    stream: Stream,
+    application: Tcp,
+    tracked: Tracked,
+    record: Record,
+    /// Whoever carries a connection of a pod holds the pod.
+    _pod: Arc<Pod>,
+}
+
+async fn open(node: Arc<Node>, pod: Arc<Pod>, request: Request, from: From) -> Option<Box<Opened>> {
     let workload = pod.workload(&node.store);
     let mut labels = ConnectionLabels::new(Direction::Inbound);
     labels.source = source_of(&node.store.snapshot(), &workload, &from);
     labels.source_identity = Some(from.identity.clone());
-    labels.destination = Some(Arc::clone(&workload));
+    labels.destination = Some(workload);
     labels.destination_identity = Some(pod.identity.clone());
     labels.mutual_tls = true;
     let mut record = Record::new(labels, from.peer, from.dialled);
-    let outcome = match Box::pin(admit(&node, &pod, request, from, &mut record)).await {
-        Ok((mut stream, mut application, tracked)) => {
-            forward::carry(&node, &mut application, &mut stream, &tracked, &mut record).await
+    match admit(&node, &pod, request, from, &mut record).await {
+        Ok((stream, application, tracked)) => {
+            Some(Box::new(Opened { node, stream, application, tracked, record, _pod: pod }))
         }
-        Err(failure) => Err(failure),
-    };
-    record.finish(&node, outcome);
+        Err(failure) => {
+            record.finish(&node, Err(failure));
+            None
+        }
+    }
+}
+
+impl Opened {
+    async fn carry(mut self: Box<Self>) {
+        let Self { node, stream, application, tracked, record, .. } = &mut *self;
+        let meter = tracked.open().count_by(node.traffic.open(&record.labels));
+        record.opened(node);
+        let outcome = carry::copy(node, application, stream, tracked, meter).await;
+        self.record.bytes = self.tracked.open().bytes();
+        self.record.finish(&self.node, outcome);
+    }
 }
 
 /// Judges a CONNECT, dials the application and answers; 200 only when the application has accepted.
@@ -104,7 +140,7 @@ async fn dial(
     });
     let mesh = node.store.snapshot();
     let target = target::find(&mesh, &workload, from.dialled, &head.authority)?;
-    record.labels.service = target.service.or_else(|| service_of(&mesh, &workload, head));
+    record.labels().service = target.service.or_else(|| service_of(&mesh, &workload, head));
     let said = head.on_behalf_of.clone().map(|identity| {
         Box::new(OnBehalfOf { identity, source: head.forwarded.as_ref().map(|forwarded| forwarded.source) })
     });
@@ -116,7 +152,7 @@ async fn dial(
     };
     let client = name_the_client(&mesh, &workload, &facts, record);
     drop(mesh);
-    let entry = Entry { workload, facts, hop: Some(from.dialled), labels: record.labels.clone() };
+    let entry = Entry { workload, facts, hop: Some(from.dialled), labels: Arc::clone(&record.labels) };
     enter(node, pod, entry, client).await
 }
 
@@ -146,9 +182,9 @@ fn name_the_client(mesh: &Snapshot, workload: &Workload, facts: &Facts, record: 
     let believed = cover.believed(facts);
     let (Some(identity), Some(via)) = (believed.identity, believed.via) else { return facts.source };
     let known = believed.source.and_then(|source| mesh.workload_at(&workload.network, source.ip()));
-    record.labels.source = known.filter(|found| found.identity() == *identity).cloned();
-    record.labels.source_identity = Some(identity.clone());
-    record.labels.via = Some(via.clone());
+    record.labels().source = known.filter(|found| found.identity() == *identity).cloned();
+    record.labels().source_identity = Some(identity.clone());
+    record.labels().via = Some(via.clone());
     record.source = believed.source.unwrap_or(facts.source);
     record.source
 }

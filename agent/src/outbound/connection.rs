@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use mesh::connections::Entry;
+use mesh::connections::{Entry, Tracked};
 use mesh::model::connection::{Direction, Facts, Fault, ResponseFlag};
 use mesh::model::service::ServiceKey;
 use mesh::net::duplex::Duplex;
 use mesh::net::socket::{self, Liveness};
 use mesh::net::tcp::Tcp;
+use mesh::state::endpoints::Busy;
 use mesh::telemetry::labels::ConnectionLabels;
 use tokio::net::TcpStream;
 
@@ -21,44 +22,83 @@ use crate::pod::Pod;
 use crate::record::Record;
 
 /// Carries one connection that `pod` made to `meant`, and says once how it went.
-pub(crate) async fn carry(node: Arc<Node>, pod: Arc<Pod>, stream: TcpStream, peer: SocketAddr, meant: SocketAddr) {
-    let source = pod.workload(&node.store);
-    let mut labels = ConnectionLabels::new(Direction::Outbound);
-    labels.source = Some(source);
-    let mut record = Record::new(labels, peer, meant);
-    let outcome = try_carry(&node, &pod, stream, &mut record).await;
-    record.finish(&node, outcome);
+pub(crate) fn carry(
+    node: Arc<Node>,
+    pod: Arc<Pod>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    meant: SocketAddr,
+) -> impl Future<Output = ()> + Send {
+    // Boxed: what it takes to open a connection is given back before the first byte is carried.
+    let opening = Box::pin(open(node, pod, stream, peer, meant));
+    async move {
+        let opened = opening.await;
+        if let Some(opened) = opened {
+            opened.carry().await;
+        }
+    }
 }
 
-async fn try_carry(node: &Arc<Node>, pod: &Arc<Pod>, stream: TcpStream, record: &mut Record) -> Result<(), Failure> {
+/// A connection that leads somewhere.
+struct Opened {
+    node: Arc<Node>,
+    downstream: Tcp,
+    upstream: Stream,
+    tracked: Tracked,
+    record: Record,
+    /// Whoever carries a connection of a pod holds the pod.
+    _pod: Arc<Pod>,
+    _busy: Option<Busy>,
+}
+
+async fn open(
+    node: Arc<Node>,
+    pod: Arc<Pod>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    meant: SocketAddr,
+) -> Option<Box<Opened>> {
+    let mut labels = ConnectionLabels::new(Direction::Outbound);
+    labels.source = Some(pod.workload(&node.store));
+    let mut record = Record::new(labels, peer, meant);
     let mut downstream = Tcp::new(stream);
-    let dialled = match Box::pin(dial_meant(node, pod, record)).await {
+    let dialled = dial_meant(&node, &pod, &mut record).await.and_then(|dialled| {
+        let tuned = socket::tune(downstream.stream(), &Liveness::default());
+        tuned.map_err(|error| Failure::broken(Fault::Client, format!("downstream: {error}")))?;
+        Ok(dialled)
+    });
+    let dialled = match dialled {
         Ok(dialled) => dialled,
         Err(failure) => {
             // The application's connect has succeeded already: a reset is the only way to say that it did not.
             downstream.reset();
-            return Err(failure);
+            record.finish(&node, Err(failure));
+            return None;
         }
     };
     let facts = Facts::plaintext(record.source, record.destination);
     let workload = record.labels.source.clone().unwrap_or_else(|| pod.workload(&node.store));
-    let entry = Entry { workload, facts, hop: Some(dialled.address), labels: record.labels.clone() };
+    let entry = Entry { workload, facts, hop: Some(dialled.address), labels: Arc::clone(&record.labels) };
     let tracked = node.connections.track(entry);
-    let meter = tracked.open().count_by(node.traffic.open(&record.labels));
     record.destination = dialled.address;
-    record.opened(node);
-    if let Err(error) = socket::tune(downstream.stream(), &Liveness::default()) {
-        downstream.reset();
-        return Err(Failure::broken(Fault::Client, format!("downstream: {error}")));
+    let (upstream, _busy) = (dialled.stream, dialled.busy);
+    Some(Box::new(Opened { node, downstream, upstream, tracked, record, _pod: pod, _busy }))
+}
+
+impl Opened {
+    async fn carry(mut self: Box<Self>) {
+        let Self { node, downstream, upstream, tracked, record, .. } = &mut *self;
+        let meter = tracked.open().count_by(node.traffic.open(&record.labels));
+        record.opened(node);
+        // The way of most connections is the one that the future has room for.
+        let outcome = match upstream {
+            Stream::Tunnel(upstream) => carry::copy(node, downstream, upstream, tracked, meter).await,
+            Stream::Plain(upstream) => Box::pin(carry::splice(node, downstream, upstream, tracked, meter)).await,
+            Stream::Direct(there) => Box::pin(there.carry(node, downstream, tracked, meter)).await,
+        };
+        self.record.bytes = self.tracked.open().bytes();
+        self.record.finish(&self.node, outcome);
     }
-    let _busy = dialled.busy;
-    let outcome = match dialled.stream {
-        Stream::Plain(mut upstream) => carry::copy(node, &mut downstream, &mut upstream, &tracked, meter).await,
-        Stream::Tunnel(mut upstream) => carry::copy(node, &mut downstream, &mut upstream, &tracked, meter).await,
-        Stream::Direct(there) => there.carry(node, &mut downstream, &tracked, meter).await,
-    };
-    record.bytes = tracked.open().bytes();
-    outcome
 }
 
 /// Finds out what was meant and dials it; the record learns what was found on the way, also when nothing answers.
@@ -72,9 +112,9 @@ async fn dial_meant(node: &Arc<Node>, pod: &Arc<Pod>, record: &mut Record) -> Re
     let mesh = node.store.snapshot();
     let destination = next_hop::resolve(&mesh, &source, record.destination)?;
     drop(mesh);
-    record.labels.service = service_of(&destination);
+    record.labels().service = service_of(&destination);
     let dialled = dial::dial(node, pod, &source, destination, record).await?;
-    record.labels.destination_identity = dialled.peer.clone();
+    record.labels().destination_identity = dialled.peer.clone();
     Ok(dialled)
 }
 

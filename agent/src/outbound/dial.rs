@@ -179,7 +179,7 @@ impl Caller<'_> {
         limit: Duration,
         record: &mut Record,
     ) -> Result<Dialled, Broken> {
-        record.labels.destination = Some(Arc::clone(&hop.workload));
+        record.labels().destination = Some(Arc::clone(&hop.workload));
         match &hop.via {
             Via::Plain(to) => {
                 let to = *to;
@@ -191,8 +191,8 @@ impl Caller<'_> {
                     return self.direct(there, tunnel.target, record).await;
                 }
                 let (key, head) = (self.key(tunnel), self.head(tunnel, host));
-                record.labels.mutual_tls = true;
-                record.labels.source_identity = Some(self.pod.identity.clone());
+                record.labels().mutual_tls = true;
+                record.labels().source_identity = Some(self.pod.identity.clone());
                 record.hbone = Some(HboneAddress::Address(tunnel.target));
                 let opened = match tokio::time::timeout(limit, self.node.pool.connect(&key, &head)).await {
                     Ok(opened) => opened.map_err(Broken::Tunnel)?,
@@ -217,7 +217,7 @@ impl Caller<'_> {
     }
 
     async fn direct(&self, there: Arc<Pod>, to: SocketAddr, record: &mut Record) -> Result<Dialled, Broken> {
-        record.labels.source_identity = Some(self.pod.identity.clone());
+        record.labels().source_identity = Some(self.pod.identity.clone());
         let peer = Some(there.identity.clone());
         let caller = direct::Caller {
             workload: Arc::clone(self.source),

@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::duplex::{Duplex, Queue};
 
 /// Rounds that one direction may go before the other one, and other tasks, get their turn.
-const ROUNDS: usize = 16;
+pub(super) const ROUNDS: usize = 16;
 
 /// Who counts the bytes that pass.
 pub trait Count: Sync {
@@ -102,8 +102,40 @@ pub async fn both_ways<A: Duplex, B: Duplex>(
     counters: &impl Count,
     timeouts: &Timeouts,
 ) -> Result<(), CopyError> {
-    let mut forth = Direction::default();
-    let mut back = Direction::default();
+    carry::<Direction, Direction, _, _>(first, second, counters, timeouts).await
+}
+
+/// How one direction's bytes are moved.
+pub(super) trait Flow<A, B>: Default {
+    /// Moves what can be moved now. Ready when the source's end has been passed on.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut A,
+        to: &mut B,
+        count: impl Fn(u64),
+    ) -> Poll<Result<(), FlowError>>;
+
+    /// Whether bytes wait to be sent: meanwhile the source is not read, and a reset of it not heard.
+    fn blocked(&self) -> bool;
+}
+
+/// Why a direction cannot go on.
+pub(super) struct FlowError {
+    pub(super) error: io::Error,
+    /// Whether it was the source that failed.
+    pub(super) reading: bool,
+}
+
+/// Both directions until both ends are done, moved as the flows move them.
+pub(super) async fn carry<F: Flow<A, B>, G: Flow<B, A>, A: Duplex, B: Duplex>(
+    first: &mut A,
+    second: &mut B,
+    counters: &impl Count,
+    timeouts: &Timeouts,
+) -> Result<(), CopyError> {
+    // Made here: as arguments they would stand in the future twice.
+    let (mut forth, mut back) = (F::default(), G::default());
     let mut watch = Watch::new(counters);
     let result = poll_fn(|cx| {
         let to_second =
@@ -147,41 +179,35 @@ pub async fn both_ways<A: Duplex, B: Duplex>(
     result
 }
 
-struct DirectionError {
-    error: io::Error,
-    reading: bool,
-}
-
-impl DirectionError {
+impl FlowError {
     fn named(self, from_second: bool) -> CopyError {
         let end = if self.reading == from_second { End::Second } else { End::First };
         CopyError::Broken { end, error: self.error }
     }
 }
 
+/// Moves bytes through this process.
 #[derive(Default)]
-struct Direction {
+pub(super) struct Direction {
     queue: Queue,
     ended: bool,
     finished: bool,
 }
 
-impl Direction {
-    /// Whether bytes wait to be sent: meanwhile the source is not read, and a reset of it not heard.
+impl<A: Duplex, B: Duplex> Flow<A, B> for Direction {
     fn blocked(&self) -> bool {
         !self.queue.is_empty()
     }
 
-    /// Ready when the source's end has been passed on.
-    fn poll<A: Duplex, B: Duplex>(
+    fn poll(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut A,
         to: &mut B,
         count: impl Fn(u64),
-    ) -> Poll<Result<(), DirectionError>> {
-        let reading = |error| DirectionError { error, reading: true };
-        let writing = |error| DirectionError { error, reading: false };
+    ) -> Poll<Result<(), FlowError>> {
+        let reading = |error| FlowError { error, reading: true };
+        let writing = |error| FlowError { error, reading: false };
         for _ in 0..ROUNDS {
             if self.finished {
                 return Poll::Ready(Ok(()));

@@ -1,5 +1,6 @@
 //! Sockets, below any meaning.
 
+pub mod splice; // both directions between two sockets, inside the kernel once they stream
 pub mod copy; // both directions until both end; counts bytes; half-close and reset kept
 pub mod tcp; // TCP as one end of a copy
 pub mod duplex; // what can be copied: the trait, and the bytes under way

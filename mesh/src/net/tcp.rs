@@ -13,6 +13,8 @@ use super::socket::reset_on_close;
 
 /// Sizes of the read buffer: the first serves requests and answers, the last a stream.
 const SIZES: [usize; 4] = [4 * 1024, 16 * 1024, 64 * 1024, 256 * 1024];
+/// From this size on, reads are those of a stream.
+const STREAMS: u8 = 2;
 /// What is left of a buffer is used again if it is at least this.
 const WORTH_KEEPING: usize = 2 * 1024;
 
@@ -36,6 +38,16 @@ impl Tcp {
     /// The connection.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
+    }
+
+    /// Whether reads fill large buffers.
+    pub(super) fn streams(&self) -> bool {
+        self.size >= STREAMS
+    }
+
+    /// Begins with a small buffer again.
+    pub(super) fn streams_no_more(&mut self) {
+        self.size = 0;
     }
 
     /// Makes room for a read. While bytes stream two buffers take turns and the allocator is not asked.

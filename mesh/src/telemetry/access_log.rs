@@ -10,6 +10,7 @@
 use std::cell::RefCell;
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tracing::Level;
@@ -24,7 +25,7 @@ use crate::model::workload::Workload;
 #[derive(Clone, Debug)]
 pub struct AccessRecord {
     /// Who took part.
-    pub labels: ConnectionLabels,
+    pub labels: Arc<ConnectionLabels>,
     /// Address of the caller.
     pub source: SocketAddr,
     /// What we connected to, or what connected to us: the far end of the TCP connection below.
@@ -317,7 +318,6 @@ impl<'a> Line<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use super::*;
     use crate::model::service::ServiceKey;
@@ -326,7 +326,7 @@ mod tests {
         let client = Arc::new(Workload::sample("client-7d4", "default", &[]));
         let shop = Arc::new(Workload::sample("shop-1", "prod", &[]));
         AccessRecord {
-            labels: ConnectionLabels {
+            labels: Arc::new(ConnectionLabels {
                 source_identity: Some(client.identity()),
                 destination_identity: Some(shop.identity()),
                 source: Some(client),
@@ -334,7 +334,7 @@ mod tests {
                 service: Some(ServiceKey { namespace: "prod".into(), hostname: "shop.prod.svc.cluster.local".into() }),
                 mutual_tls: true,
                 ..ConnectionLabels::new(Direction::Outbound)
-            },
+            }),
             source: "10.0.0.1:40000".parse().unwrap(),
             destination: "10.0.0.2:15008".parse().unwrap(),
             hbone: Some(HboneAddress::Address("10.0.0.2:8080".parse().unwrap())),
@@ -414,7 +414,8 @@ mod tests {
 
     #[test]
     fn what_is_not_known_is_left_out() {
-        let record = AccessRecord { labels: ConnectionLabels::new(Direction::Inbound), hbone: None, ..record() };
+        let record =
+            AccessRecord { labels: Arc::new(ConnectionLabels::new(Direction::Inbound)), hbone: None, ..record() };
         assert_eq!(
             line(Format::Text, &record, Some(&Outcome::Complete)),
             "2026-11-22T13:00:00.000000Z\tinfo\taccess\tconnection complete\tsrc.addr=10.0.0.1:40000 \

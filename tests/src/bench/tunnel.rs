@@ -1,4 +1,5 @@
 //! `bench tunnel`: a client on one node and a server on another, without a mesh, between Envoy sidecars and between agents.
+//! `bench same-node`: both on one node, without a mesh, through the agent's tunnel and directly through the agent.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 
 use crate::manifest::PodSpec;
-use crate::mesh::{Mesh, Pod};
+use crate::mesh::{Mesh, MeshOptions, Pod};
 use crate::net::{Host, Net, Node, PodNet};
 use crate::process::{Place, Process};
 
@@ -22,15 +23,43 @@ const SUBJECTS: [&str; 3] = ["none", "envoy", "culvert"];
 /// Who is divided by whom.
 const PAIRS: [(&str, &str); 3] = [("envoy", "none"), ("culvert", "none"), ("culvert", "envoy")];
 
-/// Runs all rounds. Every round starts everything afresh; within it the subjects take turns, phase by phase.
+/// Subjects of `bench same-node`.
+const NEAR: [&str; 3] = ["none", "mtls", "direct"];
+/// Who is divided by whom there.
+const NEAR_PAIRS: [(&str, &str); 3] = [("mtls", "none"), ("direct", "none"), ("direct", "mtls")];
+
+/// What is compared.
+struct Contest {
+    bench: &'static str,
+    subjects: [&'static str; 3],
+    labs: [fn() -> Result<Lab>; 3],
+    pairs: [(&'static str, &'static str); 3],
+}
+
+/// Runs `bench tunnel`.
 pub fn run(options: &Options) -> Result<Report> {
+    let labs: [fn() -> Result<Lab>; 3] = [|| Lab::none(1), Lab::envoy, || Lab::culvert("culvert", 1, &[])];
+    compete(options, &Contest { bench: "tunnel", subjects: SUBJECTS, labs, pairs: PAIRS })
+}
+
+/// Runs `bench same-node`.
+pub fn run_same_node(options: &Options) -> Result<Report> {
+    let labs: [fn() -> Result<Lab>; 3] = [
+        || Lab::none(0),
+        || Lab::culvert("mtls", 0, &["--same-node", "mtls"]),
+        || Lab::culvert("direct", 0, &["--same-node", "direct"]),
+    ];
+    compete(options, &Contest { bench: "same-node", subjects: NEAR, labs, pairs: NEAR_PAIRS })
+}
+
+/// Runs all rounds. Every round starts everything afresh; within it the subjects take turns, phase by phase.
+fn compete(options: &Options, contest: &Contest) -> Result<Report> {
     let machine = meter::machine();
     let mut samples = Samples::default();
     let pace = Pace { seconds: options.seconds.unwrap_or(2.0), whole_path: false };
     let rounds = options.rounds.unwrap_or(5);
     for round in 0..rounds {
-        let make: [fn() -> Result<Lab>; 3] = [Lab::none, Lab::envoy, Lab::culvert];
-        let wanted = SUBJECTS.iter().zip(make).filter(|(name, _)| options.wants(name));
+        let wanted = contest.subjects.iter().zip(contest.labs).filter(|(name, _)| options.wants(name));
         let labs = wanted.map(|(_, make)| make()).collect::<Result<Vec<Lab>>>()?;
         let subjects: Vec<Subject> = labs.iter().map(Lab::subject).collect::<Result<_>>()?;
         subjects.iter().try_for_each(phases::wait_open)?;
@@ -48,9 +77,9 @@ pub fn run(options: &Options) -> Result<Report> {
         }
     }
     for measure in ["latency_p50", "latency_p99", "requests_p50", "requests_p99"] {
-        samples.add_difference(measure, "us", &SUBJECTS, "none");
+        samples.add_difference(measure, "us", &contest.subjects, "none");
     }
-    Ok(report("tunnel", machine, &samples, &SUBJECTS, &PAIRS))
+    Ok(report(contest.bench, machine, &samples, &contest.subjects, &contest.pairs))
 }
 
 /// Two nodes with a pod each, and what is between the pods. Its processes end and its namespaces go when it is dropped.
@@ -81,10 +110,11 @@ struct Plain {
 }
 
 impl Plain {
-    fn new() -> Result<Self> {
+    /// The server's pod is on the node of that number.
+    fn new(server_node: usize) -> Result<Self> {
         let net = Net::new()?;
         let nodes = [net.node("east")?, net.node("west")?];
-        let (client, server) = (nodes[0].pod("client")?, nodes[1].pod("server")?);
+        let (client, server) = (nodes[0].pod("client")?, nodes[server_node].pod("server")?);
         prepare(&client)?;
         prepare(&server)?;
         Ok(Self { client, server, _nodes: nodes, net })
@@ -93,13 +123,13 @@ impl Plain {
 
 impl Lab {
     /// No mesh.
-    fn none() -> Result<Self> {
-        Self::plain("none", Plain::new()?, Vec::new())
+    fn none(server_node: usize) -> Result<Self> {
+        Self::plain("none", Plain::new(server_node)?, Vec::new())
     }
 
     /// A sidecar in each pod and the rules that bring it the pod's traffic.
     fn envoy() -> Result<Self> {
-        let plain = Plain::new()?;
+        let plain = Plain::new(1)?;
         let authority = envoy::Authority::new()?;
         let mut sidecars = Vec::new();
         for pod in [&plain.client, &plain.server] {
@@ -117,11 +147,12 @@ impl Lab {
         Ok(Self { name, client, to, server, sidecars, mesh: None, _pods: Pods::Plain { _plain: Box::new(plain) } })
     }
 
-    /// Two nodes with an agent each, and two enrolled pods.
-    fn culvert() -> Result<Self> {
-        let mesh = Mesh::start()?;
+    /// A node with an agent for each, or for both, of two enrolled pods.
+    fn culvert(name: &'static str, server_node: usize, flags: &[&str]) -> Result<Self> {
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let mesh = Mesh::with(MeshOptions { nodes: server_node + 1, flags, ..MeshOptions::default() })?;
         let client = mesh.pod(PodSpec::new("bench", "client"))?;
-        let server = mesh.pod(PodSpec::new("bench", "server").on(1))?;
+        let server = mesh.pod(PodSpec::new("bench", "server").on(server_node))?;
         prepare(&client)?;
         prepare(&server)?;
         for agent in &mesh.agents {
@@ -129,7 +160,7 @@ impl Lab {
             agent.culvert_ok(&["log", "warn"]).context("turning the access log off")?;
         }
         Ok(Self {
-            name: "culvert",
+            name,
             client: client.place.clone(),
             to: server.at(PORT),
             server: phases::server(&server.place, server.at(PORT))?,

@@ -13,7 +13,7 @@ use tests::bench::show::{self, Format, Output};
 use tests::bench::{capture, forward, hbone, load, memory, pods, serve, tunnel, waypoint};
 
 /// The benches that `all` runs, in the order of its page.
-const ALL: [&str; 4] = ["memory", "tunnel", "waypoint", "capture"];
+const ALL: [&str; 5] = ["memory", "tunnel", "same-node", "waypoint", "capture"];
 
 #[derive(Parser)]
 #[command(about = "Measures what capture and the mesh cost", disable_help_subcommand = true)]
@@ -42,6 +42,8 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Two pods of one node: no mesh, the agent's tunnel, and the agent without a tunnel
+    SameNode(Asked),
     /// Every bench with its defaults, and one page of all
     All {
         /// Run nothing: make the page of the results that are there
@@ -98,6 +100,7 @@ fn run(command: Command) -> Result<()> {
         Command::Tunnel(asked) => asked.output.one(&tunnel::run(&asked.options)?),
         Command::Memory { options, output } => output.one(&memory::run(&options)?),
         Command::Waypoint { options, output } => output.one(&waypoint::run(&options)?),
+        Command::SameNode(asked) => asked.output.one(&tunnel::run_same_node(&asked.options)?),
         Command::All { saved, output } => output.all(if saved { show::saved(&ALL)? } else { all()? }),
         Command::Compare { a, b, output } => show::compare(&a, &b, output),
         Command::Serve { at } => role(async move { Ok(serve::run(at).await?) }),
@@ -125,6 +128,7 @@ fn all() -> Result<Vec<Report>> {
         let report = match bench {
             "memory" => memory::run(&defaults())?,
             "tunnel" => tunnel::run(&defaults())?,
+            "same-node" => tunnel::run_same_node(&defaults())?,
             "waypoint" => waypoint::run(&defaults())?,
             _ => capture::run(&defaults())?,
         };

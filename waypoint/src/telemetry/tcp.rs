@@ -40,7 +40,7 @@ impl TcpRecord {
         labels.service = Some(service.clone());
         labels.mutual_tls = true;
         let record = AccessRecord {
-            labels,
+            labels: Arc::new(labels),
             source: client.address,
             destination,
             hbone: None,
@@ -53,8 +53,9 @@ impl TcpRecord {
 
     /// An endpoint answers.
     pub fn opened(&mut self, endpoint: &Endpoint) {
-        self.record.labels.destination = Some(Arc::clone(&endpoint.workload));
-        self.record.labels.mutual_tls = endpoint.target.tunnel.is_some();
+        let labels = Arc::make_mut(&mut self.record.labels);
+        labels.destination = Some(Arc::clone(&endpoint.workload));
+        labels.mutual_tls = endpoint.target.tunnel.is_some();
         self.meter = Some(self.traffic.open(&self.record.labels));
     }
 
