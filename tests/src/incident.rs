@@ -69,6 +69,9 @@ pub fn given(servers: &[Server]) -> Result<Vec<u64>> {
     servers.iter().map(|server| Ok(server.count()?.sent)).collect()
 }
 
+/// How long a slow pod takes for an answer.
+const SLOW_MS: u64 = 1500;
+
 /// One pod of several turns slow.
 #[derive(Clone, Debug)]
 pub struct Leak {
@@ -78,7 +81,7 @@ pub struct Leak {
     pub before: Vec<u64>,
     /// What each was given from two seconds after.
     pub slow: Vec<u64>,
-    /// What the users saw from two seconds after.
+    /// What the users saw, once what they had asked for before was answered.
     pub users: WebCount,
 }
 
@@ -89,11 +92,14 @@ impl Leak {
         thread::sleep(Duration::from_secs(2));
         let before = given(servers)?;
         let pod = (0..before.len()).max_by_key(|&n| before[n]).context("there are no servers")?;
-        servers[pod].behave(Behaviour { delay_ms: 1500, ..Behaviour::default() })?;
+        servers[pod].behave(Behaviour { delay_ms: SLOW_MS, ..Behaviour::default() })?;
         thread::sleep(Duration::from_secs(2));
         given(servers)?;
+        // Answers to requests from before come for as long as the pod takes.
+        let late = Duration::from_millis(SLOW_MS + 100);
+        thread::sleep(late);
         load.count()?;
-        thread::sleep(during);
+        thread::sleep(during.saturating_sub(late));
         Ok(Self { pod, before, slow: given(servers)?, users: load.count()? })
     }
 

@@ -135,7 +135,7 @@ fn a_slow_pod_that_recovers_has_its_share_again() -> Result<()> {
     s.works(shop.vip)?;
     let mut load = s.client.web_load(shop.vip, 60, &[])?;
     std::thread::sleep(Duration::from_secs(1));
-    let leak = Leak::make(&mut load, &shop.servers, Duration::from_secs(1))?;
+    let leak = Leak::make(&mut load, &shop.servers, Duration::from_secs(2))?;
     leak.mend(&shop.servers, allow(Duration::from_secs(20)))?;
     Ok(())
 }

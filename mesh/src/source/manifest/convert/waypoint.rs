@@ -4,12 +4,13 @@
 //! destination: traffic is refused rather than sent past it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
 
 use crate::model::name::{Hostname, Name, Namespace};
 use crate::model::service::ServiceKey;
 use crate::model::waypoint::{Waypoint, WaypointDestination};
 use crate::source::manifest::inventory::{GATEWAY_NAME, Inventory};
-use crate::source::manifest::object::{Gateway, GatewayAddress, Item, Labels, Meta, ObjectKey};
+use crate::source::manifest::object::{Gateway, GatewayAddress, Item, Labels, ObjectKey, Pod};
 
 use super::options::Options;
 
@@ -40,6 +41,7 @@ pub(super) struct Found {
 pub(super) struct Waypoints {
     known: HashMap<ObjectKey, Known>,
     services: BTreeSet<ServiceKey>,
+    addresses: BTreeSet<IpAddr>,
 }
 
 /// A service that no object declares: the pods of a Gateway that has neither address nor Service.
@@ -70,13 +72,20 @@ impl Waypoints {
             }
             Ok(WaypointDestination::Address { .. }) | Err(_) => None,
         });
-        Self { services: services.collect(), known }
+        let addresses = known.values().filter_map(|known| match &known.destination {
+            Ok(WaypointDestination::Address { address, .. }) => Some(*address),
+            Ok(WaypointDestination::Service { .. }) | Err(_) => None,
+        });
+        Self { services: services.collect(), addresses: addresses.collect(), known }
     }
 
-    /// Whether a pod with this meta carries the label of a waypoint.
-    pub(super) fn has_instance(&self, pod: &Meta) -> bool {
-        let Some(gateway) = pod.labels.get(GATEWAY_NAME) else { return false };
-        self.known.contains_key(&ObjectKey { namespace: pod.namespace.clone(), name: gateway.clone() })
+    /// Whether a pod carries the label of a waypoint, or has the address of one.
+    pub(super) fn has_instance(&self, pod: &Item<Pod>) -> bool {
+        if pod.spec.addresses.iter().any(|address| self.addresses.contains(address)) {
+            return true;
+        }
+        let Some(gateway) = pod.meta.labels.get(GATEWAY_NAME) else { return false };
+        self.known.contains_key(&ObjectKey { namespace: pod.meta.namespace.clone(), name: gateway.clone() })
     }
 
     /// Whether the endpoints of a service are instances of a waypoint.

@@ -89,7 +89,7 @@ fn workload(pod: &Item<Pod>, context: &Context, options: &Options) -> Workload {
     let namespace_labels = context.namespace_labels(&pod.meta.namespace);
     let enrolled = Enrolment::of(pod, namespace_labels) == Enrolment::Enrolled;
     let native_tunnel =
-        labels.get(TUNNEL).is_some_and(|how| how.as_str() == "http") || context.waypoints.has_instance(&pod.meta);
+        labels.get(TUNNEL).is_some_and(|how| how.as_str() == "http") || context.waypoints.has_instance(pod);
     let found = context.waypoints.of(&pod.meta.namespace, labels, namespace_labels, Addressed::Workload);
     let mut workload = Workload {
         uid: uid(pod, options),

@@ -196,7 +196,7 @@ fn every_pod_of_a_gateway_is_an_instance_that_speaks_hbone_itself() {
 }
 
 #[test]
-fn the_pods_behind_the_service_of_a_gateway_are_instances_and_so_is_what_istio_marks() {
+fn the_pods_behind_the_service_of_a_gateway_are_instances_and_so_is_what_has_its_address_or_istios_mark() {
     let service = "---\napiVersion: v1\nkind: Service\n\
          metadata: {name: front, labels: {gateway.networking.k8s.io/gateway-name: wp}}\n\
          spec: {clusterIP: 10.96.0.9, selector: {app: front}}\n";
@@ -204,6 +204,9 @@ fn the_pods_behind_the_service_of_a_gateway_are_instances_and_so_is_what_istio_m
     let marked = pod("w2", "10.0.0.22", ", labels: {networking.istio.io/tunnel: http}", "");
     let mesh = everything("", "", "", &[&gateway("default", "", "", ""), service, &front, &marked].concat());
     assert!(mesh.pod("w1").native_tunnel && mesh.pod("w2").native_tunnel);
+    let addressed = pod("w3", "10.0.0.9", ", labels: {istio.io/dataplane-mode: ambient}", "");
+    let mesh = everything("", "", "", &(gateway("default", "", "", READY) + &addressed));
+    assert!(mesh.pod("w3").native_tunnel && !mesh.pod("a").native_tunnel);
 }
 
 #[test]
