@@ -9,16 +9,29 @@ pub const GRPC_TIMEOUT: &str = "grpc-timeout";
 /// The header by which Envoy tells the next hop how long it waits, in milliseconds.
 pub const ENVOY_EXPECTED: &str = "x-envoy-expected-rq-timeout-ms";
 
+/// A body that flows is looked at so often.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// What limits one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline {
-    /// The response headers must have arrived by then.
-    pub headers: Option<Instant>,
+    start: Instant,
+    /// How long response headers may take once the request is there.
+    default: Option<Duration>,
     /// The last byte of the response must have been sent by then. Only set when somebody asked for it: streams live
     /// longer than any default.
     pub whole: Option<Instant>,
     /// Whether it was the caller who wanted it that soon: a backend that misses it need not be a bad one.
     pub impatient: bool,
+}
+
+/// How far the body of a request has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Upload {
+    /// All of it is there, since then.
+    Ended(Instant),
+    /// Bytes are still to come; the last came then.
+    Flowing(Instant),
 }
 
 /// Who allows how much.
@@ -37,24 +50,31 @@ impl Deadline {
     pub fn new(start: Instant, allowed: Allowed) -> Self {
         let whole = least(allowed.request, allowed.caller);
         // A route that says how long its requests may take has spoken: the default is for those that did not.
-        let headers = if allowed.request.is_some() { whole } else { least(whole, allowed.default) };
-        let impatient = headers.is_some() && allowed.caller == headers;
-        Self { headers: headers.map(|time| start + time), whole: whole.map(|time| start + time), impatient }
+        let default = allowed.default.filter(|_| allowed.request.is_none());
+        let impatient = allowed.caller.is_some() && allowed.caller == least(whole, default);
+        Self { start, default, whole: whole.map(|time| start + time), impatient }
     }
 
-    /// What is left until response headers must be there; `None` is unlimited, zero is over.
-    pub fn left(&self, now: Instant) -> Option<Duration> {
-        self.headers.map(|end| end.saturating_duration_since(now))
+    /// When response headers must be there; `None` is unlimited. The default counts from the end of the request: as long
+    /// as a body flows, only silence of `idle` ends it, for who uploads or streams is not late.
+    pub fn headers(&self, upload: Option<Upload>, idle: Option<Duration>) -> Option<Instant> {
+        let default = match upload {
+            None => self.default.map(|time| self.start + time),
+            Some(Upload::Ended(at)) => self.default.map(|time| at.max(self.start) + time),
+            Some(Upload::Flowing(at)) => idle.map(|time| at.max(self.start) + time),
+        };
+        least(self.whole, default)
     }
 
-    /// Whether the time for response headers is over.
-    pub fn is_over(&self, now: Instant) -> bool {
-        self.headers.is_some_and(|end| end <= now)
+    /// When to look again at how far the body has come, if it may change what [`Deadline::headers`] says.
+    pub fn look_again(&self, upload: Option<Upload>, now: Instant) -> Option<Instant> {
+        let flows = matches!(upload, Some(Upload::Flowing(_)));
+        self.default.filter(|_| flows).map(|default| now + default.min(LOOK))
     }
 }
 
 /// The smaller of two limits, where `None` is no limit.
-pub fn least(a: Option<Duration>, b: Option<Duration>) -> Option<Duration> {
+pub fn least<T: Ord>(a: Option<T>, b: Option<T>) -> Option<T> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
@@ -115,15 +135,33 @@ mod tests {
         let default = Some(15 * SECOND);
 
         let plain = at(Allowed { default, ..Allowed::default() });
-        assert_eq!((plain.headers, plain.whole), (Some(start + 15 * SECOND), None));
+        let headers = |deadline: Deadline| deadline.headers(None, Some(SECOND));
+        assert_eq!((headers(plain), plain.whole), (Some(start + 15 * SECOND), None));
 
         let caller = at(Allowed { default, caller: Some(2 * SECOND), request: Some(5 * SECOND) });
-        assert_eq!((caller.headers, caller.whole), (Some(start + 2 * SECOND), Some(start + 2 * SECOND)));
+        assert_eq!((headers(caller), caller.whole), (Some(start + 2 * SECOND), Some(start + 2 * SECOND)));
+        assert!(caller.impatient && !plain.impatient);
 
         let patient = at(Allowed { default, request: Some(60 * SECOND), caller: None });
-        assert_eq!(patient.headers, Some(start + 60 * SECOND));
+        assert_eq!(headers(patient), Some(start + 60 * SECOND));
 
-        assert_eq!(at(Allowed::default()), Deadline { headers: None, whole: None, impatient: false });
+        let none = at(Allowed::default());
+        assert_eq!((headers(none), none.whole), (None, None));
+    }
+
+    #[test]
+    fn the_default_counts_from_the_end_of_the_request() {
+        let start = Instant::now();
+        let default = Deadline::new(start, Allowed { default: Some(15 * SECOND), ..Allowed::default() });
+        let (idle, at) = (Some(300 * SECOND), start + 40 * SECOND);
+        let limit = |upload| default.headers(Some(upload), idle);
+        assert_eq!(limit(Upload::Flowing(at)), Some(at + 300 * SECOND));
+        assert_eq!(limit(Upload::Ended(at)), Some(at + 15 * SECOND));
+        assert_eq!(default.headers(Some(Upload::Flowing(at)), None), None);
+        assert_eq!(default.look_again(Some(Upload::Flowing(at)), at), Some(at + LOOK));
+        assert_eq!(default.look_again(Some(Upload::Ended(at)), at), None);
+        let caller = Deadline::new(start, Allowed { caller: Some(SECOND), default: Some(15 * SECOND), request: None });
+        assert_eq!(caller.headers(Some(Upload::Flowing(at)), idle), Some(start + SECOND), "callers mean what they say");
     }
 
     #[test]

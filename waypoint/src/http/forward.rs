@@ -261,6 +261,7 @@ impl Finishing<'_> {
             deadline: self.deadline.whole,
             idle: self.rule.idle,
             last: Instant::now(),
+            received: 0,
             timer: None,
         });
         if streamed.peeked.is_none() && streamed.body.is_end_stream() {
@@ -293,11 +294,17 @@ impl Finishing<'_> {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             self.connection.switched.store(true, Ordering::Relaxed);
         }
-        tokio::spawn(upgrade::carry(wanted, response, (kept, record), |(kept, mut record), forth, back| {
-            record.received.fetch_add(forth, Ordering::Relaxed);
-            record.sent = back;
-            drop(kept);
-        }));
+        tokio::spawn(upgrade::carry(
+            wanted,
+            response,
+            self.rule.idle,
+            (kept, record),
+            |(kept, mut record), forth, back| {
+                record.received.fetch_add(forth, Ordering::Relaxed);
+                record.sent = back;
+                drop(kept);
+            },
+        ));
         let mut response = Response::new(ResponseBody::Switched);
         *response.status_mut() = status;
         *response.headers_mut() = headers;

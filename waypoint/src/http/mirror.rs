@@ -8,7 +8,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
 use super::outgoing::{self, Address};
-use crate::deadline::Deadline;
+use crate::deadline::{Allowed, Deadline};
 use crate::route::Mirror;
 use crate::settings::Settings;
 use crate::shared::Shared;
@@ -59,7 +59,7 @@ pub fn send_off(shared: &Arc<Shared>, world: &Arc<World>, mirror: &Mirror, versi
         // A copy is sent once: the caller's own request is what matters.
         let rule = Settings { retry_attempts: 0, ..(**settings).clone() };
         let began = Instant::now();
-        let deadline = Deadline { headers: Some(began + LIMIT), whole: None, impatient: false };
+        let deadline = Deadline::new(began, Allowed { default: Some(LIMIT), ..Allowed::default() });
         let sending = Outgoing {
             parts,
             body: None,

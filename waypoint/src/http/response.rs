@@ -63,6 +63,8 @@ pub struct Streamed {
     pub idle: Option<Duration>,
     /// When something came last.
     pub last: Instant,
+    /// Bytes of the request's body that had come by then.
+    pub received: u64,
     /// Armed only while a body keeps us waiting.
     pub timer: Option<Pin<Box<Sleep>>>,
     /// The body has ended.
@@ -117,6 +119,12 @@ impl Streamed {
             let now = Instant::now();
             if next <= now {
                 let late = self.deadline.is_some_and(|deadline| deadline <= now);
+                let received = self.record.received();
+                if !late && received != self.received {
+                    // The client is the one who speaks.
+                    (self.received, self.last) = (received, now);
+                    continue;
+                }
                 return Poll::Ready(if late { BodyError::Deadline } else { BodyError::Idle });
             }
             // Armed once and looked at when it fires: bodies that flow never touch it.

@@ -62,7 +62,7 @@ const fn millis(millis: u64) -> Duration {
 }
 
 settings! {
-    /// Until response headers, when neither route nor caller says otherwise.
+    /// From the end of the request to response headers, when neither route nor caller says otherwise.
     "deadline.default" deadline_default: Option<Duration> = Some(secs(15));
     /// For the whole exchange, retries included.
     "deadline.request" deadline_request: Option<Duration> = None;

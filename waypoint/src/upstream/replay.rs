@@ -4,12 +4,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
+
+use crate::deadline::Upload;
 
 /// Bytes that all bodies together may keep.
 pub struct Allowance(AtomicUsize);
@@ -28,6 +31,8 @@ struct Shared {
     most: usize,
     trailers: Option<HeaderMap>,
     ended: bool,
+    /// When the last of it came, or its end.
+    moved: Instant,
     /// Something was read that is not kept.
     gone: bool,
     read: Arc<AtomicU64>,
@@ -72,6 +77,7 @@ impl Replay {
             most,
             trailers: None,
             ended: false,
+            moved: Instant::now(),
             gone: false,
             read,
             allowance,
@@ -87,6 +93,16 @@ impl Replay {
     /// Whether the body can be sent from its start.
     pub fn is_whole(&self) -> bool {
         !self.shared.lock().gone
+    }
+
+    /// How far it has come.
+    pub fn upload(&self) -> Upload {
+        let shared = self.shared.lock();
+        if shared.ended || shared.source.is_end_stream() {
+            Upload::Ended(shared.moved)
+        } else {
+            Upload::Flowing(shared.moved)
+        }
     }
 
     /// No further attempt: what is read from now on need not be kept.
@@ -140,15 +156,16 @@ impl Body for ReplayBody {
         }
         let frame = ready!(Pin::new(&mut shared.source).poll_frame(cx));
         let Some(frame) = frame.transpose()? else {
-            shared.ended = true;
+            (shared.ended, shared.moved) = (true, Instant::now());
             return Poll::Ready(None);
         };
         if let Some(data) = frame.data_ref() {
             shared.keep(data);
+            shared.moved = Instant::now();
             this.at = shared.kept.len();
         } else if let Some(trailers) = frame.trailers_ref() {
             shared.trailers = Some(trailers.clone());
-            shared.ended = true;
+            (shared.ended, shared.moved) = (true, Instant::now());
             this.trailers_sent = true;
         }
         Poll::Ready(Some(Ok(frame)))

@@ -15,7 +15,7 @@ use super::connections::{Limits, Version};
 use super::endpoint::{Endpoint, InFlight};
 use super::gate::{Full, Pass};
 use super::replay::Replay;
-use crate::deadline::{self, Deadline};
+use crate::deadline::{self, Deadline, Upload};
 use crate::retry::{self, Attempt, Decision, GaveUp, Outcome, RetryPolicy};
 use crate::settings::Settings;
 
@@ -49,6 +49,41 @@ pub struct Outgoing<'a> {
     pub hash: u64,
     /// On whose behalf.
     pub client: &'a Client,
+}
+
+impl<'a> Outgoing<'a> {
+    fn limit(&self) -> Limit<'a> {
+        Limit { deadline: self.deadline, body: self.body, idle: self.rule.idle }
+    }
+
+    /// Whether the endpoint has not got the whole request yet. A client that dawdles must not make an endpoint look bad.
+    fn is_uploading(&self) -> bool {
+        matches!(self.body.map(Replay::upload), Some(Upload::Flowing(_)))
+    }
+
+    /// What is left until response headers must be there.
+    fn left(&self, now: Instant) -> Option<Duration> {
+        self.limit().end().map(|end| end.saturating_duration_since(now))
+    }
+}
+
+/// When response headers must be there, as far as that is known while the body flows.
+struct Limit<'a> {
+    deadline: Deadline,
+    body: Option<&'a Replay>,
+    idle: Option<Duration>,
+}
+
+impl Limit<'_> {
+    fn end(&self) -> Option<Instant> {
+        self.deadline.headers(self.body.map(Replay::upload), self.idle)
+    }
+
+    /// When it is over, or to be looked at again.
+    fn next(&self, now: Instant) -> Option<Instant> {
+        let again = self.deadline.look_again(self.body.map(Replay::upload), now);
+        deadline::least(self.end(), again)
+    }
 }
 
 /// A body that only one attempt can have.
@@ -101,7 +136,7 @@ impl Failure {
 /// Sends a request to a cluster.
 pub async fn send(connector: &Connector, cluster: &Arc<Cluster>, outgoing: Outgoing<'_>) -> Result<Sent, Failure> {
     let service = outgoing.service;
-    let patience = deadline::least(Some(service.max_wait), outgoing.deadline.left(Instant::now()));
+    let patience = deadline::least(Some(service.max_wait), outgoing.left(Instant::now()));
     let entering = cluster.gate.enter(service.max_in_flight, service.max_pending, patience.unwrap_or(service.max_wait));
     let pass = entering.await.map_err(|full| {
         let detail = match full {
@@ -137,7 +172,7 @@ impl Sending<'_> {
             let mut flight = self.choose()?;
             let endpoint = Arc::clone(&flight.endpoint);
             let began = Instant::now();
-            let Some(result) = within(self.outgoing.deadline.left(began), self.attempt(&endpoint)).await else {
+            let Some(result) = within(self.outgoing.limit(), self.attempt(&endpoint)).await else {
                 self.record_silence(&mut flight, began);
                 return Err(self.too_late(Some(endpoint)));
             };
@@ -213,7 +248,7 @@ impl Sending<'_> {
     /// The deadline has passed without an answer. An impatient caller does not make a bad endpoint.
     fn record_silence(&self, flight: &mut InFlight, began: Instant) {
         let now = Instant::now();
-        if now.duration_since(began) >= PATIENCE {
+        if now.duration_since(began) >= PATIENCE && !self.outgoing.is_uploading() {
             let service = self.outgoing.service;
             let may_eject = !self.outgoing.deadline.impatient || self.cluster.can_spare(service);
             flight.failed(&service.breaker(), may_eject, Duration::ZERO, now);
@@ -239,6 +274,7 @@ impl Sending<'_> {
             }
             // Our own limit, not the endpoint's failure.
             Err(AttemptError::Connect(ConnectError::Full)) => {}
+            Err(AttemptError::TryTimeout(_)) if self.outgoing.is_uploading() => {}
             Err(error) => flight.failed(&limits, error.is_silence() || spare(), Duration::ZERO, now),
         }
     }
@@ -256,7 +292,7 @@ impl Sending<'_> {
             replayable: self.outgoing.body.is_none_or(Replay::is_whole),
             retried_below: headers.is_some_and(|headers| headers.contains_key(RETRIED)),
             retry_after: headers.and_then(retry::policy::retry_after),
-            left: self.outgoing.deadline.left(now),
+            left: self.outgoing.left(now),
         };
         match self.policy.decide(outcome, &attempt, fastrand::f64()) {
             Decision::Done(GaveUp::Deadline) | Decision::Done(_) => Next::Done,
@@ -276,10 +312,16 @@ impl Sending<'_> {
     }
 }
 
-async fn within<T>(left: Option<Duration>, doing: impl Future<Output = T>) -> Option<T> {
-    match left {
-        Some(left) => tokio::time::timeout(left, doing).await.ok(),
-        None => Some(doing.await),
+async fn within<T>(limit: Limit<'_>, doing: impl Future<Output = T>) -> Option<T> {
+    let mut doing = std::pin::pin!(doing);
+    loop {
+        let Some(next) = limit.next(Instant::now()) else { return Some(doing.await) };
+        if let Ok(done) = tokio::time::timeout_at(next.into(), doing.as_mut()).await {
+            return Some(done);
+        }
+        if limit.end().is_some_and(|end| end <= Instant::now()) {
+            return None;
+        }
     }
 }
 

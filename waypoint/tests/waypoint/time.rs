@@ -72,6 +72,43 @@ async fn grpc_timeouts_are_kept_and_shortened() {
     rig.eventually("cancelled", async || backend.cancelled.load(Ordering::SeqCst) == 1).await;
 }
 
+/// A body that comes in pieces, one each 100 ms.
+fn trickle(pieces: usize) -> http_body_util::combinators::BoxBody<Bytes, std::io::Error> {
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
+    tokio::spawn(async move {
+        for _ in 0..pieces {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let _ = sender.send(Bytes::from_static(b"piece")).await;
+        }
+    });
+    let frames = futures_util::stream::unfold(receiver, async |mut receiver| {
+        let piece = receiver.recv().await?;
+        Some((Ok(http_body::Frame::data(piece)), receiver))
+    });
+    http_body_util::BodyExt::boxed(http_body_util::StreamBody::new(Box::pin(frames)))
+}
+
+#[tokio::test]
+async fn an_upload_is_not_late_as_long_as_it_flows() {
+    let rig = Rig::start(&(shop("http", &[11]) + &policy("{deadline: {default: 400ms, idle: 700ms}}"))).await;
+    let backend = Backend::start(&rig, 11, |_, _| ok("got it")).await;
+    let call = async |pieces| {
+        let io = hyper_util::rt::TokioIo::new(rig.connect(SHOP).await);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::post("/").header("host", "shop").body(trickle(pieces)).unwrap();
+        got(sender.send_request(request).await.unwrap()).await
+    };
+    let answer = call(12).await;
+    assert_eq!((answer.status, backend.last().body.len()), (200, 60), "1.2 seconds of upload");
+    backend.now(|_, _| slow(Duration::from_secs(3)));
+    let began = Instant::now();
+    let answer = call(8).await;
+    assert_eq!((answer.status, answer.header("x-culvert-error")), (504, "deadline"));
+    let took = began.elapsed();
+    assert!((1150..2200).contains(&took.as_millis()), "the time counts from the end of the upload: {took:?}");
+}
+
 #[tokio::test]
 async fn an_attempt_that_takes_too_long_is_made_elsewhere() {
     let rig = Rig::start(
