@@ -73,7 +73,9 @@ pub async fn carry<S: Duplex>(
             }
             Err(error) => {
                 tracing::debug!("{}: {error}", endpoint.workload.uid);
-                flight.failed(&limits, true, Duration::ZERO, now);
+                if error.is_of_endpoint() {
+                    flight.failed(&limits, true, Duration::ZERO, now);
+                }
                 tried.push(endpoint.workload.uid.clone());
                 if tried.len() >= TRIES.min(cluster.endpoints().endpoints.len()) {
                     return Err(OpaqueError::NoEndpoint(service.clone()));

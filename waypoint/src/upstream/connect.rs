@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use mesh::hbone::{self, Authority, Baggage, ConnectHead, Dial, DialFuture, Forwarded, Pool, TunnelError, TunnelKey};
+use mesh::model::connection::Fault;
 use mesh::model::identity::Identity;
 use mesh::model::name::{Hostname, WorkloadUid};
 use mesh::model::workload::Workload;
@@ -55,6 +56,22 @@ pub enum ConnectError {
     /// HTTP/2 did not come about.
     #[error("HTTP/2: {0}")]
     Http(Arc<hyper::Error>),
+}
+
+impl ConnectError {
+    /// Whether the endpoint's agent refuses this client, which says nothing about the endpoint: others may be welcome.
+    pub fn is_denial(&self) -> bool {
+        matches!(self, Self::Tunnel(error) if error.fault() == Fault::Policy)
+    }
+
+    /// Whether it says something about the endpoint.
+    pub fn is_of_endpoint(&self) -> bool {
+        match self {
+            Self::Full => false,
+            Self::Tunnel(error) => !matches!(error.fault(), Fault::Policy | Fault::ControlPlane | Fault::Ours),
+            Self::Tcp(_) | Self::Timeout(_) | Self::Http(_) => true,
+        }
+    }
 }
 
 /// Makes connections as this waypoint.

@@ -272,14 +272,19 @@ impl Sending<'_> {
                     flight.succeeded(&limits, now);
                 }
             }
-            // Our own limit, not the endpoint's failure.
-            Err(AttemptError::Connect(ConnectError::Full)) => {}
+            // Our own limit, or this client's: not the endpoint's failure.
+            Err(AttemptError::Connect(error)) if !error.is_of_endpoint() => {}
             Err(AttemptError::TryTimeout(_)) if self.outgoing.is_uploading() => {}
             Err(error) => flight.failed(&limits, error.is_silence() || spare(), Duration::ZERO, now),
         }
     }
 
     fn next(&self, result: &Result<Answer, AttemptError>) -> Next {
+        if let Err(AttemptError::Connect(error)) = result
+            && error.is_denial()
+        {
+            return Next::Done;
+        }
         let (outcome, headers) = match result {
             Ok(answer) => (outcome_of(answer), Some(answer.response.headers())),
             Err(error) => (error.outcome(), None),
@@ -336,6 +341,7 @@ fn failure_of(error: &AttemptError) -> Failure {
     let detail = error.to_string();
     match error {
         AttemptError::Connect(ConnectError::Full) => Failure::new(503, "overflow", "UO", detail),
+        AttemptError::Connect(error) if error.is_denial() => Failure::new(403, "denied_by_peer", "UAEX", detail),
         AttemptError::Connect(_) | AttemptError::Unsent(_) | AttemptError::BodyGone => {
             Failure::new(503, "connect", "UF", detail)
         }

@@ -75,6 +75,8 @@ pub(crate) struct Backend {
     pub(crate) connections: AtomicUsize,
     /// For whom connections came, of tunnels that said so.
     pub(crate) on_behalf_of: Mutex<Vec<Option<Identity>>>,
+    /// For whom connections are refused.
+    pub(crate) refuses: Mutex<Option<Identity>>,
 }
 
 struct Watch<'a>(&'a Backend, bool);
@@ -96,6 +98,7 @@ impl Backend {
             cancelled: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
             on_behalf_of: Mutex::default(),
+            refuses: Mutex::default(),
         })
     }
 
@@ -139,6 +142,10 @@ impl Backend {
                     while let Some(request) = tunnel.next().await {
                         let head = request.head().unwrap();
                         assert_eq!(head.authority.to_string(), expected);
+                        if head.on_behalf_of.is_some() && head.on_behalf_of == *serving.refuses.lock() {
+                            request.refuse(http::StatusCode::UNAUTHORIZED);
+                            continue;
+                        }
                         serving.on_behalf_of.lock().push(head.on_behalf_of.clone());
                         tokio::spawn(Arc::clone(&serving).serve(request.accept(None).unwrap()));
                     }

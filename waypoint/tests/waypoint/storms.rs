@@ -164,6 +164,23 @@ async fn serve(tcp: TcpStream) {
 }
 
 #[tokio::test]
+async fn a_client_that_policy_refuses_spoils_nothing_for_others() {
+    let rig = Rig::start(&(shop("http", &[]) + &super::rig::pod("shop-11", "shop", 11, "ambient"))).await;
+    let backend = Backend::start_enrolled(&rig, 11, |_, _| ok("fine")).await;
+    *backend.refuses.lock() = Some(super::rig::identity("other"));
+    let authority = mesh::hbone::Authority::Address(std::net::SocketAddr::new(SHOP.parse().unwrap(), super::rig::PORT));
+    let stream = rig.connect_as("other", authority).await.unwrap();
+    let io = hyper_util::rt::TokioIo::new(stream);
+    let (mut refused, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+    tokio::spawn(connection);
+    for _ in 0..20 {
+        let answer = got(refused.send_request(get("/")).await.unwrap()).await;
+        assert_eq!((answer.status, answer.header("x-culvert-error")), (403, "denied_by_peer"));
+        assert_eq!(rig.get("/").await.status, 200);
+    }
+}
+
+#[tokio::test]
 async fn a_single_pod_that_refuses_connections_is_not_asked_by_everybody() {
     let rig = Rig::start(&(shop("http", &[11]) + &policy("{retry: {attempts: 0}}"))).await;
     let mut sender = rig.one(SHOP).await;
