@@ -121,4 +121,26 @@ mod tests {
         let dry = Arc::new(Authorization { dry_run: true, ..(*strict()).clone() });
         assert_eq!(compile(&[dry].into()).default, PlaintextVerdict::Pass);
     }
+
+    #[test]
+    fn a_port_behind_a_waypoint_refuses_plaintext_and_the_others_do_not() {
+        use crate::model::service::Service;
+        use crate::model::update::Update;
+        use crate::model::waypoint::Waypoint;
+        use crate::model::workload::{Workload, WorkloadService};
+        use crate::state::store::Store;
+
+        let (namespace, name) = ("default".into(), "wp".into());
+        let waypoint = Waypoint { namespace, name, destination: None, hbone_port: 15008 };
+        let shop = Service::sample("shop", "default", &[], &[(80, 8080)]);
+        let served = WorkloadService { service: shop.key.clone(), ports: shop.ports.clone() };
+        let mut pod = Workload { services: [served].into(), ..Workload::sample("shop-1", "default", &[]) };
+        let store = Store::new(None);
+        store.apply([Update::Service(Box::new(Service { waypoint: Some(Box::new(waypoint)), ..shop }))]);
+        let rules = compile(&Applying::to(&store.snapshot(), &pod));
+        assert_eq!(rules.default, PlaintextVerdict::Pass);
+        assert_eq!(*rules.ports, [(8080, PlaintextVerdict::Refuse)]);
+        pod.may_bypass_waypoint = true;
+        assert!(compile(&Applying::to(&store.snapshot(), &pod)).ports.is_empty());
+    }
 }
