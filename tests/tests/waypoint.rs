@@ -186,7 +186,7 @@ fn l4_policy_sees_the_client_behind_the_waypoint() -> Result<()> {
     s.mesh.apply(&format!("policy-{}.yaml", s.ns), &authorization(&s.ns, "only-client", "shop", "ALLOW", &rules))?;
     eventually("the other client is refused", || {
         let answer = s.other.fetch(s.vip, &[])?;
-        ensure!(answer.status == 503, "{answer:?}");
+        ensure!(answer.status == 403, "{answer:?}");
         Ok(())
     })?;
     s.works(&s.client)?;

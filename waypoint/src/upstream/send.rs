@@ -341,7 +341,9 @@ fn failure_of(error: &AttemptError) -> Failure {
     let detail = error.to_string();
     match error {
         AttemptError::Connect(ConnectError::Full) => Failure::new(503, "overflow", "UO", detail),
-        AttemptError::Connect(error) if error.is_denial() => Failure::new(403, "denied_by_peer", "UAEX", detail),
+        AttemptError::Connect(error) if error.is_denial() => {
+            Failure::new(403, "denied_by_peer", "UAEX", "policy of the destination refuses this client")
+        }
         AttemptError::Connect(_) | AttemptError::Unsent(_) | AttemptError::BodyGone => {
             Failure::new(503, "connect", "UF", detail)
         }
