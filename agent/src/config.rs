@@ -33,7 +33,7 @@ pub struct AgentArgs {
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = cert_ttl)]
     pub cert_ttl: Duration,
 
-    /// First part of every identity: spiffe://<TD>/ns/.../sa/...
+    /// First part of every identity: spiffe://TD/ns/.../sa/...
     #[arg(long, value_name = "TD", env = "TRUST_DOMAIN", default_value = "cluster.local")]
     pub trust_domain: String,
 
