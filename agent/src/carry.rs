@@ -29,7 +29,7 @@ pub(crate) async fn copy<D: Duplex>(
     outcome
 }
 
-/// As [`copy`], between two sockets: streams stay inside the kernel.
+/// As [`copy()`], between two sockets: streams stay inside the kernel.
 pub(crate) async fn splice(
     node: &Node,
     workload: &mut Tcp,

@@ -134,7 +134,7 @@ impl Net {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Adds a node. Its pods get 10.244.<n>.0/24 and fd00:244:<n>::/64.
+    /// Adds a node. Its pods get 10.244.N.0/24 and fd00:244:N::/64.
     pub fn node(&self, name: &str) -> Result<Arc<Node>> {
         let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         let index = u8::try_from(nodes.len()).context("too many nodes")?;

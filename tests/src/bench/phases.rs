@@ -59,7 +59,7 @@ pub struct Options {
     /// Seconds of each phase [tunnel: 2, capture: 0.5]
     #[arg(long)]
     pub seconds: Option<f64>,
-    /// Idle connections whose memory is measured [tunnel]
+    /// Idle connections whose memory is measured (tunnel)
     #[arg(long, default_value_t = 5000)]
     pub idle: usize,
     /// Only these subjects, divided by commas

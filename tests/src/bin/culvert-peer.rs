@@ -23,7 +23,7 @@ enum Command {
         /// How the server calls itself.
         #[arg(long, default_value = "peer")]
         name: String,
-        /// Whom an HTTP server asks before it answers: ADDRESS:PORT[,forward].
+        /// Whom an HTTP server asks before it answers: ADDRESS:PORT(,forward).
         #[arg(long)]
         next: Option<Next>,
         #[arg(required = true)]
