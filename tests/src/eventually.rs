@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// How long `eventually` waits, times `CULVERT_TEST_PATIENCE` for slow machines.
+/// How long `eventually` waits, times `CULVERT_TEST_PATIENCE` (default 1) for slow machines.
 pub fn patience() -> Duration {
     Duration::from_secs(15).mul_f64(factor())
 }
@@ -44,9 +44,6 @@ pub fn allow(duration: Duration) -> Duration {
     duration.mul_f64(factor())
 }
 
-/// Promises about time are made for release builds; without optimisation everything takes twice as long at least.
-const DEFAULT: f64 = if cfg!(debug_assertions) { 2.0 } else { 1.0 };
-
 fn factor() -> f64 {
-    std::env::var("CULVERT_TEST_PATIENCE").ok().and_then(|v| v.parse().ok()).unwrap_or(DEFAULT)
+    std::env::var("CULVERT_TEST_PATIENCE").ok().and_then(|v| v.parse().ok()).unwrap_or(1.0)
 }
