@@ -12,6 +12,7 @@ use mesh::hbone::{Pool, PoolOptions};
 use mesh::keyring::Keyring;
 use mesh::model::name::NodeName;
 use mesh::model::update::Update;
+use mesh::signals;
 use mesh::source::manifest::ManifestSource;
 use mesh::state::store::Store;
 use mesh::telemetry::access_log::AccessLog;
@@ -138,7 +139,7 @@ async fn serve(options: Options, traffic: &Runtime, logging: LogControl, writer:
     let (reconciler, opened) = (Reconciler::new(Arc::clone(&node), steering, changes, captures), ready.clone());
     let reconciling = tokio::spawn(reconciler.run(stop.clone(), move || opened.done("captures")));
     info!("culvert {VERSION} on node {}: admin {}, {} threads for traffic", options.node, args.admin, options.threads);
-    until_told(&stop).await?;
+    signals::until_told(&stop).await?;
     stop.cancel();
     ready.draining();
     drain(&node, args.drain).await;
@@ -223,17 +224,6 @@ fn manifest_options(options: &Options) -> mesh::source::manifest::Options {
 fn sink(node: &Arc<Node>, changes: &Arc<Changes>) -> impl Fn(Vec<Update>) + Send + use<> {
     let (node, changes) = (Arc::clone(node), Arc::clone(changes));
     move |updates| changes.add(node.store.apply(updates))
-}
-
-async fn until_told(stop: &CancellationToken) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => info!("SIGTERM: draining"),
-        _ = interrupt.recv() => info!("SIGINT: draining"),
-        () = stop.cancelled() => info!("told to quit: draining"),
-    }
-    Ok(())
 }
 
 /// No new connections, no new streams; open ones may go on for a while and are then cut. A second signal cuts at once.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
@@ -16,6 +16,7 @@ use super::eventually::eventually;
 use super::manifest::PodSpec;
 use super::net::{Net, Node, PodNet};
 use super::peer::{Outcome, WebAnswer};
+use super::pki::Authority;
 
 /// How a mesh is built.
 #[derive(Clone, Debug)]
@@ -128,6 +129,14 @@ impl Mesh {
             .get_or_insert_with(|| Self::with(options).map_err(|e| format!("{e:#}")))
             .clone()
             .map_err(anyhow::Error::msg)
+    }
+
+    /// As [`Mesh::shared`], with a CA that the tests can sign with. A program uses this one or the other.
+    pub fn shared_with_ca() -> Result<(Arc<Self>, &'static Authority)> {
+        static CA: OnceLock<Result<Authority, String>> = OnceLock::new();
+        let made = CA.get_or_init(|| Authority::new("Test").map_err(|e| format!("{e:#}")));
+        let ca = made.as_ref().map_err(|e| anyhow::anyhow!("{e}"))?;
+        Ok((Self::shared_with(MeshOptions { ca_files: ca.files(), ..MeshOptions::default() })?, ca))
     }
 
     /// A Kubernetes namespace that no other test uses.

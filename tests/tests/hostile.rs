@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,24 +10,11 @@ use anyhow::{Context, Result, ensure};
 use http::{Method, Request};
 use tests::eventually::eventually;
 use tests::manifest::PodSpec;
-use tests::mesh::{Mesh, MeshOptions, Pod};
+use tests::mesh::{Mesh, Pod};
 use tests::pki::{Authority, Leaf, LeafSpec};
 use tests::process::Place;
 use tests::tunnel::{Tunnel, connect_to, dial, handshake};
 use time::Duration as Span;
-
-/// A mesh whose CA the tests can sign with.
-fn mesh() -> Result<(Arc<Mesh>, &'static Authority)> {
-    static MESH: OnceLock<Result<(Arc<Mesh>, Authority), String>> = OnceLock::new();
-    let made = MESH.get_or_init(|| {
-        let start = || {
-            let ca = Authority::new("Test")?;
-            Ok((Mesh::with(MeshOptions { ca_files: ca.files(), ..MeshOptions::default() })?, ca))
-        };
-        start().map_err(|e: anyhow::Error| format!("{e:#}"))
-    });
-    made.as_ref().map(|(mesh, ca)| (mesh.clone(), ca)).map_err(|e| anyhow::anyhow!("{e}"))
-}
 
 struct Scene {
     mesh: Arc<Mesh>,
@@ -39,7 +26,7 @@ struct Scene {
 }
 
 fn scene(stem: &str) -> Result<Scene> {
-    let (mesh, ca) = mesh()?;
+    let (mesh, ca) = Mesh::shared_with_ca()?;
     let ns = mesh.namespace(stem);
     let client = mesh.pod(PodSpec::new(&ns, "client"))?;
     let server = mesh.pod(PodSpec::new(&ns, "server").on(1))?;

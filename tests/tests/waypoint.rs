@@ -1,30 +1,17 @@
 //! A service behind a waypoint: the way there, and that there is no other.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::apps::{Server, fetch};
 use tests::eventually::{allow, always, eventually};
 use tests::manifest::{PodSpec, authorization, service_behind, waypoint};
-use tests::mesh::{Mesh, MeshOptions, Pod};
+use tests::mesh::{Mesh, Pod};
 use tests::pki::{Authority, LeafSpec};
 use tests::tunnel::{Tunnel, connect_to};
 use tests::waypoint::WaypointPod;
-
-/// A mesh whose CA the tests can sign with.
-fn mesh() -> Result<(Arc<Mesh>, &'static Authority)> {
-    static MESH: OnceLock<Result<(Arc<Mesh>, Authority), String>> = OnceLock::new();
-    let made = MESH.get_or_init(|| {
-        let start = || {
-            let ca = Authority::new("Test")?;
-            Ok((Mesh::with(MeshOptions { ca_files: ca.files(), ..MeshOptions::default() })?, ca))
-        };
-        start().map_err(|e: anyhow::Error| format!("{e:#}"))
-    });
-    made.as_ref().map(|(mesh, ca)| (mesh.clone(), ca)).map_err(|e| anyhow::anyhow!("{e}"))
-}
 
 /// Service `shop` behind waypoint `wp`: client and waypoint on east, server on west.
 struct Scene {
@@ -40,7 +27,7 @@ struct Scene {
 }
 
 fn scene(stem: &str, traffic: &str) -> Result<Scene> {
-    let (mesh, ca) = mesh()?;
+    let (mesh, ca) = Mesh::shared_with_ca()?;
     let ns = mesh.namespace(stem);
     let (vip4, vip6) = mesh.vips();
     mesh.apply(&format!("gateway-{ns}.yaml"), &waypoint(&ns, "wp", traffic))?;
@@ -141,7 +128,7 @@ fn nobody_gets_past_the_waypoint() -> Result<()> {
 
 #[test]
 fn open_connections_past_the_waypoint_end_when_there_is_one() -> Result<()> {
-    let (mesh, _) = mesh()?;
+    let (mesh, _) = Mesh::shared_with_ca()?;
     let ns = mesh.namespace("sudden");
     let (vip4, _) = mesh.vips();
     let client = mesh.pod(PodSpec::new(&ns, "client"))?;
@@ -266,7 +253,7 @@ fn commands_show_the_waypoint() -> Result<()> {
 
 #[test]
 fn a_pod_whose_waypoint_is_not_there_is_closed_and_check_says_so() -> Result<()> {
-    let (mesh, _) = mesh()?;
+    let (mesh, _) = Mesh::shared_with_ca()?;
     let ns = mesh.namespace("absent");
     let client = mesh.pod(PodSpec::new(&ns, "client"))?;
     let server = mesh.pod(PodSpec::new(&ns, "shop").on(1).label("istio.io/use-waypoint", "wp"))?;
@@ -316,7 +303,7 @@ fn two_waypoints_share_the_load_and_one_carries_on_alone() -> Result<()> {
 
 #[test]
 fn traffic_to_the_pod_itself_takes_a_waypoint_for_workloads() -> Result<()> {
-    let (mesh, _) = mesh()?;
+    let (mesh, _) = Mesh::shared_with_ca()?;
     let ns = mesh.namespace("workload");
     mesh.apply(&format!("gateway-{ns}.yaml"), &waypoint(&ns, "wp", "workload"))?;
     let client = mesh.pod(PodSpec::new(&ns, "client"))?;

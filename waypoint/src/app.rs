@@ -12,6 +12,7 @@ use mesh::hbone::{Pool, PoolOptions};
 use mesh::keyring::Keyring;
 use mesh::model::identity::Identity;
 use mesh::model::workload::Workload;
+use mesh::signals;
 use mesh::source::manifest::ManifestSource;
 use mesh::telemetry::access_log::AccessLog;
 use mesh::telemetry::counters::{self, Counters};
@@ -21,7 +22,6 @@ use mesh::telemetry::traffic::Traffic;
 use mesh::telemetry::writer::LogWriter;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -106,7 +106,7 @@ async fn serve(
     // Who we are may be written in the manifests.
     tokio::select! {
         () = synced.notified() => {}
-        told = until_told(&stop) => return told,
+        told = signals::until_told(&stop) => return Ok(told?),
     }
     let here = here(args, &worlds, &listeners);
     let identity = here.identity();
@@ -127,7 +127,7 @@ async fn serve(
     ready.store(true, Ordering::Relaxed);
     let gateway = format!("{}/{}", args.gateway.namespace, args.gateway.name);
     info!("culvert-waypoint {VERSION} for {gateway} as {identity}: {threads} threads for traffic");
-    until_told(&stop).await?;
+    signals::until_told(&stop).await?;
     stop.cancel();
     ready.store(false, Ordering::Relaxed);
     drain(&shared, args.drain).await;
@@ -228,17 +228,6 @@ fn background(shared: &Arc<Shared>, traffic: &Runtime, name: &Arc<str>, stop: &C
             of_sweep.clusters.sweep(&of_sweep.worlds.load(), Instant::now());
         }
     });
-}
-
-async fn until_told(stop: &CancellationToken) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => info!("SIGTERM: draining"),
-        _ = interrupt.recv() => info!("SIGINT: draining"),
-        () = stop.cancelled() => info!("told to quit: draining"),
-    }
-    Ok(())
 }
 
 /// No new connections, no new streams; requests under way may end.

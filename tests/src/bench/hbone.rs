@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use super::http::{Asking, Pace, serve};
-use super::load::Seen;
+use super::http::{Asking, serve};
+use super::load::{Seen, Timing, drive};
 use super::pods::{read, socket_in};
 use super::serve::announce;
 
@@ -157,23 +157,7 @@ pub async fn load(load: &Load) -> Result<Seen> {
     if load.seconds <= 0.0 {
         return Ok(Seen { units: count as u64, units_ever: count as u64, ..Seen::default() });
     }
-    let now = Instant::now();
-    let begin = now + Duration::from_secs_f64(load.warm_up);
-    let end = begin + Duration::from_secs_f64(load.seconds);
-    let every = (load.rate > 0.0).then(|| Duration::from_secs_f64(count as f64 / load.rate));
-    let mut running = JoinSet::new();
-    for (index, mut asking) in clients.into_iter().enumerate() {
-        let first = now + every.unwrap_or_default().mul_f64(index as f64 / count as f64);
-        let pace = Pace { first, every, begin, end };
-        running.spawn(async move { pace.run(&mut asking).await });
-    }
-    let (mut times, mut ever) = (Vec::new(), count as u64);
-    while let Some(done) = running.join_next().await {
-        let (own, asked) = done.context("a client")??;
-        times.extend(own);
-        ever += asked;
-    }
-    Ok(Seen { units_ever: ever, seconds: load.seconds, cpu_ns: super::meter::own_cpu()?, ..Seen::of(times) })
+    drive(clients, Timing { rate: load.rate, warm_up: load.warm_up, seconds: load.seconds }).await
 }
 
 /// Opens the connections, and asks on each once.

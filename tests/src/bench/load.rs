@@ -12,10 +12,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use super::http::{Asking, Pace};
+use super::meter::own_cpu;
 use super::serve::{ANSWER, HEADER, SINK};
 use super::stats::{QUANTILES, percentile};
 
@@ -89,7 +91,7 @@ pub async fn run(load: &Load) -> Result<Seen> {
         Kind::Requests | Kind::Connections => closed_loop(load).await?,
         Kind::Idle => return idle(load).await,
     };
-    seen.cpu_ns = super::meter::own_cpu()?;
+    seen.cpu_ns = own_cpu()?;
     Ok(seen)
 }
 
@@ -179,6 +181,42 @@ async fn closed_loop(load: &Load) -> Result<Seen> {
         times.extend(own.context("a client")??);
     }
     Ok(Seen { units_ever: ever.load(Ordering::Relaxed), seconds: load.seconds, ..Seen::of(times) })
+}
+
+/// When many clients ask over HTTP, all together.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// Requests per second, each client in its turn; 0: as fast as answers come.
+    pub rate: f64,
+    /// Seconds before what is measured.
+    pub warm_up: f64,
+    /// Seconds that are measured.
+    pub seconds: f64,
+}
+
+/// Lets every client ask, and says what all saw together. Any error ends it.
+pub async fn drive<S>(clients: Vec<Asking<S>>, timing: Timing) -> Result<Seen>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (count, now) = (clients.len(), Instant::now());
+    let begin = now + Duration::from_secs_f64(timing.warm_up);
+    let end = begin + Duration::from_secs_f64(timing.seconds);
+    // Each client in its turn, evenly over the time.
+    let every = (timing.rate > 0.0).then(|| Duration::from_secs_f64(count as f64 / timing.rate));
+    let mut running = JoinSet::new();
+    for (index, mut asking) in clients.into_iter().enumerate() {
+        let first = now + every.unwrap_or_default().mul_f64(index as f64 / count as f64);
+        let pace = Pace { first, every, begin, end };
+        running.spawn(async move { pace.run(&mut asking).await });
+    }
+    let (mut times, mut ever) = (Vec::new(), count as u64);
+    while let Some(done) = running.join_next().await {
+        let (own, asked) = done.context("a client")??;
+        times.extend(own);
+        ever += asked;
+    }
+    Ok(Seen { units_ever: ever, seconds: timing.seconds, cpu_ns: own_cpu()?, ..Seen::of(times) })
 }
 
 impl Seen {
