@@ -139,7 +139,7 @@ async fn serve(options: Options, traffic: &Runtime, logging: LogControl, writer:
     let (reconciler, opened) = (Reconciler::new(Arc::clone(&node), steering, changes, captures), ready.clone());
     let reconciling = tokio::spawn(reconciler.run(stop.clone(), move || opened.done("captures")));
     info!("culvert {VERSION} on node {}: admin {}, {} threads for traffic", options.node, args.admin, options.threads);
-    signals::until_told(&stop).await?;
+    info!("{}: draining", signals::until_told(&stop).await?);
     stop.cancel();
     ready.draining();
     drain(&node, args.drain).await;

@@ -1,19 +1,42 @@
 //! What the kernel tells a process to do.
 
-use std::io;
+use std::{fmt, io};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
-/// Waits until the process is to end: SIGTERM, SIGINT, or somebody cancelled `stop`. Says which it was.
-pub async fn until_told(stop: &CancellationToken) -> io::Result<()> {
+/// Who told the process to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// SIGTERM: the kubelet's word, or `kill`'s.
+    Terminate,
+    /// SIGINT: Ctrl-C.
+    Interrupt,
+    /// The process itself, for example because its admin server was asked to quit.
+    Itself,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Terminate => "SIGTERM",
+            Self::Interrupt => "SIGINT",
+            Self::Itself => "told to quit",
+        })
+    }
+}
+
+/// Waits until the process is to end: SIGTERM, SIGINT, or somebody cancelled `stop`. Says which it was, and leaves it to the caller to
+/// log it in its own name, since levels are set by the names of modules.
+///
+/// # Errors
+/// The kernel let no handler be installed.
+pub async fn until_told(stop: &CancellationToken) -> io::Result<Told> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
-        _ = terminate.recv() => info!("SIGTERM: draining"),
-        _ = interrupt.recv() => info!("SIGINT: draining"),
-        () = stop.cancelled() => info!("told to quit: draining"),
+        _ = terminate.recv() => Ok(Told::Terminate),
+        _ = interrupt.recv() => Ok(Told::Interrupt),
+        () = stop.cancelled() => Ok(Told::Itself),
     }
-    Ok(())
 }

@@ -106,7 +106,10 @@ async fn serve(
     // Who we are may be written in the manifests.
     tokio::select! {
         () = synced.notified() => {}
-        told = signals::until_told(&stop) => return Ok(told?),
+        told = signals::until_told(&stop) => {
+            info!("{}: ending before the manifests were read", told?);
+            return Ok(());
+        }
     }
     let here = here(args, &worlds, &listeners);
     let identity = here.identity();
@@ -127,7 +130,7 @@ async fn serve(
     ready.store(true, Ordering::Relaxed);
     let gateway = format!("{}/{}", args.gateway.namespace, args.gateway.name);
     info!("culvert-waypoint {VERSION} for {gateway} as {identity}: {threads} threads for traffic");
-    signals::until_told(&stop).await?;
+    info!("{}: draining", signals::until_told(&stop).await?);
     stop.cancel();
     ready.store(false, Ordering::Relaxed);
     drain(&shared, args.drain).await;
