@@ -45,6 +45,8 @@ impl Stamp {
 pub(super) struct Listing {
     /// Every manifest file.
     pub(super) files: BTreeMap<Arc<Path>, Stamp>,
+    /// Whether anything in it is a symbolic link.
+    pub(super) linked: bool,
     /// Folders outside of this one in which files are that links point to.
     pub(super) elsewhere: Vec<PathBuf>,
     /// Folders that could not be listed.
@@ -66,6 +68,32 @@ pub(super) fn list(dir: &Path) -> io::Result<Listing> {
     Ok(listing)
 }
 
+/// What is at a path that was told of.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A manifest.
+    Manifest(Stamp),
+    /// Nothing, or nothing that is read.
+    Nothing,
+    /// A folder, a link, or something that cannot be looked at: what it comes to is seen by listing only.
+    More,
+}
+
+/// Looks at one path below a folder in which nothing is a link.
+pub(super) fn look(dir: &Path, below: &Path) -> Found {
+    if below.components().count() >= MAX_DEPTH {
+        return Found::More;
+    }
+    let path = dir.join(below);
+    match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() || metadata.is_symlink() => Found::More,
+        Ok(metadata) if metadata.is_file() && is_manifest(&path) => Found::Manifest(Stamp::of(&metadata)),
+        Ok(_) => Found::Nothing,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Found::Nothing,
+        Err(_) => Found::More,
+    }
+}
+
 fn walk(dir: &Path, entries: std::fs::ReadDir, root: &Path, above: &mut Vec<(u64, u64)>, listing: &mut Listing) {
     for entry in entries {
         let entry = match entry {
@@ -79,9 +107,11 @@ fn walk(dir: &Path, entries: std::fs::ReadDir, root: &Path, above: &mut Vec<(u64
             continue;
         }
         let path = entry.path();
+        let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+        listing.linked |= is_link;
         // Gone since it was listed, or a link to nowhere: no file. Follows links.
         let Ok(metadata) = path.metadata() else { continue };
-        if entry.file_type().is_ok_and(|kind| kind.is_symlink()) {
+        if is_link {
             note_elsewhere(&path, metadata.is_dir(), root, listing);
         }
         if metadata.is_dir() {

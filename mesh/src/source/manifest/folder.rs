@@ -1,17 +1,19 @@
 //! The files of a folder, with what they last said. Only files that changed are read again; a broken one keeps what it
 //! last said.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher as _};
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::files::{self, Stamp};
+use super::files::{self, Found, Stamp};
 use super::object::{Item, Object, Raw, Shared};
 use super::parse::{Parsed, parse};
 use super::problem::{Problem, Severity};
+use super::touched::Touched;
 
 /// A file larger than this is not read: it is hardly a manifest.
 const MAX_SIZE: u64 = 512 << 20;
@@ -25,6 +27,13 @@ pub(super) struct Folder {
     /// What is wrong with the folder itself.
     problems: Vec<Problem>,
     missing: bool,
+    /// Whether it was listed, and whether there was a symbolic link in it.
+    listed: bool,
+    linked: bool,
+    /// Files that changed so lately that they are read again at the next look.
+    unsettled: BTreeSet<Arc<Path>>,
+    /// Files that are or were broken, or of which anything is to be said.
+    troubled: BTreeSet<Arc<Path>>,
     elsewhere: Vec<PathBuf>,
     loads: u64,
     failures: u64,
@@ -68,43 +77,105 @@ impl Folder {
         Self { dir, shared: Shared::new(keeps_raw), ..Self::default() }
     }
 
-    /// Looks again. A folder that is gone keeps what its files said: an unmounted volume is no reason to end a mesh.
-    pub(super) fn refresh(&mut self) -> Changes {
+    /// Looks again at what was touched. A folder that is gone keeps what its files said: an unmounted volume is no reason
+    /// to end a mesh.
+    pub(super) fn refresh(&mut self, touched: &Touched) -> Changes {
         let mut changes = Changes::default();
+        match self.found(touched) {
+            Some(found) => found.into_iter().for_each(|(path, found)| self.look_at(path, found, &mut changes)),
+            None => self.look_everywhere(&mut changes),
+        }
+        if changes.any {
+            self.shared.forget_unused();
+        }
+        changes
+    }
+
+    /// What is at the paths that were touched, so that the others need not be looked at; `None` when they must be.
+    fn found(&self, touched: &Touched) -> Option<Vec<(Arc<Path>, Found)>> {
+        if !self.listed || self.missing || !self.problems.is_empty() {
+            return None;
+        }
+        let paths = touched.paths(self.linked)?;
+        let unsettled = self.unsettled.iter().filter_map(|path| path.strip_prefix(&self.dir).ok());
+        let paths: BTreeSet<&Path> = paths.iter().map(AsRef::as_ref).chain(unsettled).collect();
+        let found = paths.into_iter().map(|below| {
+            let path: Arc<Path> = self.dir.join(below).into();
+            match files::look(&self.dir, below) {
+                Found::More => None,
+                // What was a folder is seen by listing only.
+                Found::Nothing if self.has_below(&path) => None,
+                found => Some((path, found)),
+            }
+        });
+        found.collect()
+    }
+
+    fn has_below(&self, dir: &Path) -> bool {
+        let mut next = self.files.range::<Path, _>((Bound::Excluded(dir), Bound::Unbounded));
+        next.next().is_some_and(|(path, _)| path.starts_with(dir))
+    }
+
+    fn look_at(&mut self, path: Arc<Path>, found: Found, changes: &mut Changes) {
+        match found {
+            Found::Manifest(stamp) => self.see(path, stamp, changes),
+            Found::Nothing | Found::More => {
+                if let Some(mut file) = self.files.remove(&path) {
+                    self.forget(&path);
+                    changes.any = true;
+                    changes.removed.append(&mut file.objects);
+                }
+            }
+        }
+    }
+
+    fn look_everywhere(&mut self, changes: &mut Changes) {
         let listing = match files::list(&self.dir) {
             Ok(listing) => listing,
-            Err(error) => {
-                self.fail(&error, &mut changes);
-                return changes;
-            }
+            Err(error) => return self.fail(&error, changes),
         };
         changes.any |= self.missing;
-        self.missing = false;
+        (self.listed, self.missing, self.linked) = (true, false, listing.linked);
         let errors: Vec<Problem> = listing.errors.iter().map(|(path, error)| unreadable(path, error)).collect();
         changes.problems.extend(errors.iter().filter(|problem| !self.problems.contains(problem)).cloned());
         self.problems = errors;
         self.elsewhere = listing.elsewhere;
         let unlisted: Vec<&Path> = listing.errors.iter().map(|(path, _)| path.as_path()).collect();
+        let mut gone = Vec::new();
         self.files.retain(|path, file| {
             // Files below a folder that cannot be listed are not known to be gone.
             let stays = listing.files.contains_key(path) || unlisted.iter().any(|dir| path.starts_with(dir));
             if !stays {
                 changes.any = true;
                 changes.removed.append(&mut file.objects);
+                gone.push(Arc::clone(path));
             }
             stays
         });
+        gone.iter().for_each(|path| self.forget(path));
         for (path, stamp) in listing.files {
-            let file = self.files.entry(Arc::clone(&path)).or_default();
-            if file.stamp != Some(stamp) && file.refresh(&path, stamp, &mut self.shared, &mut changes) {
-                self.loads += 1;
-                self.failures += u64::from(file.is_broken());
-            }
+            self.see(path, stamp, changes);
         }
-        if changes.any {
-            self.shared.forget_unused();
+    }
+
+    /// Reads a file again if it may have changed.
+    fn see(&mut self, path: Arc<Path>, stamp: Stamp, changes: &mut Changes) {
+        let file = self.files.entry(Arc::clone(&path)).or_default();
+        if file.stamp == Some(stamp) {
+            return;
         }
-        changes
+        if file.refresh(&path, stamp, &mut self.shared, changes) {
+            self.loads += 1;
+            self.failures += u64::from(file.is_broken());
+        }
+        let (unsettled, troubled) = (file.stamp.is_none(), file.failures > 0 || !file.problems.is_empty());
+        keep(&mut self.unsettled, &path, unsettled);
+        keep(&mut self.troubled, &path, troubled);
+    }
+
+    fn forget(&mut self, path: &Path) {
+        self.unsettled.remove(path);
+        self.troubled.remove(path);
     }
 
     fn fail(&mut self, error: &io::Error, changes: &mut Changes) {
@@ -130,12 +201,17 @@ impl Folder {
 
     /// Every problem of the folder and its files.
     pub(super) fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.problems.iter().chain(self.files.values().flat_map(|file| &file.problems))
+        self.problems.iter().chain(self.troubled().flat_map(|(_, file)| &file.problems))
     }
 
-    /// Every file.
-    pub(super) fn files(&self) -> &BTreeMap<Arc<Path>, File> {
-        &self.files
+    /// Files that are or were broken, or of which anything is to be said.
+    pub(super) fn troubled(&self) -> impl Iterator<Item = (&Arc<Path>, &File)> {
+        self.troubled.iter().filter_map(|path| self.files.get_key_value(path))
+    }
+
+    /// How many files there are.
+    pub(super) fn len(&self) -> usize {
+        self.files.len()
     }
 
     /// Objects that waypoints read themselves, as they stand in the files.
@@ -222,6 +298,14 @@ impl File {
     /// When it was last read without an error, and how often it was read and was broken.
     pub(super) fn history(&self) -> (Option<SystemTime>, u64, u64) {
         (self.last_good, self.loads, self.failures)
+    }
+}
+
+fn keep(set: &mut BTreeSet<Arc<Path>>, path: &Arc<Path>, wanted: bool) {
+    if wanted {
+        set.insert(Arc::clone(path));
+    } else {
+        set.remove(path);
     }
 }
 

@@ -14,6 +14,7 @@ mod watch; // tells when to look again
 pub mod status; // what the source says of itself
 mod folder; // the files of a folder, with what they last said
 mod files; // which files there are
+mod touched; // which of them somebody has touched
 pub mod world; // all objects; a change to some of them becomes the fewest updates
 mod survey; // what is wrong between objects
 pub mod convert; // objects -> model

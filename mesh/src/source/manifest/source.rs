@@ -18,6 +18,7 @@ use super::folder::{Changes, Folder};
 use super::object::{Item, Kind, Raw};
 use super::problem::{Problem, Severity};
 use super::status::{FileStatus, Status};
+use super::touched::Touched;
 use super::watch::{Watch, at};
 use super::world::World;
 
@@ -65,7 +66,7 @@ impl ManifestSource {
     pub fn load_once(dir: &Path, options: &Options) -> Loaded {
         let mut folder = Folder::new(dir.to_owned(), options.keeps_raw);
         let mut world = World::new(options.clone());
-        let changes = folder.refresh();
+        let changes = folder.refresh(&Touched::everything());
         let updates = world.change(&changes.removed, &changes.added);
         let mut problems: Vec<Problem> = folder.problems().cloned().chain(world.problems()).collect();
         problems.sort();
@@ -108,11 +109,12 @@ impl ManifestSource {
         };
         let mut state = Box::new(state);
         let mut synced = false;
+        let mut touched = Touched::everything();
         let mut survey_at: Option<Instant> = None;
         let mut survey_not_before = Instant::now();
         loop {
             let (changes, updates);
-            let Some(looked) = blocking(move || look(state)).await else { return };
+            let Some(looked) = blocking(move || look(state, &touched)).await else { return };
             (state, changes, updates) = looked;
             watch.follow(state.folder.elsewhere());
             changes.problems.iter().for_each(log);
@@ -132,7 +134,10 @@ impl ManifestSource {
                 tokio::select! {
                     biased;
                     () = shutdown.cancelled() => return,
-                    () = &mut changed => break,
+                    seen = &mut changed => {
+                        touched = seen;
+                        break;
+                    }
                     () = at(survey_at) => {
                         let took;
                         let Some(surveyed) = blocking(move || survey(state)).await else { return };
@@ -150,7 +155,7 @@ impl ManifestSource {
         let (loads, failures) = state.folder.counts();
         let mut problems: Vec<Problem> = state.folder.problems().chain(&state.known).cloned().collect();
         problems.sort();
-        let troubled = state.folder.files().iter().filter_map(|(path, file)| {
+        let troubled = state.folder.troubled().filter_map(|(path, file)| {
             let (last_good, loads, failures) = file.history();
             let last_good = last_good.and_then(rfc3339);
             let status = FileStatus { file: Arc::clone(path), broken: file.is_broken(), last_good, loads, failures };
@@ -159,7 +164,7 @@ impl ManifestSource {
         self.status.store(Arc::new(Status {
             dir: self.dir.clone(),
             synced,
-            files: state.folder.files().len(),
+            files: state.folder.len(),
             objects: state.world.inventory().counts(),
             loads,
             failures,
@@ -170,8 +175,8 @@ impl ManifestSource {
     }
 }
 
-fn look(mut state: Box<State>) -> (Box<State>, Changes, Vec<Update>) {
-    let changes = state.folder.refresh();
+fn look(mut state: Box<State>, touched: &Touched) -> (Box<State>, Changes, Vec<Update>) {
+    let changes = state.folder.refresh(touched);
     let updates = state.world.change(&changes.removed, &changes.added);
     (state, changes, updates)
 }

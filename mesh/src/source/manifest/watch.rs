@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::touched::Touched;
+
 /// So long nothing may happen before a series of changes counts as over.
 const QUIET: Duration = Duration::from_millis(30);
 /// So long after its last event a file that somebody holds open for writing is waited for.
@@ -30,6 +32,8 @@ const MAX_WRITING: usize = 1024;
 #[derive(Default)]
 struct Seen {
     news: Notify,
+    /// What it was about.
+    touched: Mutex<Touched>,
     /// Files that were written to and not closed since.
     writing: Mutex<HashSet<PathBuf>>,
     /// Whether the folder itself came or went since it was last asked for.
@@ -38,11 +42,14 @@ struct Seen {
 
 impl Seen {
     fn note(&self, dir: &Path, event: notify::Result<Event>) {
-        let Ok(event) = event else { return self.news.notify_one() };
+        let Ok(event) = event else { return self.note_everything() };
         let moves =
             matches!(event.kind, EventKind::Create(_) | EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_)));
         if moves && event.paths.iter().any(|path| path == dir) {
             self.replaced.store(true, Ordering::Release);
+        }
+        if !matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write)) {
+            self.touched.lock().note(dir, &event);
         }
         let mut writing = self.writing.lock();
         match event.kind {
@@ -63,6 +70,12 @@ impl Seen {
             writing.clear();
         }
         drop(writing);
+        self.news.notify_one();
+    }
+
+    /// What happened is not known, or was not seen.
+    fn note_everything(&self) {
+        self.touched.lock().note_everything();
         self.news.notify_one();
     }
 }
@@ -110,7 +123,7 @@ impl Watch {
             }
             self.watched = present.filter(|_| matches!(result, Some(Ok(()))));
             // What came between the last look and the new watch was told to nobody.
-            self.seen.news.notify_one();
+            self.seen.note_everything();
             fresh |= self.watched.is_some();
         }
         if self.elsewhere != elsewhere {
@@ -123,15 +136,17 @@ impl Watch {
         }
         if fresh {
             // What happened between the last look and now was not seen.
-            self.seen.news.notify_one();
+            self.seen.note_everything();
         }
     }
 
-    /// Waits until there is a reason to look again. Not cancel-safe: what has begun to happen is forgotten.
-    pub(super) async fn changed(&self) {
+    /// Waits until there is a reason to look again, and tells at what. Not cancel-safe: what has begun to happen is
+    /// forgotten.
+    pub(super) async fn changed(&self) -> Touched {
         let poll = if self.watched.is_some() { POLL } else { POLL_BLIND };
         if timeout(poll, self.seen.news.notified()).await.is_err() {
-            return;
+            self.seen.touched.lock().take();
+            return Touched::everything();
         }
         let limit = Instant::now() + PATIENCE;
         let mut last = Instant::now();
@@ -145,6 +160,8 @@ impl Watch {
         }
         // Whoever was not done by now is not waited for twice.
         self.seen.writing.lock().clear();
+        let touched = self.seen.touched.lock().take();
+        if self.watched.is_some() { touched } else { Touched::everything() }
     }
 
     /// The parent tells when the folder is removed, made again, or another one is put in its place.

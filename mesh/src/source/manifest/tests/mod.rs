@@ -10,4 +10,5 @@ mod running;
 mod services;
 mod stand_ins;
 mod support;
+mod touching;
 mod waypoints;
