@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use nix::sched::{CloneFlags, setns};
+use parking_lot::RwLock;
 
 use super::option;
 
@@ -29,6 +31,16 @@ pub struct Netns {
     path: PathBuf,
     inode: u64,
     cookie: u64,
+    way_out: RwLock<WayOut>,
+}
+
+/// What is known of the way that leads out of a namespace.
+#[derive(Debug, Default)]
+pub(super) struct WayOut {
+    /// Index of the interface, if there is but one.
+    pub(super) only: Option<u32>,
+    /// The namespace's own addresses: they are reached over `lo`.
+    pub(super) own: Vec<IpAddr>,
 }
 
 impl Netns {
@@ -39,7 +51,7 @@ impl Netns {
         let cookie = inside(file.as_fd(), || {
             option::netns_cookie(&socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::DGRAM, None)?)
         })??;
-        Ok(Self { file, path: path.to_owned(), inode, cookie })
+        Ok(Self { file, path: path.to_owned(), inode, cookie, way_out: RwLock::default() })
     }
 
     /// Runs `f` in the namespace, on this thread. `f` must not await; what it opens (sockets) stays in the namespace.
@@ -60,6 +72,17 @@ impl Netns {
     /// Cookie (SO_NETNS_COOKIE): unique until the machine restarts.
     pub fn cookie(&self) -> u64 {
         self.cookie
+    }
+
+    /// Learns which way leads out.
+    pub(super) fn set_way_out(&self, way_out: WayOut) {
+        *self.way_out.write() = way_out;
+    }
+
+    /// Index of the interface by which every packet to `ip` leaves; `None` when it stays inside, or routes decide.
+    pub(super) fn way_to(&self, ip: IpAddr) -> Option<u32> {
+        let way_out = self.way_out.read();
+        way_out.only.filter(|_| !ip.is_loopback() && !way_out.own.contains(&ip))
     }
 
     /// Whether it is the namespace that this process lives in.

@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::error::CaptureError;
-use super::netns::Netns;
+use super::netns::{Netns, WayOut};
 use super::rtnl::Rtnl;
 
 /// Sysctls that are set to 1, below /proc/sys/net. The first gives the application's side of a connection the mark of our SYN, so that
 /// its answers, addressed to the client, come back over `lo`; the others give it to resets.
 const SYSCTLS: [&str; 3] = ["ipv4/tcp_fwmark_accept", "ipv4/fwmark_reflect", "ipv6/fwmark_reflect"];
 
-/// Prepares the namespace, or repairs it. Returns all of its addresses. `preferred` are the pod's addresses, most important first.
+/// Prepares the namespace, or repairs it, and learns which way leads out of it. Returns all of its addresses. `preferred` are the pod's addresses, most important first.
 pub(super) fn arrange(netns: &Netns, preferred: &[IpAddr]) -> Result<Vec<IpAddr>, CaptureError> {
     let failed = |what| {
         let path = netns.path().to_owned();
@@ -30,6 +30,8 @@ pub(super) fn arrange(netns: &Netns, preferred: &[IpAddr]) -> Result<Vec<IpAddr>
             rtnl.set_route(from).map_err(failed("adding the route"))?;
         }
     }
+    let only = rtnl.only_way_out().map_err(failed("reading interfaces"))?;
+    netns.set_way_out(WayOut { only, own: addresses.clone() });
     Ok(addresses)
 }
 

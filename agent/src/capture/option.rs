@@ -11,6 +11,9 @@ const V6_TRANSPARENT: i32 = 75;
 /// IP_BIND_ADDRESS_NO_PORT (include/uapi/linux/in.h).
 const BIND_ADDRESS_NO_PORT: i32 = 24;
 
+/// SO_BINDTOIFINDEX (include/uapi/asm-generic/socket.h, 5.1).
+const BIND_TO_INDEX: i32 = 62;
+
 fn set(socket: &impl AsFd, level: i32, name: i32, value: u32) -> io::Result<()> {
     let length = size_of::<u32>() as u32;
     // SAFETY: the value is there and has the length that is given.
@@ -40,4 +43,9 @@ pub(super) fn set_transparent(socket: &impl AsFd, v6: bool) -> io::Result<()> {
 /// IP_BIND_ADDRESS_NO_PORT: `bind` to port 0 leaves the choice to `connect`, which knows the whole tuple.
 pub(super) fn set_bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
     set(socket, libc::IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
+}
+
+/// SO_BINDTOIFINDEX: the socket sends by this interface and takes only what comes by it.
+pub(super) fn bind_to_interface(socket: &impl AsFd, index: u32) -> io::Result<()> {
+    set(socket, libc::SOL_SOCKET, BIND_TO_INDEX, index)
 }

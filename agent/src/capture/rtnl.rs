@@ -61,6 +61,15 @@ impl Rtnl {
             .collect())
     }
 
+    /// Index of the one interface that leads out of the namespace; `None` when there are several, or none.
+    pub(super) fn only_way_out(&mut self) -> io::Result<Option<u32>> {
+        let answers = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+        Ok(only_one(answers.iter().filter_map(|message| match message {
+            RouteNetlinkMessage::NewLink(link) => Some((link.header.index, link.header.flags)),
+            _ => None,
+        })))
+    }
+
     /// Switches `lo` on.
     pub(super) fn set_loopback_up(&mut self) -> io::Result<()> {
         let mut message = LinkMessage::default();
@@ -149,7 +158,7 @@ impl Rtnl {
     }
 }
 
-/// A socket that becomes readable when addresses, rules or routes of a namespace change.
+/// A socket that becomes readable when interfaces, addresses, rules or routes of a namespace change.
 pub(super) struct Changes(Socket);
 
 impl Changes {
@@ -159,6 +168,7 @@ impl Changes {
         socket.bind_auto()?;
         socket.set_non_blocking(true)?;
         let groups = [
+            libc::RTNLGRP_LINK,
             libc::RTNLGRP_IPV4_IFADDR,
             libc::RTNLGRP_IPV6_IFADDR,
             libc::RTNLGRP_IPV4_RULE,
@@ -202,6 +212,13 @@ fn ignore(done: io::Result<()>, code: i32) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(code) => Ok(()),
         done => done,
     }
+}
+
+/// The one interface that is up and not loopback. Those that are down carry nothing: some kernels give each namespace a few.
+fn only_one(links: impl Iterator<Item = (u32, LinkFlags)>) -> Option<u32> {
+    let mut out = links.filter(|(_, flags)| flags.contains(LinkFlags::Up) && !flags.contains(LinkFlags::Loopback));
+    let first = out.next();
+    first.filter(|_| out.next().is_none()).map(|(index, _)| index)
 }
 
 /// `Local` is ours where the interface has a peer; elsewhere there is only `Address`.
@@ -256,4 +273,20 @@ fn source(message: &RouteMessage) -> Option<IpAddr> {
         RouteAttribute::PrefSource(RouteAddress::Inet6(ip)) => Some(IpAddr::V6(*ip)),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::link::LinkFlags;
+
+    use super::only_one;
+
+    #[test]
+    fn the_way_out_is_known_when_there_is_but_one() {
+        let (lo, eth0) = ((1, LinkFlags::Up | LinkFlags::Loopback), (2, LinkFlags::Up | LinkFlags::Running));
+        let (tunl0, net1) = ((3, LinkFlags::empty()), (4, LinkFlags::Up));
+        assert_eq!(only_one([lo, eth0, tunl0].into_iter()), Some(2));
+        assert_eq!(only_one([lo, eth0, net1].into_iter()), None);
+        assert_eq!(only_one([lo, tunl0].into_iter()), None);
+    }
 }

@@ -28,8 +28,18 @@ fn new(v6: bool) -> io::Result<Socket> {
 }
 
 /// A socket to `dst` in the pod's namespace, not connected yet: its packets leave as the pod's own.
+///
+/// It is bound to the interface that leads out. The application's socket, which goes to the same address from the same one, is
+/// bound to `lo`; if ours were bound to nothing, the kernel would let it have the same port (`inet_match` compares interfaces) and
+/// then hand it the other one's packets. Where several interfaces lead out, routes decide and a clash is left to chance: its
+/// price is a SYN that has to be sent again.
 pub fn upstream_socket(netns: &Netns, dst: SocketAddr) -> io::Result<Socket> {
-    netns.run(|| new(dst.is_ipv6()))?
+    let socket = netns.run(|| new(dst.is_ipv6()))??;
+    if let Some(index) = netns.way_to(dst.ip().to_canonical()) {
+        // Fails when the interface has just gone; then routes decide.
+        let _gone = option::bind_to_interface(&socket, index);
+    }
+    Ok(socket)
 }
 
 /// A socket to the pod's application, not connected yet, under the address of the client. When the client is the pod itself

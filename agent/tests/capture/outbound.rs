@@ -132,6 +132,25 @@ fn with_proxy_all_every_destination_is_captured() {
 }
 
 #[test]
+fn the_agents_own_connection_may_have_the_applications_port() {
+    let rig = Rig::new();
+    let mut config = rig.config();
+    config.proxy_all = true;
+    let agent = rig.agent_with(config);
+    agent.enroll(&rig, "a");
+    rig.serve("e", "10.201.0.2:80 [fd00:201::2]:80");
+    let netns = rig.netns("a");
+    sh(&format!("nsenter --net={} sysctl -qw net.ipv4.ip_local_port_range='40000 40000'", netns.display()));
+    for to in ["10.201.0.2:80", "[fd00:201::2]:80"] {
+        let line = rig.connect("a", to);
+        assert_eq!(address(&line, "local").port(), 40_000, "{line}");
+        let seen_there = address(line.split("reply=").nth(1).unwrap(), "peer");
+        assert_eq!(seen_there.port(), 40_000, "{line}");
+    }
+    assert_eq!(agent.seen().len(), 2);
+}
+
+#[test]
 fn applications_that_choose_interface_address_or_port_are_captured() {
     let rig = Rig::new();
     let agent = rig.agent();
