@@ -15,6 +15,7 @@ pub mod policy; // may this peer do this
 pub mod balance; // which endpoint
 pub mod state; // what we know of the mesh
 pub mod telemetry; // metrics, access log, logging
+pub mod footprint; // memory given back once started
 pub mod signals; // what the kernel tells a process to do
 pub mod net; // sockets
 pub mod model; // the nouns

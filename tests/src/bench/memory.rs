@@ -43,7 +43,7 @@ pub struct Options {
     #[arg(long, default_value_t = 1000.0)]
     pub rate: f64,
     /// Seconds of rest before memory is read
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = meter::SETTLED.as_secs_f64())]
     pub rest: f64,
     /// GiB of the machine's memory that must stay free
     #[arg(long, default_value_t = 8.0)]

@@ -1,6 +1,7 @@
 //! What processes use: CPU time and memory.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::sys::resource::{UsageWho, getrusage};
@@ -8,6 +9,9 @@ use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 use serde_json::json;
 use time::format_description::well_known::Rfc3339;
+
+/// By now a process has given back what it needed only to start, or to open connections.
+pub const SETTLED: Duration = Duration::from_secs(6);
 
 /// CPU time of a process, all its threads, user and system, in nanoseconds.
 ///
@@ -41,6 +45,21 @@ pub struct Memory {
     pub pss: u64,
     /// Resident and its own: what would come free if it ended.
     pub private: u64,
+    /// Resident and of no file: what the process has written. The code it runs is not in it.
+    pub anonymous: u64,
+}
+
+impl std::ops::Add for Memory {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            rss: self.rss + other.rss,
+            pss: self.pss + other.pss,
+            private: self.private + other.private,
+            anonymous: self.anonymous + other.anonymous,
+        }
+    }
 }
 
 /// Memory of several processes together.
@@ -48,8 +67,7 @@ pub fn memory_of(pids: &[u32]) -> Result<Memory> {
     let mut sum = Memory::default();
     for pid in pids {
         let path = format!("/proc/{pid}/smaps_rollup");
-        let one = parse_smaps(&fs::read_to_string(&path).with_context(|| format!("reading {path}"))?);
-        sum = Memory { rss: sum.rss + one.rss, pss: sum.pss + one.pss, private: sum.private + one.private };
+        sum = sum + parse_smaps(&fs::read_to_string(&path).with_context(|| format!("reading {path}"))?);
     }
     Ok(sum)
 }
@@ -59,7 +77,12 @@ fn parse_smaps(text: &str) -> Memory {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0)
     };
-    Memory { rss: field("Rss"), pss: field("Pss"), private: field("Private_Clean") + field("Private_Dirty") }
+    Memory {
+        rss: field("Rss"),
+        pss: field("Pss"),
+        private: field("Private_Clean") + field("Private_Dirty"),
+        anonymous: field("Anonymous"),
+    }
 }
 
 /// What the machine is and how busy it was.
@@ -88,8 +111,10 @@ mod tests {
     #[test]
     fn private_memory_is_clean_and_dirty() {
         let text = "00400000-7fff rollup\nRss:    1200 kB\nPss:     800 kB\nPss_Dirty:  10 kB\nShared_Clean: 400 kB\n\
-                    Private_Clean:  300 kB\nPrivate_Dirty:  500 kB\n";
-        assert_eq!(parse_smaps(text), Memory { rss: 1200, pss: 800, private: 800 });
+                    Private_Clean:  300 kB\nPrivate_Dirty:  500 kB\nAnonymous:  450 kB\n";
+        let one = Memory { rss: 1200, pss: 800, private: 800, anonymous: 450 };
+        assert_eq!(parse_smaps(text), one);
+        assert_eq!(one + one, Memory { rss: 2400, pss: 1600, private: 1600, anonymous: 900 });
     }
 
     #[test]

@@ -134,9 +134,11 @@ pub fn measure(prefix: &str, subject: &Subject, phase: Phase, pace: Pace, sample
 
 /// Memory of the proxies at rest, and with idle connections through them.
 pub fn memory(subject: &Subject, connections: usize, samples: &mut Samples) -> Result<()> {
+    std::thread::sleep(meter::SETTLED);
     let rest = meter::memory_of(&subject.proxies)?;
     samples.add("memory_rss", "KiB", subject.name, rest.rss as f64);
     samples.add("memory_private", "KiB", subject.name, rest.private as f64);
+    samples.add("memory_anonymous", "KiB", subject.name, rest.anonymous as f64);
     if connections == 0 {
         return Ok(());
     }
@@ -144,11 +146,12 @@ pub fn memory(subject: &Subject, connections: usize, samples: &mut Samples) -> R
     let mut client = Process::talking(&subject.client, own_program()?, &arguments)?;
     let seen: Seen = client.read(Duration::from_secs(120)).context("idle connections did not open")?;
     ensure!(seen.units == connections as u64, "{} of {connections} idle connections opened", seen.units);
+    std::thread::sleep(meter::SETTLED);
     let held = meter::memory_of(&subject.proxies)?;
     samples.add("memory_rss_held", "KiB", subject.name, held.rss as f64);
     samples.add("memory_private_held", "KiB", subject.name, held.private as f64);
-    // Two proxies hold each connection, one at either end.
-    let grown = held.private.saturating_sub(rest.private) as f64 * 1024.0;
+    // Two proxies hold each connection, one at either end. The code that the first one needs is not paid for again by the others.
+    let grown = held.anonymous.saturating_sub(rest.anonymous) as f64 * 1024.0;
     samples.add("memory_connection", "B/side", subject.name, grown / connections as f64 / 2.0);
     client.close_stdin();
     let started = std::time::Instant::now();

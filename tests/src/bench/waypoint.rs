@@ -77,7 +77,7 @@ pub fn run(options: &Options) -> Result<Report> {
             );
             proxies.push(lab.start(subject, routes, options)?);
         }
-        std::thread::sleep(Duration::from_secs(1));
+        std::thread::sleep(meter::SETTLED);
         for proxy in proxies.iter().filter(|proxy| proxy.process.is_some()) {
             memory(proxy, &format!("memory_idle{suffix}"), &mut samples)?;
         }
