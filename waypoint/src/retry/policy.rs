@@ -154,10 +154,8 @@ impl RetryPolicy {
         if !attempt.replayable {
             return Decision::Done(GaveUp::BodyGone);
         }
-        let mut wait = self.backoff.wait(attempt.retries, random);
-        if let (true, Some(after)) = (self.honour_retry_after, attempt.retry_after) {
-            wait = wait.max(after);
-        }
+        let told = attempt.retry_after.filter(|_| self.honour_retry_after).unwrap_or_default();
+        let wait = self.backoff.wait(attempt.retries, told, random);
         if attempt.left.is_some_and(|left| wait >= left) {
             return Decision::Done(GaveUp::Deadline);
         }
@@ -255,6 +253,8 @@ mod tests {
         assert_eq!(gave_up(late), Decision::Done(GaveUp::Deadline));
         let after = Some(Duration::from_secs(3));
         assert_eq!(gave_up(Attempt { retry_after: after, ..get }), Decision::Retry(Duration::from_secs(3)));
+        let told = policy().decide(Outcome::Reset, &Attempt { retry_after: after, ..get }, 1.0);
+        assert_eq!(told, Decision::Retry(Duration::from_millis(3025)), "what was told to all is spread too");
         let beyond = Attempt { retry_after: after, left: Some(Duration::from_secs(2)), ..get };
         assert_eq!(gave_up(beyond), Decision::Done(GaveUp::Deadline));
     }

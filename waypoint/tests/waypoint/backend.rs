@@ -25,6 +25,7 @@ use super::rig::{Rig, TARGET, identity};
 /// What a backend was asked.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
+    pub(crate) method: http::Method,
     pub(crate) uri: String,
     pub(crate) version: http::Version,
     pub(crate) headers: HeaderMap,
@@ -188,7 +189,7 @@ impl Backend {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
         let uri = parts.uri.to_string();
-        let seen = Seen { uri, version: parts.version, headers: parts.headers, body };
+        let seen = Seen { method: parts.method, uri, version: parts.version, headers: parts.headers, body };
         let behave = Arc::clone(&*self.behave.lock());
         let act = behave(hit, &seen);
         self.seen.lock().push(seen);

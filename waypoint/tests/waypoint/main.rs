@@ -14,6 +14,8 @@ mod cli; // check and explain
 #[cfg(test)]
 mod clients; // curl, h2load, wrk, grpcio, websockets
 #[cfg(test)]
+mod conformance; // the Gateway API's conformance tests, as tables
+#[cfg(test)]
 mod lifecycle; // pods and the waypoint itself come and go
 #[cfg(test)]
 mod retries; // when, how often, when not

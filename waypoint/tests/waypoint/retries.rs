@@ -94,6 +94,72 @@ async fn waits_grow_and_are_spread() {
     assert!(gaps.len() > 1, "no jitter: {gaps:?}");
 }
 
+/// The distance of Kolmogorov and Smirnov between a sample and the uniform distribution from 0 to 1.
+fn distance(mut sample: Vec<f64>) -> f64 {
+    sample.sort_by(f64::total_cmp);
+    let count = sample.len() as f64;
+    let apart =
+        |(index, value): (usize, &f64)| (value - index as f64 / count).abs().max((index + 1) as f64 / count - value);
+    sample.iter().enumerate().map(apart).fold(0.0, f64::max)
+}
+
+/// Most of the moments that lie within `window`.
+fn most_within(mut moments: Vec<Duration>, window: Duration) -> usize {
+    moments.sort();
+    let near = |from: &Duration| moments.iter().filter(|at| **at >= *from && **at < *from + window).count();
+    moments.iter().map(near).max().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn clients_that_failed_at_one_moment_do_not_come_back_at_one_moment() {
+    const CLIENTS: usize = 200;
+    let spread = "{circuitBreaker: {endpoint: {consecutive: 0, successRate: 0}}, deadline: {default: 60s}, \
+         retry: {attempts: 1, perTryTimeout: 30s, backoff: {base: 2s, max: 2s}, budget: {percent: 100, minPerSecond: 10000}}}";
+    let rig = Rig::start(&(shop("http2", &[11]) + &policy(spread))).await;
+    let began = Instant::now();
+    let times = Arc::new(parking_lot::Mutex::new(std::collections::HashMap::<String, Vec<Duration>>::new()));
+    let noted = Arc::clone(&times);
+    Backend::start(&rig, 11, move |_, seen| {
+        let mut times = noted.lock();
+        let known = times.entry(seen.header("x-key").to_owned()).or_default();
+        known.push(began.elapsed());
+        match seen.header("x-key").starts_with("told") {
+            _ if known.len() > 1 => ok("fine"),
+            true => Act { headers: vec![("retry-after", "4".to_owned())], ..status(503) },
+            false => status(503),
+        }
+    })
+    .await;
+    let mut calls = vec![];
+    for told in ["own", "told"] {
+        let sender = rig.two(SHOP).await;
+        for client in 0..CLIENTS {
+            let mut sender = sender.clone();
+            let request = Request::get("http://shop/").header("x-key", format!("{told}-{client}"));
+            let request = request.body(Full::<Bytes>::default()).unwrap();
+            calls.push(tokio::spawn(async move { got(sender.send_request(request).await.unwrap()).await.status }));
+        }
+    }
+    for call in calls {
+        assert_eq!(call.await.unwrap(), 200);
+    }
+    let times = times.lock();
+    for (who, least) in [("own", 2.0), ("told", 4.0)] {
+        let tries: Vec<_> = times.iter().filter(|(key, _)| key.starts_with(who)).map(|(_, tries)| tries).collect();
+        assert!(tries.len() == CLIENTS && tries.iter().all(|tries| tries.len() == 2), "{who}: {tries:?}");
+        let gaps = tries.iter().map(|tries| (tries[1] - tries[0]).as_secs_f64());
+        let waited: Vec<f64> = gaps.map(|gap| (gap - least) / 2.0).collect();
+        assert!(waited.iter().all(|waited| *waited >= 0.0), "{who}: some came back before their time: {waited:?}");
+        // An honest sample lies within 0.2 but once in millions; the rest is for a machine that is slow to run things.
+        let apart = distance(waited);
+        assert!(apart < 0.45, "{who}: {apart} from evenly spread over two seconds");
+        // A tenth of the two seconds: a tenth of the clients, and not everybody.
+        let together = most_within(tries.iter().map(|tries| tries[1]).collect(), Duration::from_millis(200));
+        assert!(together < CLIENTS / 2, "{who}: {together} of {CLIENTS} came back within 200 ms");
+        eprintln!("{who}: {apart:.3} from evenly spread, at most {together} of {CLIENTS} within 200 ms");
+    }
+}
+
 #[tokio::test]
 async fn the_budget_bounds_the_load_on_a_failing_service() {
     let rig = Rig::start(&(shop("http", &[11]) + &policy("{circuitBreaker: {endpoint: {consecutive: 0, successRate: 0}}, retry: {budget: {minPerSecond: 0}, backoff: {base: 1ms, max: 1ms}}}"))).await;

@@ -95,6 +95,7 @@ impl Rig {
         for account in ["client", "shop", "other"] {
             keyring.want(identity(account));
         }
+        keyring.want(consumer());
         let options = PoolOptions { spread: 1, ..PoolOptions::default() };
         let pool = Pool::new(Arc::clone(&keyring), Arc::new(From(net.ip(5))), options);
         write(dir.path(), net, "mesh.yaml", manifests);
@@ -159,13 +160,13 @@ impl Rig {
     /// Opens connections to `vip` beyond the rig's own life.
     pub(crate) fn opener(&self, vip: &str) -> Opener {
         let authority = Authority::Address(SocketAddr::new(vip.parse().unwrap(), PORT));
-        Opener { pool: Arc::clone(&self.pool), key: self.key("client"), head: ConnectHead::new(authority) }
+        Opener { pool: Arc::clone(&self.pool), key: self.key(identity("client")), head: ConnectHead::new(authority) }
     }
 
-    fn key(&self, account: &str) -> TunnelKey {
+    fn key(&self, source: Identity) -> TunnelKey {
         TunnelKey {
-            workload: "Kubernetes//Pod/default/client".into(),
-            source: identity(account),
+            workload: format!("Kubernetes//Pod/{}/client", source.namespace).as_str().into(),
+            source,
             destination: SocketAddr::new(self.net.ip(1), 15008),
             expected: Arc::new([identity("wp")]),
         }
@@ -173,7 +174,12 @@ impl Rig {
 
     /// A connection through the tunnel to whatever `authority` names, as a service account.
     pub(crate) async fn connect_as(&self, account: &str, authority: Authority) -> Result<Stream, String> {
-        let opened = self.pool.connect(&self.key(account), &ConnectHead::new(authority)).await;
+        self.connect_by(identity(account), authority).await
+    }
+
+    /// The same, as anybody.
+    pub(crate) async fn connect_by(&self, source: Identity, authority: Authority) -> Result<Stream, String> {
+        let opened = self.pool.connect(&self.key(source), &ConnectHead::new(authority)).await;
         opened.map(|opened| opened.stream).map_err(|error| error.to_string())
     }
 
@@ -245,6 +251,11 @@ pub(crate) const SHOP: &str = "10.96.0.10";
 
 pub(crate) fn identity(account: &str) -> Identity {
     Identity::new("cluster.local", "default", account)
+}
+
+/// The client in namespace `consumer`.
+pub(crate) fn consumer() -> Identity {
+    Identity::new("cluster.local", "consumer", "client")
 }
 
 pub(crate) fn get(path: &str) -> Request<Full<Bytes>> {

@@ -270,6 +270,97 @@ async fn hundreds_of_changes_good_and_bad_cost_no_request_and_no_memory() {
     rig.eventually("routed", async || rig.admin("/config_dump/routes").await.contains("HTTPRoute/default/r")).await;
 }
 
+/// What somebody may write into a folder of manifests: good, wrong, torn, and no text at all. None of it, read in whole
+/// or not at all, sends a request for `shop` elsewhere.
+fn anything(random: &mut fastrand::Rng, name: &str) -> Vec<u8> {
+    let weight = random.u32(1..1_000_000);
+    let rules = format!("[{{backendRefs: [{{name: shop, port: 80, weight: {weight}}}]}}]");
+    let good = route(&rules).replace("name: r,", &format!("name: {name},"));
+    match random.u8(0..10) {
+        0..=3 => good.into_bytes(),
+        4 => good.as_bytes()[..random.usize(0..good.len())].to_vec(),
+        5 => good.replace("port: 80", "port: eighty").into_bytes(),
+        6 => good.replace("[{backendRefs", "[{timeouts: {request: soon}, backendRefs").into_bytes(),
+        7 => b"kind: HTTPRoute\nmetadata: [3\n".to_vec(),
+        8 => vec![],
+        _ => std::iter::repeat_with(|| random.u8(..)).take(200).collect(),
+    }
+}
+
+/// Writes as many documents as told, in place or by renaming, into five files; some are taken away again.
+fn scribble(folder: &std::path::Path, random: &mut fastrand::Rng, writes: usize) {
+    for _ in 0..writes {
+        let name = format!("r{}", random.u8(0..5));
+        let file = folder.join(format!("{name}.yaml"));
+        let text = anything(random, &name);
+        match random.u8(0..8) {
+            0 => std::fs::write(&file, text).unwrap(),
+            1 => _ = std::fs::remove_file(&file),
+            _ => {
+                let beside = folder.join(".beside");
+                std::fs::write(&beside, text).unwrap();
+                std::fs::rename(&beside, &file).unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_writes_of_anything_cost_no_request_and_no_memory() {
+    const BURSTS: usize = 500;
+    const BURST: usize = 20;
+    let rig = Rig::start(&shop("http", &[11])).await;
+    Backend::start(&rig, 11, |_, _| ok("fine")).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut calling = vec![];
+    for _ in 0..2 {
+        let (mut sender, stop) = (rig.one(SHOP).await, Arc::clone(&stop));
+        calling.push(tokio::spawn(async move {
+            let mut calls = 0_usize;
+            while !stop.load(Ordering::Relaxed) {
+                // The same connection throughout: a closed one fails the next call.
+                let answer = got(sender.send_request(get("/")).await.unwrap()).await;
+                assert_eq!((answer.status, answer.text()), (200, "fine"), "{answer:?}");
+                calls += 1;
+            }
+            calls
+        }));
+    }
+    let folder = rig.dir.path().join("manifests");
+    let mut random = fastrand::Rng::with_seed(7);
+    let began = Instant::now();
+    let (mut written, mut settled) = (0, 0);
+    // As fast as the disk lets, in bursts, so that the waypoint reads again and again while files change under it.
+    for burst in 0..BURSTS {
+        if began.elapsed() > Duration::from_secs(60) {
+            break;
+        }
+        let (folder, mut own) = (folder.clone(), random.fork());
+        tokio::task::spawn_blocking(move || scribble(&folder, &mut own, BURST)).await.unwrap();
+        written += BURST;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        if burst == BURSTS / 4 {
+            settled = resident(&rig);
+        }
+    }
+    let (took, after) = (began.elapsed(), resident(&rig));
+    eprintln!("{written} writes in {took:?}; {settled} KiB after a quarter of them, {after} KiB in the end");
+    assert!(after < settled + 4096, "{settled} KiB after a quarter of {written} writes, {after} KiB in the end");
+    let last =
+        "[{filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: x-state, value: last}]}}],
+                 backendRefs: [{name: shop, port: 80}]}]";
+    for name in ["r0", "r1", "r2", "r3", "r4"] {
+        rig.write(&format!("{name}.yaml"), &route(last).replace("name: r,", &format!("name: {name},")));
+    }
+    rig.eventually("in effect", async || rig.get("/").await.header("x-state") == "last").await;
+    let routes = rig.admin("/config_dump/routes").await;
+    assert!((0..5).all(|n| routes.contains(&format!("HTTPRoute/default/r{n}#0"))), "{routes}");
+    stop.store(true, Ordering::Relaxed);
+    for call in calling {
+        assert!(call.await.unwrap() > 100, "requests went on meanwhile");
+    }
+}
+
 #[tokio::test]
 async fn broken_configuration_leaves_the_last_good_in_effect() {
     let (rig, _, two) = two_services("[{backendRefs: [{name: v2, port: 80}]}]").await;
