@@ -140,7 +140,9 @@ async fn serve(options: Options, traffic: &Runtime, logging: LogControl, writer:
     let reconciling = tokio::spawn(reconciler.run(stop.clone(), move || opened.done("captures")));
     info!("culvert {VERSION} on node {}: admin {}, {} threads for traffic", options.node, args.admin, options.threads);
     tokio::spawn(footprint::settle());
-    info!("{}: draining", signals::until_told(&stop).await?);
+    // Not within the macro: that would not wait where the level is off.
+    let told = signals::until_told(&stop).await?;
+    info!("{told}: draining");
     stop.cancel();
     ready.draining();
     drain(&node, args.drain).await;

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use tests::eventually::{allow, eventually};
+use tests::eventually::{allow, always, eventually};
 use tests::manifest::{PodSpec, authorization, service};
 use tests::mesh::{Mesh, MeshOptions};
 
@@ -240,5 +240,19 @@ fn a_policy_that_cannot_be_read_never_opens_what_was_closed() -> Result<()> {
         client.call_refused(server.at(80), &["who"])?;
     }
     ensure!(app.accepted() == accepted);
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_logs_little_runs_until_it_is_told_to_stop() -> Result<()> {
+    let flags = vec!["--log".to_owned(), "error".to_owned()];
+    let mesh = Mesh::with(MeshOptions { nodes: 1, flags, ..MeshOptions::default() })?;
+    always(Duration::from_millis(500), "the agent runs", || {
+        ensure!(mesh.agents[0].is_running(), "it ended");
+        Ok(())
+    })?;
+    mesh.agents[0].terminate()?;
+    let (code, _) = mesh.agents[0].wait_end()?;
+    ensure!(code == Some(0), "it ended with {code:?}");
     Ok(())
 }

@@ -131,7 +131,9 @@ async fn serve(
     let gateway = format!("{}/{}", args.gateway.namespace, args.gateway.name);
     info!("culvert-waypoint {VERSION} for {gateway} as {identity}: {threads} threads for traffic");
     tokio::spawn(footprint::settle());
-    info!("{}: draining", signals::until_told(&stop).await?);
+    // Not within the macro: that would not wait where the level is off.
+    let told = signals::until_told(&stop).await?;
+    info!("{told}: draining");
     stop.cancel();
     ready.store(false, Ordering::Relaxed);
     drain(&shared, args.drain).await;
