@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use crate::model::name::{Name, Namespace};
 
+use super::labelled::Labelled;
 use super::object::{
     AuthorizationPolicy, EndpointSlice, Gateway, GatewayClass, Item, Kind, Labels, Object, ObjectKey,
     PeerAuthentication, Pod, Service, ServiceEntry,
@@ -63,6 +64,11 @@ impl<T> Shelf<T> {
         slots.filter_map(|slot| slot.split_first()).flat_map(|(first, rest)| rest.iter().map(move |item| (first, item)))
     }
 
+    /// How many objects have a key, those that are not in effect included.
+    pub fn all(&self, namespace: &str, name: &str) -> usize {
+        self.by_namespace.get(namespace).and_then(|names| names.get(name)).map_or(0, |slot| slot.len())
+    }
+
     fn is_alone(&self, item: &Item<T>) -> bool {
         let slot = self.by_namespace.get(&item.meta.namespace).and_then(|names| names.get(&item.meta.name));
         slot.is_none_or(|slot| slot.len() <= 1)
@@ -115,6 +121,7 @@ pub struct Inventory {
     claims: HashMap<IpAddr, SmallVec<[Arc<Item<Pod>>; 1]>>,
     /// Pods that are instances of a Gateway: namespace, Gateway, pod.
     gateway_pods: BTreeSet<(Namespace, Name, Name)>,
+    labelled: Labelled,
 }
 
 impl Inventory {
@@ -189,6 +196,15 @@ impl Inventory {
         }
     }
 
+    /// The pods of a namespace that a selector selects; none for an empty one.
+    pub fn selected<'a>(
+        &'a self,
+        namespace: &'a Namespace,
+        selector: &'a Labels,
+    ) -> impl Iterator<Item = &'a Arc<Item<Pod>>> {
+        self.labelled.selected(namespace, selector)
+    }
+
     /// The pods that are instances of a Gateway.
     pub fn pods_of_gateway(&self, gateway: &ObjectKey) -> impl Iterator<Item = &Arc<Item<Pod>>> {
         let first = (gateway.namespace.clone(), gateway.name.clone(), Name::default());
@@ -229,6 +245,7 @@ impl Inventory {
     }
 
     fn withdraw(&mut self, pod: &Arc<Item<Pod>>) {
+        self.labelled.remove(pod);
         for address in &pod.spec.addresses {
             if let Some(claims) = self.claims.get_mut(address) {
                 claims.retain(|other| !Arc::ptr_eq(other, pod));
@@ -243,6 +260,7 @@ impl Inventory {
     }
 
     fn claim(&mut self, pod: &Arc<Item<Pod>>) {
+        self.labelled.insert(pod);
         if let Some(gateway) = pod.meta.labels.get(GATEWAY_NAME) {
             self.gateway_pods.insert((pod.meta.namespace.clone(), gateway.clone(), pod.meta.name.clone()));
         }

@@ -20,6 +20,7 @@ mod survey; // what is wrong between objects
 pub mod convert; // objects -> model
 mod diff; // two versions of something -> updates
 pub mod inventory; // the objects that are in effect, by kind, namespace and name
+mod labelled; // which pods a selector selects
 pub mod parse; // text -> objects, errors with file, line, object and field
 pub mod object; // the kinds we read, checked, in the form we keep
 mod schema; // the kinds we read, as they are written

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::policy::{PolicyKey, Scope};
 use crate::model::service::ServiceKey;
+use crate::model::workload::Workload;
 
 use super::convert::{Context, Enrolment, Left, Options};
 use super::inventory::{Inventory, Shelf};
@@ -14,7 +15,12 @@ use super::object::{Item, Pod};
 use super::problem::{Problem, Severity};
 
 /// Every problem between objects.
-pub(super) fn survey(inventory: &Inventory, context: &Context, options: &Options) -> Vec<Problem> {
+pub(super) fn survey<'a>(
+    inventory: &Inventory,
+    context: &Context,
+    foreign: impl Iterator<Item = &'a Workload>,
+    options: &Options,
+) -> Vec<Problem> {
     let mut problems = context.problems().to_vec();
     let mut endpoints: BTreeMap<ServiceKey, usize> = BTreeMap::new();
     let mut used: BTreeSet<PolicyKey> = BTreeSet::new();
@@ -32,10 +38,8 @@ pub(super) fn survey(inventory: &Inventory, context: &Context, options: &Options
             Err(left) => problems.extend(of_left(pod, &left)),
         }
     }
-    for workload in context.foreign(inventory, options).into_values() {
-        for service in workload.services {
-            *endpoints.entry(service.service).or_default() += 1;
-        }
+    for service in foreign.flat_map(|workload| &workload.services) {
+        *endpoints.entry(service.service.clone()).or_default() += 1;
     }
     services_without_endpoints(inventory, context, options, &endpoints, &mut problems);
     selectors_of_nothing(inventory, context, &used, &mut problems);

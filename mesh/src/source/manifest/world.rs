@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use crate::model::name::{Namespace, WorkloadUid};
+use crate::model::name::Namespace;
 use crate::model::update::Update;
 use crate::model::workload::Workload;
 
-use super::convert::{Context, Options};
+use super::convert::{Context, Exchange, Options};
 use super::diff;
 use super::inventory::{GATEWAY_NAME, Inventory};
 use super::object::{Kind, Object, ObjectKey};
@@ -24,7 +25,8 @@ pub struct World {
     options: Options,
     inventory: Inventory,
     context: Context,
-    foreign: BTreeMap<WorkloadUid, Workload>,
+    /// Workloads of endpoints that are written down and are no pods.
+    foreign: BTreeMap<IpAddr, Workload>,
 }
 
 /// Which pods a change can concern.
@@ -36,8 +38,9 @@ struct Concern {
     /// Namespaces in which a service changed: pods of others may be its endpoints, if that is written down.
     service_namespaces: BTreeSet<Namespace>,
     everybody: bool,
-    /// Whether anything but pods changed, or a pod on which a waypoint depends.
+    /// Whether more than pods and services changed, or a pod or service on which others depend.
     context: bool,
+    services: Exchange,
 }
 
 impl World {
@@ -64,6 +67,9 @@ impl World {
         added.iter().for_each(|object| self.inventory.insert(object));
 
         let mut updates = Vec::new();
+        // Endpoints become pods, and pods endpoints, by names and addresses.
+        let named = |context: &Context| concern.pods.iter().flat_map(|pod| context.written_of(pod)).collect::<Vec<_>>();
+        let mut written: BTreeSet<IpAddr> = concern.addresses.iter().copied().chain(named(&self.context)).collect();
         if concern.context {
             let context = Context::new(&self.inventory, &self.options);
             diff::maps(self.context.services(), context.services(), &mut updates);
@@ -71,19 +77,33 @@ impl World {
             let everybody = concern.everybody || !self.context.has_waypoints_of(&context);
             let old = std::mem::replace(&mut self.context, context);
             self.change_bystanders(&old, &concern, everybody, &mut updates);
+            written = old.written().chain(self.context.written()).collect();
+        } else if !concern.services.is_empty() {
+            let exchanged = self.context.exchange(&concern.services, &self.inventory, &self.options);
+            diff::maps(&exchanged.before, &exchanged.after, &mut updates);
         }
         for (key, before) in concern.pods.iter().zip(before) {
             updates.extend(diff::workload(before, self.workload(key)));
         }
-        let foreign = self.context.foreign(&self.inventory, &self.options);
-        diff::maps(&self.foreign, &foreign, &mut updates);
-        self.foreign = foreign;
+        for address in written {
+            let foreign = self.context.foreign(address, &self.inventory, &self.options);
+            let before = self.foreign.remove(&address);
+            self.foreign.extend(foreign.clone().map(|foreign| (address, foreign)));
+            // Another file may have become the first to name the address.
+            let renamed = before.as_ref().zip(foreign.as_ref()).is_some_and(|(before, after)| before.uid != after.uid);
+            if renamed {
+                updates.extend(diff::workload(before, None));
+                updates.extend(diff::workload(None, foreign));
+            } else {
+                updates.extend(diff::workload(before, foreign));
+            }
+        }
         updates
     }
 
     /// What is wrong between objects that are each well written.
     pub fn problems(&self) -> Vec<Problem> {
-        survey::survey(&self.inventory, &self.context, &self.options)
+        survey::survey(&self.inventory, &self.context, self.foreign.values(), &self.options)
     }
 
     /// What leads from the old context to the present one for pods that did not change.
@@ -118,11 +138,16 @@ impl World {
             });
             match twin {
                 Some(twin) if twin.at() == object.at() => {}
+                Some(twin) if object.kind() == Kind::Service => {
+                    concern.add(twin, false, &self.options);
+                    concern.add(object, true, &self.options);
+                }
                 Some(_) => concern.moved(object, self.inventory.is_alone(object), &self.options),
-                None => concern.add(object, &self.options),
+                None => concern.add(object, true, &self.options),
             }
         }
-        before.into_values().flatten().for_each(|object| concern.add(object, &self.options));
+        before.into_values().flatten().for_each(|object| concern.add(object, false, &self.options));
+        self.concern_of_services(&mut concern);
         for namespace in &concern.service_namespaces {
             let slices = self.inventory.slices.of(namespace);
             for endpoint in slices.flat_map(|slice| &slice.spec.endpoints) {
@@ -135,23 +160,42 @@ impl World {
         }
         concern
     }
+
+    fn concern_of_services(&self, concern: &mut Concern) {
+        let services = &concern.services;
+        if services.is_empty() {
+            return;
+        }
+        if concern.context || !self.context.is_apart(services, &self.inventory, &self.options) {
+            concern.context = true;
+            for item in services.services() {
+                concern.namespaces.insert(item.meta.namespace.clone());
+                concern.service_namespaces.insert(item.meta.namespace.clone());
+            }
+            return;
+        }
+        for item in services.services() {
+            let selected = self.inventory.selected(&item.meta.namespace, &item.spec.selector);
+            concern.pods.extend(selected.map(|pod| pod.meta.key()));
+        }
+    }
 }
 
 impl Concern {
     /// An object says what it said, but at another place, and so perhaps with another age.
     fn moved(&mut self, object: &Object, alone: bool, options: &Options) {
         match object {
-            _ if !alone => self.add(object, options),
-            Object::PeerAuthentication(_) | Object::ServiceEntry(_) => self.add(object, options),
+            _ if !alone => self.add(object, true, options),
+            Object::PeerAuthentication(_) | Object::ServiceEntry(_) => self.add(object, true, options),
             Object::Pod(_) | Object::Raw(_) => {}
-            // Which of two services keeps an address they share: nothing to a pod.
             _ => self.context = true,
         }
     }
 
-    fn add(&mut self, object: &Object, options: &Options) {
+    /// An object is new or gone, or says something else.
+    fn add(&mut self, object: &Object, new: bool, options: &Options) {
         let namespace = &object.meta().namespace;
-        self.context |= !matches!(object, Object::Pod(_) | Object::Raw(_));
+        self.context |= !matches!(object, Object::Pod(_) | Object::Service(_) | Object::Raw(_));
         match object {
             Object::Pod(pod) => {
                 self.pods.insert(pod.meta.key());
@@ -168,9 +212,9 @@ impl Concern {
                 let named = slice.spec.endpoints.iter().filter_map(|endpoint| endpoint.pod.clone());
                 self.pods.extend(named.map(|(namespace, name)| ObjectKey { namespace, name }));
             }
-            Object::Service(_) => {
-                self.namespaces.insert(namespace.clone());
-                self.service_namespaces.insert(namespace.clone());
+            Object::Service(item) => {
+                let services = if new { &mut self.services.come } else { &mut self.services.gone };
+                services.push(Arc::clone(item));
             }
             Object::ServiceEntry(entry) => {
                 self.namespaces.insert(namespace.clone());

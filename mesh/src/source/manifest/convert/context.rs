@@ -1,13 +1,14 @@
 //! Pure. What all objects but pods add up to.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 
-use crate::model::name::{Name, Namespace, NodeName, WorkloadUid};
+use crate::model::name::{Name, Namespace, NodeName};
 use crate::model::policy::{Authorization, PolicyKey, Scope};
 use crate::model::service::{Service, ServiceKey};
 use crate::model::workload::{Locality, Workload};
 use crate::source::manifest::inventory::Inventory;
-use crate::source::manifest::object::{Item, Labels, Pod};
+use crate::source::manifest::object::{Item, Labels, ObjectKey, Pod};
 use crate::source::manifest::problem::{Problem, Severity};
 
 use super::authorization::authorization;
@@ -36,7 +37,7 @@ pub struct Context {
     pub(super) latest: Name,
     no_labels: Labels,
     authorizations: BTreeMap<PolicyKey, Authorization>,
-    problems: Vec<Problem>,
+    pub(super) problems: Vec<Problem>,
 }
 
 impl Context {
@@ -141,9 +142,20 @@ impl Context {
         closed.collect()
     }
 
-    /// The workloads of endpoints that are written down and are not pods.
-    pub fn foreign(&self, inventory: &Inventory, options: &Options) -> BTreeMap<WorkloadUid, Workload> {
-        foreign::workloads(&self.services, inventory, options)
+    /// The workload of the endpoints that are written down with an address, if it is no pod's.
+    pub fn foreign(&self, address: IpAddr, inventory: &Inventory, options: &Options) -> Option<Workload> {
+        foreign::workload_at(address, &self.services, inventory, options)
+    }
+
+    /// Every address of an endpoint that is written down.
+    pub fn written(&self) -> impl Iterator<Item = IpAddr> {
+        self.services.by_address.keys().copied()
+    }
+
+    /// The addresses with which endpoints that name a pod are written down.
+    pub fn written_of(&self, pod: &ObjectKey) -> impl Iterator<Item = IpAddr> {
+        let places = self.services.by_pod.get(pod).into_iter().flatten();
+        places.filter_map(|&place| Some(self.services.written.get(place as usize)?.address))
     }
 }
 

@@ -1,35 +1,30 @@
 //! Pure. Endpoints that are written down and are not pods -> Workload.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 
-use crate::model::name::{Name, NodeName, WorkloadUid};
+use crate::model::name::{Name, NodeName};
 use crate::model::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload, WorkloadService, WorkloadType};
 use crate::source::manifest::inventory::Inventory;
 
 use super::options::Options;
 use super::service::{Services, Written, WrittenIn};
 
-/// The workloads of endpoints without a pod, one for each address, by uid.
-pub(super) fn workloads(
+/// The workload of the endpoints with an address, if it is no pod's.
+pub(super) fn workload_at(
+    address: IpAddr,
     services: &Services,
     inventory: &Inventory,
     options: &Options,
-) -> BTreeMap<WorkloadUid, Workload> {
-    let mut found: BTreeMap<IpAddr, Workload> = BTreeMap::new();
-    for written in &services.written {
-        if is_pod(written, inventory) {
+) -> Option<Workload> {
+    let mut found: Option<Workload> = None;
+    for &place in services.by_address.get(&address)? {
+        let Some(written) = services.written.get(place as usize).filter(|written| !is_pod(written, inventory)) else {
             continue;
-        }
-        let group = &services.groups[written.group];
-        let workload = match found.entry(written.address) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(workload(written, options)),
         };
-        add_service(workload, &group.service, &group.ports);
+        let group = &services.groups[written.group];
+        add_service(found.get_or_insert_with(|| workload(written, options)), &group.service, &group.ports);
     }
-    found.into_values().map(|workload| (workload.uid.clone(), workload)).collect()
+    found
 }
 
 /// Makes a workload an endpoint, or gives it more ports if it already is one.
@@ -58,10 +53,7 @@ fn known_port(ports: &[crate::model::service::ServicePort], service_port: u16) -
 
 /// Whether the endpoint is a pod that is known: then the pod is the workload.
 fn is_pod(written: &Written, inventory: &Inventory) -> bool {
-    let named = match &written.origin {
-        WrittenIn::Slice { slice, index } => slice.spec.endpoints[*index].pod.as_ref(),
-        WrittenIn::Entry { .. } => None,
-    };
+    let named = written.pod();
     named.is_some_and(|(namespace, name)| inventory.pods.get(namespace, name).is_some())
         || inventory.owner(written.address).is_some()
 }

@@ -4,6 +4,7 @@
 //! change of one pod costs the conversion of one pod.
 
 mod workload; // Pod -> Workload
+mod exchange; // some services become others, and nothing else is looked at
 mod context; // what all objects but pods add up to
 mod foreign; // endpoints without a pod -> Workload
 mod service; // Service, ServiceEntry -> Service, and whose endpoints are whose
@@ -14,5 +15,6 @@ mod selection; // which of many selectors select these labels
 mod options; // what the converter is told
 
 pub use context::Context;
+pub use exchange::{Exchange, Exchanged};
 pub use options::Options;
 pub use workload::{Enrolment, Left};

@@ -1,6 +1,6 @@
 //! Pure. Service and ServiceEntry -> Service, and which workloads are their endpoints.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -81,12 +81,18 @@ pub(super) struct Services {
     /// Services that select pods, by namespace.
     pub(super) selecting: HashMap<Namespace, Selection<Selecting>>,
     pub(super) groups: Vec<Group>,
-    /// Groups that name a pod.
+    /// Places in `written` of the endpoints that name a pod.
     pub(super) by_pod: HashMap<ObjectKey, SmallVec<[u32; 2]>>,
-    /// Groups that name an address without a pod.
+    /// Places in `written` of all endpoints.
     pub(super) by_address: HashMap<IpAddr, SmallVec<[u32; 2]>>,
     /// Every endpoint that is written down.
     pub(super) written: Vec<Written>,
+    /// How many services claim an address.
+    pub(super) claims: HashMap<Vip, u32>,
+    /// Services that have an EndpointSlice.
+    pub(super) sliced: HashSet<ObjectKey>,
+    /// Services that are made from other objects than a Service, or would be.
+    pub(super) others: HashSet<ServiceKey>,
 }
 
 /// Puts the services together.
@@ -109,14 +115,23 @@ impl<'a> Assembly<'a> {
         Self { inventory, options, waypoints, problems, services: Services::default(), taken: HashMap::new() }
     }
 
+    /// Adds to services that are there one that has nothing to do with any of them.
+    pub(super) fn add(mut self, services: Services, item: &Item<object::Service>) -> Services {
+        self.services = services;
+        self.service(item, false);
+        self.services
+    }
+
     /// All services. Of several that claim one address the oldest has it; a Kubernetes Service before a ServiceEntry.
     pub(super) fn run(mut self) -> Services {
-        let sliced: BTreeSet<(&Namespace, &Name)> =
-            self.inventory.slices.iter().map(|slice| (&slice.meta.namespace, &slice.spec.service)).collect();
+        let sliced = self.inventory.slices.iter();
+        let sliced =
+            sliced.map(|slice| ObjectKey { namespace: slice.meta.namespace.clone(), name: slice.spec.service.clone() });
+        self.services.sliced = sliced.collect();
         let mut items: Vec<_> = self.inventory.services.iter().filter(|item| !item.spec.external_name).collect();
         items.sort_by(|a, b| a.age().cmp(&b.age()));
         for item in items {
-            let has_slices = sliced.contains(&(&item.meta.namespace, &item.meta.name));
+            let has_slices = self.services.sliced.contains(&item.meta.key());
             self.service(item, has_slices);
         }
         for implied in self.waypoints.implied(self.options) {
@@ -176,6 +191,7 @@ impl<'a> Assembly<'a> {
             canonical: false,
         };
         self.services.published.insert(key.clone(), service);
+        self.services.others.insert(key.clone());
         let selector = [(Name::from(GATEWAY_NAME), gateway)].into_iter().collect();
         let selection = self.services.selecting.entry(key.namespace.clone()).or_default();
         selection.add(selector, Selecting { service: key, ports });
@@ -189,7 +205,13 @@ impl<'a> Assembly<'a> {
         vips: impl Iterator<Item = Vip>,
     ) -> Box<[Vip]> {
         let mut free = Vec::new();
+        let mut claimed: SmallVec<[Vip; 2]> = SmallVec::new();
         for vip in vips {
+            if claimed.contains(&vip) {
+                continue;
+            }
+            claimed.push(vip);
+            *self.services.claims.entry(vip).or_default() += 1;
             match self.taken.get(&vip) {
                 Some(owner) if owner != key => {
                     let address = match vip {
@@ -274,13 +296,12 @@ impl<'a> Assembly<'a> {
     }
 
     fn written(&mut self, pod: Option<ObjectKey>, written: Written) {
-        // Groups are as many as slices and entries in the files: far fewer than four billion.
-        let group = u32::try_from(written.group).unwrap_or(u32::MAX);
-        let groups = match pod {
-            Some(pod) => self.services.by_pod.entry(pod).or_default(),
-            None => self.services.by_address.entry(written.address).or_default(),
-        };
-        groups.push(group);
+        // Endpoints are as many as in the files: far fewer than four billion.
+        let place = u32::try_from(self.services.written.len()).unwrap_or(u32::MAX);
+        if let Some(pod) = pod {
+            self.services.by_pod.entry(pod).or_default().push(place);
+        }
+        self.services.by_address.entry(written.address).or_default().push(place);
         self.services.written.push(written);
     }
 
@@ -288,6 +309,7 @@ impl<'a> Assembly<'a> {
         let object = format!("ServiceEntry {}", item.meta.key());
         for host in &item.spec.hosts {
             let key = ServiceKey { namespace: item.meta.namespace.clone(), hostname: host.clone() };
+            self.services.others.insert(key.clone());
             if let Some(other) = self.services.published.get(&key) {
                 let what = if other.canonical { "a Service" } else { "an older ServiceEntry" };
                 let message = format!("host {host} already belongs to {what}, which keeps it");
@@ -348,6 +370,16 @@ impl<'a> Assembly<'a> {
                     origin: WrittenIn::Entry { entry: Arc::clone(item), index },
                 },
             );
+        }
+    }
+}
+
+impl Written {
+    /// The pod that it names.
+    pub(super) fn pod(&self) -> Option<&(Namespace, Name)> {
+        match &self.origin {
+            WrittenIn::Slice { slice, index } => slice.spec.endpoints[*index].pod.as_ref(),
+            WrittenIn::Entry { .. } => None,
         }
     }
 }

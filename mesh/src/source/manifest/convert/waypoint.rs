@@ -93,6 +93,13 @@ impl Waypoints {
         self.services.contains(service)
     }
 
+    /// Whether a Gateway names a service as its address.
+    pub(super) fn name(&self, hostname: &Hostname) -> bool {
+        self.known
+            .values()
+            .any(|known| matches!(&known.gateway.address, Some(GatewayAddress::Hostname(name)) if name == hostname))
+    }
+
     /// The services that have to be made up, so that all pods of a Gateway take part.
     pub(super) fn implied(&self, options: &Options) -> Vec<Implied> {
         let implied = self.known.iter().filter_map(|(gateway, known)| {

@@ -175,10 +175,12 @@ fn add_services(workload: &mut Workload, pod: &Item<Pod>, context: &Context) {
     workload.services = selected.into();
     let by_pod = if services.by_pod.is_empty() { None } else { services.by_pod.get(&pod.meta.key()) };
     let by_address = pod.spec.addresses.iter().filter(|_| !pod.spec.template.host_network);
-    let by_address = by_address.filter_map(|address| services.by_address.get(address));
-    for &group in by_pod.into_iter().chain(by_address).flatten() {
-        if let Some(group) = services.groups.get(group as usize) {
-            add_service(workload, &group.service, &group.ports);
-        }
+    let by_address = by_address.filter_map(|address| services.by_address.get(address)).flatten();
+    let written = |place: &u32| services.written.get(*place as usize);
+    let named = by_pod.into_iter().flatten().filter_map(written);
+    let unnamed = by_address.filter_map(written).filter(|written| written.pod().is_none());
+    for written in named.chain(unnamed) {
+        let group = &services.groups[written.group];
+        add_service(workload, &group.service, &group.ports);
     }
 }

@@ -12,7 +12,7 @@ use crate::source::manifest::schema::meta::Metadata;
 use super::shared::Shared;
 
 /// Labels, or a selector: pairs of key and value, sorted by key.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Labels(Arc<[(Name, Name)]>);
 
 impl Labels {

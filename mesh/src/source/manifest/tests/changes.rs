@@ -91,6 +91,16 @@ fn services() -> Vec<Vec<String>> {
             ),
             service("a", "gateway.networking.k8s.io/gateway-name: wp", "{clusterIP: None, selector: {app: b}}"),
         ],
+        vec![
+            service("c", "", "{clusterIP: 10.96.0.7, selector: {app: a}, ports: [{port: 80}]}"),
+            service(
+                "c",
+                "istio.io/use-waypoint: wp",
+                "{clusterIP: 10.96.0.8, selector: {app: a}, ports: [{port: 82}]}",
+            ),
+            service("c", "", "{type: ExternalName, externalName: c.example.com}"),
+            moved(&service("c", "", "{clusterIP: 10.96.0.7, selector: {app: a}, ports: [{port: 80}]}")),
+        ],
         vec![plain.clone(), aged(&service("b", "", "{clusterIP: 10.96.0.1}"), 1), moved(&plain)],
         vec![
             slice("[{addresses: [10.0.0.1]}, {addresses: [192.0.2.1]}]"),
@@ -200,7 +210,7 @@ fn steps() -> impl Strategy<Value = Vec<Vec<(usize, usize)>>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(192))]
 
     #[test]
     fn any_series_of_changes_leads_to_what_the_files_say(steps in steps()) {
