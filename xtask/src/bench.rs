@@ -21,6 +21,10 @@ pub(crate) enum Bench {
     Memory,
     /// The L7 proxy: Envoy and culvert-waypoint doing the same job.
     Waypoint,
+    /// A mesh of 100,000 workloads: load, memory, one change, one look-up.
+    Scale,
+    /// 50,000 open connections through two agents.
+    Connections,
     /// All of them on one page.
     All,
     /// The ratios of two runs.
@@ -50,7 +54,7 @@ pub(crate) fn run_with(bench: Bench, arguments: &[String]) -> Result<()> {
         packages(&TEST_TOOLS)?;
         packages(&BENCH_TOOLS)?;
         command.arg(format!("CULVERT_BENCH_DIR={}", target.join("bench").display()));
-        if bench != Bench::Capture {
+        if !matches!(bench, Bench::Capture | Bench::Scale | Bench::Connections) {
             // Set by hand, it names another Envoy to measure.
             let given = std::env::var_os("CULVERT_ENVOY").map(std::path::PathBuf::from);
             let binary = given.map_or_else(envoy, Ok)?;

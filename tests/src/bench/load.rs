@@ -96,7 +96,7 @@ pub async fn run(load: &Load) -> Result<Seen> {
 }
 
 /// One connection that asks and is answered.
-struct Connection {
+pub struct Connection {
     stream: TcpStream,
     answer: Vec<u8>,
     /// The request, with the header in front until it was sent once.
@@ -105,14 +105,19 @@ struct Connection {
 
 impl Connection {
     async fn open(to: SocketAddr) -> io::Result<Self> {
-        let stream = within(TcpStream::connect(to)).await?;
+        Self::over(within(TcpStream::connect(to)).await?)
+    }
+
+    /// Over a stream that is open.
+    pub fn over(stream: TcpStream) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         let mut request = header(ANSWER, REQUEST as u32, ANSWER_BYTES).to_vec();
         request.resize(HEADER + REQUEST, 7);
         Ok(Self { stream, answer: vec![0; ANSWER_BYTES as usize], request })
     }
 
-    async fn ask(&mut self) -> io::Result<()> {
+    /// Asks and waits for the answer.
+    pub async fn ask(&mut self) -> io::Result<()> {
         within(async {
             self.stream.write_all(&self.request).await?;
             self.stream.read_exact(&mut self.answer).await

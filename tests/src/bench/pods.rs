@@ -46,6 +46,18 @@ pub struct Load {
 
 /// Listens in each pod of a plan and answers HTTP until the process ends.
 pub async fn listen(plan: &Path) -> Result<()> {
+    listen_with(plan, accept).await
+}
+
+/// Listens in each pod of a plan and serves as the bench server does until the process ends.
+pub async fn listen_plain(plan: &Path) -> Result<()> {
+    listen_with(plan, super::serve::accept).await
+}
+
+async fn listen_with<F>(plan: &Path, accept: impl Fn(TcpListener) -> F) -> Result<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let members = read(plan)?;
     let mut acceptors = JoinSet::new();
     for member in &members {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Bytes that a connection begins with: mode, size of a request, size of an answer, each as 32 bits, big-endian.
 pub const HEADER: usize = 12;
@@ -24,6 +24,12 @@ pub async fn run(at: SocketAddr) -> io::Result<()> {
     socket.bind(at)?;
     let listener = socket.listen(4096)?;
     announce(listener.local_addr()?)?;
+    accept(listener).await;
+    Ok(())
+}
+
+/// Serves whatever connects, for ever.
+pub async fn accept(listener: TcpListener) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {

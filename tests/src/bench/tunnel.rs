@@ -186,7 +186,7 @@ impl Lab {
 }
 
 /// Lets a client open and close connections without running out of ports.
-fn prepare(pod: &Host) -> Result<()> {
+pub fn prepare(pod: &Host) -> Result<()> {
     pod.place.sysctl("net.ipv4.ip_local_port_range", "10000 65000")?;
     pod.place.sysctl("net.ipv4.tcp_tw_reuse", "1")
 }

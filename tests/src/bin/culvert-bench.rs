@@ -10,10 +10,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tests::bench::phases::Options;
 use tests::bench::report::Report;
 use tests::bench::show::{self, Format, Output};
-use tests::bench::{capture, forward, hbone, load, memory, pods, serve, tunnel, waypoint};
+use tests::bench::{
+    capture, connections, forward, hbone, hold, library, load, memory, pods, scale, serve, tunnel, waypoint,
+};
 
 /// The benches that `all` runs, in the order of its page.
-const ALL: [&str; 5] = ["memory", "tunnel", "same-node", "waypoint", "capture"];
+const ALL: [&str; 7] = ["memory", "tunnel", "same-node", "waypoint", "capture", "scale", "connections"];
 
 #[derive(Parser)]
 #[command(about = "Measures what capture and the mesh cost", disable_help_subcommand = true)]
@@ -44,6 +46,20 @@ enum Command {
     },
     /// Two pods of one node: no mesh, the agent's tunnel, and the agent without a tunnel
     SameNode(Asked),
+    /// A mesh of 100,000 workloads: its load, memory per workload, one change, one look-up
+    Scale {
+        #[command(flatten)]
+        options: scale::Options,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// 50,000 open connections through two agents: memory of each, what others notice, shutdown
+    Connections {
+        #[command(flatten)]
+        options: connections::Options,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Every bench with its defaults, and one page of all
     All {
         /// Run nothing: make the page of the results that are there
@@ -67,6 +83,12 @@ enum Command {
     ListenPods { plan: PathBuf },
     #[command(hide = true)]
     LoadPods(pods::Load),
+    #[command(hide = true)]
+    ServePods { plan: PathBuf },
+    #[command(hide = true)]
+    Hold(hold::Hold),
+    #[command(hide = true)]
+    Scaled(library::Scaled),
     #[command(hide = true)]
     ListenHbone { plan: PathBuf, ca_dir: PathBuf },
     #[command(hide = true)]
@@ -101,11 +123,16 @@ fn run(command: Command) -> Result<()> {
         Command::Memory { options, output } => output.one(&memory::run(&options)?),
         Command::Waypoint { options, output } => output.one(&waypoint::run(&options)?),
         Command::SameNode(asked) => asked.output.one(&tunnel::run_same_node(&asked.options)?),
+        Command::Scale { options, output } => output.one(&scale::run(&options)?),
+        Command::Connections { options, output } => output.one(&connections::run(&options)?),
         Command::All { saved, output } => output.all(if saved { show::saved(&ALL)? } else { all()? }),
         Command::Compare { a, b, output } => show::compare(&a, &b, output),
         Command::Serve { at } => role(async move { Ok(serve::run(at).await?) }),
         Command::Load(load) => role(async move { load::say(&load::run(&load).await?) }),
         Command::ListenPods { plan } => role(async move { pods::listen(&plan).await }),
+        Command::ServePods { plan } => role(async move { pods::listen_plain(&plan).await }),
+        Command::Hold(options) => role(async move { hold::run(&options).await }),
+        Command::Scaled(options) => role(async move { load::say(&library::run(&options).await?) }),
         Command::LoadPods(load) => role(async move { load::say(&pods::load(&load).await?) }),
         Command::ListenHbone { plan, ca_dir } => role(async move { hbone::listen(&plan, &ca_dir).await }),
         Command::LoadHbone(load) => role(async move { load::say(&hbone::load(&load).await?) }),
@@ -130,6 +157,8 @@ fn all() -> Result<Vec<Report>> {
             "tunnel" => tunnel::run(&defaults())?,
             "same-node" => tunnel::run_same_node(&defaults())?,
             "waypoint" => waypoint::run(&defaults())?,
+            "scale" => scale::run(&defaults())?,
+            "connections" => connections::run(&defaults())?,
             _ => capture::run(&defaults())?,
         };
         Output::keep(&report)?;
