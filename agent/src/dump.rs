@@ -107,6 +107,7 @@ fn carried(open: &Open) -> ConnectionView {
         source_workload: name(source),
         source_namespace: namespace(source),
         source_identity: open.labels.source_identity.as_ref().map(ToString::to_string),
+        source_via: open.labels.via.as_ref().map(ToString::to_string),
         original_destination: open.facts.destination,
         actual_destination: open.hop,
         destination_workload: name(destination),

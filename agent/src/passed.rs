@@ -117,6 +117,7 @@ impl Passed {
             source_workload: name(&open.labels.source),
             source_namespace: namespace(&open.labels.source),
             source_identity: None,
+            source_via: None,
             original_destination: key.destination,
             actual_destination: None,
             destination_workload: name(&open.labels.destination),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tests::apps::{Server, fetch};
 use tests::eventually::{allow, always, eventually};
-use tests::manifest::{PodSpec, authorization, service_behind, waypoint};
+use tests::manifest::{PodSpec, authorization, service, service_behind, waypoint};
 use tests::mesh::{Mesh, Pod};
 use tests::pki::{Authority, LeafSpec};
 use tests::tunnel::{Tunnel, connect_to};
@@ -245,9 +245,96 @@ fn commands_show_the_waypoint() -> Result<()> {
     let said = agent.culvert(&["explain", &format!("{}/client", s.ns), &s.server.at(8080).to_string()])?;
     let said = String::from_utf8_lossy(&said.stdout).into_owned();
     ensure!(said.contains(&format!("waypoint {}/wp", s.ns)), "{said}");
+    // The waypoint keeps its connection to the pod: behind whom the client is stands in the list of the pod's agent.
+    eventually("the pod's agent shows behind whom the client is", || {
+        let said = s.server.agent().culvert_ok(&["get", "connections", "-o", "wide"])?;
+        let line = said.lines().find(|l| l.contains(&s.client.identity())).context("no line of the client")?;
+        ensure!(line.contains(&s.identity("wp")), "{line}");
+        Ok(())
+    })?;
     let said = agent.culvert_ok(&["get", "services"])?;
     let line = said.lines().find(|l| l.contains(&s.ns) && l.contains("shop")).context("no line of the shop")?;
     ensure!(line.contains(&format!("{}/wp", s.ns)), "{line}");
+    Ok(())
+}
+
+#[test]
+fn a_service_that_wants_no_waypoint_has_none_though_its_namespace_does() -> Result<()> {
+    let s = scene("none", "service")?;
+    s.works(&s.client)?;
+    let ports = [("http", 80, "8080")];
+    let vip = s.vip.ip().to_string();
+    let shop = |waypoint: &str| match waypoint {
+        "" => service(&s.ns, "shop", "shop", &[&vip], &ports),
+        name => service_behind(name, &s.ns, "shop", "shop", &[&vip], &ports),
+    };
+    let namespace = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {}\n  labels:\n    istio.io/use-waypoint: wp\n",
+        s.ns
+    );
+    let behind = |from: &Pod, at: SocketAddr| -> Result<bool> {
+        let answer = from.fetch(at, &["--timeout", "3000"])?;
+        ensure!(answer.status == 200, "{answer:?}");
+        Ok(answer.json()["headers"]["x-forwarded-client-cert"].is_string())
+    };
+    s.mesh.apply(&format!("namespace-{}.yaml", s.ns), &namespace)?;
+    s.mesh.apply(&format!("shop-{}.yaml", s.ns), &shop("none"))?;
+    eventually("the way to the shop leads past the waypoint, for services and pods", || {
+        ensure!(!behind(&s.client, s.vip)?, "the service is still behind the waypoint");
+        ensure!(!behind(&s.other, s.server.at(8080))?, "the pod is behind the waypoint");
+        Ok(())
+    })?;
+    s.waypoint.waypoint.kill()?;
+    ensure!(!behind(&s.client, s.vip)?, "a waypoint that is gone has passed a request");
+    s.waypoint.waypoint.launch()?;
+    // Without a word of its own it has its namespace's, and nobody gets past that one.
+    s.mesh.apply(&format!("shop-{}.yaml", s.ns), &shop(""))?;
+    eventually("the way to the shop leads through the waypoint", || {
+        ensure!(behind(&s.client, s.vip)?, "the service is not behind the waypoint");
+        let past = s.other.fetch(s.server.at(8080), &["--timeout", "3000"])?;
+        ensure!(past.status == 0, "{past:?}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_waypoint_of_another_namespace_is_used_and_enforced_if_it_admits_the_service() -> Result<()> {
+    let (mesh, _) = Mesh::shared_with_ca()?;
+    let (ns, infra) = (mesh.namespace("tenant"), mesh.namespace("infra"));
+    let (vip4, _) = mesh.vips();
+    let vip = SocketAddr::new(vip4.parse()?, 80);
+    let client = mesh.pod(PodSpec::new(&ns, "client"))?;
+    let other = mesh.pod(PodSpec::new(&ns, "other"))?;
+    let server = mesh.pod(PodSpec::new(&ns, "shop").on(1))?;
+    let _app = server.serve(&["http:8080"])?;
+    let shop = service_behind("wp", &ns, "shop", "shop", &[&vip4], &[("http", 80, "8080")]);
+    let label = format!("    istio.io/use-waypoint: wp\n    istio.io/use-waypoint-namespace: {infra}\n");
+    mesh.apply(&format!("shop-{ns}.yaml"), &shop.replace("    istio.io/use-waypoint: wp\n", &label))?;
+    // A Gateway is for its own namespace unless it says otherwise: until then the service is closed.
+    mesh.apply(&format!("gateway-{infra}.yaml"), &waypoint(&infra, "wp", "service"))?;
+    let waypoint_pod = WaypointPod::start(&mesh, "wp", PodSpec::new(&infra, "wp-1").account("wp"))?;
+    let refused = |from: &Pod, at: SocketAddr| -> Result<()> {
+        let answer = from.fetch(at, &["--timeout", "3000"])?;
+        ensure!(answer.status == 0, "{answer:?}");
+        Ok(())
+    };
+    eventually("a waypoint that does not admit the service closes it", || refused(&client, vip))?;
+    let listener = "    protocol: HBONE\n";
+    let admits = format!("{listener}    allowedRoutes: {{namespaces: {{from: All}}}}\n");
+    mesh.apply(&format!("gateway-{infra}.yaml"), &waypoint(&infra, "wp", "service").replace(listener, &admits))?;
+    let wp = format!("spiffe://cluster.local/ns/{infra}/sa/wp");
+    eventually("the client reaches the shop through the other namespace's waypoint", || {
+        let answer = client.fetch(vip, &[])?;
+        ensure!(answer.status == 200, "{answer:?}; {}", waypoint_pod.waypoint.log_tail());
+        let seen = answer.json()["headers"]["x-forwarded-client-cert"].to_string();
+        ensure!(seen.contains(&format!("By={wp};URI={}", client.identity())), "{seen}");
+        Ok(())
+    })?;
+    refused(&other, server.at(8080))?;
+    let line = server.agent().access("a tunnel past the waypoint", |l| {
+        l.get("error").contains("bypassed_waypoint") && l.get("src.identity") == other.identity()
+    })?;
+    ensure!(line.get("error").contains(&format!("{infra}/wp")), "{}", line.text());
     Ok(())
 }
 

@@ -161,7 +161,7 @@ fn connections(all: &[ConnectionView], wide: bool) -> Table {
     let mut table = columns(
         wide,
         &["WORKLOAD", "DIRECTION", "LOCAL", "REMOTE", "REMOTE TARGET", "PROTOCOL"],
-        &["PEER", "PEER IDENTITY", "SERVICE", "SENT", "RECEIVED", "AGE"],
+        &["PEER", "PEER IDENTITY", "VIA", "SERVICE", "SENT", "RECEIVED", "AGE"],
     );
     for c in all {
         let source = full_name(c.source_workload.as_deref(), c.source_namespace.as_deref());
@@ -178,6 +178,7 @@ fn connections(all: &[ConnectionView], wide: bool) -> Table {
         let more = [
             peer,
             peer_identity.clone().unwrap_or_default(),
+            c.source_via.clone().unwrap_or_default(),
             c.service.clone().unwrap_or_default(),
             c.bytes_sent.to_string(),
             c.bytes_received.to_string(),
@@ -324,16 +325,19 @@ mod tests {
                 "bytesSent": 1, "bytesReceived": 2, "ageMs": 184_000,
             })
         };
-        let table = lines(Noun::Connections, json!([of("outbound"), of("inbound")]), true);
+        let mut behind = of("inbound");
+        behind["sourceVia"] = json!("spiffe://td/ns/default/sa/wp");
+        let table = lines(Noun::Connections, json!([of("outbound"), of("inbound"), behind]), true);
         let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
         assert_eq!(
             cells(&table[1]),
-            "client.default Outbound 10.0.0.1:40000 10.0.0.2:15008 10.96.0.10:80 HBONE shop.prod - - 1 2 3m4s"
+            "client.default Outbound 10.0.0.1:40000 10.0.0.2:15008 10.96.0.10:80 HBONE shop.prod - - - 1 2 3m4s"
         );
         assert_eq!(
             cells(&table[2]),
-            "shop.prod Inbound 10.0.0.2:15008 10.0.0.1:40000 10.96.0.10:80 HBONE client.default spiffe://td/ns/default/sa/c - 1 2 3m4s"
+            "shop.prod Inbound 10.0.0.2:15008 10.0.0.1:40000 10.96.0.10:80 HBONE client.default spiffe://td/ns/default/sa/c - - 1 2 3m4s"
         );
+        assert!(table[3].contains("spiffe://td/ns/default/sa/c  spiffe://td/ns/default/sa/wp  -"), "{}", table[3]);
         for (namespace, belongs_there) in [("default", true), ("prod", true), ("other", false)] {
             assert_eq!(belongs(Noun::Connections, &of("inbound"), namespace), belongs_there, "{namespace}");
         }

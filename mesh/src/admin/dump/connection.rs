@@ -29,6 +29,9 @@ pub struct ConnectionView {
     /// What the source proved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_identity: Option<String>,
+    /// The waypoint that called on behalf of the source: it is what proved itself, and it vouches for the source.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_via: Option<String>,
     /// The address that the application called.
     pub original_destination: SocketAddr,
     /// The address that was connected to for it, when it is another.
@@ -214,6 +217,7 @@ mod tests {
             source_workload: None,
             source_namespace: None,
             source_identity: None,
+            source_via: None,
             original_destination: "10.96.0.10:80".parse().unwrap(),
             actual_destination: Some("10.0.0.2:15008".parse().unwrap()),
             destination_workload: None,
