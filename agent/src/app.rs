@@ -36,17 +36,24 @@ use crate::dump;
 use crate::enroll::changes::Changes;
 use crate::enroll::reconcile::Reconciler;
 use crate::kernel_reports;
+use crate::limits::Limits;
 use crate::node::Node;
 use crate::outbound::dial::FromNetns;
 use crate::passed::Passed;
 use crate::pod::Pods;
 use crate::ready::Ready;
 use crate::redirected;
+use crate::share::Shares;
 use crate::steering::Steering;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How long cut connections may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(500);
+/// Turns of lanes after which a thread that is never idle looks for sockets that have become ready. A turn of a lane is many of
+/// tokio's, so its own number would leave those who wait for a byte alone for a long time.
+const TICKS: u32 = 3;
+/// That number.
+const TOKIO_TICKS: u32 = 61;
 
 /// What the agent was told, with the defaults of this machine filled in.
 struct Options {
@@ -80,10 +87,11 @@ pub(crate) fn run(args: &AgentArgs) -> Result<()> {
     let options = Options::new(args)?;
     let writer = LogWriter::stdout().context("starting the log")?;
     let logging = logging::init(writer.clone(), options.log_format, &levels(args))?;
-    raise_descriptor_limit();
+    let descriptors = raise_descriptor_limit();
     accept::keep_a_descriptor_back().context("opening /dev/null")?;
     let traffic = Builder::new_multi_thread()
         .worker_threads(options.threads)
+        .event_interval(if args.unfair { TOKIO_TICKS } else { TICKS })
         .thread_name("traffic")
         .enable_all()
         .build()
@@ -93,13 +101,19 @@ pub(crate) fn run(args: &AgentArgs) -> Result<()> {
         .max_blocking_threads(8)
         .build()
         .context("starting the control runtime")?;
-    let result = control.block_on(Box::pin(serve(options, &traffic, logging, writer.clone())));
+    let result =
+        control.block_on(Box::pin(serve((options, limits(args, descriptors)), &traffic, logging, writer.clone())));
     traffic.shutdown_timeout(GOODBYE);
     writer.flush(Duration::from_secs(1));
     result
 }
 
-async fn serve(options: Options, traffic: &Runtime, logging: LogControl, writer: LogWriter) -> Result<()> {
+async fn serve(
+    (options, limits): (Options, Limits),
+    traffic: &Runtime,
+    logging: LogControl,
+    writer: LogWriter,
+) -> Result<()> {
     let registry = Registry::new("culvert", VERSION);
     counters::register_dropped(&registry, writer.clone());
     let args = &options.args;
@@ -111,7 +125,9 @@ async fn serve(options: Options, traffic: &Runtime, logging: LogControl, writer:
     ];
     let ca = EmbeddedCa::open(&options.ca_dir, &args.trust_domain.as_str().into(), args.cert_ttl)
         .with_context(|| format!("--ca-dir {}", options.ca_dir.display()))?;
-    let node = build(&options, traffic, &registry, AccessLog::new(writer, options.log_format), Arc::new(ca));
+    let shares = Shares::new(limits, traffic.handle().clone(), options.threads);
+    let log = AccessLog::new(writer, options.log_format);
+    let node = build(&options, traffic, shares, &registry, log, Arc::new(ca));
     let steering = steer(&options, &node)?;
 
     let stop = CancellationToken::new();
@@ -157,6 +173,7 @@ fn levels(args: &AgentArgs) -> String {
 fn build(
     options: &Options,
     traffic: &Runtime,
+    shares: Arc<Shares>,
     registry: &Arc<Registry>,
     log: AccessLog,
     issuer: Arc<dyn Issuer>,
@@ -187,6 +204,7 @@ fn build(
         tunnel_settings: settings,
         timeouts: mesh::net::copy::Timeouts::default(),
         pods,
+        shares,
         direct: options.args.same_node == SameNode::Direct,
         runtime: traffic.handle().clone(),
         tasks: TaskTracker::new(),
@@ -252,11 +270,23 @@ async fn drain(node: &Arc<Node>, limit: Duration) {
     let _ = tokio::time::timeout(GOODBYE, node.tasks.wait()).await;
 }
 
-fn raise_descriptor_limit() {
+/// What one pod may have.
+fn limits(args: &AgentArgs, descriptors: usize) -> Limits {
+    let number = |flag: u32| usize::try_from(flag).unwrap_or(usize::MAX);
+    match args.unfair {
+        true => Limits::none(),
+        false => Limits::new(descriptors, number(args.pod_connections), number(args.peer_handshakes)),
+    }
+}
+
+/// How many descriptors the process may have.
+fn raise_descriptor_limit() -> usize {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
-    if let Err(error) = raised {
+    let limit = raised.or_else(|error| {
         warn!("raising the limit of open files: {error}");
-    }
+        getrlimit(Resource::RLIMIT_NOFILE).map(|(soft, _)| soft)
+    });
+    usize::try_from(limit.unwrap_or(1024)).unwrap_or(usize::MAX)
 }

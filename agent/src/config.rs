@@ -97,6 +97,18 @@ pub struct AgentArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
+    /// Connections that one pod may have open, outbound and inbound together
+    #[arg(long, value_name = "N", default_value = "16384", value_parser = clap::value_parser!(u32).range(1..))]
+    pub pod_connections: u32,
+
+    /// TLS handshakes of one peer's address that may be in progress at once; seven times as many wait
+    #[arg(long, value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..))]
+    pub peer_handshakes: u32,
+
+    /// No limits of a pod and no turns among pods: for `bench fairness`, which shows what they are good for
+    #[arg(long, hide = true)]
+    pub unfair: bool,
+
     /// How long open connections may still take when the agent is told to stop
     #[arg(long, value_name = "SECONDS", default_value = "20", value_parser = duration)]
     pub drain: Duration,

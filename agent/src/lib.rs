@@ -21,6 +21,8 @@ mod kernel_reports; // reads what the kernel half reports
 mod passed; // connections that the kernel left to the application
 mod captures; // what is captured, for the admin server
 mod pod; // one captured workload
+mod share; // what each workload holds of the agent
+mod limits; // how much that may be
 mod steering; // what steers traffic to this process
 mod redirected; // --capture none
 mod listeners; // the listeners of one workload

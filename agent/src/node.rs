@@ -14,8 +14,10 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::limits::Full;
 use crate::passed::Passed;
-use crate::pod::Pods;
+use crate::pod::{Pod, Pods};
+use crate::share::Shares;
 
 /// What every connection of this node shares. Built once, by `app`.
 pub(crate) struct Node {
@@ -41,6 +43,8 @@ pub(crate) struct Node {
     pub(crate) timeouts: mesh::net::copy::Timeouts,
     /// The captured workloads.
     pub(crate) pods: Arc<Pods>,
+    /// What the captured workloads hold of all this, and what they may.
+    pub(crate) shares: Arc<Shares>,
     /// Whether two captured workloads are connected without a tunnel between them.
     pub(crate) direct: bool,
     /// The runtime that carries traffic.
@@ -57,6 +61,23 @@ impl Node {
     /// Now, on the clock that `Load` counts on.
     pub(crate) fn now(&self) -> Duration {
         self.started.elapsed()
+    }
+
+    /// Runs what belongs to a connection of `pod`: it takes turns with the pod's other connections, and the pod with other pods.
+    /// The process waits for it when it drains.
+    pub(crate) fn spawn_for(&self, pod: &Pod, future: impl Future<Output = ()> + Send + 'static) {
+        pod.share.lane().spawn(self.tasks.track_future(future));
+    }
+
+    /// The same for a handshake with `pod`.
+    pub(crate) fn spawn_handshake(&self, pod: &Pod, future: impl Future<Output = ()> + Send + 'static) {
+        pod.share.handshaking().spawn(self.tasks.track_future(future));
+    }
+
+    /// Counts a connection of `pod` that was refused, and now and then says so.
+    pub(crate) fn refused(&self, pod: &Pod, why: Full) {
+        self.counters.limit_refused(why.reason());
+        pod.tell_refused(why);
     }
 
     /// Runs `future` on the traffic runtime; the process waits for it when it drains.

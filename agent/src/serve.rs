@@ -9,6 +9,7 @@ use tracing::error;
 
 use crate::accept;
 use crate::inbound::{plaintext, tunnel};
+use crate::limits::Full;
 use crate::listeners::{Listeners, Original};
 use crate::node::Node;
 use crate::outbound::connection;
@@ -24,23 +25,42 @@ pub(crate) fn start(node: &Arc<Node>, pod: &Arc<Pod>, listeners: Listeners) {
         let (node, pod) = each(pod);
         accepting(&Arc::clone(&node), listener, "outbound", stop, move |stream, peer| {
             let Some(meant) = destination(&stream, original) else { return };
-            node.spawn(connection::carry(Arc::clone(&node), Arc::clone(&pod), stream, peer, meant));
+            match pod.hold(1) {
+                Ok(held) => node.spawn_for(&pod, connection::carry(Arc::clone(&node), held, stream, peer, meant)),
+                Err(full) => refuse(&node, &pod, &stream, full),
+            }
         });
     }
     for listener in listeners.plaintext {
         let (node, pod) = each(pod);
         accepting(&Arc::clone(&node), listener, "plaintext", stop, move |stream, peer| {
             let Some(meant) = destination(&stream, original) else { return };
-            node.spawn(plaintext::carry(Arc::clone(&node), Arc::clone(&pod), stream, peer, meant));
+            match pod.hold(2) {
+                Ok(held) => node.spawn_for(&pod, plaintext::carry(Arc::clone(&node), held, stream, peer, meant)),
+                Err(full) => refuse(&node, &pod, &stream, full),
+            }
         });
     }
     for listener in listeners.hbone {
         let (node, pod) = each(pod);
         accepting(&Arc::clone(&node), listener, "HBONE", stop, move |stream, peer| {
             let Some(dialled) = destination(&stream, Original::SocketName) else { return };
-            node.spawn(tunnel::serve(Arc::clone(&node), Arc::clone(&pod), stream, peer, dialled));
+            let begun = pod.handshake(peer.ip()).and_then(|handshake| Ok((handshake, pod.hold(1)?)));
+            match begun {
+                Ok((handshake, held)) => {
+                    let serving = tunnel::serve(Arc::clone(&node), held, handshake, stream, peer, dialled);
+                    node.spawn_handshake(&pod, serving);
+                }
+                Err(full) => refuse(&node, &pod, &stream, full),
+            }
         });
     }
+}
+
+/// Closes a connection that the pod, or its peer, may not have. A reset, so that the other end learns at once.
+fn refuse(node: &Node, pod: &Pod, stream: &TcpStream, full: Full) {
+    let _closed = mesh::net::socket::reset_on_close(stream);
+    node.refused(pod, full);
 }
 
 fn accepting(

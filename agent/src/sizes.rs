@@ -21,7 +21,7 @@ fn an_idle_connection_holds_little() {
     assert!(future!(A, B, C, D, E => connection::carry) <= 600);
     assert!(future!(A, B, C, D => request::carry) <= 600);
     assert!(future!(A, B, C, D, E => plaintext::carry) <= 1000);
-    assert!(future!(A, B, C, D, E => tunnel::serve) <= 6000);
+    assert!(future!(A, B, C, D, E, G => tunnel::serve) <= 6000);
     assert!(size_of::<Record>() <= 144);
     assert!(size_of::<Open>() <= 320);
 }

@@ -17,5 +17,6 @@ pub mod state; // what we know of the mesh
 pub mod telemetry; // metrics, access log, logging
 pub mod footprint; // memory given back once started
 pub mod signals; // what the kernel tells a process to do
+pub mod lane; // turns: one workload's work among that of others
 pub mod net; // sockets
 pub mod model; // the nouns

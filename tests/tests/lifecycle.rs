@@ -233,7 +233,14 @@ fn cleanup_removes_every_trace() -> Result<()> {
 
 #[test]
 fn out_of_file_descriptors_it_refuses_says_so_and_recovers() -> Result<()> {
-    let mesh = Mesh::with(MeshOptions { open_files: Some(256), ..MeshOptions::default() })?;
+    out_of_descriptors(&[])?;
+    // Without a share for each pod the process itself runs out of them.
+    out_of_descriptors(&["--unfair".to_owned()])
+}
+
+fn out_of_descriptors(flags: &[String]) -> Result<()> {
+    let options = MeshOptions { open_files: Some(256), flags: flags.to_vec(), ..MeshOptions::default() };
+    let mesh = Mesh::with(options)?;
     let client = mesh.pod(PodSpec::new("app", "client"))?;
     let server = mesh.pod(PodSpec::new("app", "server").on(1))?;
     let _app = server.serve(&["echo:7000", "who:80"])?;

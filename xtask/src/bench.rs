@@ -25,6 +25,8 @@ pub(crate) enum Bench {
     Scale,
     /// 50,000 open connections through two agents.
     Connections,
+    /// The service of ten pods while another one takes all it can get.
+    Fairness,
     /// All of them on one page.
     All,
     /// The ratios of two runs.
@@ -54,7 +56,7 @@ pub(crate) fn run_with(bench: Bench, arguments: &[String]) -> Result<()> {
         packages(&TEST_TOOLS)?;
         packages(&BENCH_TOOLS)?;
         command.arg(format!("CULVERT_BENCH_DIR={}", target.join("bench").display()));
-        if !matches!(bench, Bench::Capture | Bench::Scale | Bench::Connections) {
+        if !matches!(bench, Bench::Capture | Bench::Fairness | Bench::Scale | Bench::Connections) {
             // Set by hand, it names another Envoy to measure.
             let given = std::env::var_os("CULVERT_ENVOY").map(std::path::PathBuf::from);
             let binary = given.map_or_else(envoy, Ok)?;

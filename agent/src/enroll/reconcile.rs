@@ -153,7 +153,7 @@ impl Reconciler {
         drop(snapshot);
         match self.steering.enroll(place.netns.clone(), place.addresses.clone(), rules.clone()).await {
             Ok(Enrolled { id, netns, listeners }) => {
-                let pod = Pod::new(id, netns, Arc::clone(&workload));
+                let pod = Pod::new(id, netns, Arc::clone(&workload), self.node.shares.share());
                 self.node.keyring.want(pod.identity.clone());
                 self.node.passed.know(&pod);
                 self.node.pods.add(&pod);

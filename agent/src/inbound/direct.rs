@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use mesh::connections::{Entry, Tracked};
-use mesh::model::connection::{Direction, Facts};
+use mesh::model::connection::{Direction, Facts, ResponseFlag};
 use mesh::model::identity::Identity;
 use mesh::model::service::ServiceKey;
 use mesh::model::workload::Workload;
@@ -22,7 +22,7 @@ use super::{request, target};
 use crate::carry;
 use crate::failure::Failure;
 use crate::node::Node;
-use crate::pod::Pod;
+use crate::pod::{Held, Pod};
 use crate::record::Record;
 
 /// Who calls.
@@ -43,7 +43,7 @@ pub(crate) struct Entered {
     tracked: Tracked,
     record: Record,
     /// Whoever carries a connection of a pod holds the pod.
-    _pod: Arc<Pod>,
+    _pod: Held,
 }
 
 /// Judges a connection to `to`, an address of `pod`, and dials the application. A refusal is logged and counted here; the
@@ -64,8 +64,18 @@ pub(crate) async fn enter(
     let record = Record::new(labels, caller.address, to);
     let facts =
         Facts { source: caller.address, source_identity: Some(caller.identity), destination: to, on_behalf_of: None };
-    match judge(node, &pod, Entry { workload, facts, hop: None, labels: Arc::clone(&record.labels) }).await {
-        Ok((application, tracked)) => Ok(Entered { application, tracked, record, _pod: pod }),
+    let held = pod.hold(1).map_err(|full| {
+        node.refused(&pod, full);
+        Failure::upstream(ResponseFlag::Connect, full.to_string())
+    });
+    let judged = match held {
+        Ok(held) => judge(node, &pod, Entry { workload, facts, hop: None, labels: Arc::clone(&record.labels) })
+            .await
+            .map(|judged| (judged, held)),
+        Err(failure) => Err(failure),
+    };
+    match judged {
+        Ok(((application, tracked), held)) => Ok(Entered { application, tracked, record, _pod: held }),
         Err(failure) => {
             let status = failure.status();
             record.finish(node, Err(failure));

@@ -16,11 +16,11 @@ use super::target;
 use crate::carry;
 use crate::failure::Failure;
 use crate::node::Node;
-use crate::pod::Pod;
+use crate::pod::{Held, Pod};
 use crate::record::Record;
 
 /// Carries one plaintext connection that `peer` made to `meant`, an address of `pod`, and says once how it went.
-pub(crate) async fn carry(node: Arc<Node>, pod: Arc<Pod>, stream: TcpStream, peer: SocketAddr, meant: SocketAddr) {
+pub(crate) async fn carry(node: Arc<Node>, pod: Held, stream: TcpStream, peer: SocketAddr, meant: SocketAddr) {
     let workload = pod.workload(&node.store);
     let mut labels = ConnectionLabels::new(Direction::Inbound);
     labels.source = node.store.snapshot().workload_at(&workload.network, peer.ip()).cloned();

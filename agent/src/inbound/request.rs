@@ -21,7 +21,7 @@ use super::{forward, target};
 use crate::carry;
 use crate::failure::Failure;
 use crate::node::Node;
-use crate::pod::Pod;
+use crate::pod::{Held, Pod};
 use crate::record::Record;
 
 /// Where a tunnel comes from.
@@ -35,7 +35,7 @@ pub(crate) struct From {
 }
 
 /// Carries one CONNECT and says once how it went.
-pub(crate) fn carry(node: Arc<Node>, pod: Arc<Pod>, request: Request, from: From) -> impl Future<Output = ()> + Send {
+pub(crate) fn carry(node: Arc<Node>, pod: Held, request: Request, from: From) -> impl Future<Output = ()> + Send {
     // Boxed: what it takes to open a connection is given back before the first byte is carried.
     let opening = Box::pin(open(node, pod, request, from));
     async move {
@@ -54,10 +54,10 @@ struct Opened {
     tracked: Tracked,
     record: Record,
     /// Whoever carries a connection of a pod holds the pod.
-    _pod: Arc<Pod>,
+    _pod: Held,
 }
 
-async fn open(node: Arc<Node>, pod: Arc<Pod>, request: Request, from: From) -> Option<Box<Opened>> {
+async fn open(node: Arc<Node>, pod: Held, request: Request, from: From) -> Option<Box<Opened>> {
     let workload = pod.workload(&node.store);
     let mut labels = ConnectionLabels::new(Direction::Inbound);
     labels.source = source_of(&node.store.snapshot(), &workload, &from);

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::StatusCode;
 use mesh::hbone::{self, ServerConnection};
 use mesh::model::connection::Direction;
 use tokio::net::TcpStream;
@@ -10,12 +11,25 @@ use tracing::debug;
 
 use super::request;
 use crate::node::Node;
-use crate::pod::Pod;
+use crate::pod::{Handshake, Held, Pod};
 
-/// Serves one connection to the HBONE port of `pod`, until the peer closes it or the process drains.
-pub(crate) async fn serve(node: Arc<Node>, pod: Arc<Pod>, stream: TcpStream, peer: SocketAddr, dialled: SocketAddr) {
-    match Box::pin(shake_hands(&node, &pod, stream)).await {
-        Ok(tunnel) => streams(node, pod, tunnel, peer, dialled).await,
+/// Serves one connection to the HBONE port of `pod`: its handshakes here, then what is in it among the pod's connections,
+/// until the peer closes it or the process drains.
+pub(crate) async fn serve(
+    node: Arc<Node>,
+    pod: Held,
+    handshake: Handshake,
+    stream: TcpStream,
+    peer: SocketAddr,
+    dialled: SocketAddr,
+) {
+    let shaken = Box::pin(shake_hands(&node, &pod, &handshake, stream)).await;
+    drop(handshake);
+    match shaken {
+        Ok(tunnel) => {
+            let of = Arc::clone(&pod);
+            node.clone().spawn_for(&of, streams(node, pod, tunnel, peer, dialled));
+        }
         Err((reason, text)) => {
             node.counters.peer_refused(reason);
             node.log.failed_early(peer, dialled, Direction::Inbound, text);
@@ -23,7 +37,16 @@ pub(crate) async fn serve(node: Arc<Node>, pod: Arc<Pod>, stream: TcpStream, pee
     }
 }
 
-async fn shake_hands(node: &Node, pod: &Pod, stream: TcpStream) -> Result<ServerConnection, (&'static str, String)> {
+async fn shake_hands(
+    node: &Node,
+    pod: &Pod,
+    handshake: &Handshake,
+    stream: TcpStream,
+) -> Result<ServerConnection, (&'static str, String)> {
+    // Waiting is part of the time for a handshake: who fills the places of an address waits for itself.
+    let Ok(_turn) = tokio::time::timeout(node.tunnel_settings.handshake, handshake.begun.turn()).await else {
+        return Err(("peer_handshakes", "too many handshakes of this peer are in progress".to_owned()));
+    };
     let config =
         node.keyring.server_config(&pod.identity).await.map_err(|error| ("no_certificate_yet", error.to_string()))?;
     let tuned = mesh::net::socket::tune(&stream, &mesh::net::socket::Liveness::default());
@@ -32,7 +55,7 @@ async fn shake_hands(node: &Node, pod: &Pod, stream: TcpStream) -> Result<Server
     accepted.map_err(|error| (error.reason(), error.to_string()))
 }
 
-async fn streams(node: Arc<Node>, pod: Arc<Pod>, mut tunnel: ServerConnection, peer: SocketAddr, dialled: SocketAddr) {
+async fn streams(node: Arc<Node>, pod: Held, mut tunnel: ServerConnection, peer: SocketAddr, dialled: SocketAddr) {
     let identity = tunnel.peer().identity.clone();
     let mut draining = false;
     loop {
@@ -52,7 +75,13 @@ async fn streams(node: Arc<Node>, pod: Arc<Pod>, mut tunnel: ServerConnection, p
         };
         let Some(request) = next else { break };
         let from = request::From { peer, dialled, identity: identity.clone() };
-        node.spawn(request::carry(Arc::clone(&node), Arc::clone(&pod), request, from));
+        match pod.hold(1) {
+            Ok(held) => node.spawn_for(&pod, request::carry(Arc::clone(&node), held, request, from)),
+            Err(full) => {
+                request.refuse(StatusCode::SERVICE_UNAVAILABLE);
+                node.refused(&pod, full);
+            }
+        }
     }
     match tunnel.ended() {
         Some(hbone::Ended::Closed) | None => {}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use mesh::connections::{Entry, Tracked};
 use mesh::model::connection::{Direction, Facts, Fault, ResponseFlag};
 use mesh::model::service::ServiceKey;
+use mesh::net::connect;
 use mesh::net::duplex::Duplex;
 use mesh::net::socket::{self, Liveness};
 use mesh::net::tcp::Tcp;
@@ -18,13 +19,13 @@ use super::next_hop;
 use crate::carry;
 use crate::failure::Failure;
 use crate::node::Node;
-use crate::pod::Pod;
+use crate::pod::{Held, Pod};
 use crate::record::Record;
 
 /// Carries one connection that `pod` made to `meant`, and says once how it went.
 pub(crate) fn carry(
     node: Arc<Node>,
-    pod: Arc<Pod>,
+    pod: Held,
     stream: TcpStream,
     peer: SocketAddr,
     meant: SocketAddr,
@@ -47,13 +48,13 @@ struct Opened {
     tracked: Tracked,
     record: Record,
     /// Whoever carries a connection of a pod holds the pod.
-    _pod: Arc<Pod>,
+    _pod: Held,
     _busy: Option<Busy>,
 }
 
 async fn open(
     node: Arc<Node>,
-    pod: Arc<Pod>,
+    mut pod: Held,
     stream: TcpStream,
     peer: SocketAddr,
     meant: SocketAddr,
@@ -82,6 +83,9 @@ async fn open(
     let tracked = node.connections.track(entry);
     record.destination = dialled.address;
     let (upstream, _busy) = (dialled.stream, dialled.busy);
+    if let Stream::Plain(_) = upstream {
+        pod.also(1);
+    }
     Some(Box::new(Opened { node, downstream, upstream, tracked, record, _pod: pod, _busy }))
 }
 
@@ -113,6 +117,11 @@ async fn dial_meant(node: &Arc<Node>, pod: &Arc<Pod>, record: &mut Record) -> Re
     let destination = next_hop::resolve(&mesh, &source, record.destination)?;
     drop(mesh);
     record.labels().service = service_of(&destination);
+    let Some(_place) = pod.share.dialling(connect::TIMEOUT).await else {
+        let text = format!("too many connections of {} are being dialled", pod.uid);
+        node.counters.limit_refused("pod_dials");
+        return Err(Failure { fault: Fault::Client, flag: ResponseFlag::Connect, text });
+    };
     let dialled = dial::dial(node, pod, &source, destination, record).await?;
     record.labels().destination_identity = dialled.peer.clone();
     Ok(dialled)

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use mesh::balance::pick::{self, Request};
 use mesh::hbone::{self, Authority, Baggage, ConnectHead, Forwarded, Traceparent, TunnelError, TunnelKey};
+use mesh::lane::Work;
 use mesh::model::connection::{Fault, ResponseFlag};
 use mesh::model::identity::Identity;
 use mesh::model::name::{Hostname, WorkloadUid};
@@ -304,5 +305,13 @@ impl hbone::Dial for FromNetns {
             mesh::net::socket::tune(&stream, &mesh::net::socket::Liveness::default())?;
             Ok(stream)
         })
+    }
+
+    fn spawn(&self, key: &TunnelKey, work: Work) {
+        match self.pods.lane(&key.workload) {
+            Some(lane) => lane.spawn_boxed(work),
+            // Released while its last connection ended: the dial will find that too.
+            None => drop(tokio::spawn(work)),
+        }
     }
 }

@@ -12,8 +12,8 @@ use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use http::StatusCode;
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::task::AbortHandle;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::driver::{Driver, Lost};
@@ -135,17 +135,17 @@ pub struct Tunnel {
     alive: Arc<AtomicBool>,
     peer: Peer,
     max_streams: usize,
-    driver: AbortHandle,
+    cut: CancellationToken,
 }
 
 impl Tunnel {
-    /// Does both handshakes on a connection, within the time for them. The tunnel's task runs on the current runtime.
+    /// Does both handshakes on a connection, within the time for them. The future is what drives the tunnel: it must run.
     pub async fn open(
         tcp: TcpStream,
         tls: &ClientConfig,
         expected: &[Identity],
         settings: &Settings,
-    ) -> Result<Self, TunnelError> {
+    ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), TunnelError> {
         match timeout(settings.handshake, Self::shake_hands(tcp, tls, expected, settings)).await {
             Ok(tunnel) => tunnel,
             Err(_) => Err(TlsError::Timeout.into()),
@@ -157,7 +157,7 @@ impl Tunnel {
         tls: &ClientConfig,
         expected: &[Identity],
         settings: &Settings,
-    ) -> Result<Self, TunnelError> {
+    ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), TunnelError> {
         let (stream, peer) = tls.connect(tcp, expected).await?;
         let transport = Transport::new(stream);
         let mut builder = Builder::new();
@@ -174,15 +174,10 @@ impl Tunnel {
         let ping = connection.ping_pong();
         let driver = Driver::new(transport, ping, settings);
         let alive = Arc::new(AtomicBool::new(true));
-        let task = tokio::spawn(drive(connection, driver, Alive(Arc::clone(&alive))));
-        Ok(Self {
-            requests,
-            load: Arc::default(),
-            alive,
-            peer,
-            max_streams: settings.max_streams as usize,
-            driver: task.abort_handle(),
-        })
+        let cut = CancellationToken::new();
+        let driving = drive(connection, driver, Alive(Arc::clone(&alive)), cut.clone());
+        let max_streams = settings.max_streams as usize;
+        Ok((Self { requests, load: Arc::default(), alive, peer, max_streams, cut }, driving))
     }
 
     /// Who the peer has proven to be.
@@ -236,7 +231,7 @@ impl Tunnel {
     /// Cuts the tunnel with every stream in it.
     pub fn cut(&self) {
         self.retire();
-        self.driver.abort();
+        self.cut.cancel();
     }
 }
 
@@ -263,14 +258,23 @@ impl Drop for Alive {
     }
 }
 
-async fn drive(mut connection: Connection<Transport, Bytes>, mut driver: Driver, _alive: Alive) {
+async fn drive(
+    mut connection: Connection<Transport, Bytes>,
+    mut driver: Driver,
+    _alive: Alive,
+    cut: CancellationToken,
+) {
     let ended = poll_fn(|cx| {
         if let Poll::Ready(ended) = std::pin::Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(Ok(ended));
         }
         driver.poll(cx, &mut connection).map(Err)
     });
-    match ended.await {
+    let ended = tokio::select! {
+        ended = ended => ended,
+        () = cut.cancelled() => return,
+    };
+    match ended {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!("tunnel ended: {error}"),
         Err(Lost::Silent) => debug!("tunnel ended: no answer to a ping"),

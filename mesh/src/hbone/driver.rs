@@ -83,6 +83,7 @@ impl Driver {
 
     /// Ready when the connection has to be given up.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, windows: &mut impl Windows) -> Poll<Lost> {
+        self.transport.end_turn();
         self.widen(windows);
         if let Poll::Ready(Err(why)) = self.transport.poll_flush_now(cx) {
             return Poll::Ready(Lost::Transport(why));

@@ -20,6 +20,7 @@ use super::head::ConnectHead;
 use super::settings::Settings;
 use super::stream::{Counted, Opened};
 use crate::keyring::Keyring;
+use crate::lane::Work;
 use crate::model::identity::Identity;
 use crate::model::name::WorkloadUid;
 
@@ -43,6 +44,11 @@ pub type DialFuture<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + S
 pub trait Dial: Send + Sync {
     /// Connects to `key.destination` from `key.workload`.
     fn dial<'a>(&'a self, key: &'a TunnelKey) -> DialFuture<'a>;
+
+    /// Runs what belongs to a tunnel of `key`: its handshakes, then all of its bytes.
+    fn spawn(&self, _key: &TunnelKey, work: Work) {
+        tokio::spawn(work);
+    }
 }
 
 /// How a pool behaves.
@@ -199,8 +205,9 @@ impl Shared {
     /// A task of its own: callers come and go, the dial is for all of them.
     fn start_dial(self: &Arc<Self>, key: &TunnelKey) -> watch::Receiver<Option<DialResult>> {
         let (done, wait) = watch::channel(None);
-        let (shared, key) = (Arc::clone(self), key.clone());
-        tokio::spawn(async move {
+        let (shared, of) = (Arc::clone(self), key.clone());
+        let work = async move {
+            let key = of;
             let result = shared.open(&key).await;
             let mut slots = shared.slots.lock();
             // Gone if the workload was closed meanwhile: then the tunnel is dropped, and with it closed.
@@ -216,14 +223,17 @@ impl Shared {
                 slots.remove(&key);
             }
             done.send_replace(Some(result));
-        });
+        };
+        self.dial.spawn(key, Box::pin(work));
         wait
     }
 
     async fn open(&self, key: &TunnelKey) -> Result<Tunnel, TunnelError> {
         let tls = self.keyring.client_config(&key.source).await?;
         let tcp = self.dial.dial(key).await?;
-        Tunnel::open(tcp, &tls, &key.expected, &self.options.settings).await
+        let (tunnel, driving) = Tunnel::open(tcp, &tls, &key.expected, &self.options.settings).await?;
+        self.dial.spawn(key, Box::pin(driving));
+        Ok(tunnel)
     }
 
     fn sweep(&self, now: Instant) {

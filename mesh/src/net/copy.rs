@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::duplex::{Duplex, Queue};
 
 /// Rounds that one direction may go before the other one, and other tasks, get their turn.
-pub(super) const ROUNDS: usize = 16;
+pub(super) const ROUNDS: usize = 4;
 
 /// Who counts the bytes that pass.
 pub trait Count: Sync {

@@ -36,6 +36,7 @@ pub struct Counters {
     /// `culvert_bypassed_waypoint_total`: connections refused because they did not come through the waypoint.
     pub bypassed_waypoint: Counter,
     peer_refusals: Family<Reason, Counter>,
+    limit_refusals: Family<Reason, Counter>,
     config_reload_failures: Family<File, Counter>,
     capture_passed: Family<Way, Counter>,
     certificate_expiration: Family<OfIdentity, Gauge>,
@@ -78,6 +79,11 @@ impl Counters {
             let own = r.sub_registry_with_prefix("culvert");
             own.register("peer_refusals", "Peers turned away before they named a workload", all.peer_refusals.clone());
             own.register(
+                "limit_refusals",
+                "Connections refused because a workload or a peer has as many as it may",
+                all.limit_refusals.clone(),
+            );
+            own.register(
                 "config_reload_failures",
                 "Times that a file could not be read or understood",
                 all.config_reload_failures.clone(),
@@ -112,6 +118,11 @@ impl Counters {
     /// A peer was turned away: `reason` is one of a fixed set of words, such as `tls_handshake` or `header_too_large`.
     pub fn peer_refused(&self, reason: &'static str) {
         self.peer_refusals.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A connection was refused because a workload or a peer has as many as it may: `reason` says of what.
+    pub fn limit_refused(&self, reason: &'static str) {
+        self.limit_refusals.get_or_create(&Reason { reason }).inc();
     }
 
     /// A configuration file could not be read or understood; what it said before stays in effect.

@@ -133,7 +133,7 @@ async fn within<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
 }
 
 /// What a connection begins with: mode, size of a request, size of an answer.
-fn header(mode: u32, request: u32, answer: u32) -> [u8; HEADER] {
+pub fn header(mode: u32, request: u32, answer: u32) -> [u8; HEADER] {
     let mut bytes = [0; HEADER];
     for (place, value) in bytes.chunks_exact_mut(4).zip([mode, request, answer]) {
         place.copy_from_slice(&value.to_be_bytes());

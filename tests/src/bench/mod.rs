@@ -9,6 +9,7 @@ pub mod capture; // one forwarder behind several captures
 pub mod waypoint; // Envoy and culvert-waypoint doing the same job
 pub mod routes; // what job that is
 pub mod memory; // a node full of pods
+pub mod fairness; // one greedy pod and ten others
 pub mod fleet; // such a node
 pub mod sidecar; // Envoy with routes, or another program
 pub mod phases; // the loads each subject goes through
@@ -18,6 +19,8 @@ pub mod forward; // role: the plain forwarder
 pub mod hbone; // role: both ends of a waypoint's way
 pub mod library; // role: source and store, measured from within
 pub mod hold; // role: very many open connections
+pub mod victims; // role: clients whose service is measured
+pub mod greedy; // role: a pod that takes all it can get
 pub mod pods; // role: the servers and clients of many pods
 pub mod load; // role: the client
 pub mod serve; // role: the server

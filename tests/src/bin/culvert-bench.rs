@@ -11,11 +11,12 @@ use tests::bench::phases::Options;
 use tests::bench::report::Report;
 use tests::bench::show::{self, Format, Output};
 use tests::bench::{
-    capture, connections, forward, hbone, hold, library, load, memory, pods, scale, serve, tunnel, waypoint,
+    capture, connections, fairness, forward, greedy, hbone, hold, library, load, memory, pods, scale, serve, tunnel,
+    victims, waypoint,
 };
 
 /// The benches that `all` runs, in the order of its page.
-const ALL: [&str; 7] = ["memory", "tunnel", "same-node", "waypoint", "capture", "scale", "connections"];
+const ALL: [&str; 8] = ["memory", "tunnel", "same-node", "waypoint", "fairness", "capture", "scale", "connections"];
 
 #[derive(Parser)]
 #[command(about = "Measures what capture and the mesh cost", disable_help_subcommand = true)]
@@ -60,6 +61,13 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// One greedy pod and ten others on one node: no mesh, an agent without limits, our agent
+    Fairness {
+        #[command(flatten)]
+        options: fairness::Options,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Every bench with its defaults, and one page of all
     All {
         /// Run nothing: make the page of the results that are there
@@ -76,21 +84,33 @@ enum Command {
         output: Format,
     },
     #[command(hide = true)]
-    Serve { at: SocketAddr },
+    Serve {
+        at: SocketAddr,
+    },
     #[command(hide = true)]
     Load(load::Load),
     #[command(hide = true)]
-    ListenPods { plan: PathBuf },
+    ListenPods {
+        plan: PathBuf,
+    },
     #[command(hide = true)]
     LoadPods(pods::Load),
     #[command(hide = true)]
-    ServePods { plan: PathBuf },
+    ServePods {
+        plan: PathBuf,
+    },
     #[command(hide = true)]
     Hold(hold::Hold),
     #[command(hide = true)]
     Scaled(library::Scaled),
+    Victims(victims::Victims),
     #[command(hide = true)]
-    ListenHbone { plan: PathBuf, ca_dir: PathBuf },
+    Greedy(greedy::Greedy),
+    #[command(hide = true)]
+    ListenHbone {
+        plan: PathBuf,
+        ca_dir: PathBuf,
+    },
     #[command(hide = true)]
     LoadHbone(hbone::Load),
     #[command(hide = true)]
@@ -125,6 +145,7 @@ fn run(command: Command) -> Result<()> {
         Command::SameNode(asked) => asked.output.one(&tunnel::run_same_node(&asked.options)?),
         Command::Scale { options, output } => output.one(&scale::run(&options)?),
         Command::Connections { options, output } => output.one(&connections::run(&options)?),
+        Command::Fairness { options, output } => output.one(&fairness::run(&options)?),
         Command::All { saved, output } => output.all(if saved { show::saved(&ALL)? } else { all()? }),
         Command::Compare { a, b, output } => show::compare(&a, &b, output),
         Command::Serve { at } => role(async move { Ok(serve::run(at).await?) }),
@@ -134,6 +155,8 @@ fn run(command: Command) -> Result<()> {
         Command::Hold(options) => role(async move { hold::run(&options).await }),
         Command::Scaled(options) => role(async move { load::say(&library::run(&options).await?) }),
         Command::LoadPods(load) => role(async move { load::say(&pods::load(&load).await?) }),
+        Command::Victims(victims) => role(async move { load::say(&victims::run(&victims).await?) }),
+        Command::Greedy(greedy) => role(async move { greedy::run(&greedy).await }),
         Command::ListenHbone { plan, ca_dir } => role(async move { hbone::listen(&plan, &ca_dir).await }),
         Command::LoadHbone(load) => role(async move { load::say(&hbone::load(&load).await?) }),
         Command::Forward(options) => role(async move { forward::run(&options).await }),
@@ -159,6 +182,7 @@ fn all() -> Result<Vec<Report>> {
             "waypoint" => waypoint::run(&defaults())?,
             "scale" => scale::run(&defaults())?,
             "connections" => connections::run(&defaults())?,
+            "fairness" => fairness::run(&defaults())?,
             _ => capture::run(&defaults())?,
         };
         Output::keep(&report)?;
