@@ -27,7 +27,7 @@ const SUBJECTS: [&str; 2] = ["none_open", "open"];
 /// Pods that serve the open connections.
 const SERVERS: usize = 10;
 /// Descriptors that a process needs beside those of the open connections.
-const SPARE: u64 = 1000;
+const SPARE: u64 = 200;
 /// How many of the open connections are asked again.
 const ASKED: usize = 2000;
 /// Seconds an agent that is told to stop gives its connections.
@@ -61,7 +61,11 @@ pub fn run(options: &Options) -> Result<Report> {
     let machine = meter::machine();
     let mut samples = Samples::default();
     let (_, descriptors) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    let most = usize::try_from(descriptors.saturating_sub(SPARE)).unwrap_or(usize::MAX);
+    // An agent keeps an eighth back, and of the rest each serving pod has at most what is left for the others: README, "One pod
+    // among many".
+    let shares = SERVERS.min(options.pods) as u64;
+    let most = ((descriptors - descriptors / 8) / (shares + 1) * shares).saturating_sub(SPARE);
+    let most = usize::try_from(most).unwrap_or(usize::MAX);
     let (asked, options) = (options.idle, &Options { idle: options.idle.min(most), ..options.clone() });
     for round in 0..options.rounds {
         Lab::new(options)?.run(options, round, &mut samples)?;
@@ -75,7 +79,7 @@ pub fn run(options: &Options) -> Result<Report> {
     if asked > options.idle {
         report.notes.push(format!(
             "{asked} were asked for: no process here may have more than {descriptors} descriptors (ulimit -Hn), and an \
-             agent needs one for each connection."
+             agent needs one for each connection and keeps a share for other pods."
         ));
     }
     show::done("measured");
