@@ -168,7 +168,7 @@ impl Service {
 }
 
 /// The network and address under which a VIP or workload is known.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct NetworkAddress {
     /// The network that the address belongs to.
     pub network: Network,

@@ -24,17 +24,19 @@ pub struct ServiceEntry {
 }
 
 /// An immutable view of the mesh.
+///
+/// What there is much of is in ordered maps: a persistent hash map takes two to five times their memory.
 #[derive(Clone, Default)]
 pub struct Snapshot {
-    pub(super) workloads: HashMap<WorkloadUid, Arc<Workload>>,
-    pub(super) by_address: HashMap<NetworkAddress, Arc<Workload>>,
+    pub(super) workloads: OrdMap<WorkloadUid, Arc<Workload>>,
+    pub(super) by_address: OrdMap<NetworkAddress, Arc<Workload>>,
     pub(super) local: OrdMap<WorkloadUid, Arc<Workload>>,
-    pub(super) services: HashMap<ServiceKey, Arc<ServiceEntry>>,
-    pub(super) vips: HashMap<NetworkAddress, ServiceKey>,
+    pub(super) services: OrdMap<ServiceKey, Arc<ServiceEntry>>,
+    pub(super) vips: OrdMap<NetworkAddress, ServiceKey>,
     pub(super) ranges: HashMap<IpNet, ServiceKey>,
     /// Prefix lengths in `ranges`, so that a look-up tries each length once however many ranges there are.
     pub(super) range_lengths: Arc<BTreeSet<(bool, u8)>>,
-    pub(super) hosts: HashMap<Hostname, SmallVec<[Namespace; 1]>>,
+    pub(super) hosts: OrdMap<Hostname, SmallVec<[Namespace; 1]>>,
     pub(super) policies: HashMap<PolicyKey, Arc<Authorization>>,
     pub(super) global: OrdMap<PolicyKey, Arc<Authorization>>,
     pub(super) by_namespace: HashMap<Namespace, OrdMap<PolicyKey, Arc<Authorization>>>,
