@@ -18,7 +18,10 @@ const SETTLED: Duration = Duration::from_secs(5);
 pub async fn settle() {
     tokio::time::sleep(SETTLED).await;
     match fs::read_to_string("/proc/self/smaps") {
-        Ok(smaps) => debug!("{} KiB of code unmapped", give_back(&smaps) / 1024),
+        Ok(smaps) => {
+            let bytes = give_back(&smaps);
+            debug!("{} KiB of code unmapped", bytes / 1024);
+        }
         // Less memory is all that this is about.
         Err(error) => debug!("code stays mapped: /proc/self/smaps: {error}"),
     }

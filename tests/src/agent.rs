@@ -286,6 +286,8 @@ pub struct Memory {
     pub pss_kib: u64,
     /// Private, clean and dirty.
     pub private_kib: u64,
+    /// Of no file: what the process has written.
+    pub anonymous_kib: u64,
 }
 
 /// Reads `/proc/<pid>/smaps_rollup`.
@@ -299,6 +301,7 @@ pub fn memory(pid: u32) -> Result<Memory> {
         rss_kib: field("Rss:"),
         pss_kib: field("Pss:"),
         private_kib: field("Private_Clean:") + field("Private_Dirty:"),
+        anonymous_kib: field("Anonymous:"),
     };
     ensure!(memory.rss_kib > 0, "no Rss in smaps_rollup of {pid}");
     Ok(memory)

@@ -292,3 +292,18 @@ fn a_new_agent_takes_over_while_the_old_one_drains_and_nobody_notices() -> Resul
     ensure!(carried > 0, "the new one carried nothing");
     Ok(())
 }
+
+#[test]
+fn at_rest_an_agent_gives_back_the_code_that_only_starting_up_needed() -> Result<()> {
+    let mesh = Mesh::with(MeshOptions::default())?;
+    let agent = &mesh.agents[0];
+    let of_files = || agent.memory().map(|memory| memory.rss_kib - memory.anonymous_kib);
+    let started = of_files()?;
+    eventually("most of its code is no longer mapped", || {
+        let now = of_files()?;
+        ensure!(now < started * 2 / 3, "{now} of {started} KiB");
+        Ok(())
+    })?;
+    agent.metrics()?;
+    Ok(())
+}
