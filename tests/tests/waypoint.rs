@@ -145,8 +145,9 @@ fn open_connections_past_the_waypoint_end_when_there_is_one() -> Result<()> {
     }
     client.call_refused(server.at(7000), &["echo", "10"])?;
     client.call_refused(SocketAddr::new(vip4.parse()?, 7000), &["echo", "10"])?;
-    let line = client.agent().access("no waypoint yet", |l| l.get("error").contains("unknown waypoint"))?;
-    ensure!(line.get("error").contains(&format!("{ns}/wp")), "{}", line.text());
+    // Other tests share the agent: what it says of theirs is no concern of ours.
+    let missing = format!("unknown waypoint: {ns}/wp");
+    client.agent().access("no waypoint yet", |l| l.get("error").contains(&missing))?;
     Ok(())
 }
 

@@ -22,6 +22,10 @@ use tokio::net::{TcpSocket, TcpStream};
 pub(crate) const PORT: u16 = 80;
 pub(crate) const TARGET: u16 = 8080;
 
+/// Ports of the admin, metrics and readiness servers, on the rig's own address. Below those that the kernel gives away: a port that it
+/// gave and took back may still be held for a moment by a program that another test is just starting.
+const SERVERS: [u16; 3] = [21_000, 21_020, 21_021];
+
 /// A waypoint process, and what is needed to call through it.
 pub(crate) struct Rig {
     pub(crate) dir: tempfile::TempDir,
@@ -29,7 +33,6 @@ pub(crate) struct Rig {
     pub(crate) keyring: Arc<Keyring>,
     pool: Arc<Pool>,
     process: Child,
-    ports: [u16; 3],
 }
 
 /// The part of loopback that belongs to one rig.
@@ -99,7 +102,6 @@ impl Rig {
         let options = PoolOptions { spread: 1, ..PoolOptions::default() };
         let pool = Pool::new(Arc::clone(&keyring), Arc::new(From(net.ip(5))), options);
         write(dir.path(), net, "mesh.yaml", manifests);
-        let ports = [free_port(net), free_port(net), free_port(net)];
         let address = |port: u16| SocketAddr::new(net.ip(1), port).to_string();
         let process = Command::new(env!("CARGO_BIN_EXE_culvert-waypoint"))
             .args(["--gateway", "default/wp", "--drain", "3s", "--log", "warn,access=info,waypoint=debug"])
@@ -107,19 +109,19 @@ impl Rig {
             .arg(dir.path().join("manifests"))
             .arg("--ca-dir")
             .arg(&ca_dir)
-            .args(["--listen", &address(15008), "--admin", &address(ports[0])])
-            .args(["--stats", &address(ports[1]), "--ready", &address(ports[2])])
+            .args(["--listen", &address(15008), "--admin", &address(SERVERS[0])])
+            .args(["--stats", &address(SERVERS[1]), "--ready", &address(SERVERS[2])])
             .stdout(std::fs::File::create(dir.path().join("log")).unwrap())
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
-        let rig = Self { dir, net, keyring, pool, process, ports };
+        let rig = Self { dir, net, keyring, pool, process };
         rig.eventually("ready", async || rig.is_ready().await).await;
         rig
     }
 
     async fn is_ready(&self) -> bool {
-        let address = SocketAddr::new(self.net.ip(1), self.ports[2]);
+        let address = SocketAddr::new(self.net.ip(1), SERVERS[2]);
         matches!(plain_get(address, "/healthz/ready").await, Some((200, _)))
     }
 
@@ -150,11 +152,11 @@ impl Rig {
     }
 
     pub(crate) async fn metrics(&self) -> String {
-        plain_get(SocketAddr::new(self.net.ip(1), self.ports[1]), "/metrics").await.unwrap().1
+        plain_get(SocketAddr::new(self.net.ip(1), SERVERS[1]), "/metrics").await.unwrap().1
     }
 
     pub(crate) async fn admin(&self, path: &str) -> String {
-        plain_get(SocketAddr::new(self.net.ip(1), self.ports[0]), path).await.unwrap().1
+        plain_get(SocketAddr::new(self.net.ip(1), SERVERS[0]), path).await.unwrap().1
     }
 
     /// Opens connections to `vip` beyond the rig's own life.
@@ -283,10 +285,6 @@ async fn plain_get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.ok()?.to_bytes();
     Some((status, String::from_utf8_lossy(&body).into_owned()))
-}
-
-fn free_port(net: Net) -> u16 {
-    std::net::TcpListener::bind((net.ip(1), 0)).unwrap().local_addr().unwrap().port()
 }
 
 fn write(dir: &Path, net: Net, name: &str, manifests: &str) {
