@@ -19,4 +19,5 @@ pub mod footprint; // memory given back once started
 pub mod signals; // what the kernel tells a process to do
 pub mod lane; // turns: one workload's work among that of others
 pub mod net; // sockets
+pub mod authority; // who may say what about whom
 pub mod model; // the nouns

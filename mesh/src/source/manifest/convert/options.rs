@@ -1,5 +1,6 @@
 //! Pure. What the converter is told besides the objects.
 
+use crate::authority::tenancy;
 use crate::model::name::{ClusterId, Hostname, Name, Namespace, Network, TrustDomain};
 use crate::source::manifest::object::Meta;
 
@@ -41,6 +42,11 @@ impl Options {
 
     /// Whether policies of this namespace are for the whole mesh.
     pub fn is_root(&self, namespace: &str) -> bool {
-        self.root_namespaces.iter().any(|root| root.as_str() == namespace)
+        tenancy::is_root(&self.root_namespaces, namespace)
+    }
+
+    /// Whether an object of namespace `speaker` may decide about what belongs to namespace `subject`.
+    pub fn speaks_for(&self, speaker: &str, subject: &str) -> bool {
+        tenancy::speaks_for(&self.root_namespaces, speaker, subject)
     }
 }

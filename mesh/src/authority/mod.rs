@@ -1,0 +1,8 @@
+//! Who may say what about whom: the one place in which it is decided what an object of one namespace may do to the
+//! addresses, the capture, the waypoint, the policy and the routes of another.
+//!
+//! Pure. Sources ask it while they turn objects into the model, the waypoint while it compiles routes and dials, so that
+//! no reader of objects has another way. ARCHITECTURE.md has the model as a table. In doubt an object has no effect, and
+//! says so.
+
+pub mod tenancy; // whose word counts for whom
