@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use mesh::admin::Client;
 use mesh::admin::dump::{Explanation, Judged};
+use mesh::telemetry::escape::line;
 
 use super::command::{ExplainArgs, Output};
 use super::get::{json, yaml};
@@ -27,21 +28,22 @@ fn in_namespace(name: &str, namespace: &str) -> String {
 
 fn tell(explanation: &Explanation) -> String {
     let identity = explanation.source_identity.as_deref().unwrap_or("no identity");
-    let mut out = format!("{} ({identity}) -> {}\n", explanation.source, explanation.destination);
+    let mut out = format!("{} ({}) -> {}\n", line(&explanation.source), line(identity), explanation.destination);
     for step in &explanation.path {
-        out.push_str(&format!("  {step}\n"));
+        out.push_str(&format!("  {}\n", line(step)));
     }
     for endpoint in &explanation.endpoints {
-        out.push_str(&format!("\n{} by {}\n", endpoint.workload, endpoint.via));
+        out.push_str(&format!("\n{} by {}\n", line(&endpoint.workload), line(&endpoint.via)));
         let width = endpoint.policies.iter().map(|judged| judged.policy.chars().count()).max().unwrap_or_default();
         for judged in &endpoint.policies {
-            out.push_str(&format!("  {:<5}  {:<width$}  {}\n", judged.action, judged.policy, answer(judged)));
+            let policy = line(&judged.policy);
+            out.push_str(&format!("  {:<5}  {policy:<width$}  {}\n", judged.action, answer(judged)));
         }
         let sign = if endpoint.admitted { '√' } else { '×' };
-        out.push_str(&format!("{sign} {}\n", endpoint.verdict));
+        out.push_str(&format!("{sign} {}\n", line(&endpoint.verdict)));
     }
     if let Some(refused) = &explanation.refused {
-        out.push_str(&format!("× {refused}\n"));
+        out.push_str(&format!("× {}\n", line(refused)));
     }
     out
 }

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use mesh::admin::Client;
+use mesh::telemetry::escape;
 use serde_json::Value;
 
 use super::command::{GetArgs, Output};
@@ -30,12 +31,12 @@ pub(crate) async fn get(args: &GetArgs) -> Result<String> {
 
 /// JSON for people and programs.
 pub(crate) fn json(value: &impl serde::Serialize) -> Result<String> {
-    Ok(serde_json::to_string_pretty(value)? + "\n")
+    Ok(escape::lines(&serde_json::to_string_pretty(value)?).into_owned() + "\n")
 }
 
 /// The same as YAML.
 pub(crate) fn yaml(value: &impl serde::Serialize) -> Result<String> {
-    let text = serde_saphyr::to_string(value)?;
+    let text = escape::lines(&serde_saphyr::to_string(value)?).into_owned();
     Ok(if text.ends_with('\n') { text } else { text + "\n" })
 }
 

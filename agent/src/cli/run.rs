@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 use mesh::admin::Client;
+use mesh::telemetry::escape::lines;
 
 use super::check::check;
 use super::command::{CheckOutput, Cli, Command, LogArgs};
@@ -27,7 +28,7 @@ pub fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("error: {}", told(&error));
+            eprintln!("error: {}", lines(&told(&error)));
             ExitCode::from(1)
         }
     }
@@ -38,7 +39,7 @@ fn agent(args: &AgentArgs) -> ExitCode {
     match app::run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", told(&error));
+            eprintln!("error: {}", lines(&told(&error)));
             ExitCode::from(2)
         }
     }
@@ -79,7 +80,7 @@ async fn log(args: &LogArgs) -> Result<String> {
         None => client.get("/logging", &[]).await?,
         Some(levels) => client.post("/logging", &[("level", levels)]).await?,
     };
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    Ok(lines(&String::from_utf8_lossy(&answer)).into_owned())
 }
 
 /// An error with its causes. Many of our errors tell their cause in their own words: it is not told twice.

@@ -1,5 +1,7 @@
 //! Pure. Aligned columns.
 
+use mesh::telemetry::escape::line;
+
 /// A table of text. Columns are as wide as their widest cell; nothing is cut.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -15,7 +17,9 @@ impl Table {
 
     /// Adds a row. What is empty shows as `-`.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        let cells = cells.into_iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { cell });
+        // Names come from objects that others wrote: none of them may end its row, or move a terminal's cursor.
+        let cells =
+            cells.into_iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { line(&cell).into_owned() });
         self.rows.push(cells.collect());
     }
 
@@ -60,6 +64,15 @@ mod tests {
                         default    shop-7656cf8794  -\n\
                         prod       é                worker\n";
         assert_eq!(table.render("workloads"), expected);
+    }
+
+    #[test]
+    fn a_cell_cannot_forge_a_row_or_steer_a_terminal() {
+        let mut table = Table::new(&["NAME", "NODE"]);
+        table.row(["a\nroot  worker".into(), "\u{1b}[2J\u{9b}1A\u{202e}x".into()]);
+        let shown = table.render("workloads");
+        assert_eq!(shown.lines().count(), 2, "{shown}");
+        assert!(shown.ends_with("a\\nroot  worker  \\u001b[2J\\u009b1A\\u202ex\n"), "{shown}");
     }
 
     #[test]

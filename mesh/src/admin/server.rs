@@ -22,6 +22,7 @@ use tracing::warn;
 
 use super::route::{Query, Route, Surface, is_foreign, route};
 use super::window::Window;
+use crate::telemetry::escape;
 use crate::telemetry::registry::CONTENT_TYPE;
 
 /// Connections served at the same time, by each server.
@@ -227,7 +228,7 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
 }
 
 fn json(status: StatusCode, body: &serde_json::Value) -> Response<Body> {
-    with_type(status, "application/json", full(format!("{body}\n")))
+    with_type(status, "application/json", full(escape::lines(&format!("{body}\n")).into_owned()))
 }
 
 fn full(body: impl Into<Bytes>) -> Body {

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::dump::{PolicyView, ServiceView, WorkloadView};
 use super::route::Query;
 use crate::state::snapshot::Snapshot;
+use crate::telemetry::escape::write_json;
 use crate::telemetry::logging::LogControl;
 use crate::telemetry::registry::Registry;
 
@@ -81,7 +82,7 @@ impl Window {
     /// Adds a part of `/config_dump`: what `view` returns, at the time of the request.
     #[must_use]
     pub fn part<T: Serialize>(self, name: &'static str, view: impl Fn() -> T + Send + Sync + 'static) -> Self {
-        self.part_streamed(name, Arc::new(move |out| serde_json::to_writer(out, &view()).map_err(io::Error::from)))
+        self.part_streamed(name, Arc::new(move |out| write_json(out, &view())))
     }
 
     /// Adds a part that is too large to be held in memory twice, and writes itself.
@@ -177,12 +178,12 @@ impl Window {
 
 /// Writes a list without holding more than one of its items as text.
 fn write_list<T: Serialize>(out: &mut dyn io::Write, items: impl Iterator<Item = T>) -> io::Result<()> {
-    use serde::ser::{SerializeSeq, Serializer};
-    let mut json = serde_json::Serializer::new(out);
-    let mut list = json.serialize_seq(None)?;
-    for item in items {
-        list.serialize_element(&item)?;
+    out.write_all(b"[")?;
+    for (at, item) in items.enumerate() {
+        if at > 0 {
+            out.write_all(b",")?;
+        }
+        write_json(&mut *out, &item)?;
     }
-    list.end()?;
-    Ok(())
+    out.write_all(b"]")
 }

@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 
 use tracing::Level;
 
+use super::escape::Escaped;
+
 /// How lines are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
@@ -63,39 +65,6 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let day = of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
-}
-
-/// A writer that escapes what is written through it, for the inside of a quoted value. Both formats escape alike, as
-/// JSON does; so a value never holds a raw tab, quote or line end, and no value can forge a field or a line.
-pub struct Escaped<'a>(pub &'a mut String);
-
-impl Write for Escaped<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        // Nearly always there is nothing to escape; looking at all bytes without leaving early is what vectorises.
-        if !text.bytes().fold(false, |special, byte| special | is_special(byte)) {
-            self.0.push_str(text);
-            return Ok(());
-        }
-        let mut plain = 0;
-        for (at, byte) in text.bytes().enumerate().filter(|(_, byte)| is_special(*byte)) {
-            self.0.push_str(&text[plain..at]);
-            plain = at + 1;
-            match byte {
-                b'"' => self.0.push_str("\\\""),
-                b'\\' => self.0.push_str("\\\\"),
-                b'\n' => self.0.push_str("\\n"),
-                b'\r' => self.0.push_str("\\r"),
-                b'\t' => self.0.push_str("\\t"),
-                other => write!(self.0, "\\u{other:04x}")?,
-            }
-        }
-        self.0.push_str(&text[plain..]);
-        Ok(())
-    }
-}
-
-fn is_special(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\' || byte == 0x7f
 }
 
 /// Appends an address and port as their `Display` does, which is slow for what every line has twice.
@@ -182,8 +151,9 @@ mod tests {
     #[test]
     fn a_value_cannot_forge_a_field_or_a_line() {
         let mut out = String::new();
-        write_quoted(&mut out, "a\" b=\"c\\\n\t\u{1}\u{7f}é");
-        assert_eq!(out, r#""a\" b=\"c\\\n\t\u0001\u007fé""#);
-        assert_eq!(serde_json::from_str::<String>(&out).unwrap(), "a\" b=\"c\\\n\t\u{1}\u{7f}é");
+        let hostile = "a\" b=\"c\\\n\t\u{1}\u{7f}\u{9b}\u{2028}\u{202e}é";
+        write_quoted(&mut out, hostile);
+        assert_eq!(out, r#""a\" b=\"c\\\n\t\u0001\u007f\u009b\u2028\u202eé""#);
+        assert_eq!(serde_json::from_str::<String>(&out).unwrap(), hostile);
     }
 }

@@ -18,6 +18,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 
+use super::escape::{Escaped, Visible};
 use super::line::{Format, level_name, write_quoted, write_time};
 use super::writer::LogWriter;
 
@@ -132,7 +133,10 @@ where
         match self.0 {
             Format::Text => {
                 write_time(&mut line, SystemTime::now());
-                write!(line, "\t{level}\t{}{spans}\t{}\t{}", meta.target(), fields.message, fields.rest)?;
+                write!(line, "\t{level}\t{}", meta.target())?;
+                // A span's fields may come from outside: they must not end the column.
+                write!(Visible(&mut line), "{spans}")?;
+                write!(line, "\t{}\t{}", fields.message, fields.rest)?;
             }
             Format::Json => {
                 write!(line, "{{\"level\":\"{level}\",\"time\":\"")?;
@@ -174,8 +178,7 @@ impl Spans {
 
 impl fmt::Display for Spans {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // A span's fields may come from outside: they must not end the column.
-        self.0.split(['\t', '\n', '\r']).try_for_each(|part| f.write_str(part))
+        f.write_str(&self.0)
     }
 }
 
@@ -189,7 +192,7 @@ impl Fields {
     fn put(&mut self, field: &Field, value: impl fmt::Display, quote: bool) {
         match (self.format, field.name()) {
             (Format::Text, "message") => {
-                let _ = write!(super::line::Escaped(&mut self.message), "{value}");
+                let _ = write!(Escaped(&mut self.message), "{value}");
             }
             (Format::Json, "message") => write_quoted(&mut self.message, value),
             (Format::Text, name) => {
@@ -197,7 +200,7 @@ impl Fields {
                 if quote {
                     write_quoted(&mut self.rest, value);
                 } else {
-                    let _ = write!(super::line::Escaped(&mut self.rest), "{value}");
+                    let _ = write!(Escaped(&mut self.rest), "{value}");
                 }
             }
             (Format::Json, name) => {
@@ -302,6 +305,27 @@ mod tests {
         let lines = logged(Format::Json, "info", |_| say());
         let expected = r#"{"level":"info","scope":"mesh::hbone:tunnel{peer=10.0.0.1}","message":"a\ttunnel","streams":3,"name":"a \"b\"","addr":"10.0.0.2:80","ok":true}"#;
         assert_eq!(lines, [expected]);
+    }
+
+    #[test]
+    fn nothing_that_comes_from_outside_reaches_the_log_raw() {
+        let hostile = "a\u{1b}[2J\u{85}\u{9b}1A\u{2028}\u{202e}\t\nb";
+        for format in [Format::Text, Format::Json] {
+            let lines = logged(format, "info", |_| {
+                let span = tracing::info_span!(target: "mesh", "tunnel", peer = %hostile, name = hostile);
+                let _in_span = span.enter();
+                tracing::info!(target: "mesh", by_display = %hostile, by_debug = ?hostile, text = hostile, "{hostile}");
+            });
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            let hidden = |character: char| crate::telemetry::escape::is_hidden(character) && character != '\t';
+            assert!(!lines[0].contains(hidden), "{lines:?}");
+            let tabs = if format == Format::Text { 3 } else { 0 };
+            assert_eq!(lines[0].matches('\t').count(), tabs, "{lines:?}");
+            assert!(
+                format == Format::Text || serde_json::from_str::<serde_json::Value>(&lines[0]).is_ok(),
+                "{lines:?}"
+            );
+        }
     }
 
     #[test]

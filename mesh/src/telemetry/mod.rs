@@ -9,3 +9,4 @@ pub mod process; // memory, file descriptors and CPU of this process
 pub mod labels; // who takes part in a connection, as logs and metrics name it
 pub mod writer; // the one thread that writes to stdout
 pub mod line; // timestamps and quoting
+pub mod escape; // what is never shown raw

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use mesh::source::manifest::problem::{Problem, Severity};
+use mesh::telemetry::escape::line;
 use serde::Serialize;
 
 use crate::args::{CheckArgs, Output};
@@ -37,20 +38,21 @@ pub(super) fn check(args: &CheckArgs) -> Result<(String, bool)> {
 fn text(report: &Report) -> String {
     let mut out = String::new();
     for problem in &report.problems {
-        let _ = writeln!(out, "{problem}");
+        let _ = writeln!(out, "{}", line(problem));
     }
     for status in &report.statuses {
         let mark = if status.is_good() { '√' } else { '×' };
-        let _ = writeln!(out, "{mark} {} {}/{}  {}", status.kind, status.namespace, status.name, status.origin);
+        let object = format!("{} {}/{}  {}", status.kind, status.namespace, status.name, status.origin);
+        let _ = writeln!(out, "{mark} {}", line(&object));
         for parent in &status.parents {
             let reference = if parent.reference.is_null() { String::new() } else { format!("  {}", parent.reference) };
             for condition in &parent.conditions {
                 let message = if condition.message.is_empty() { "" } else { ": " };
-                let _ = writeln!(
-                    out,
-                    "    {}={} {}{message}{}{reference}",
+                let told = format!(
+                    "{}={} {}{message}{}{reference}",
                     condition.kind, condition.status, condition.reason, condition.message
                 );
+                let _ = writeln!(out, "    {}", line(&told));
             }
         }
     }

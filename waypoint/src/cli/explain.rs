@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::{Result, anyhow};
+use mesh::telemetry::escape::line;
 
 use crate::args::{ExplainArgs, Output};
 use crate::config;
@@ -19,9 +20,9 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<String> {
     }
     let mut out = String::new();
     for subject in &explained {
-        let _ = writeln!(out, "{}", subject.subject);
+        let _ = writeln!(out, "{}", line(&subject.subject));
         for row in &subject.settings {
-            let _ = writeln!(out, "  {:<44} {:<28} {}", row.name, row.value, row.source);
+            let _ = writeln!(out, "  {:<44} {:<28} {}", row.name, line(&row.value), line(&row.source));
         }
     }
     Ok(out)

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
+use mesh::telemetry::escape::lines;
 
 use super::{check, explain};
 use crate::app;
@@ -19,7 +20,7 @@ pub fn main() -> ExitCode {
         (None, Some(args)) => match app::run(&args) {
             Ok(()) => Ok(true),
             Err(error) => {
-                eprintln!("error: {error:#}");
+                eprintln!("error: {}", lines(&format!("{error:#}")));
                 return ExitCode::from(2);
             }
         },
@@ -32,7 +33,7 @@ pub fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", lines(&format!("{error:#}")));
             ExitCode::from(1)
         }
     }
@@ -40,7 +41,7 @@ pub fn main() -> ExitCode {
 
 fn print(text: &str) -> Result<()> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(lines(text).as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("writing to standard output"),
     }

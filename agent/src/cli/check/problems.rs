@@ -1,6 +1,7 @@
 //! Pure. What the problems of manifests come to.
 
 use mesh::admin::dump::ProblemView;
+use mesh::telemetry::escape::line;
 
 use super::report::Finding;
 
@@ -8,7 +9,9 @@ use super::report::Finding;
 pub(super) fn judge(all: &[ProblemView]) -> Finding {
     let of = |severity: &str| all.iter().any(|problem| problem.severity == severity);
     let telling = all.iter().filter(|problem| problem.severity != "info");
-    let what = telling.map(|problem| format!("{}: {problem}", problem.severity)).collect::<Vec<_>>().join("\n");
+    // Each on a line of its own, whatever the names in it are.
+    let told = |problem: &ProblemView| line(&format!("{}: {problem}", problem.severity)).into_owned();
+    let what = telling.map(told).collect::<Vec<_>>().join("\n");
     match (of("error"), of("warning")) {
         (true, _) => Finding::wrong(what, "what a broken file said before stays in effect"),
         (false, true) => Finding::warning(what, ""),
@@ -35,5 +38,7 @@ mod tests {
         let warning = "warning: a.yaml:3: Pod default/web: no";
         assert_eq!(judge(&[problem("info"), problem("warning")]), Finding::warning(warning, ""));
         assert!(matches!(judge(&[problem("warning"), problem("error")]), Finding::Wrong { .. }));
+        let forging = ProblemView { message: "no\nerror: b.yaml".into(), ..problem("warning") };
+        assert_eq!(judge(&[forging]), Finding::warning(format!("{warning}\\nerror: b.yaml"), ""));
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use anyhow::Result;
+use mesh::telemetry::escape;
 use serde_json::{Value, json};
 
 /// All checks, by section.
@@ -78,10 +79,10 @@ impl Report {
                     Finding::Warning { what, hint } => (paint("33", "‼"), Some((what, hint))),
                     Finding::Wrong { what, hint } => (paint("31", "×"), Some((what, hint))),
                 };
-                out.push_str(&format!("{sign} {}\n", check.title));
+                out.push_str(&format!("{sign} {}\n", escape::line(&check.title)));
                 for text in more.into_iter().flat_map(|(what, hint)| [what, hint]).filter(|text| !text.is_empty()) {
                     for line in text.lines() {
-                        out.push_str(&format!("    {line}\n"));
+                        out.push_str(&format!("    {}\n", escape::line(line)));
                     }
                 }
             }
@@ -99,7 +100,7 @@ impl Report {
             .map(|(name, checks)| json!({"categoryName": name, "checks": checks.iter().map(data).collect::<Vec<_>>()}))
             .collect();
         let all = json!({"success": self.is_fine(), "categories": categories});
-        Ok(serde_json::to_string_pretty(&all)? + "\n")
+        Ok(escape::lines(&serde_json::to_string_pretty(&all)?).into_owned() + "\n")
     }
 }
 
