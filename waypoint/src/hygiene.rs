@@ -124,22 +124,6 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Prefixes and names of headers that only the mesh itself may set: a caller's own are taken away.
-pub fn strip_claims(headers: &mut HeaderMap) {
-    const NAMES: [&str; 3] = ["x-forwarded-client-cert", "l5d-client-id", "x-envoy-peer-metadata"];
-    for name in NAMES {
-        headers.remove(name);
-    }
-    let own: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("x-culvert-") || name.as_str().starts_with("x-mesh-"))
-        .cloned()
-        .collect();
-    for name in own {
-        headers.remove(name);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http::Request;
@@ -212,14 +196,5 @@ mod tests {
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["host", "te", "x-public"]);
-    }
-
-    #[test]
-    fn nobody_else_speaks_for_the_mesh() {
-        let claims =
-            [("x-forwarded-client-cert", "URI=x"), ("x-culvert-source", "x"), ("l5d-client-id", "x"), ("a", "b")];
-        let mut headers = parts(Version::HTTP_11, "/", &claims).headers;
-        strip_claims(&mut headers);
-        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["a"]);
     }
 }

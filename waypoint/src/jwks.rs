@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Plan;
 use crate::https;
-use crate::jwt::KeySource;
+use crate::jwt::{KeySource, key_set};
 use crate::world::Worlds;
 
 /// The keys that are known.
@@ -125,5 +125,5 @@ where
     let body = Limited::new(response.into_body(), LARGEST).collect().await;
     driving.abort();
     let body = body.map_err(|error| anyhow::anyhow!("reading the answer: {error}"))?.to_bytes();
-    serde_json::from_slice(&body).context("the answer is not a JWK set")
+    key_set(&body).map_err(|why| anyhow::anyhow!("the answer {why}"))
 }

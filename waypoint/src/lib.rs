@@ -26,6 +26,7 @@ pub mod matcher; // the conditions of a match
 pub mod query; // query parameters
 pub mod settings; // what applies beside the route, and from which source
 pub mod trace; // trace context in every form
+pub mod identity; // what is said of a request's caller, by the mesh alone
 pub mod hygiene; // requests that are refused, headers that are not passed on
 pub mod balance; // which endpoint
 pub mod breaker; // which endpoints not

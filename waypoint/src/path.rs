@@ -1,11 +1,17 @@
 //! Pure. Paths brought into one form, so that what routes and policies judge is what the backend gets.
 //!
 //! RFC 3986, 6.2.2: escaped unreserved characters are decoded, remaining escapes get upper-case digits, dot segments are
-//! removed. `\` becomes `/`, as browsers read it. `%00` and control characters are refused.
+//! removed. `\` becomes `/`, as browsers read it. `%00`, control characters and UTF-8 of more bytes than a character needs
+//! are refused.
+//!
+//! Backends read more into a path: they take what follows a `;` off a segment (Tomcat, Jetty, and what is built on them),
+//! decode `%2F`, or decode twice. [`Readings`] are these forms. Policy judges all of them, and a path that has a dot segment
+//! in one of them, as `/public/..;/admin` has, goes nowhere: then a policy, a route and a backend could each mean another one.
 
 use std::borrow::Cow;
 
 use serde::Serialize;
+use smallvec::SmallVec;
 use thiserror::Error;
 
 /// How far a path is normalised before it is matched and sent (`MeshPolicy` `pathNormalization`; Istio's names).
@@ -51,6 +57,12 @@ pub enum PathError {
     /// It does not start with `/`.
     #[error("the path does not start with /")]
     NotAbsolute,
+    /// It contains UTF-8 in more bytes than the character needs, by which `.` and `/` are hidden (RFC 3629, 3).
+    #[error("the path contains an overlong form of UTF-8")]
+    Overlong,
+    /// A dot segment shows when it is read as some backends do.
+    #[error("the path hides a dot segment behind an escape or a parameter")]
+    HiddenDots,
     /// It contains a control character or a space.
     #[error("the path contains a control character")]
     Control,
@@ -74,6 +86,9 @@ pub fn normalize(path: &[u8], how: Normalization) -> Result<Cow<'_, str>, PathEr
     match std::str::from_utf8(path) {
         Ok(normal) if !odd => Ok(Cow::Borrowed(normal)),
         _ => {
+            if is_overlong(path) {
+                return Err(PathError::Overlong);
+            }
             let mut out = unescape(path, how == Normalization::DecodeAndMergeSlashes)?;
             if how != Normalization::Base {
                 out.dedup_by(|a, b| *a == b'/' && *b == b'/');
@@ -83,22 +98,116 @@ pub fn normalize(path: &[u8], how: Normalization) -> Result<Cow<'_, str>, PathEr
     }
 }
 
-/// The path as the most lenient backend could read it: every escape decoded once, slashes merged, dot segments removed.
-/// Authorization looks at this form too, so that no escape can step around a rule. Borrowed when nothing changes.
-pub fn canonical(normal: &str) -> Cow<'_, str> {
-    if !normal.contains('%') && !normal.contains("//") {
-        return Cow::Borrowed(normal);
+/// A path in normal form, and what backends could read in it.
+#[derive(Clone, Debug)]
+pub struct Readings<'a> {
+    /// The path as it is sent.
+    pub sent: &'a str,
+    /// Other readings, with slashes merged and dot segments removed. None for most paths.
+    pub loose: Vec<String>,
+    /// One of them had dot segments.
+    has_hidden_dots: bool,
+}
+
+impl<'a> Readings<'a> {
+    /// The readings of a path in normal form: escapes decoded once and until nothing is left to decode, parameters left,
+    /// taken off before decoding and after.
+    pub fn of(sent: &'a str) -> Self {
+        let mut readings = Self { sent, loose: Vec::new(), has_hidden_dots: false };
+        if !sent.contains(['%', ';', '\\']) && !sent.contains("//") {
+            return readings;
+        }
+        for raw in loosened(sent.as_bytes()) {
+            readings.has_hidden_dots |= raw.split(|byte| *byte == b'/').any(|segment| matches!(segment, b"." | b".."));
+            let mut raw = raw;
+            raw.dedup_by(|a, b| *a == b'/' && *b == b'/');
+            let read = text_of(&remove_dot_segments(&raw));
+            if read != sent && !readings.loose.contains(&read) {
+                readings.loose.push(read);
+            }
+        }
+        readings
     }
-    let mut out = Vec::with_capacity(normal.len());
-    let bytes = normal.as_bytes();
+
+    /// Refuses a path that means another place in one of its readings.
+    pub fn check(&self) -> Result<(), PathError> {
+        if self.has_hidden_dots { Err(PathError::HiddenDots) } else { Ok(()) }
+    }
+}
+
+/// A literal of a policy (a path, its beginning or its end) as a normal path has it, and as loose readings have it.
+pub fn literal(text: &str) -> Result<(String, Vec<String>), PathError> {
+    if text.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
+        return Err(PathError::Control);
+    }
+    let written = text_of(&unescape(text.as_bytes(), false)?);
+    let mut loose: Vec<String> = Vec::new();
+    for mut raw in loosened(written.as_bytes()) {
+        raw.dedup_by(|a, b| *a == b'/' && *b == b'/');
+        let read = text_of(&raw);
+        if read != written && !loose.contains(&read) {
+            loose.push(read);
+        }
+    }
+    Ok((written, loose))
+}
+
+/// Rounds of decoding after which a path is as it is. Each round of a path without end costs the sender three bytes.
+const ROUNDS: usize = 8;
+
+/// A path decoded once and to the end, each with parameters, and without them taken off before and after.
+fn loosened(path: &[u8]) -> SmallVec<[Vec<u8>; 6]> {
+    let mut all = SmallVec::new();
+    for start in [path.to_vec(), without_parameters(path)] {
+        let mut decoded = decode(&start);
+        all.push(decoded.clone());
+        for _ in 0..ROUNDS {
+            let again = decode(&decoded);
+            if again == decoded {
+                break;
+            }
+            decoded = again;
+        }
+        all.push(without_parameters(&decoded));
+        all.push(decoded);
+    }
+    all
+}
+
+/// Every escape decoded once, `\` as `/`.
+fn decode(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
     let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let (byte, taken) = escape_at(bytes, at).map_or((byte, 1), |decoded| (decoded, 3));
+    while let Some(&byte) = path.get(at) {
+        let (byte, taken) = escape_at(path, at).map_or((byte, 1), |decoded| (decoded, 3));
         out.push(if byte == b'\\' { b'/' } else { byte });
         at += taken;
     }
-    out.dedup_by(|a, b| *a == b'/' && *b == b'/');
-    Cow::Owned(text_of(&remove_dot_segments(&out)))
+    out
+}
+
+/// Each segment up to its first `;` (RFC 3986, 3.3).
+fn without_parameters(path: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(path.len());
+    let mut is_parameter = false;
+    for &byte in path {
+        is_parameter = byte != b'/' && (is_parameter || byte == b';');
+        if !is_parameter {
+            out.push(byte);
+        }
+    }
+    out
+}
+
+/// Whether the escapes of a path, decoded once, have a character in more bytes than it needs.
+fn is_overlong(path: &[u8]) -> bool {
+    let decoded = decode(path);
+    decoded.windows(2).any(|pair| match *pair {
+        [0xc0 | 0xc1, next] => next >= 0x80,
+        [0xe0, next] => (0x80..0xa0).contains(&next),
+        [0xf0, next] => (0x80..0x90).contains(&next),
+        _ => false,
+    })
 }
 
 /// The byte that `%XX` at `at` stands for.
@@ -216,17 +325,79 @@ mod tests {
     }
 
     #[test]
-    fn the_canonical_form_sees_through_escapes() {
-        for (path, canon) in
-            [("/a/b", "/a/b"), ("/a%2F..%2Fadmin", "/admin"), ("//admin", "/admin"), ("/x/%2E%2E%2Fadmin", "/admin")]
-        {
-            assert_eq!(canonical(path), canon, "{path}");
+    fn overlong_forms_are_refused_and_other_bytes_are_not() {
+        for path in ["/a/%c0%ae%c0%ae/b", "/a%c0%af..", "/a%C1%9Cb", "/%e0%80%af", "/%f0%80%80%af"] {
+            assert_eq!(normalize(path.as_bytes(), Normalization::Base), Err(PathError::Overlong), "{path}");
         }
+        for path in ["/caf%E9", "/caf%C3%A9", "/%E0%A4%B9", "/%F0%9F%98%80", "/%C0"] {
+            assert!(normalize(path.as_bytes(), Normalization::Base).is_ok(), "{path}");
+        }
+    }
+
+    fn read(path: &str) -> Vec<String> {
+        Readings::of(path).loose
+    }
+
+    #[test]
+    fn readings_see_through_escapes_parameters_and_empty_segments() {
+        for (path, reading) in [
+            ("/a%2F..%2Fadmin", "/admin"),
+            ("//admin", "/admin"),
+            ("/x/%2E%2E%2Fadmin", "/admin"),
+            ("/x/%252e%252e%252fadmin", "/admin"),
+            ("/x/%25252e%25252e/admin", "/admin"),
+            ("/public/..;/admin", "/admin"),
+            ("/public/..;a=b;c/admin", "/admin"),
+            ("/public/..%3Bx/admin", "/admin"),
+            ("/public/.;/admin", "/public/admin"),
+            ("/;/admin", "/admin"),
+            ("/admin;x=1", "/admin"),
+            ("/admin;x=1/users;y", "/admin/users"),
+            ("/%61dmin%3Bx", "/admin"),
+            ("/ad%5Cmin", "/ad/min"),
+            ("/a%20b", "/a b"),
+        ] {
+            assert!(read(path).iter().any(|read| read == reading), "{path}: {:?}", read(path));
+        }
+        for plain in ["/", "/shop/cart.html", "/a.b/c-d_e~f", "/a:b@c!d$e&f'g(h)i*j+k,l=m"] {
+            assert!(read(plain).is_empty(), "{plain}");
+        }
+    }
+
+    #[test]
+    fn dot_segments_that_only_some_see_are_refused() {
+        for hidden in [
+            "/public/..;/admin",
+            "/public/..;x=1/admin",
+            "/public/.;/admin",
+            "/public/..%3B/admin",
+            "/public/..%2Fadmin",
+            "/public/x%2F..%2Fadmin",
+            "/public/..%5Cadmin",
+            "/public/%252e%252e/admin",
+            "/public/%25252E./admin",
+            "/public/..;",
+        ] {
+            assert_eq!(Readings::of(hidden).check(), Err(PathError::HiddenDots), "{hidden}");
+        }
+        for sound in ["/a;x=../b", "/admin;x=1", "/a%2Fb", "/...;/a", "/a..b%20c", "/100%25", "//a", "/a;b=c%2E"] {
+            assert_eq!(Readings::of(sound).check(), Ok(()), "{sound}");
+        }
+    }
+
+    #[test]
+    fn literals_of_policies_take_the_forms_of_paths() {
+        assert_eq!(literal("/a%20b"), Ok(("/a%20b".to_owned(), vec!["/a b".to_owned()])));
+        assert_eq!(literal("/%61/é"), Ok(("/a/%C3%A9".to_owned(), vec!["/a/é".to_owned()])));
+        assert_eq!(literal("/.well-known"), Ok(("/.well-known".to_owned(), vec![])));
+        assert_eq!(literal("/m;v=1/").unwrap().1, ["/m/"]);
+        assert_eq!(literal("/a b"), Err(PathError::Control));
     }
 
     fn tricky() -> impl Strategy<Value = String> {
         let piece = prop::sample::select(vec![
-            "/", "//", ".", "..", "%", "%2", "%2e", "%2F", "%5c", "\\", "a", "b", "2", "5", "e", "%25", "%61", "é", "~",
+            "/", "//", ".", "..", "%", "%2", "%2e", "%2F", ";", "%3b", "%c0%ae", "%5c", "\\", "a", "b", "2", "5", "e",
+            "%25", "%61", "é", "~",
         ]);
         prop::collection::vec(piece, 0..12).prop_map(|pieces| format!("/{}", pieces.concat()))
     }
@@ -235,7 +406,7 @@ mod tests {
         #[test]
         fn a_normal_form_stays_as_it_is(path in tricky(), how in 0..3) {
             let how = [Normalization::Base, Normalization::MergeSlashes, Normalization::DecodeAndMergeSlashes][how as usize];
-            let once = normalize(path.as_bytes(), how).unwrap().into_owned();
+            let Ok(once) = normalize(path.as_bytes(), how).map(Cow::into_owned) else { return Ok(()) };
             prop_assert_eq!(normalize(once.as_bytes(), how).unwrap().into_owned(), once.as_str());
             let has_dots = once.split('/').any(|segment| segment == "." || segment == "..");
             prop_assert!(!has_dots, "{}", once);
@@ -245,7 +416,8 @@ mod tests {
         fn no_bytes_make_it_panic(path in prop::collection::vec(any::<u8>(), 0..64)) {
             if let Ok(normal) = normalize(&path, Normalization::DecodeAndMergeSlashes) {
                 prop_assert!(normal.is_ascii() && normal.starts_with('/'));
-                let _ = canonical(&normal);
+                let readings = Readings::of(&normal);
+                prop_assert!(readings.loose.iter().all(|read| !read.split('/').any(|segment| matches!(segment, "." | ".."))));
             }
         }
     }

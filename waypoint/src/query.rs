@@ -18,9 +18,14 @@ impl<'a> Query<'a> {
 
     /// The value of the first parameter of this name; names are compared exactly, escapes and `+` decoded.
     pub fn get(&self, name: &str) -> Option<&str> {
+        self.all(name).next()
+    }
+
+    /// The values of all parameters of this name.
+    pub fn all<'b>(&'b self, name: &str) -> impl Iterator<Item = &'b str> {
         let pairs =
             self.parsed.get_or_init(|| self.text.split('&').filter(|pair| !pair.is_empty()).map(pair).collect());
-        pairs.iter().find(|(known, _)| known == name).map(|(_, value)| &**value)
+        pairs.iter().filter(move |(known, _)| known == name).map(|(_, value)| &**value)
     }
 }
 
@@ -62,6 +67,7 @@ mod tests {
             assert_eq!(query.get(name), Some(value), "{name}");
         }
         assert_eq!(query.get("A"), None);
+        assert_eq!(query.all("a").collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!(Query::new("").get(""), None);
     }
 }

@@ -42,8 +42,18 @@ pub enum Answer {
     Yes,
     /// It does not.
     No,
-    /// It hangs on an address that is not known.
+    /// It hangs on what is not known here: an address, or a request.
     Depends,
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Yes => "yes",
+            Self::No => "no",
+            Self::Depends => "cannot be judged here",
+        })
+    }
 }
 
 impl From<bool> for Answer {
@@ -52,7 +62,8 @@ impl From<bool> for Answer {
     }
 }
 
-fn all(answers: impl Iterator<Item = Answer>) -> Answer {
+/// Whether all hold.
+pub fn all(answers: impl Iterator<Item = Answer>) -> Answer {
     let mut result = Answer::Yes;
     for answer in answers {
         match answer {
@@ -64,7 +75,8 @@ fn all(answers: impl Iterator<Item = Answer>) -> Answer {
     result
 }
 
-fn any(answers: impl Iterator<Item = Answer>) -> Answer {
+/// Whether any holds.
+pub fn any(answers: impl Iterator<Item = Answer>) -> Answer {
     let mut result = Answer::No;
     for answer in answers {
         match answer {
@@ -76,7 +88,8 @@ fn any(answers: impl Iterator<Item = Answer>) -> Answer {
     result
 }
 
-fn not(answer: Answer) -> Answer {
+/// Whether it does not hold.
+pub fn not(answer: Answer) -> Answer {
     match answer {
         Answer::Yes => Answer::No,
         Answer::No => Answer::Yes,

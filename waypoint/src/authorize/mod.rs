@@ -2,6 +2,7 @@
 
 pub mod judge; // all policies on one request
 pub mod rule; // policies and rules, and whether one matches
+pub mod readings; // what an attribute may mean to whoever reads it
 pub mod pattern; // how one value is compared
 pub mod request; // what rules look at
 
@@ -9,3 +10,6 @@ pub use judge::{Judgement, judge};
 pub use pattern::Pattern;
 pub use request::{Http, Request};
 pub use rule::{Action, Attribute, Policy, Rule, Test};
+
+#[cfg(test)]
+mod tests; // policies on requests of every kind

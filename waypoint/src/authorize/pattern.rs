@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::path;
+
 /// One value of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pattern {
@@ -43,30 +45,64 @@ pub enum Segment {
 
 impl Pattern {
     /// Reads `abc`, `abc*`, `*abc` or `*`.
-    pub fn text(text: &str) -> Self {
-        match (text, text.strip_suffix('*'), text.strip_prefix('*')) {
-            ("*", ..) => Self::Presence,
+    pub fn text(text: &str) -> Result<Self, String> {
+        let pattern = match (text, text.strip_suffix('*'), text.strip_prefix('*')) {
+            ("", ..) => return Err("an empty value fits nothing".to_owned()),
+            ("*", ..) => return Ok(Self::Presence),
             (_, Some(prefix), _) => Self::Prefix(prefix.into()),
             (_, _, Some(suffix)) => Self::Suffix(suffix.into()),
             _ => Self::Exact(text.into()),
+        };
+        match &pattern {
+            Self::Prefix(rest) | Self::Suffix(rest) | Self::Exact(rest) if rest.contains('*') => {
+                Err(format!("{text:?} must have one * at most, at the beginning or at the end"))
+            }
+            _ => Ok(pattern),
         }
     }
 
     /// As [`Pattern::text`], without regard to case: hosts.
-    pub fn host(text: &str) -> Self {
-        match Self::text(text) {
+    pub fn host(text: &str) -> Result<Self, String> {
+        Ok(match Self::text(text)? {
             Self::Exact(text) => Self::ExactNoCase(text),
             Self::Suffix(text) => Self::SuffixNoCase(text),
             Self::Prefix(text) => Self::PrefixNoCase(text),
             other => other,
+        })
+    }
+
+    /// As [`Pattern::text`], or a template when it has `{*}` or `{**}`; as normal paths have it, and as other readings of
+    /// paths have it ([`crate::path::Readings`]). A path that is never in normal form is an error.
+    pub fn path(text: &str) -> Result<(Self, Vec<Self>), String> {
+        let malformed = |error: path::PathError| format!("path {text:?}: {error}");
+        let has_dots = |part: &str| part.contains("/./") || part.contains("/../");
+        if has_dots(text) {
+            return Err(format!("path {text:?} has a dot segment, which no normal path has"));
+        }
+        if !text.contains(['{', '}']) {
+            let pattern = Self::text(text)?;
+            let (Self::Exact(part) | Self::Prefix(part) | Self::Suffix(part)) = &pattern else {
+                return Ok((pattern, vec![]));
+            };
+            let (written, loose) = path::literal(part).map_err(malformed)?;
+            let loose = loose.iter().map(|part| pattern.with(part)).collect();
+            return Ok((pattern.with(&written), loose));
+        }
+        let (written, loose) = path::literal(text).map_err(malformed)?;
+        let loose = loose.iter().map(|text| Self::template(text)).collect::<Result<Vec<_>, _>>()?;
+        Ok((Self::template(&written)?, loose))
+    }
+
+    /// The same comparison with another text.
+    fn with(&self, text: &str) -> Self {
+        match self {
+            Self::Prefix(_) => Self::Prefix(text.into()),
+            Self::Suffix(_) => Self::Suffix(text.into()),
+            _ => Self::Exact(text.into()),
         }
     }
 
-    /// As [`Pattern::text`], or a template when it has `{*}` or `{**}`.
-    pub fn path(text: &str) -> Result<Self, String> {
-        if !text.contains(['{', '}']) {
-            return Ok(Self::text(text));
-        }
+    fn template(text: &str) -> Result<Self, String> {
         let rest = text.strip_prefix('/').ok_or_else(|| format!("path template {text:?} does not start with /"))?;
         let segment = |part: &str| match part {
             "{*}" => Ok(Segment::One),
@@ -141,11 +177,11 @@ mod tests {
             ("*", "x", true),
             ("*", "", false),
         ] {
-            assert_eq!(Pattern::text(pattern).fits(value), fits, "{pattern} {value}");
+            assert_eq!(Pattern::text(pattern).unwrap().fits(value), fits, "{pattern} {value}");
         }
-        assert!(Pattern::host("*.Example.com").fits("a.example.COM"));
-        assert!(!Pattern::host("*.example.com").fits("example.com"));
-        assert!(Pattern::host("shop*").fits("SHOP:80"));
+        assert!(Pattern::host("*.Example.com").unwrap().fits("a.example.COM"));
+        assert!(!Pattern::host("*.example.com").unwrap().fits("example.com"));
+        assert!(Pattern::host("shop*").unwrap().fits("SHOP:80"));
     }
 
     #[test]
@@ -160,8 +196,32 @@ mod tests {
             ("/a/{**}/z", "/a/b/c", false),
             ("/{*}/x/{**}", "/t/x/y", true),
         ] {
-            assert_eq!(Pattern::path(template).unwrap().fits(path), fits, "{template} {path}");
+            assert_eq!(Pattern::path(template).unwrap().0.fits(path), fits, "{template} {path}");
         }
         assert!(Pattern::path("/a/{b}").is_err() && Pattern::path("/a/x{*}").is_err());
+    }
+
+    #[test]
+    fn values_that_fit_nothing_or_not_what_is_meant_are_errors() {
+        for text in ["", "a*b", "*a*", "**", "a**"] {
+            assert!(Pattern::text(text).is_err() && Pattern::host(text).is_err(), "{text}");
+        }
+        for text in ["", "/a*b", "/a/../b", "/a/./b", "/a b", "/a%00"] {
+            assert!(Pattern::path(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn paths_are_compared_in_their_normal_form() {
+        for (written, path) in [
+            ("/a%20b", "/a%20b"),
+            ("/%61b", "/ab"),
+            ("/caf\u{e9}*", "/caf%C3%A9/x"),
+            ("/.well-known*", "/.well-known/x"),
+        ] {
+            assert!(Pattern::path(written).unwrap().0.fits(path), "{written} {path}");
+        }
+        let (_, loose) = Pattern::path("/caf\u{e9}/{*}").unwrap();
+        assert!(loose[0].fits("/caf\u{e9}/x"), "{loose:?}");
     }
 }

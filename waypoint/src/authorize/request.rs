@@ -6,6 +6,7 @@ use http::{HeaderMap, Method};
 use mesh::model::identity::Identity;
 
 use crate::jwt::Claims;
+use crate::path::Readings;
 
 /// One request, or one connection that is not HTTP.
 #[derive(Clone, Copy, Debug)]
@@ -29,10 +30,8 @@ pub struct Http<'a> {
     pub method: &'a Method,
     /// `Host` or `:authority`, with its port if any.
     pub host: &'a str,
-    /// The path in normal form, as the backend gets it.
-    pub path: &'a str,
-    /// The path as a more lenient backend could read it ([`crate::path::canonical`]).
-    pub canonical: &'a str,
+    /// The path in normal form, as the backend gets it, and what it could mean to one.
+    pub path: &'a Readings<'a>,
     /// Its headers.
     pub headers: &'a HeaderMap,
 }

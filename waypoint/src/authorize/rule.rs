@@ -1,17 +1,19 @@
-//! Pure. Policies and their rules, and whether a rule matches a request.
+//! Pure. Policies and their rules, and whether a rule matches a request: yes, no, or it depends on what cannot be known
+//! here.
 //!
-//! What cannot be known never widens access: a rule that looks at HTTP does not allow a connection that is not HTTP, and
-//! when such a rule denies, its HTTP part counts as matched. Paths are judged in two forms, as sent and as a lenient
-//! backend could read them: to allow, both must fit; to deny, one is enough.
+//! What cannot be known never widens access: an ALLOW admits what surely matches, a DENY refuses what may match. It cannot
+//! be known of a connection that is not HTTP what its request would be, nor of a request which of several readings its
+//! backend takes (`readings`).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::HeaderName;
+use mesh::policy::matcher::{self, Answer};
 
 use super::pattern::Pattern;
+use super::readings;
 use super::request::{Http, Request};
-use crate::filter::redirect::without_port;
-use crate::matcher::with_value;
 
 /// What a match of a policy means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub struct Test {
     pub attribute: Attribute,
     /// It holds when any fits, or when none fits if negated.
     pub values: Box<[Pattern]>,
+    /// Of paths: what the values mean in other readings than the one that is sent.
+    pub loose: Box<[Pattern]>,
     /// `not…`.
     pub negated: bool,
 }
@@ -97,58 +101,97 @@ pub enum Attribute {
 }
 
 impl Policy {
-    /// Whether any rule matches; its index.
+    /// The first rule that matches: surely for an ALLOW, possibly for others; its index.
     pub fn matches(&self, request: &Request<'_>) -> Option<usize> {
-        self.rules.iter().position(|rule| rule.matches(request, self.action))
+        self.rules.iter().position(|rule| match rule.answer(request) {
+            Answer::Yes => true,
+            Answer::Depends => self.action != Action::Allow,
+            Answer::No => false,
+        })
+    }
+
+    /// The headers that its rules look at.
+    pub fn headers(&self) -> Vec<&HeaderName> {
+        let mut names = Vec::new();
+        for rule in &self.rules {
+            let alternatives = rule.from.iter().chain(rule.to.iter()).flat_map(|tests| tests.iter());
+            for test in alternatives.chain(rule.when.iter()) {
+                if let Attribute::Header(name) = &test.attribute {
+                    names.push(name);
+                }
+            }
+        }
+        names
+    }
+
+    /// Why it matches or does not: for each rule the answer of each of its fields, in the words of the object.
+    pub fn trace(&self, request: &Request<'_>) -> String {
+        let rules = self.rules.iter().enumerate().map(|(index, rule)| {
+            let fields = rule
+                .fields()
+                .into_iter()
+                .map(|(place, test)| format!("{place}{}: {}", test.field(), test.answer(request)));
+            format!("rule {index} ({}): {}", rule.answer(request), fields.collect::<Vec<_>>().join(", "))
+        });
+        rules.collect::<Vec<_>>().join("; ")
     }
 }
 
 impl Rule {
-    fn matches(&self, request: &Request<'_>, action: Action) -> bool {
-        let all = |tests: &[Test]| tests.iter().all(|test| test.holds(request, action));
-        let any = |alternatives: &[Box<[Test]>]| alternatives.is_empty() || alternatives.iter().any(|tests| all(tests));
-        any(&self.from) && any(&self.to) && all(&self.when)
+    /// Its tests, each with its place in the object.
+    fn fields(&self) -> Vec<(String, &Test)> {
+        let mut fields = Vec::new();
+        for (name, alternatives) in [("from", &self.from), ("to", &self.to)] {
+            for (index, tests) in alternatives.iter().enumerate() {
+                fields.extend(tests.iter().map(|test| (format!("{name}[{index}]."), test)));
+            }
+        }
+        fields.extend(self.when.iter().map(|test| ("when ".to_owned(), test)));
+        fields
     }
-}
 
-/// How the values of a test compare with a request.
-enum Comparison {
-    /// Whether any value fits.
-    Known(bool),
-    /// Whether any value fits the path as sent, and as a lenient backend reads it.
-    Path(bool, bool),
-    /// The connection has no such attribute because it is not HTTP.
-    NotHttp,
+    fn answer(&self, request: &Request<'_>) -> Answer {
+        let all = |tests: &[Test]| matcher::all(tests.iter().map(|test| test.answer(request)));
+        let any = |alternatives: &[Box<[Test]>]| match alternatives {
+            [] => Answer::Yes,
+            some => matcher::any(some.iter().map(|tests| all(tests))),
+        };
+        matcher::all([any(&self.from), any(&self.to), all(&self.when)].into_iter())
+    }
 }
 
 impl Test {
-    fn holds(&self, request: &Request<'_>, action: Action) -> bool {
-        let widens = action == Action::Allow;
-        match (self.compare(request), self.negated) {
-            (Comparison::Known(fits), negated) => fits != negated,
-            (Comparison::Path(sent, read), false) => {
-                if widens {
-                    sent && read
-                } else {
-                    sent || read
-                }
-            }
-            (Comparison::Path(sent, read), true) => {
-                if widens {
-                    !sent && !read
-                } else {
-                    !sent || !read
-                }
-            }
-            (Comparison::NotHttp, _) => !widens,
-        }
+    /// The field, as the object names it.
+    fn field(&self) -> String {
+        let name: Cow<'static, str> = match &self.attribute {
+            Attribute::Principal => "principals".into(),
+            Attribute::Namespace => "namespaces".into(),
+            Attribute::ServiceAccount => "serviceAccounts".into(),
+            Attribute::TrustDomain => "trustDomains".into(),
+            Attribute::SourceIp => "ipBlocks".into(),
+            Attribute::DestinationIp => "destination.ip".into(),
+            Attribute::DestinationPort => "ports".into(),
+            Attribute::RequestPrincipal => "requestPrincipals".into(),
+            Attribute::Audience => "request.auth.audiences".into(),
+            Attribute::Presenter => "request.auth.presenter".into(),
+            Attribute::Claim(path) => format!("request.auth.claims[{}]", path.join("][")).into(),
+            Attribute::Header(name) => format!("request.headers[{name}]").into(),
+            Attribute::Host => "hosts".into(),
+            Attribute::Method => "methods".into(),
+            Attribute::Path => "paths".into(),
+            Attribute::ServerName => "connection.sni".into(),
+        };
+        if self.negated { format!("not {name}") } else { name.into_owned() }
     }
 
-    fn compare(&self, request: &Request<'_>) -> Comparison {
-        let any = |fits: &dyn Fn(&Pattern) -> bool| Comparison::Known(self.values.iter().any(fits));
+    fn answer(&self, request: &Request<'_>) -> Answer {
+        let answer = self.compare(request);
+        if self.negated { matcher::not(answer) } else { answer }
+    }
+
+    fn compare(&self, request: &Request<'_>) -> Answer {
+        let any = |fits: &dyn Fn(&Pattern) -> bool| Answer::from(self.values.iter().any(fits));
         let text = |value: Option<&str>| any(&|pattern| value.is_some_and(|value| pattern.fits(value)));
-        let texts = |values: &[String]| any(&|pattern| values.iter().any(|value| pattern.fits(value)));
-        let claims = request.claims;
         match &self.attribute {
             Attribute::Principal => text(request.source.map(|source| source.principal()).as_deref()),
             Attribute::Namespace => text(request.source.map(|source| source.namespace.as_str())),
@@ -160,31 +203,26 @@ impl Test {
             Attribute::SourceIp => any(&|pattern| pattern.fits_ip(request.source_ip)),
             Attribute::DestinationIp => any(&|pattern| pattern.fits_ip(request.destination.ip())),
             Attribute::DestinationPort => any(&|pattern| pattern.fits_port(request.destination.port())),
-            Attribute::ServerName => text(None),
-            _ => match &request.http {
-                None => Comparison::NotHttp,
-                Some(http) => match &self.attribute {
-                    Attribute::RequestPrincipal => text(claims.map(|claims| claims.principal.as_str())),
-                    Attribute::Audience => texts(claims.map_or(&[], |claims| &claims.audiences)),
-                    Attribute::Presenter => {
-                        texts(&claims.map(|claims| claims.values(&["azp".into()])).unwrap_or_default())
-                    }
-                    Attribute::Claim(path) => texts(&claims.map(|claims| claims.values(path)).unwrap_or_default()),
-                    attribute => self.compare_http(attribute, http),
-                },
-            },
+            Attribute::ServerName => Answer::Depends,
+            attribute => request.http.map_or(Answer::Depends, |http| self.compare_http(attribute, &http, request)),
         }
     }
 
-    fn compare_http(&self, attribute: &Attribute, http: &Http<'_>) -> Comparison {
+    fn compare_http(&self, attribute: &Attribute, http: &Http<'_>, request: &Request<'_>) -> Answer {
         let any = |value: &str| self.values.iter().any(|pattern| pattern.fits(value));
+        let texts = |values: &[String]| Answer::from(values.iter().any(|value| any(value)));
+        let claim = |path: &[Box<str>]| request.claims.map(|claims| claims.values(path)).unwrap_or_default();
         match attribute {
-            Attribute::Header(name) => Comparison::Known(with_value(http.headers, name, any)),
-            Attribute::Method => Comparison::Known(any(http.method.as_str())),
-            // A host without a port in the rule stands for every port.
-            Attribute::Host => Comparison::Known(any(http.host) || any(without_port(http.host))),
-            Attribute::Path => Comparison::Path(any(http.path), any(http.canonical)),
-            _ => Comparison::Known(false),
+            Attribute::RequestPrincipal => request.claims.is_some_and(|claims| any(&claims.principal)).into(),
+            Attribute::Audience => texts(request.claims.map_or(&[], |claims| &claims.audiences)),
+            Attribute::Presenter => texts(&claim(&["azp".into()])),
+            Attribute::Claim(path) => texts(&claim(path)),
+            Attribute::Header(name) => readings::header(http.headers, name, &self.values),
+            Attribute::Method => readings::method(http.method, &self.values),
+            Attribute::Host => readings::host(http.host, &self.values),
+            Attribute::Path => readings::path(http.path, &self.values, &self.loose),
+            // Looked at without HTTP.
+            _ => Answer::No,
         }
     }
 }

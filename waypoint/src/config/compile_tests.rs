@@ -305,6 +305,54 @@ fn a_security_policy_that_cannot_be_read_refuses_everything() {
 }
 
 #[test]
+fn what_a_policy_says_in_vain_is_an_error_and_closes_its_target() {
+    let target = json!([{"group": "", "kind": "Service", "name": "shop"}]);
+    let judged = |spec: Value, annotations: Value| {
+        let mut spec = spec;
+        spec["targetRefs"] = target.clone();
+        let plan = plan_of(&[json!({"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy",
+            "metadata": {"name": "p", "namespace": "default", "annotations": annotations}, "spec": spec})]);
+        let policy = Arc::clone(&plan.services[&key("shop", "default")].security.policies[0]);
+        (reasons(&plan, "p")[0].1 == "True", policy)
+    };
+    for spec in [
+        json!({"action": "DENY", "rules": [{"from": [{"source": {}}]}]}),
+        json!({"rules": [{"from": [{"source": {}}]}]}),
+        json!({"rules": [{"from": [{}]}]}),
+        json!({"rules": [{"from": []}]}),
+        json!({"rules": [{"to": [{"operation": {}}]}]}),
+        json!({"rules": [{"to": [{}]}]}),
+        json!({"rules": [{"to": []}]}),
+        json!({"action": "DENY", "rules": [{"from": [{"source": {"principal": ["x"]}}]}]}),
+        json!({"action": "DENY", "rule": [{}]}),
+        json!({"action": "deny", "rules": [{}]}),
+        json!({"rules": [{"from": [{"source": {"principals": ["a*b"]}}]}]}),
+        json!({"rules": [{"from": [{"source": {"namespaces": [""]}}]}]}),
+        json!({"rules": [{"to": [{"operation": {"paths": ["/a*b"]}}]}]}),
+        json!({"rules": [{"to": [{"operation": {"ports": ["0"]}}]}]}),
+        json!({"rules": [{"to": [{"operation": {"ports": ["http"]}}]}]}),
+        json!({"rules": [{"from": [{"source": {"serviceAccounts": ["a/b/c"]}}]}]}),
+        json!({"rules": [{"when": [{"key": "request.headers[:path]", "values": ["/x"]}]}]}),
+        json!({"rules": [{"when": [{"key": "request.auth.claims[]", "values": ["/x"]}]}]}),
+        json!({"selector": {"matchLabels": {"app": "shop"}}, "rules": [{}]}),
+    ] {
+        let (accepted, policy) = judged(spec.clone(), json!({}));
+        assert!(!accepted, "{spec}");
+        assert_eq!((policy.action, policy.rules.len()), (crate::authorize::Action::Deny, 1), "{spec}");
+        assert!(policy.rules[0].from.is_empty() && policy.rules[0].to.is_empty(), "{spec}");
+    }
+    for (value, dry) in [("true", true), ("True", true), ("1", true), ("t", true), ("yes", false), ("false", false)] {
+        assert_eq!(judged(json!({"rules": [{}]}), json!({"istio.io/dry-run": value})).1.dry_run, dry, "{value}");
+    }
+    let (accepted, policy) =
+        judged(json!({"rules": [{"from": [{"source": {"principals": ["spiffe://td/ns/a/sa/b"]}}]}]}), json!({}));
+    assert_eq!(
+        (accepted, &*policy.rules[0].from[0][0].values),
+        (true, &[crate::authorize::Pattern::text("td/ns/a/sa/b").unwrap()][..])
+    );
+}
+
+#[test]
 fn five_thousand_routes_compile_quickly_and_share_their_settings() {
     let values: Vec<Value> = (0..5000)
         .map(|n| {

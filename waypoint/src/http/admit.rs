@@ -1,17 +1,26 @@
 //! Whether a request is let in: its token, the authorization policies, the rate limits.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use http::HeaderMap;
-use http::header::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::reply::Reply;
 use crate::authorize::{Request, judge};
 use crate::config::plan::ServicePlan;
-use crate::jwt::{Claims, JwtRule, claimed_issuer};
+use crate::jwt::{self, Claims, Found, JwtError, JwtRule, claimed_issuer};
 use crate::query::Query;
 use crate::route::Rule;
 use crate::shared::Shared;
+
+/// Who a token says is calling.
+#[derive(Default)]
+pub struct Caller {
+    /// What the token says.
+    pub claims: Option<Claims>,
+    /// What the backend is told of it.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
 
 /// Checks the token of a request. No token passes; `requestPrincipals` of a policy are how to ask for one.
 pub fn authenticate(
@@ -19,51 +28,52 @@ pub fn authenticate(
     service: &ServicePlan,
     headers: &mut HeaderMap,
     query: &Query<'_>,
-) -> Result<Option<Claims>, Reply> {
+) -> Result<Caller, Reply> {
     let rules = &service.security.jwt;
-    let mut seen = None;
-    for rule in rules {
-        let Some(found) = rule.find(headers, query) else { continue };
-        let issuer = claimed_issuer(&found.token).unwrap_or_default();
-        if issuer != rule.issuer {
-            seen = Some(issuer);
-            continue;
-        }
+    let refused = |error: JwtError| Reply::unauthenticated(&error.to_string());
+    let Some(found) = jwt::find(rules, headers, query).map_err(refused)? else { return Ok(Caller::default()) };
+    let issuer = claimed_issuer(&found.token).unwrap_or_default();
+    let mut error = Reply::unauthenticated(&JwtError::Issuer(issuer.clone()).to_string());
+    for rule in found.rules.iter().filter_map(|index| rules.get(*index)).filter(|rule| rule.issuer == issuer) {
         let Some(keys) = shared.keys.get(&rule.keys) else {
             let detail = format!("the keys of issuer {issuer:?} are not available");
-            return Err(Reply::error(503, "jwks", "UAEX", detail));
+            error = Reply::error(503, "jwks", "UAEX", detail);
+            continue;
         };
-        let claims = rule.verify(&found.token, &keys).map_err(|error| Reply::unauthenticated(&error.to_string()))?;
-        pass_on(rule, &found.token, found.header.as_ref(), &claims, headers);
-        return Ok(Some(claims));
+        match rule.verify(&found.token, &keys).and_then(|claims| own_principal(rules, claims, &issuer)) {
+            Ok(claims) => return Ok(pass_on(rule, &found, claims, headers)),
+            Err(refusal) => error = refused(refusal),
+        }
     }
-    match seen {
-        Some(issuer) => Err(Reply::unauthenticated(&format!("issuer {issuer:?} is not trusted"))),
-        None => Ok(None),
+    Err(error)
+}
+
+/// A principal is issuer and subject, joined. A subject must not make it one of another issuer that is trusted here.
+fn own_principal(rules: &[Arc<JwtRule>], claims: Claims, issuer: &str) -> Result<Claims, JwtError> {
+    let names = |other: &str| claims.principal.strip_prefix(other).is_some_and(|rest| rest.starts_with('/'));
+    let others = rules.iter().map(|rule| rule.issuer.as_str());
+    match others.filter(|other| other.len() > issuer.len() && names(other)).max_by_key(|other| other.len()) {
+        Some(other) => Err(JwtError::Subject(other.to_owned())),
+        None => Ok(claims),
     }
 }
 
-/// What the backend gets of a token.
-fn pass_on(rule: &JwtRule, token: &str, carrier: Option<&http::HeaderName>, claims: &Claims, headers: &mut HeaderMap) {
-    if !rule.forward
-        && let Some(name) = carrier
-    {
-        headers.remove(name);
-    }
-    if let Some(name) = &rule.payload_header
-        && let Some(Ok(value)) = token.split('.').nth(1).map(HeaderValue::from_str)
-    {
-        headers.insert(name, value);
-    }
-    for (name, path) in &rule.claim_headers {
-        // A caller's own header must not pass for a claim.
-        headers.remove(name);
-        if let Ok(value) = HeaderValue::try_from(claims.values(path).join(","))
-            && !value.is_empty()
-        {
-            headers.insert(name, value);
+/// What the backend gets of a token. Policies see it too.
+fn pass_on(rule: &JwtRule, found: &Found, claims: Claims, headers: &mut HeaderMap) -> Caller {
+    if !rule.forward {
+        for name in &found.headers {
+            headers.remove(name);
         }
     }
+    let payload = found.token.split('.').nth(1).and_then(|payload| HeaderValue::from_str(payload).ok());
+    let mut told: Vec<(HeaderName, HeaderValue)> = rule.payload_header.iter().cloned().zip(payload).collect();
+    for (name, path) in &rule.claim_headers {
+        told.extend(claims.header(path).map(|value| (name.clone(), value)));
+    }
+    for (name, value) in &told {
+        headers.insert(name, value.clone());
+    }
+    Caller { claims: Some(claims), headers: told }
 }
 
 /// Judges a request by the policies.
@@ -81,6 +91,11 @@ pub fn authorize(service: &ServicePlan, request: &Request<'_>) -> Result<(), Rep
     match judgement.refusal {
         None => Ok(()),
         Some(refusal) => {
+            if tracing::enabled!(tracing::Level::DEBUG) {
+                for policy in &service.security.policies {
+                    tracing::debug!("{}: {}", policy.name, policy.trace(request));
+                }
+            }
             tracing::debug!("refused: {refusal}");
             Err(Reply::error(403, "rbac", "UAEX", "RBAC: access denied"))
         }

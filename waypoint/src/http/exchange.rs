@@ -7,13 +7,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Response, Version};
+use http::{HeaderName, HeaderValue, Response, Version};
 use mesh::model::service::ServiceKey;
 
 use super::outgoing::Address;
 use super::reply::Reply;
 use super::response::ResponseBody;
 use crate::grpc;
+use crate::identity::{Reserved, Told};
 use crate::route::Rule;
 use crate::shared::Shared;
 use crate::telemetry::{Facts, Outcome, Record};
@@ -31,8 +32,8 @@ pub struct Connection {
     pub port: u16,
     /// The address that was called.
     pub destination: SocketAddr,
-    /// What backends are told of the client: `x-forwarded-client-cert`.
-    pub certificate: HeaderValue,
+    /// What backends are told of the client.
+    pub told: Told,
     /// Set when an HTTP/1 connection has become something else.
     pub switched: Arc<AtomicBool>,
 }
@@ -47,6 +48,10 @@ pub struct Decision {
     pub address: Address,
     /// Whether its origin is to be answered.
     pub origin: Option<HeaderValue>,
+    /// What only the mesh may say of the request, in headers of the service's own choice.
+    pub reserved: Arc<Reserved>,
+    /// What its token says, for the backend.
+    pub claims: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// What is known of a request at its beginning.

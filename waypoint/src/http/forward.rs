@@ -18,6 +18,7 @@ use super::{outgoing, upgrade};
 use crate::balance::maglev;
 use crate::deadline::{self, Allowed, Deadline};
 use crate::hygiene::strip_hop_by_hop;
+use crate::identity;
 use crate::jwt::cookie;
 use crate::query::Query;
 use crate::route::{Backend, BackendTarget};
@@ -162,12 +163,13 @@ fn prepare(
     let fresh = Context::random(&mut random, sampled);
     let recorded = incoming.context.map_or(sampled, |context| context.sampled);
     let span = (recorded && collected).then(|| SpanId::random(&mut random));
-    outgoing::sanitise(&mut parts.headers, &connection.certificate);
+    outgoing::sanitise(&mut parts.headers);
     record.request_id = outgoing::request_id(&mut parts.headers);
     let here = trace::forward(&mut parts.headers, &incoming, span, &fresh);
     record.trace = Some(here);
     decision.rule.request_headers.apply(&mut parts.headers);
     backend.request_headers.apply(&mut parts.headers);
+    identity::settle(&mut parts.headers, &connection.told, &decision.reserved, &decision.claims);
     Traced { here, own: span.map(|span| (span, incoming.context.map(|came| came.span))), began: SystemTime::now() }
 }
 
@@ -279,6 +281,7 @@ impl Finishing<'_> {
         if let (Some(cors), Some(origin)) = (&self.decision.rule.cors, &self.decision.origin) {
             cors.decorate(origin, headers);
         }
+        identity::settle_answer(headers);
     }
 
     fn switch<T: Send + 'static>(

@@ -4,33 +4,20 @@ use http::header::{CONNECTION, COOKIE, EXPECT, HOST, UPGRADE};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use mesh::model::identity::Identity;
 
 use super::reply::Reply;
-use crate::hygiene::{strip_claims, strip_hop_by_hop};
+use crate::hygiene::strip_hop_by_hop;
 use crate::matcher::PathMatch;
 use crate::route::{Backend, Rule};
 use crate::upstream::connections::Version;
 
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const FORWARDED_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// What backends are told of a client and of us. Identities are made of names that Kubernetes allows.
-pub fn certificate(own: &Identity, client: &Identity) -> HeaderValue {
-    HeaderValue::try_from(format!("By={own};URI={client}")).unwrap_or(HeaderValue::from_static("unknown"))
-}
-
-/// Takes away what is not to be passed on and what only the mesh may say, and says it.
-pub fn sanitise(headers: &mut HeaderMap, certificate: &HeaderValue) {
+/// Takes away what is not to be passed on.
+pub fn sanitise(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
-    strip_claims(headers);
     // We answer it ourselves, by reading the body.
     headers.remove(EXPECT);
-    headers.insert(FORWARDED_CERT, certificate.clone());
-    if !headers.contains_key(FORWARDED_PROTO) {
-        headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
 }
 
 /// The request's id; a new one when it has none.
@@ -127,17 +114,6 @@ fn join_cookies(headers: &mut HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_mesh_alone_says_who_the_client_is() {
-        let mut headers = HeaderMap::new();
-        headers.insert(FORWARDED_CERT, HeaderValue::from_static("By=x;URI=spiffe://evil"));
-        headers.insert("x-culvert-source", HeaderValue::from_static("spiffe://evil"));
-        let own = Identity::new("td", "default", "wp");
-        sanitise(&mut headers, &certificate(&own, &Identity::new("td", "default", "client")));
-        assert_eq!(headers[FORWARDED_CERT], "By=spiffe://td/ns/default/sa/wp;URI=spiffe://td/ns/default/sa/client");
-        assert!(!headers.contains_key("x-culvert-source"));
-    }
 
     #[test]
     fn a_request_without_an_id_gets_one() {

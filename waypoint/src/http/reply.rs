@@ -6,8 +6,8 @@ use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::grpc;
+use crate::identity::RETRIED;
 use crate::upstream::Failure;
-use crate::upstream::send::RETRIED;
 
 /// Says why the waypoint answered in a backend's place.
 pub const ERROR: HeaderName = HeaderName::from_static("x-culvert-error");

@@ -16,12 +16,13 @@ use crate::authorize;
 use crate::config::Routing;
 use crate::config::plan::ServicePlan;
 use crate::filter::Asked;
-use crate::hygiene;
-use crate::path::{self, Normalization};
+use crate::jwt::Claims;
+use crate::path::{self, Normalization, Readings};
 use crate::query::Query;
 use crate::route::{Action, BackendTarget, TableKind};
 use crate::telemetry::Record;
 use crate::world::World;
+use crate::{hygiene, identity};
 
 /// Answers one request.
 pub async fn handle(
@@ -67,6 +68,7 @@ fn decide(
     let service = world.service(&connection.service, connection.port).ok_or_else(gone)?;
     let service: &ServicePlan = &service;
     let port = service.ports.get(&connection.port).ok_or_else(gone)?;
+    identity::enter(&mut parts.headers, &service.security.reserved);
     let path = normal(parts, service.settings.normalization).map_err(|error| bad(&error))?;
     let query_text = parts.uri.query().map(str::to_owned);
     let query = Query::new(query_text.as_deref().unwrap_or_default());
@@ -80,21 +82,8 @@ fn decide(
     {
         return Err(Reply::preflight(headers));
     }
-    let claims = admit::authenticate(&connection.shared, service, &mut parts.headers, &query)?;
-    let judged = authorize::Request {
-        source: Some(&connection.client.identity),
-        source_ip: connection.client.address.ip(),
-        destination: connection.destination,
-        http: Some(authorize::Http {
-            method: &parts.method,
-            host: &record.host,
-            path: &path,
-            canonical: &path::canonical(&path),
-            headers: &parts.headers,
-        }),
-        claims: claims.as_ref(),
-    };
-    admit::authorize(service, &judged)?;
+    let caller = admit::authenticate(&connection.shared, service, &mut parts.headers, &query)?;
+    judge(connection, service, parts, (&record.host, &path), caller.claims.as_ref())?;
     let Some(found) = found else {
         let what = if table.kind == TableKind::Grpc { "no GRPCRoute matches" } else { "no route matches" };
         return Err(Reply::error(404, "no_route", "NR", what));
@@ -121,7 +110,29 @@ fn decide(
     }
     let address = super::outgoing::address(&rule, backend, &host, &path, query_text.as_deref(), &found.fits.path)?;
     let origin = rule.cors.as_ref().and_then(|_| parts.headers.get(ORIGIN).cloned());
-    Ok(Decision { backend: index, address, origin, rule })
+    let reserved = Arc::clone(&service.security.reserved);
+    Ok(Decision { backend: index, address, origin, rule, reserved, claims: caller.headers })
+}
+
+/// Judges a request by the policies, in every reading of its path; one that hides another place goes nowhere anyway.
+fn judge(
+    connection: &Connection,
+    service: &ServicePlan,
+    parts: &Parts,
+    (host, path): (&str, &str),
+    claims: Option<&Claims>,
+) -> Result<(), Reply> {
+    let path = Readings::of(path);
+    let http = authorize::Http { method: &parts.method, host, path: &path, headers: &parts.headers };
+    let judged = authorize::Request {
+        source: Some(&connection.client.identity),
+        source_ip: connection.client.address.ip(),
+        destination: connection.destination,
+        http: Some(http),
+        claims,
+    };
+    admit::authorize(service, &judged)?;
+    path.check().map_err(|error| Reply::error(400, "bad_request", "DPE", error.to_string()))
 }
 
 fn normal(parts: &Parts, how: Normalization) -> Result<String, path::PathError> {

@@ -23,9 +23,9 @@ use super::sniff::{Spoken, sniff};
 use crate::authorize::{self, judge};
 use crate::config::{Routing, workload_key};
 use crate::http::exchange::Connection;
-use crate::http::outgoing;
 use crate::http::request::handle;
 use crate::hygiene::{MAX_HEAD, MAX_HEADERS};
+use crate::identity::Told;
 use crate::shared::Shared;
 use crate::telemetry::tcp::TcpRecord;
 use crate::upstream::Client;
@@ -66,16 +66,9 @@ pub async fn carry(shared: Arc<Shared>, request: hbone::Request, peer: SocketAdd
     // The address in `forwarded` is the application's socket; its host must be the peer's own, or it is only a claim.
     let forwarded = head.forwarded.as_ref().map(|forwarded| forwarded.source).filter(|from| from.ip() == peer.ip());
     let client = Client { address: forwarded.unwrap_or(peer), identity, workload };
-    let certificate = outgoing::certificate(shared.connector.identity(), &client.identity);
-    let connection = Connection {
-        shared,
-        client,
-        service,
-        port: destination.port(),
-        destination,
-        certificate,
-        switched: Arc::default(),
-    };
+    let told = Told::new(shared.connector.identity(), &client.identity, client.address.ip());
+    let connection =
+        Connection { shared, client, service, port: destination.port(), destination, told, switched: Arc::default() };
     match request.accept(None) {
         Ok(stream) => serve(connection, &world, Rewind::new(stream)).await,
         Err(error) => debug!("{peer}: {error}"),

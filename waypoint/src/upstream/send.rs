@@ -16,11 +16,9 @@ use super::endpoint::{Endpoint, InFlight};
 use super::gate::{Full, Pass};
 use super::replay::Replay;
 use crate::deadline::{self, Deadline, Upload};
+use crate::identity::RETRIED;
 use crate::retry::{self, Attempt, Decision, GaveUp, Outcome, RetryPolicy};
 use crate::settings::Settings;
-
-/// The header by which a hop says that it has retried and given up.
-pub const RETRIED: &str = "x-mesh-retried";
 
 /// An endpoint that was silent for so long counts as failed, whoever's deadline it was.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -22,7 +22,8 @@ mod retries; // when, how often, when not
 #[cfg(test)]
 mod routing; // filters, splits, mirrors, live changes
 #[cfg(test)]
-mod security; // policies, smuggling, identity, traces
+mod security;
+mod readings; // policies, smuggling, identity, traces
 #[cfg(test)]
 mod storms; // failing dependencies, and what they cost
 #[cfg(test)]

@@ -9,14 +9,14 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use super::backend::{Backend, ok};
 use super::rig::{PORT, Rig, SHOP, got, shop};
 
-fn authorization(name: &str, spec: &str) -> String {
+pub(crate) fn authorization(name: &str, spec: &str) -> String {
     format!(
         "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}, namespace: default}}\n\
          spec: {{targetRefs: [{{group: '', kind: Service, name: shop}}], {spec}}}\n"
     )
 }
 
-async fn raw(rig: &Rig, bytes: &[u8]) -> String {
+pub(crate) async fn raw(rig: &Rig, bytes: &[u8]) -> String {
     let mut stream = rig.connect(SHOP).await;
     stream.write_all(bytes).await.unwrap();
     let mut out = vec![0; 16 << 10];

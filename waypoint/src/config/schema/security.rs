@@ -1,17 +1,21 @@
 //! Pure. `security.istio.io`: AuthorizationPolicy and RequestAuthentication, as far as a waypoint enforces them.
 
 use serde::Deserialize;
-
-use super::policy::TargetRef;
+use serde::de::IgnoredAny;
+use serde_json::Value;
 
 /// Spec of AuthorizationPolicy.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct AuthorizationSpec {
-    /// What it applies to; without, it is the agents' business.
-    pub target_refs: Vec<TargetRef>,
+    /// What it applies to, read apart; without, it is the agents' business.
+    pub target_refs: IgnoredAny,
     /// The old singular form.
-    pub target_ref: Option<TargetRef>,
+    pub target_ref: IgnoredAny,
+    /// Excludes the other two, and is not a waypoint's business.
+    pub selector: Option<Value>,
+    /// Of CUSTOM.
+    pub provider: IgnoredAny,
     /// Default ALLOW.
     pub action: Option<String>,
     /// Any of them.
@@ -23,9 +27,9 @@ pub struct AuthorizationSpec {
 #[serde(default, deny_unknown_fields)]
 pub struct Rule {
     /// Any of them.
-    pub from: Vec<From>,
+    pub from: Option<Vec<From>>,
     /// Any of them.
-    pub to: Vec<To>,
+    pub to: Option<Vec<To>>,
     /// All of them.
     pub when: Vec<When>,
 }
@@ -96,19 +100,21 @@ pub struct When {
 
 /// Spec of RequestAuthentication.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct RequestAuthenticationSpec {
-    /// What it applies to; without, it is not a waypoint's business.
-    pub target_refs: Vec<TargetRef>,
+    /// What it applies to, read apart; without, it is not a waypoint's business.
+    pub target_refs: IgnoredAny,
     /// The old singular form.
-    pub target_ref: Option<TargetRef>,
+    pub target_ref: IgnoredAny,
+    /// Excludes the other two.
+    pub selector: Option<Value>,
     /// Trusted issuers.
     pub jwt_rules: Vec<JwtRule>,
 }
 
 /// `jwtRules[]`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct JwtRule {
     /// `issuer`.
     pub issuer: String,
@@ -133,11 +139,13 @@ pub struct JwtRule {
     pub forward_original_token: bool,
     /// `spaceDelimitedClaims`.
     pub space_delimited_claims: Vec<String>,
+    /// `timeout` for fetching keys: ours is fixed.
+    pub timeout: IgnoredAny,
 }
 
 /// `fromHeaders[]`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct FromHeader {
     /// The header.
     pub name: String,
@@ -147,7 +155,7 @@ pub struct FromHeader {
 
 /// `outputClaimToHeaders[]`.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct ClaimToHeader {
     /// The header.
     pub header: String,

@@ -84,6 +84,16 @@ impl AuthorizationPolicy {
         Item { at: reader.at.clone(), meta, spec: Self { selector, effect } }
     }
 
+    /// Whether a `spec` is written as the one of an AuthorizationPolicy must be, for agents and waypoints alike: no field but
+    /// those that there are, nothing empty that would match everything, every value in its form. Says what is wrong.
+    pub fn check(spec: &serde_json::Value) -> Result<(), String> {
+        if spec.is_null() {
+            return Ok(());
+        }
+        let read = serde_json::from_value::<schema::AuthorizationPolicySpec>(spec.clone());
+        read.map(|_| ()).map_err(|error| format!("spec: {error}"))
+    }
+
     /// What stands in for a policy that cannot be read: an ALLOW admits nobody, anything else refuses everybody.
     pub(super) fn stand_in(meta: Meta, selector: Labels, surely_allow: bool, reader: &Reader<'_>) -> Item<Self> {
         let (action, rules): (_, Box<[Rule]>) =
