@@ -27,7 +27,7 @@ pub mod query; // query parameters
 pub mod settings; // what applies beside the route, and from which source
 pub mod trace; // trace context in every form
 pub mod identity; // what is said of a request's caller, by the mesh alone
-pub mod hygiene; // requests that are refused, headers that are not passed on
+pub mod door; // how a message is read, decided once
 pub mod balance; // which endpoint
 pub mod breaker; // which endpoints not
 pub mod retry; // whether a failed attempt is made again

@@ -9,12 +9,14 @@ use mesh::telemetry::escape::line;
 use serde::Serialize;
 
 use crate::args::{CheckArgs, Output};
+use crate::config::plan::Plan;
 use crate::config::{History, ObjectStatus, compile};
 use crate::manifests;
 
 #[derive(Serialize)]
 struct Report {
     problems: Vec<String>,
+    notes: Vec<String>,
     statuses: Vec<ObjectStatus>,
     ok: bool,
 }
@@ -27,7 +29,8 @@ pub(super) fn check(args: &CheckArgs) -> Result<(String, bool)> {
     let is_error = |problem: &Problem| problem.severity == Severity::Error;
     let ok = !loaded.problems.iter().any(is_error) && plan.statuses.iter().all(ObjectStatus::is_good);
     let problems = loaded.problems.iter().map(ToString::to_string).collect();
-    let report = Report { problems, statuses: plan.statuses, ok };
+    let notes = notes(&plan);
+    let report = Report { problems, notes, statuses: plan.statuses, ok };
     let text = match args.output {
         Output::Json => serde_json::to_string_pretty(&report)? + "\n",
         Output::Text => text(&report),
@@ -35,10 +38,30 @@ pub(super) fn check(args: &CheckArgs) -> Result<(String, bool)> {
     Ok((text, ok))
 }
 
+/// What works, and may not be what was meant.
+fn notes(plan: &Plan) -> Vec<String> {
+    let mut notes: Vec<String> = vec![];
+    for service in plan.services.values() {
+        for port in service.silent_ports() {
+            let key = &service.service.key;
+            notes.push(format!(
+                "Service {}/{} port {port}: appProtocol is not declared, and routes or policies look at its requests: \
+                 a server that speaks first is not heard there unless appProtocol is tcp",
+                key.namespace, service.service.name
+            ));
+        }
+    }
+    notes.sort();
+    notes
+}
+
 fn text(report: &Report) -> String {
     let mut out = String::new();
     for problem in &report.problems {
         let _ = writeln!(out, "{}", line(problem));
+    }
+    for note in &report.notes {
+        let _ = writeln!(out, "‼ {note}");
     }
     for status in &report.statuses {
         let mark = if status.is_good() { '√' } else { '×' };

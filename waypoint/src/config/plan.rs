@@ -9,6 +9,7 @@ use mesh::model::service::{AppProtocol, Service, ServiceKey};
 
 use super::security::Security;
 use super::status::ObjectStatus;
+use crate::authorize::{Action, Attribute, Policy, Test};
 use crate::route::{Rule, Table};
 use crate::settings::Settings;
 
@@ -79,6 +80,56 @@ impl PortPlan {
         let consumer = client.and_then(|client| self.consumers.get(client));
         self.gateway.as_ref().or(consumer).or(self.producer.as_ref()).unwrap_or(&self.implicit)
     }
+}
+
+impl ServicePlan {
+    /// Whether something on this port looks at requests, for clients of this namespace: routes, a policy on what HTTP
+    /// says, tokens, a rate. Then no connection may pass as mere bytes that could be HTTP.
+    pub fn judges_requests(&self, port: &PortPlan, client: Option<&Namespace>) -> bool {
+        let security = &self.security;
+        !Arc::ptr_eq(port.routing(client), &port.implicit)
+            || !security.jwt.is_empty()
+            || self.settings.rate.is_some()
+            || security.policies.iter().any(|policy| looks_at_http(policy))
+    }
+
+    /// Ports that declare no protocol and on which something looks at requests of some clients: servers that speak first
+    /// are not heard there.
+    pub fn silent_ports(&self) -> Vec<u16> {
+        let routed = |port: &PortPlan| port.gateway.is_some() || port.producer.is_some() || !port.consumers.is_empty();
+        let silent = self.ports.iter().filter(|(_, port)| {
+            port.protocol == AppProtocol::Unknown && (routed(port) || self.judges_requests(port, None))
+        });
+        let mut ports: Vec<u16> = silent.map(|(number, _)| *number).collect();
+        ports.sort_unstable();
+        ports
+    }
+}
+
+/// Whether a policy that is enforced asks for what only a request says.
+fn looks_at_http(policy: &Policy) -> bool {
+    use Attribute::{
+        DestinationIp, DestinationPort, Namespace, Principal, ServerName, ServiceAccount, SourceIp, TrustDomain,
+    };
+    let of_connection = |test: &Test| {
+        matches!(
+            test.attribute,
+            Principal
+                | Namespace
+                | ServiceAccount
+                | TrustDomain
+                | SourceIp
+                | DestinationIp
+                | DestinationPort
+                | ServerName
+        )
+    };
+    let enforced = !policy.dry_run && policy.action != Action::Audit;
+    enforced
+        && policy.rules.iter().any(|rule| {
+            let alternatives = rule.from.iter().chain(&rule.to).flatten();
+            alternatives.chain(&rule.when).any(|test| !of_connection(test))
+        })
 }
 
 /// The key under which a workload stands that is called by its own address.

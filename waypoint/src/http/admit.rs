@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::header::MAX_FORWARDS;
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::reply::Reply;
 use crate::authorize::{Request, judge};
@@ -99,6 +101,24 @@ pub fn authorize(service: &ServicePlan, request: &Request<'_>) -> Result<(), Rep
             tracing::debug!("refused: {refusal}");
             Err(Reply::error(403, "rbac", "UAEX", "RBAC: access denied"))
         }
+    }
+}
+
+/// Answers OPTIONS and TRACE that may go no further, and counts the hop of others that name a limit (RFC 9110, 7.6.2).
+pub fn last_hop(parts: &mut Parts) -> Result<(), Reply> {
+    if parts.method != Method::OPTIONS && parts.method != Method::TRACE {
+        return Ok(());
+    }
+    let Some(most) = parts.headers.get(MAX_FORWARDS) else { return Ok(()) };
+    let most = most.to_str().ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let most: Option<u32> = most.and_then(|text| text.parse().ok());
+    match most.map(|most| most.checked_sub(1)) {
+        Some(Some(left)) => {
+            parts.headers.insert(MAX_FORWARDS, HeaderValue::from(left));
+            Ok(())
+        }
+        Some(None) => Err(Reply::last_hop(&parts.method)),
+        None => Err(Reply::error(400, "bad_request", "DPE", "Max-Forwards must be a number")),
     }
 }
 

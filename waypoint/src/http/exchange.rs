@@ -8,7 +8,9 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Response, Version};
+use hyper::upgrade::OnUpgrade;
 use mesh::model::service::ServiceKey;
+use parking_lot::Mutex;
 
 use super::outgoing::Address;
 use super::reply::Reply;
@@ -18,7 +20,7 @@ use crate::identity::{Reserved, Told};
 use crate::route::Rule;
 use crate::shared::Shared;
 use crate::telemetry::{Facts, Outcome, Record};
-use crate::upstream::Client;
+use crate::upstream::{Client, Interim};
 
 /// One connection of one client to one service.
 pub struct Connection {
@@ -36,6 +38,20 @@ pub struct Connection {
     pub told: Told,
     /// Set when an HTTP/1 connection has become something else.
     pub switched: Arc<AtomicBool>,
+    /// What is left of an offer to change the protocol that was not taken: the connection's end goes by it.
+    pub untaken: Mutex<Option<OnUpgrade>>,
+    /// Interim responses on their way to an HTTP/1 client.
+    pub interim: Arc<Interim>,
+}
+
+impl Connection {
+    /// The connection goes on as it is, though its client had offered another protocol. An HTTP/1 connection whose client
+    /// has done so is given back at its end, instead of being shut down.
+    pub fn not_taken(&self, version: Version, switch: Option<OnUpgrade>) {
+        if version < Version::HTTP_2 && switch.is_some() {
+            *self.untaken.lock() = switch;
+        }
+    }
 }
 
 /// What was decided about a request that is to be sent on.

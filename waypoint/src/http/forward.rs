@@ -4,20 +4,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Instant, SystemTime};
 
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT};
 use http::request::Parts;
-use http::{Response, StatusCode, Version as HttpVersion};
+use http::{HeaderValue, Response, StatusCode, Version as HttpVersion};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 use mesh::model::service::AppProtocol;
 
-use super::exchange::{self, Connection, Decision};
+use super::exchange::{Connection, Decision};
 use super::mirror::{self, Copied};
 use super::reply::Reply;
 use super::response::{ResponseBody, Streamed};
 use super::{outgoing, upgrade};
 use crate::balance::maglev;
 use crate::deadline::{self, Allowed, Deadline};
-use crate::hygiene::strip_hop_by_hop;
+use crate::door::{self, Content, Head, Upgrade, hop};
 use crate::identity;
 use crate::jwt::cookie;
 use crate::query::Query;
@@ -27,8 +29,9 @@ use crate::span::Span;
 use crate::telemetry::{Outcome, Record};
 use crate::trace::{self, Context, SpanId};
 use crate::upstream::connections::Version;
+use crate::upstream::interim::Hearing;
 use crate::upstream::send::{Outgoing, Teed, send};
-use crate::upstream::{Cluster, Failure, Replay, RequestBody, Sent};
+use crate::upstream::{Allowance, Cluster, Failure, Interim, Replay, RequestBody, Sent};
 use crate::world::World;
 
 /// A request that is sent on.
@@ -39,8 +42,10 @@ pub struct Going<'a> {
     pub world: &'a Arc<World>,
     /// What was decided.
     pub decision: Decision,
-    /// What the connection is to become.
-    pub upgrade: Option<upgrade::Wanted>,
+    /// What was decided at the door.
+    pub head: Head,
+    /// The client's connection, when it has offered another protocol.
+    pub switch: Option<OnUpgrade>,
     /// What is told of it.
     pub record: Box<Record>,
 }
@@ -57,8 +62,8 @@ struct Traced {
 
 /// Sends a request on and gives the response.
 pub async fn forward(going: Going<'_>, mut parts: Parts, body: Incoming) -> Answered {
-    let Going { connection, world, decision, upgrade, mut record } = going;
-    let shared = &connection.shared;
+    let Going { connection, world, decision, head, switch, mut record } = going;
+    let (shared, client_version) = (&connection.shared, parts.version);
     let Some(backend) = decision.rule.backend(decision.backend) else {
         return Err((Box::new(Reply::error(500, "no_backend", "-", "the rule has no such backend")), record));
     };
@@ -68,34 +73,35 @@ pub async fn forward(going: Going<'_>, mut parts: Parts, body: Incoming) -> Answ
     let rule = &*decision.rule.settings;
     let settings = world.plan.settings_of(service);
     let cluster = shared.clusters.get(service, *port, world, &shared.here);
-    let version = version_of(&cluster, &parts, record.grpc, upgrade.is_some());
+    let version = version_of(&cluster, &parts, record.grpc);
     let deadline = deadline_of(&parts, rule, record.began);
     let hash = hash_of(settings, &parts, connection);
-    if let Some(wanted) = &upgrade {
-        upgrade::prepare(&mut parts, wanted);
-    }
     let traced =
         prepare(connection, &decision, backend, &mut parts, &mut record, (rule.sampling, world.plan.otlp.is_some()));
     let mirrors = mirror::chosen(decision.rule.mirrors.iter().chain(&backend.mirrors));
-    let replay = (!body.is_end_stream() && upgrade.is_none()).then(|| {
-        let keyed = parts.headers.contains_key("idempotency-key");
-        let keep = rule.retry().may_retry(&parts.method, keyed, record.grpc);
-        let most = if keep { rule.retry_body } else { 0 };
-        Replay::new(body, most, Arc::clone(&record.received), Arc::clone(&shared.replays))
-    });
-    let teed = tee(connection, world, &mirrors, &decision, (&parts, replay.as_ref(), &record), version);
-    if let Err(reply) = outgoing::shape(&mut parts, &decision.address, version, upgrade.as_ref().map(|u| &u.protocol)) {
+    let replay = upload(body, &head, (&parts, rule, &record), version, &shared.replays);
+    let teed = tee(connection, world, &mirrors, &decision, (&parts, replay.as_ref(), &record), (version, head.content));
+    // A WebSocket's request is shaped for HTTP/1; an endpoint that takes it over HTTP/2 gets it translated.
+    let shape = if head.upgrade.is_some() { Version::H1 } else { version };
+    let upgrade = head.upgrade.as_ref();
+    if let Err(reply) = outgoing::shape(&mut parts, &decision.address, shape, head.content, upgrade) {
         return Err((Box::new(reply), record));
     }
+    if head.waits && version == Version::H1 {
+        parts.headers.insert(EXPECT, HeaderValue::from_static("100-continue"));
+    }
+    let interim = (shape == Version::H1).then(|| hearing(connection, client_version, head.waits));
     let sending = Outgoing {
         parts,
         body: replay.as_ref(),
         teed,
         version,
+        upgrade: head.upgrade.is_some(),
         grpc: record.grpc,
         rule,
         service: settings,
         deadline,
+        interim: interim.clone(),
         tell_deadline: rule.deadline_propagate,
         hash,
         client: &connection.client,
@@ -104,25 +110,60 @@ pub async fn forward(going: Going<'_>, mut parts: Parts, body: Incoming) -> Answ
     if let Some(replay) = &replay {
         replay.let_go();
     }
+    if let Some(interim) = interim.filter(|_| client_version < HttpVersion::HTTP_2) {
+        interim.written().await;
+    }
     report_span(connection, &traced, &record, sent.as_ref().err(), sent.as_ref().ok());
     match sent {
         Ok(sent) => {
             arrived(&mut record, &sent);
             let finishing = Finishing { connection, decision: &decision, backend, rule, settings, deadline };
-            Ok(finishing.respond(sent, upgrade, record))
+            let client = Waiting { upgrade: head.upgrade, version: client_version, switch, upload: replay };
+            Ok(finishing.respond(sent, client, record))
         }
         Err(failure) => {
+            connection.not_taken(client_version, switch);
             failed(&mut record, &failure);
             Err((Box::new(Reply::failed(&failure)), record))
         }
     }
 }
 
+/// The body that attempts take turns to send, if there is one.
+fn upload(
+    body: Incoming,
+    head: &Head,
+    (parts, rule, record): (&Parts, &Settings, &Record),
+    version: Version,
+    allowance: &Arc<Allowance>,
+) -> Option<Replay> {
+    if head.content == Content::None || head.upgrade.is_some() {
+        return None;
+    }
+    let keyed = parts.headers.contains_key("idempotency-key");
+    let keep = rule.retry().may_retry(&parts.method, keyed, record.grpc);
+    let most = if keep { rule.retry_body } else { 0 };
+    let replay = Replay::new(body, most, Arc::clone(&record.received), Arc::clone(allowance));
+    // HTTP/2 backends cannot be heard to want it: they get the content at once, and the client its 100 (Continue).
+    if head.waits && version == Version::H1 {
+        replay.hold();
+    }
+    Some(replay)
+}
+
+/// Where interim responses go.
+fn hearing(connection: &Connection, version: HttpVersion, waits: bool) -> Hearing {
+    if version >= HttpVersion::HTTP_2 {
+        // hyper cannot send any to clients of HTTP/2.
+        return Arc::<Interim>::default().begin(false, false);
+    }
+    connection.interim.begin(version == HttpVersion::HTTP_11, waits)
+}
+
 /// Which HTTP the backend is spoken to: what it declares, else what the caller speaks. gRPC is HTTP/2 always.
-fn version_of(cluster: &Cluster, parts: &Parts, grpc: bool, upgrades: bool) -> Version {
+fn version_of(cluster: &Cluster, parts: &Parts, grpc: bool) -> Version {
     let two = parts.version >= HttpVersion::HTTP_2;
     match cluster.endpoints().protocol {
-        _ if upgrades => Version::H1,
         Some(AppProtocol::Http2 | AppProtocol::Grpc) => Version::H2,
         Some(AppProtocol::Http1) if !(grpc && two) => Version::H1,
         _ if two => Version::H2,
@@ -163,12 +204,14 @@ fn prepare(
     let fresh = Context::random(&mut random, sampled);
     let recorded = incoming.context.map_or(sampled, |context| context.sampled);
     let span = (recorded && collected).then(|| SpanId::random(&mut random));
-    outgoing::sanitise(&mut parts.headers);
     record.request_id = outgoing::request_id(&mut parts.headers);
     let here = trace::forward(&mut parts.headers, &incoming, span, &fresh);
     record.trace = Some(here);
-    decision.rule.request_headers.apply(&mut parts.headers);
-    backend.request_headers.apply(&mut parts.headers);
+    if !(decision.rule.request_headers.is_empty() && backend.request_headers.is_empty()) {
+        decision.rule.request_headers.apply(&mut parts.headers);
+        backend.request_headers.apply(&mut parts.headers);
+        outgoing::contain(&mut parts.headers);
+    }
     identity::settle(&mut parts.headers, &connection.told, &decision.reserved, &decision.claims);
     Traced { here, own: span.map(|span| (span, incoming.context.map(|came| came.span))), began: SystemTime::now() }
 }
@@ -180,7 +223,7 @@ fn tee(
     mirrors: &[&crate::route::Mirror],
     decision: &Decision,
     (parts, replay, record): (&Parts, Option<&Replay>, &Record),
-    version: Version,
+    (version, content): (Version, Content),
 ) -> Teed {
     if mirrors.is_empty() {
         return Teed::None;
@@ -193,10 +236,12 @@ fn tee(
         None => (Teed::None, mirrors.iter().map(|_| None).collect::<Vec<_>>()),
     };
     for (mirror, body) in mirrors.iter().zip(copies) {
+        let content = if body.is_some() { content } else { Content::None };
         let copied = Copied {
             parts: parts.clone(),
             address: decision.address.clone(),
             body,
+            content,
             grpc: record.grpc,
             client: connection.client.clone(),
             record: Box::new(record.copy()),
@@ -236,26 +281,38 @@ struct Finishing<'a> {
     deadline: Deadline,
 }
 
+/// The client's side of it.
+struct Waiting {
+    upgrade: Option<Upgrade>,
+    version: HttpVersion,
+    switch: Option<OnUpgrade>,
+    upload: Option<Replay>,
+}
+
 impl Finishing<'_> {
-    fn respond(&self, sent: Sent, upgrade: Option<upgrade::Wanted>, record: Box<Record>) -> Response<ResponseBody> {
+    fn respond(&self, sent: Sent, client: Waiting, record: Box<Record>) -> Response<ResponseBody> {
         let Sent { answer, flight, pass, .. } = sent;
-        if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return match upgrade {
-                Some(wanted) => self.switch(wanted, answer.response, (flight, pass, answer.lease), record),
-                None => {
-                    let reply = Reply::error(502, "upgrade", "UPE", "the backend upgraded a connection unasked");
-                    exchange::answer(reply, record, false)
-                }
-            };
+        let Waiting { upgrade, version, switch, upload } = client;
+        match (answer.switched, upgrade, switch) {
+            (true, Some(upgrade), Some(client)) => {
+                return self.switch((upgrade, client), answer.response, (flight, pass, answer.lease), record);
+            }
+            (_, _, switch) => self.connection.not_taken(version, switch),
         }
         let (mut parts, body) = answer.response.into_parts();
-        strip_hop_by_hop(&mut parts.headers);
+        hop::strip(&mut parts.headers);
         self.decorate(&mut parts.headers);
+        if version < HttpVersion::HTTP_2 && upload.as_ref().is_some_and(Replay::is_held) {
+            // The content was not asked for and is not read (RFC 9110, 10.1.1).
+            parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         let mut streamed = Box::new(Streamed {
             ended: false,
             body,
             peeked: answer.peeked,
             lease: Some(answer.lease),
+            upload,
+            two: parts.version >= HttpVersion::HTTP_2,
             flight,
             pass,
             breaker: self.settings.breaker(),
@@ -276,8 +333,18 @@ impl Finishing<'_> {
     }
 
     fn decorate(&self, headers: &mut http::HeaderMap) {
-        self.backend.response_headers.apply(headers);
-        self.decision.rule.response_headers.apply(headers);
+        let (first, second) = (&self.backend.response_headers, &self.decision.rule.response_headers);
+        if !(first.is_empty() && second.is_empty()) {
+            // How the response is framed is not a route's to change.
+            let length = headers.get(CONTENT_LENGTH).cloned();
+            first.apply(headers);
+            second.apply(headers);
+            hop::strip(headers);
+            match length {
+                Some(length) => headers.insert(CONTENT_LENGTH, length),
+                None => headers.remove(CONTENT_LENGTH),
+            };
+        }
         if let (Some(cors), Some(origin)) = (&self.decision.rule.cors, &self.decision.origin) {
             cors.decorate(origin, headers);
         }
@@ -286,19 +353,21 @@ impl Finishing<'_> {
 
     fn switch<T: Send + 'static>(
         &self,
-        wanted: upgrade::Wanted,
+        (upgrade, client): (Upgrade, OnUpgrade),
         response: Response<Incoming>,
         kept: T,
         mut record: Box<Record>,
     ) -> Response<ResponseBody> {
-        let (status, mut headers) = upgrade::agreed(&wanted, response.headers());
+        let mut headers = response.headers().clone();
+        hop::strip(&mut headers);
         self.decorate(&mut headers);
+        let status = door::upgrade::agree(&upgrade, &mut headers);
         record.outcome.status = status.as_u16();
         if status == StatusCode::SWITCHING_PROTOCOLS {
             self.connection.switched.store(true, Ordering::Relaxed);
         }
         tokio::spawn(upgrade::carry(
-            wanted,
+            client,
             response,
             self.rule.idle,
             (kept, record),

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 
 use super::outgoing::{self, Address};
 use crate::deadline::{Allowed, Deadline};
+use crate::door::Content;
 use crate::route::Mirror;
 use crate::settings::Settings;
 use crate::shared::Shared;
@@ -16,7 +17,7 @@ use crate::telemetry::{Outcome, Record};
 use crate::upstream::attempt::Answer;
 use crate::upstream::connections::Version;
 use crate::upstream::send::{Outgoing, Teed, send};
-use crate::upstream::{Client, RequestBody};
+use crate::upstream::{Client, Interim, RequestBody};
 use crate::world::World;
 
 /// A copy on its way.
@@ -27,6 +28,8 @@ pub struct Copied {
     pub address: Address,
     /// The body.
     pub body: Option<RequestBody>,
+    /// What was decided about the body.
+    pub content: Content,
     /// Whether it is gRPC.
     pub grpc: bool,
     /// On whose behalf.
@@ -50,9 +53,9 @@ pub fn send_off(shared: &Arc<Shared>, world: &Arc<World>, mirror: &Mirror, versi
     let (service, port) = (mirror.service.clone(), mirror.port);
     tokio::spawn(async move {
         let _permit = permit;
-        let Copied { mut parts, address, body, grpc, client, mut record } = copied;
+        let Copied { mut parts, address, body, content, grpc, client, mut record } = copied;
         let cluster = shared.clusters.get(&service, port, &world, &shared.here);
-        if outgoing::shape(&mut parts, &address, version, None).is_err() {
+        if outgoing::shape(&mut parts, &address, version, content, None).is_err() {
             return;
         }
         let settings = world.plan.settings_of(&service);
@@ -65,10 +68,12 @@ pub fn send_off(shared: &Arc<Shared>, world: &Arc<World>, mirror: &Mirror, versi
             body: None,
             teed: body.map_or(Teed::None, Teed::Ready),
             version,
+            upgrade: false,
             grpc,
             rule: &rule,
             service: settings,
             deadline,
+            interim: (version == Version::H1).then(|| Arc::<Interim>::default().begin(false, false)),
             tell_deadline: false,
             hash: crate::balance::maglev::any_hash(),
             client: &client,

@@ -1,24 +1,17 @@
 //! The head of a request as the backend gets it.
 
-use http::header::{CONNECTION, COOKIE, EXPECT, HOST, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::reply::Reply;
-use crate::hygiene::strip_hop_by_hop;
+use crate::door::{Content, Upgrade, hop, upgrade};
 use crate::matcher::PathMatch;
 use crate::route::{Backend, Rule};
 use crate::upstream::connections::Version;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// Takes away what is not to be passed on.
-pub fn sanitise(headers: &mut HeaderMap) {
-    strip_hop_by_hop(headers);
-    // We answer it ourselves, by reading the body.
-    headers.remove(EXPECT);
-}
 
 /// The request's id; a new one when it has none.
 pub fn request_id(headers: &mut HeaderMap) -> Option<String> {
@@ -71,24 +64,58 @@ pub fn address(
     Ok(Address { host: hostname.unwrap_or(host).clone(), path: full })
 }
 
-/// Puts the head into the form of the version that the backend speaks.
+/// Takes back what a route's changes may not touch: fields of the connection (RFC 9110, 7.6.1). `te: trailers` stays.
+pub fn contain(headers: &mut HeaderMap) {
+    let trailers = hop::takes_trailers(headers);
+    hop::strip(headers);
+    if trailers {
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+    }
+}
+
+/// Puts the head into the form of the version that the backend speaks. How its content is framed follows from what was
+/// decided at the door and from nothing that stands in the head.
 pub fn shape(
     parts: &mut Parts,
     address: &Address,
     version: Version,
-    upgrade: Option<&HeaderValue>,
+    content: Content,
+    upgrade: Option<&Upgrade>,
 ) -> Result<(), Reply> {
     let malformed = || Reply::error(400, "bad_request", "DPE", "malformed host");
-    parts.headers.remove(HOST);
+    let headers = &mut parts.headers;
+    headers.remove(HOST);
+    match content {
+        // "Nothing" may be said; anything else would be a lie that the next request pays for.
+        Content::None => {
+            if let Some(length) = headers.get_mut(CONTENT_LENGTH) {
+                *length = HeaderValue::from(0);
+            }
+        }
+        Content::Length(length) => {
+            if !headers.get(CONTENT_LENGTH).is_some_and(|said| says(said, length)) {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            }
+        }
+        Content::Unknown => {
+            headers.remove(CONTENT_LENGTH);
+        }
+    }
     match version {
         Version::H1 => {
             parts.uri = Uri::from(address.path.clone());
-            parts.headers.insert(HOST, address.host.clone());
-            join_cookies(&mut parts.headers);
-            if let Some(protocol) = upgrade {
-                parts.method = Method::GET;
-                parts.headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-                parts.headers.insert(UPGRADE, protocol.clone());
+            headers.insert(HOST, address.host.clone());
+            if content == Content::Unknown {
+                // Said here because it is not taken for granted with every method.
+                headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+            if upgrade.is_some() {
+                headers.remove(CONTENT_LENGTH);
+                headers.remove(TE);
+                upgrade::offer(headers, fastrand::u128(..).to_be_bytes());
+            } else if headers.contains_key(TE) {
+                // Whoever sends TE says so (RFC 9110, 10.1.4).
+                headers.insert(CONNECTION, HeaderValue::from_static("te"));
             }
         }
         Version::H2 => {
@@ -100,15 +127,10 @@ pub fn shape(
     Ok(())
 }
 
-/// HTTP/2 may split cookies; HTTP/1.1 may not (RFC 9113, 8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(COOKIE).iter().nth(1).is_none() {
-        return;
-    }
-    let joined = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
-    if let Ok(value) = HeaderValue::from_bytes(&joined) {
-        headers.insert(COOKIE, value);
-    }
+/// Whether a header is this number as everybody writes it: leading zeros mean octal to some.
+fn says(said: &HeaderValue, length: u64) -> bool {
+    let text = said.to_str().unwrap_or_default();
+    text.parse() == Ok(length) && (text == "0" || !text.starts_with(['0', '+']))
 }
 
 #[cfg(test)]
@@ -123,12 +145,66 @@ mod tests {
         assert_eq!(request_id(&mut headers), Some(id));
     }
 
+    fn shaped(
+        version: Version,
+        content: Content,
+        upgrade: Option<&Upgrade>,
+        lines: &[(&'static str, &'static str)],
+    ) -> Parts {
+        let mut request = http::Request::post("/x").version(http::Version::HTTP_11);
+        for (name, value) in lines {
+            request = request.header(*name, *value);
+        }
+        let mut parts = request.body(()).unwrap().into_parts().0;
+        let address = Address { host: HeaderValue::from_static("shop"), path: PathAndQuery::from_static("/y?z") };
+        shape(&mut parts, &address, version, content, upgrade).unwrap();
+        parts
+    }
+
     #[test]
-    fn split_cookies_are_joined_for_http_1() {
+    fn the_length_that_is_sent_is_that_of_what_is_sent() {
+        let length = |content, lines: &[_]| {
+            let parts = shaped(Version::H1, content, None, lines);
+            let get = |name| parts.headers.get(name).map(|value: &HeaderValue| value.to_str().unwrap().to_owned());
+            (get(CONTENT_LENGTH), get(TRANSFER_ENCODING))
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(length(Content::None, &[("content-length", "29")]), (some("0"), None));
+        assert_eq!(length(Content::None, &[]), (None, None));
+        assert_eq!(length(Content::Length(3), &[("content-length", "3")]), (some("3"), None));
+        assert_eq!(length(Content::Length(3), &[]), (some("3"), None));
+        // Whatever stands there: a route may have written it.
+        assert_eq!(length(Content::Length(12), &[("content-length", "0012")]), (some("12"), None));
+        assert_eq!(length(Content::Length(5), &[("content-length", "1")]), (some("5"), None));
+        assert_eq!(length(Content::Unknown, &[("content-length", "3")]), (None, some("chunked")));
+        let upgraded =
+            shaped(Version::H1, Content::None, Some(&Upgrade::Http2), &[("content-length", "0"), ("te", "trailers")]);
+        assert!(!upgraded.headers.contains_key(CONTENT_LENGTH) && !upgraded.headers.contains_key(TE));
+        assert_eq!(upgraded.headers[CONNECTION], "upgrade");
+    }
+
+    #[test]
+    fn te_is_announced_in_http_1_and_allowed_in_http_2() {
+        let parts = shaped(Version::H1, Content::None, None, &[("te", "trailers")]);
+        assert_eq!(
+            (&parts.headers[TE], &parts.headers[CONNECTION]),
+            (&HeaderValue::from_static("trailers"), &HeaderValue::from_static("te"))
+        );
+        let parts = shaped(Version::H2, Content::Unknown, None, &[("te", "trailers")]);
+        assert!(parts.headers.contains_key(TE) && !parts.headers.contains_key(CONNECTION));
+        assert!(!parts.headers.contains_key(TRANSFER_ENCODING));
+        assert_eq!(parts.uri.to_string(), "http://shop/y?z");
+    }
+
+    #[test]
+    fn no_route_changes_what_belongs_to_the_connection() {
         let mut headers = HeaderMap::new();
-        headers.append(COOKIE, HeaderValue::from_static("a=1"));
-        headers.append(COOKIE, HeaderValue::from_static("b=2"));
-        join_cookies(&mut headers);
-        assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+        for (name, value) in
+            [("connection", "x"), ("x", "1"), ("upgrade", "h2c"), ("transfer-encoding", "gzip"), ("te", "trailers")]
+        {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        contain(&mut headers);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["te"]);
     }
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
+use crate::door::BadRequest;
 use crate::grpc;
 use crate::identity::RETRIED;
 use crate::upstream::Failure;
@@ -32,6 +33,24 @@ impl Reply {
     pub fn error(status: u16, reason: &'static str, flag: &'static str, detail: impl Into<String>) -> Self {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         Self { status, reason, flag, detail: detail.into(), headers: None }
+    }
+
+    /// A refusal at the door.
+    pub fn bad(why: BadRequest) -> Self {
+        let flag = if why == BadRequest::Connect { "-" } else { "DPE" };
+        let mut reply = Self::error(why.status().as_u16(), why.reason(), flag, why.to_string());
+        if why == BadRequest::Connect {
+            reply.put(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"));
+        }
+        reply
+    }
+
+    /// The answer of the last hop that a request may reach (RFC 9110, 7.6.2).
+    pub fn last_hop(method: &Method) -> Self {
+        if *method == Method::OPTIONS {
+            return Self::error(200, "", "-", "");
+        }
+        Self::error(501, "method", "-", "this hop reflects no requests")
     }
 
     /// A redirect.

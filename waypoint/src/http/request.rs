@@ -3,46 +3,86 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use http::header::ORIGIN;
+use http::header::{CONNECTION, ORIGIN};
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{HeaderValue, Method, Request, Response, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 
 use super::exchange::{Connection, Decision, answer, begin};
 use super::reply::Reply;
 use super::response::ResponseBody;
-use super::{admit, forward, upgrade};
+use super::{admit, forward};
 use crate::authorize;
 use crate::config::Routing;
 use crate::config::plan::ServicePlan;
+use crate::door::{self, Content, Head};
 use crate::filter::Asked;
+use crate::identity;
 use crate::jwt::Claims;
 use crate::path::{self, Normalization, Readings};
 use crate::query::Query;
 use crate::route::{Action, BackendTarget, TableKind};
 use crate::telemetry::Record;
 use crate::world::World;
-use crate::{hygiene, identity};
 
 /// Answers one request.
 pub async fn handle(
     connection: Arc<Connection>,
-    mut request: Request<Incoming>,
+    request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let world = connection.shared.worlds.load();
-    let upgrade = upgrade::wanted(&mut request);
     let (mut parts, body) = request.into_parts();
+    let (version, content) = (parts.version, content(&body));
+    let switch = parts.extensions.remove::<OnUpgrade>();
+    let read = door::decide(&mut parts, content, &connection.service.hostname);
     let mut record = begin(&connection, &parts);
-    let decided = decide(&connection, &world, &mut parts, &mut record, upgrade.is_some());
     let is_grpc = record.grpc;
+    let decided = read.map_err(Reply::bad).and_then(|head| {
+        let decision = decide(&connection, &world, &mut parts, &head, &mut record)?;
+        Ok((head, decision))
+    });
     let answered = match decided {
-        Ok(decision) => {
-            let going = forward::Going { connection: &connection, world: &world, decision, upgrade, record };
+        Ok((head, decision)) => {
+            let going = forward::Going { connection: &connection, world: &world, decision, head, switch, record };
             Box::pin(forward::forward(going, parts, body)).await
         }
-        Err(reply) => Err((Box::new(reply), record)),
+        Err(reply) => {
+            connection.not_taken(version, switch);
+            Err((Box::new(reply), record))
+        }
     };
-    Ok(answered.unwrap_or_else(|(reply, record)| answer(*reply, record, is_grpc)))
+    Ok(answered.unwrap_or_else(|(reply, record)| {
+        let unread = version < Version::HTTP_2 && is_unread(content, record.received());
+        let mut response = answer(*reply, record, is_grpc);
+        if unread {
+            // We will not read the rest (RFC 9112, 9.6).
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }))
+}
+
+/// What follows the head.
+fn content(body: &Incoming) -> Content {
+    match (body.is_end_stream(), body.size_hint().exact()) {
+        (true, _) => Content::None,
+        (false, Some(length)) => Content::Length(length),
+        (false, None) => Content::Unknown,
+    }
+}
+
+/// Contents up to this length are read with the head, mostly: the connection can go on.
+const SMALL: u64 = 8 << 10;
+
+/// Whether an answer of our own leaves content unread that is worth a connection.
+fn is_unread(content: Content, received: u64) -> bool {
+    match content {
+        Content::None => false,
+        Content::Length(length) => length > SMALL && received < length,
+        Content::Unknown => true,
+    }
 }
 
 /// Everything that is decided without waiting.
@@ -50,20 +90,11 @@ fn decide(
     connection: &Connection,
     world: &World,
     parts: &mut Parts,
+    head: &Head,
     record: &mut Record,
-    upgrades: bool,
 ) -> Result<Decision, Reply> {
     let bad = |error: &dyn std::fmt::Display| Reply::error(400, "bad_request", "DPE", error.to_string());
-    if let Some(why) = parts.headers.get(hygiene::REFUSED) {
-        let why = String::from_utf8_lossy(why.as_bytes());
-        let status = if why == "large" { 431 } else { 400 };
-        return Err(Reply::error(status, "bad_request", "DPE", format!("malformed head: {why}")));
-    }
-    let host = hygiene::check(parts).map_err(|error| bad(&error))?;
-    record.host = String::from_utf8_lossy(host.as_bytes()).into_owned();
-    if parts.method == Method::CONNECT && !upgrades {
-        return Err(Reply::error(405, "method", "-", "CONNECT without a protocol is not supported"));
-    }
+    record.host = String::from_utf8_lossy(head.host.as_bytes()).into_owned();
     let gone = || Reply::error(503, "no_service", "NR", "the service is not behind this waypoint any more");
     let service = world.service(&connection.service, connection.port).ok_or_else(gone)?;
     let service: &ServicePlan = &service;
@@ -84,6 +115,7 @@ fn decide(
     }
     let caller = admit::authenticate(&connection.shared, service, &mut parts.headers, &query)?;
     judge(connection, service, parts, (&record.host, &path), caller.claims.as_ref())?;
+    admit::last_hop(parts)?;
     let Some(found) = found else {
         let what = if table.kind == TableKind::Grpc { "no GRPCRoute matches" } else { "no route matches" };
         return Err(Reply::error(404, "no_route", "NR", what));
@@ -108,7 +140,7 @@ fn decide(
     if let Some(redirect) = &backend.redirect {
         return Err(Reply::redirect(redirect.status, &redirect.location(&asked, &found.fits.path)));
     }
-    let address = super::outgoing::address(&rule, backend, &host, &path, query_text.as_deref(), &found.fits.path)?;
+    let address = super::outgoing::address(&rule, backend, &head.host, &path, query_text.as_deref(), &found.fits.path)?;
     let origin = rule.cors.as_ref().and_then(|_| parts.headers.get(ORIGIN).cloned());
     let reserved = Arc::clone(&service.security.reserved);
     Ok(Decision { backend: index, address, origin, rule, reserved, claims: caller.headers })

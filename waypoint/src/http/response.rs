@@ -11,8 +11,11 @@ use thiserror::Error;
 use tokio::time::{Sleep, sleep_until};
 
 use crate::breaker::BreakerLimits;
+use crate::deadline::Upload;
+use crate::door::trailers;
 use crate::grpc;
 use crate::telemetry::Record;
+use crate::upstream::Replay;
 use crate::upstream::connections::Lease;
 use crate::upstream::endpoint::InFlight;
 use crate::upstream::gate::Pass;
@@ -39,6 +42,9 @@ pub enum BodyError {
     /// Nothing came for too long.
     #[error("the response was idle for too long")]
     Idle,
+    /// The backend took its word back: a stream without an end.
+    #[error("the response ended before it was complete")]
+    Cut,
 }
 
 /// A body from a backend, and all that must end with it.
@@ -49,6 +55,10 @@ pub struct Streamed {
     pub peeked: Option<Frame<Bytes>>,
     /// The connection.
     pub lease: Option<Lease>,
+    /// The request's body, which may still be on its way.
+    pub upload: Option<Replay>,
+    /// Whether the backend speaks HTTP/2, where an end is marked as one.
+    pub two: bool,
     /// The endpoint's figures.
     pub flight: InFlight,
     /// The service's figures.
@@ -94,8 +104,16 @@ impl Streamed {
     /// The body has ended as it should.
     pub fn end(&mut self) {
         self.ended = true;
-        if let Some(lease) = self.lease.take() {
-            lease.release();
+        let lease = self.lease.take();
+        let upload = self.upload.take();
+        // A connection that is still busy with the request is nobody else's.
+        match upload.filter(|upload| matches!(upload.upload(), Upload::Flowing(_))) {
+            Some(upload) => upload.answered(),
+            None => {
+                if let Some(lease) = lease {
+                    lease.release();
+                }
+            }
         }
     }
 
@@ -103,7 +121,7 @@ impl Streamed {
         self.ended = true;
         let outcome = &mut self.record.outcome;
         outcome.flag = match error {
-            BodyError::Upstream(_) => "UPE",
+            BodyError::Upstream(_) | BodyError::Cut => "UPE",
             BodyError::Deadline => "UT",
             BodyError::Idle => "SI",
         };
@@ -150,7 +168,11 @@ impl Streamed {
                     self.last = Instant::now();
                 }
                 self.pass_on(&frame);
-                Poll::Ready(Some(Ok(frame)))
+                Poll::Ready(Some(Ok(allowed(frame))))
+            }
+            Poll::Ready(None) if self.two && !self.body.is_end_stream() => {
+                self.break_off(&BodyError::Cut);
+                Poll::Ready(Some(Err(BodyError::Cut)))
             }
             Poll::Ready(None) => {
                 self.end();
@@ -166,6 +188,17 @@ impl Streamed {
                 Some(Err(error))
             }),
         }
+    }
+}
+
+/// A frame without the trailers that may not be there.
+fn allowed(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            trailers::keep_allowed(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(frame) => frame,
     }
 }
 

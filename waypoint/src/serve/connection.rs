@@ -13,18 +13,20 @@ use mesh::model::connection::ResponseFlag;
 use mesh::model::identity::Identity;
 use mesh::model::name::Network;
 use mesh::model::service::{AppProtocol, ServiceKey, Vip};
+use parking_lot::Mutex;
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 use tracing::debug;
 
 use super::guard::Guard;
 use super::opaque;
 use super::rewind::Rewind;
-use super::sniff::{Spoken, sniff};
+use super::sniff::{Spoken, could_be_http, sniff};
 use crate::authorize::{self, judge};
 use crate::config::{Routing, workload_key};
+use crate::door::{MAX_HEAD, MAX_HEADERS};
 use crate::http::exchange::Connection;
 use crate::http::request::handle;
-use crate::hygiene::{MAX_HEAD, MAX_HEADERS};
 use crate::identity::Told;
 use crate::shared::Shared;
 use crate::telemetry::tcp::TcpRecord;
@@ -67,8 +69,17 @@ pub async fn carry(shared: Arc<Shared>, request: hbone::Request, peer: SocketAdd
     let forwarded = head.forwarded.as_ref().map(|forwarded| forwarded.source).filter(|from| from.ip() == peer.ip());
     let client = Client { address: forwarded.unwrap_or(peer), identity, workload };
     let told = Told::new(shared.connector.identity(), &client.identity, client.address.ip());
-    let connection =
-        Connection { shared, client, service, port: destination.port(), destination, told, switched: Arc::default() };
+    let connection = Connection {
+        shared,
+        client,
+        service,
+        port: destination.port(),
+        destination,
+        told,
+        switched: Arc::default(),
+        untaken: Mutex::default(),
+        interim: Arc::default(),
+    };
     match request.accept(None) {
         Ok(stream) => serve(connection, &world, Rewind::new(stream)).await,
         Err(error) => debug!("{peer}: {error}"),
@@ -112,29 +123,58 @@ async fn serve(connection: Connection, world: &Arc<World>, mut stream: Stream) {
         return carry_opaque(&connection, world, rule, stream).await;
     }
     let declared = !matches!(port.protocol, AppProtocol::Unknown);
-    let limit = if declared { FIRST_BYTE } else { SNIFF };
-    let looked = timeout(limit, stream.look(sniff)).await;
-    let spoken = match looked {
-        Ok(Ok(Some(spoken))) => spoken,
-        Ok(Ok(None)) if stream.seen().is_empty() => return,
-        Ok(Err(error)) => return debug!("{}: {error}", connection.client.address),
-        Ok(Ok(None)) => Spoken::Opaque,
-        // Silent, or slow in the middle of what may yet be a request line.
-        Err(_) if stream.seen().is_empty() && !declared => Spoken::Opaque,
-        Err(_) => Spoken::Http1,
-    };
-    match spoken {
-        // What is declared to be HTTP and is not gets HTTP's own answer to that.
-        Spoken::Http1 => one(connection, stream).await,
-        Spoken::Opaque if declared => one(connection, stream).await,
-        Spoken::Http2 => two(connection, stream).await,
-        Spoken::Opaque => {
+    match spoken(&connection, &mut stream, declared).await {
+        Some(Spoken::Http1) => one(connection, stream).await,
+        Some(Spoken::Http2) => two(connection, stream).await,
+        Some(Spoken::Opaque) => {
             // Routes of HTTP say nothing about other protocols: the connection goes to the service itself.
-            if let Some(rule) = fallback(world, &connection) {
-                carry_opaque(&connection, world, &rule, stream).await;
+            let world = connection.shared.worlds.load();
+            if let Some(rule) = fallback(&world, &connection) {
+                carry_opaque(&connection, &world, &rule, stream).await;
             }
         }
+        None => {}
     }
+}
+
+/// What is spoken; `None` when the client has gone without a word. Where something looks at requests the bytes decide,
+/// whenever they come; elsewhere silence means a protocol in which the server speaks first.
+async fn spoken(connection: &Connection, stream: &mut Stream, declared: bool) -> Option<Spoken> {
+    loop {
+        let judged = declared || is_judged(connection);
+        let limit = if judged { FIRST_BYTE } else { SNIFF };
+        let looked = timeout(limit, stream.look(sniff)).await;
+        let spoken = match looked {
+            Ok(Ok(Some(spoken))) => spoken,
+            Ok(Ok(None)) if stream.seen().is_empty() => return None,
+            Ok(Err(error)) => {
+                debug!("{}: {error}", connection.client.address);
+                return None;
+            }
+            Ok(Ok(None)) => Spoken::Opaque,
+            // Silent. What looks at requests may have come in the meantime.
+            Err(_) if stream.seen().is_empty() && !judged => {
+                if is_judged(connection) {
+                    continue;
+                }
+                Spoken::Opaque
+            }
+            // Slow in the middle of what may yet be a request line.
+            Err(_) => Spoken::Http1,
+        };
+        // What is declared to be HTTP and is not gets HTTP's own answer to that, and so does what a lenient server could
+        // take for HTTP where that would pass by what looks at requests.
+        let refused = declared || is_judged(connection) && could_be_http(stream.seen());
+        return Some(if spoken == Spoken::Opaque && refused { Spoken::Http1 } else { spoken });
+    }
+}
+
+/// Whether something looks at the requests of this connection, now.
+fn is_judged(connection: &Connection) -> bool {
+    let world = connection.shared.worlds.load();
+    let Some(plan) = world.service(&connection.service, connection.port) else { return true };
+    let Some(port) = plan.ports.get(&connection.port) else { return true };
+    plan.judges_requests(port, Some(&connection.client.identity.namespace))
 }
 
 fn fallback(world: &World, connection: &Connection) -> Option<Arc<crate::route::Rule>> {
@@ -149,11 +189,12 @@ async fn one(connection: Connection, stream: Stream) {
     let draining = connection.shared.draining.clone();
     let connection = Arc::new(connection);
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD);
+    builder.timer(TokioTimer::new()).header_read_timeout(HEAD).half_close(true);
     // A little more than what passes the guard, which has something to add.
     builder.max_buf_size(MAX_HEAD + 1024).max_headers(MAX_HEADERS + 4);
-    let stream = Guard::new(stream, Arc::clone(&connection.switched));
-    let service = service_fn(move |request| handle(Arc::clone(&connection), request));
+    let stream = Guard::new(stream, Arc::clone(&connection.switched), Arc::clone(&connection.interim));
+    let served = Arc::clone(&connection);
+    let service = service_fn(move |request| handle(Arc::clone(&served), request));
     let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
     let served = tokio::select! {
         served = serving.as_mut() => served,
@@ -163,7 +204,14 @@ async fn one(connection: Connection, stream: Stream) {
         }
     };
     if let Err(error) = served {
-        debug!("downstream connection: {error}");
+        return debug!("downstream connection: {error}");
+    }
+    // Where an upgrade was offered the connection comes back at its end, still open.
+    let untaken = connection.untaken.lock().take();
+    if let Some(untaken) = untaken
+        && let Ok(stream) = untaken.await
+    {
+        let _ = TokioIo::new(stream).shutdown().await;
     }
 }
 

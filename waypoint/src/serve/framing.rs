@@ -6,7 +6,7 @@
 
 use http::HeaderName;
 
-use crate::hygiene::{MAX_HEAD, MAX_HEADERS};
+use crate::door::{MAX_HEAD, MAX_HEADERS};
 
 /// Why a request cannot be let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub enum Refused {
     Header,
     /// Chunks that are not chunks.
     Chunk,
+    /// A target with a fragment, which some drop and some take for a part of the path.
+    Target,
 }
 
 impl Refused {
@@ -41,6 +43,7 @@ impl Refused {
             Self::Large => "large",
             Self::Header => "header",
             Self::Chunk => "chunk",
+            Self::Target => "target",
         }
     }
 }
@@ -68,6 +71,8 @@ pub struct Framing {
     headers: usize,
     length: Option<u64>,
     chunked: bool,
+    /// The target has a fragment; said where a header can stand.
+    fragment: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +97,7 @@ enum Then {
 
 impl Default for Framing {
     fn default() -> Self {
-        Self { at: At::Start, line: vec![], head: 0, headers: 0, length: None, chunked: false }
+        Self { at: At::Start, line: vec![], head: 0, headers: 0, length: None, chunked: false, fragment: false }
     }
 }
 
@@ -167,7 +172,9 @@ impl Framing {
             At::Start => {
                 self.at = At::Headers;
                 (self.length, self.chunked, self.headers) = (None, false, 0);
+                self.fragment = line.contains(&b'#');
             }
+            At::Headers if self.fragment => return Err(Refused::Target),
             At::Headers if line.is_empty() => self.body()?,
             At::Headers => self.header(line)?,
             At::Size => self.size(line)?,
@@ -272,6 +279,7 @@ mod tests {
             (b"GET / HTTP/1.1\r\nhost : a\r\n\r\n", Refused::Header),
             (b"GET / HTTP/1.1\r\nhost\r\n\r\n", Refused::Header),
             (b"GET / HTTP/1.1\r\nx: a\0b\r\n\r\n", Refused::Header),
+            (b"GET /a#b HTTP/1.1\r\nhost: a\r\n\r\n", Refused::Target),
             (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0x5\r\n", Refused::Chunk),
             (b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n5\nhello", Refused::Line),
         ] {

@@ -1,16 +1,25 @@
-//! What clients send over HTTP/1, looked at before it is parsed. In the place of what [`Framing`] refuses the parser gets a
-//! header that has the request answered with 400; where none can stand, something that it must refuse itself.
+//! What clients send over HTTP/1, looked at before it is parsed, and what hyper leaves undone between the client and it.
+//!
+//! In the place of what [`Framing`] refuses the parser gets a header that has the request answered with 400; where none can
+//! stand, something that it must refuse itself. Interim responses are written when hyper has nothing to write. The client's
+//! end is not the end of its request: it may have closed its half only, and is gone when its stream is reset. After our own
+//! end what the client still sends is read and forgotten for a while, so that it does not lose the answer over it.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use bytes::{Buf as _, Bytes};
+use mesh::net::duplex::Duplex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::framing::Framing;
-use crate::hygiene::REFUSED;
+use crate::door::REFUSED;
+use crate::upstream::Interim;
 
 /// The stream.
 pub struct Guard<S> {
@@ -19,12 +28,86 @@ pub struct Guard<S> {
     /// What is still to be read in place of what was refused.
     instead: Option<Instead>,
     switched: Arc<AtomicBool>,
+    interim: Arc<Interim>,
+    /// What is left of interim responses that are being written.
+    aside: Bytes,
+    /// Something was written since the last flush.
+    wrote: bool,
+    /// The client has ended its half.
+    ended: bool,
+    /// We have ended ours.
+    finished: bool,
+    linger: Option<Linger>,
 }
+
+/// Waiting for the client to end, too (RFC 9112, 9.6).
+struct Linger {
+    end: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+/// How long a client may go on sending when we have ended.
+const LINGER: Duration = Duration::from_secs(10);
+/// How long it may be silent.
+const SILENCE: Duration = Duration::from_secs(2);
+/// Pieces that are read in one go.
+const PIECES: usize = 32;
 
 impl<S> Guard<S> {
     /// Guards a stream until `switched` says that it is no longer HTTP.
-    pub fn new(stream: S, switched: Arc<AtomicBool>) -> Self {
-        Self { stream, framing: Framing::default(), instead: None, switched }
+    pub fn new(stream: S, switched: Arc<AtomicBool>, interim: Arc<Interim>) -> Self {
+        Self {
+            stream,
+            framing: Framing::default(),
+            instead: None,
+            switched,
+            interim,
+            aside: Bytes::new(),
+            wrote: false,
+            ended: false,
+            finished: false,
+            linger: None,
+        }
+    }
+}
+
+impl<S: Duplex + AsyncWrite + Unpin> Guard<S> {
+    /// Writes what is left of interim responses whose first byte was written.
+    fn poll_aside(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.aside.is_empty() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.aside))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.aside.advance(written);
+            if self.aside.is_empty() {
+                self.interim.taken();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads and forgets what the client still sends, until it ends or its time is over.
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let now = Instant::now();
+        let linger = self
+            .linger
+            .get_or_insert_with(|| Linger { end: now + LINGER, timer: Box::pin(sleep_until(now + SILENCE)) });
+        for _ in 0..PIECES {
+            match self.stream.poll_receive(cx) {
+                Poll::Ready(Ok(Some(piece))) => {
+                    self.stream.consumed(piece.len());
+                    linger.timer.as_mut().reset(linger.end.min(now + SILENCE));
+                }
+                Poll::Ready(Ok(None) | Err(_)) => return Poll::Ready(Ok(())),
+                Poll::Pending => return linger.timer.as_mut().poll(cx).map(Ok),
+            }
+        }
+        if now >= linger.end {
+            return Poll::Ready(Ok(()));
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -47,7 +130,7 @@ impl Instead {
 /// A byte that is allowed nowhere in a head and in no chunk's size, and the end of the head: parsers may wait for that.
 const POISON: &[u8] = b"\0\r\n\r\n";
 
-impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
+impl<S: Duplex + AsyncRead + Unpin> AsyncRead for Guard<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Some(instead) = &mut self.instead {
             if instead.given < instead.bytes.len() {
@@ -59,6 +142,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
         }
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+        self.ended |= buf.filled().len() == before && buf.remaining() > 0;
         if self.switched.load(Ordering::Relaxed) {
             return Poll::Ready(Ok(()));
         }
@@ -77,8 +161,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
+impl<S: Duplex + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_aside(cx))?;
+        self.wrote = true;
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
@@ -87,6 +173,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_aside(cx))?;
+        self.wrote = true;
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 
@@ -95,47 +183,37 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let switched = self.switched.load(Ordering::Relaxed);
+        if !switched {
+            // Whoever flushes has written all that it had: nothing is torn apart here.
+            ready!(self.poll_aside(cx))?;
+            while let Some(interim) = self.interim.take() {
+                (self.aside, self.wrote) = (interim, true);
+                ready!(self.poll_aside(cx))?;
+            }
+        }
+        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        // A request that waits for its answer: hyper does not look at what its client does meanwhile.
+        if !std::mem::take(&mut self.wrote)
+            && !switched
+            && !self.finished
+            && let Poll::Ready(error) = self.stream.poll_broken(cx)
+        {
+            return Poll::Ready(Err(error));
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        if !self.finished {
+            ready!(self.poll_aside(cx))?;
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            self.finished = true;
+        }
+        if self.ended || self.switched.load(Ordering::Relaxed) { Poll::Ready(Ok(())) } else { self.poll_linger(cx) }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_refused_head_ends_in_a_word_about_it_or_in_what_no_parser_takes() {
-        let (mut far, near) = tokio::io::duplex(1024);
-        let switched = Arc::new(AtomicBool::new(false));
-        let mut guard = Guard::new(near, Arc::clone(&switched));
-        far.write_all(b"POST / HTTP/1.1\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\nG").await.unwrap();
-        let mut bytes = [0xff; 128];
-        let read = guard.read(&mut bytes).await.unwrap();
-        let said = b"POST / HTTP/1.1\r\ncontent-length: 1\r\nx-culvert-refused: length-and-coding\r\nconnection: close\r\n\r\n";
-        assert_eq!(&bytes[..read], said);
-        assert!(futures_util::FutureExt::now_or_never(guard.read(&mut bytes)).is_none());
-
-        let (mut far, near) = tokio::io::duplex(1024);
-        let mut guard = Guard::new(near, switched);
-        far.write_all(b"GET / HTTP/1.1\nhost: a\n\n").await.unwrap();
-        let read = guard.read(&mut bytes).await.unwrap();
-        assert_eq!(&bytes[..read], POISON);
-        assert!(guard.read(&mut bytes).await.is_err());
-    }
-
-    #[tokio::test]
-    async fn what_is_not_http_any_more_passes() {
-        let (mut far, near) = tokio::io::duplex(1024);
-        let switched = Arc::new(AtomicBool::new(true));
-        let mut guard = Guard::new(near, switched);
-        far.write_all(b"\n\n\0 anything").await.unwrap();
-        let mut bytes = [0; 128];
-        assert_eq!(guard.read(&mut bytes).await.unwrap(), 12);
-    }
-}
+#[path = "guard_tests.rs"]
+mod tests;

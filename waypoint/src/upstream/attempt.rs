@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Bytes, Frame, Incoming};
 use thiserror::Error;
@@ -13,6 +13,9 @@ use super::body::RequestBody;
 use super::connect::{Client, ConnectError, Connector};
 use super::connections::{Lease, Limits, Version};
 use super::endpoint::Endpoint;
+use super::interim::Hearing;
+use crate::door::answer::{self, BadAnswer};
+use crate::door::upgrade;
 use crate::grpc::{self, GrpcCode};
 use crate::retry::Outcome;
 
@@ -26,6 +29,8 @@ pub struct Answer {
     pub lease: Lease,
     /// The gRPC status, as far as it is known by now.
     pub grpc: Option<GrpcCode>,
+    /// The connection is no longer HTTP, as was asked for.
+    pub switched: bool,
 }
 
 /// Why there is no answer.
@@ -43,6 +48,9 @@ pub enum AttemptError {
     /// The connection broke.
     #[error("connection broke before the response: {0}")]
     Reset(hyper::Error),
+    /// The response cannot be read in one way only.
+    #[error("malformed response: {0}")]
+    Bad(#[from] BadAnswer),
     /// The attempt's own time is over.
     #[error("no response within {} ms", .0.as_millis())]
     TryTimeout(Duration),
@@ -59,6 +67,7 @@ impl AttemptError {
         match self {
             Self::Connect(_) | Self::Unsent(_) | Self::BodyGone => Outcome::Unsent,
             Self::Reset(_) => Outcome::Reset,
+            Self::Bad(_) => Outcome::Status(StatusCode::BAD_GATEWAY),
             Self::TryTimeout(_) => Outcome::TryTimeout,
         }
     }
@@ -75,12 +84,16 @@ pub struct How<'a> {
     pub client: &'a Client,
     /// Which HTTP.
     pub version: Version,
+    /// For a WebSocket, which HTTP is tried first.
+    pub upgrade: Option<Version>,
     /// Limits of connections.
     pub limits: Limits,
     /// Until the head of the response.
     pub limit: Option<Duration>,
     /// Whether the request is gRPC.
     pub grpc: bool,
+    /// What hears of interim responses.
+    pub interim: Option<Hearing>,
 }
 
 /// Makes one attempt. `request` gives the request anew each time it is called, as long as its body can be had.
@@ -94,15 +107,35 @@ pub async fn attempt(
         let mut next = request();
         while let Some(sending) = next {
             let connections = &endpoint.state.connections;
+            if how.upgrade == Some(Version::H2)
+                && let Some(lease) =
+                    connections.extended(how.connector, &endpoint.target, how.client, &how.limits).await?
+            {
+                return extend(lease, sending).await;
+            }
             let leased = connections.lease(how.connector, &endpoint.target, how.client, how.version, &how.limits);
             let mut lease = leased.await?;
-            match lease.send(sending).await {
-                Ok(response) => return Ok(peek(response, lease, how.grpc)),
+            let sent = match &how.interim {
+                Some(interim) => interim.within(lease.send(sending)).await?,
+                None => lease.send(sending).await,
+            };
+            match sent {
+                Ok(response) => {
+                    answer::check(response.version(), response.status(), response.headers())?;
+                    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                    if switches && !(how.upgrade.is_some() && upgrade::is_agreed(response.status(), response.headers()))
+                    {
+                        return Err(AttemptError::Bad(BadAnswer::Unasked));
+                    }
+                    let answer = peek(response, lease, how.grpc);
+                    return Ok(Answer { switched: switches, ..answer });
+                }
                 // Closed by the other side while idle: says nothing about the endpoint.
                 Err(error) if error.unsent && lease.is_reused() && stale < STALE => {
                     stale += 1;
                     next = error.request.map(|request| *request).or_else(&mut request);
                 }
+                Err(_) if lease.is_flooded() => return Err(AttemptError::Bad(BadAnswer::Interim)),
                 Err(error) if error.unsent => return Err(AttemptError::Unsent(error.error)),
                 Err(error) => return Err(AttemptError::Reset(error.error)),
             }
@@ -115,10 +148,23 @@ pub async fn attempt(
     }
 }
 
+/// Asks for a WebSocket over HTTP/2 (RFC 8441, 5).
+async fn extend(mut lease: Lease, request: Request<RequestBody>) -> Result<Answer, AttemptError> {
+    let request = upgrade::extend(request).ok_or(AttemptError::BodyGone)?;
+    let sent = lease.send(request).await;
+    let response =
+        sent.map_err(
+            |error| if error.unsent { AttemptError::Unsent(error.error) } else { AttemptError::Reset(error.error) },
+        )?;
+    answer::check(response.version(), response.status(), response.headers())?;
+    let switched = response.status() == StatusCode::OK;
+    Ok(Answer { response, peeked: None, lease, grpc: None, switched })
+}
+
 /// Looks at the first frame of a gRPC response if it is there already: a failed call is often headers and trailers and
 /// nothing else. Never waits, so no stream is held up.
 fn peek(response: Response<Incoming>, lease: Lease, is_grpc: bool) -> Answer {
-    let mut answer = Answer { response, peeked: None, lease, grpc: None };
+    let mut answer = Answer { response, peeked: None, lease, grpc: None, switched: false };
     if !is_grpc {
         return answer;
     }

@@ -13,8 +13,10 @@ use mesh::model::identity::Identity;
 use parking_lot::Mutex;
 
 use super::body::RequestBody;
-use super::connect::{Client, ConnectError, Connector, Target};
-use crate::hygiene::MAX_HEAD;
+use super::connect::{Client, ConnectError, Connector, Io, Target};
+use super::counted::{Counted, Grant};
+use super::patient::Patient;
+use crate::door::MAX_HEAD;
 
 /// Which HTTP is spoken to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub struct Connections {
     by_identity: Mutex<Vec<OfIdentity>>,
     open: Arc<AtomicU32>,
     retired: AtomicBool,
+    /// When the endpoint took no WebSocket over HTTP/2 the last time.
+    unextended: Mutex<Option<Instant>>,
 }
 
 struct OfIdentity {
@@ -60,6 +64,7 @@ struct Idle {
 /// An HTTP/2 connection.
 struct Shared {
     sender: http2::SendRequest<RequestBody>,
+    grant: Arc<Grant>,
     streams: AtomicU32,
     requests: AtomicU32,
     idle_since: Mutex<Instant>,
@@ -69,6 +74,11 @@ struct Shared {
 const STREAMS: u32 = 100;
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// How long a server may take to say what it takes (SETTINGS come first, RFC 9113, 3.4).
+const WORD: Duration = Duration::from_millis(500);
+/// How long its silence is remembered.
+const UNEXTENDED: Duration = Duration::from_secs(60);
 
 /// The right to send one request.
 pub struct Lease {
@@ -175,7 +185,7 @@ impl Connections {
         let io = connector.shared(target, client, limits.connect).await?;
         let mut builder = http1::Builder::new();
         builder.max_buf_size(MAX_HEAD * 2);
-        let shaken = builder.handshake(TokioIo::new(io)).await;
+        let shaken = builder.handshake(TokioIo::new(Patient::new(io))).await;
         let (sender, connection) = shaken.map_err(|error| ConnectError::Http(Arc::new(error)))?;
         tokio::spawn(async move {
             let _counted = counted;
@@ -205,29 +215,48 @@ impl Connections {
             return Ok(lease);
         }
         let counted = self.count(limits)?;
-        let io = connector.shared(target, client, limits.connect).await?;
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_header_list_size(MAX_HEAD as u32);
-        let shaken = builder.handshake(TokioIo::new(io)).await;
-        let (sender, connection) = shaken.map_err(|error| ConnectError::Http(Arc::new(error)))?;
+        let (sender, connection, grant) = two(connector, target, client, limits).await?;
         tokio::spawn(async move {
             let _counted = counted;
             if let Err(error) = connection.await {
                 tracing::debug!("upstream connection: {error}");
             }
         });
-        let shared = Arc::new(Shared {
-            sender,
-            streams: AtomicU32::new(1),
-            requests: AtomicU32::new(1),
-            idle_since: Mutex::new(Instant::now()),
-        });
+        let shared = Arc::new(Shared::new(sender, grant));
         self.with(identity, |of| of.shared.push(Arc::clone(&shared)));
         Ok(Lease { kind: Kind::Two(Stream(shared)), home: Arc::clone(self), identity: identity.clone(), reused: false })
+    }
+
+    /// A connection of its own for a WebSocket over HTTP/2 (RFC 8441), which needs the server's word that it takes such;
+    /// `None` when that does not come.
+    pub async fn extended(
+        self: &Arc<Self>,
+        connector: &Connector,
+        target: &Target,
+        client: &Client,
+        limits: &Limits,
+    ) -> Result<Option<Lease>, ConnectError> {
+        if self.unextended.lock().is_some_and(|at| at.elapsed() < UNEXTENDED) {
+            return Ok(None);
+        }
+        let counted = self.count(limits)?;
+        let (sender, connection, grant) = two(connector, target, client, limits).await?;
+        let end = Instant::now() + WORD;
+        while !connection.is_extended_connect_protocol_enabled() {
+            if sender.is_closed() || Instant::now() >= end {
+                *self.unextended.lock() = Some(Instant::now());
+                return Ok(None);
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::spawn(async move {
+            let _counted = counted;
+            if let Err(error) = connection.await {
+                tracing::debug!("upstream connection: {error}");
+            }
+        });
+        let kind = Kind::Two(Stream(Arc::new(Shared::new(sender, grant))));
+        Ok(Some(Lease { kind, home: Arc::clone(self), identity: client.identity.clone(), reused: false }))
     }
 
     fn with_room(self: &Arc<Self>, identity: &Identity, limits: &Limits) -> Option<Lease> {
@@ -240,6 +269,7 @@ impl Connections {
         })?;
         shared.streams.fetch_add(1, Ordering::Relaxed);
         shared.requests.fetch_add(1, Ordering::Relaxed);
+        shared.grant.request();
         Some(Lease {
             kind: Kind::Two(Stream(shared)),
             home: Arc::clone(self),
@@ -248,18 +278,48 @@ impl Connections {
         })
     }
 
-    fn count(&self, limits: &Limits) -> Result<Counted, ConnectError> {
+    fn count(&self, limits: &Limits) -> Result<Open, ConnectError> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= limits.connections {
             self.open.fetch_sub(1, Ordering::Relaxed);
             return Err(ConnectError::Full);
         }
-        Ok(Counted(Arc::clone(&self.open)))
+        Ok(Open(Arc::clone(&self.open)))
     }
 }
 
-struct Counted(Arc<AtomicU32>);
+type Two = http2::Connection<TokioIo<Counted<Io>>, RequestBody, TokioExecutor>;
 
-impl Drop for Counted {
+/// Opens a connection of HTTP/2.
+async fn two(
+    connector: &Connector,
+    target: &Target,
+    client: &Client,
+    limits: &Limits,
+) -> Result<(http2::SendRequest<RequestBody>, Two, Arc<Grant>), ConnectError> {
+    let io = connector.shared(target, client, limits.connect).await?;
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEAD as u32);
+    let grant = Arc::<Grant>::default();
+    grant.request();
+    let shaken = builder.handshake(TokioIo::new(Counted::new(io, Arc::clone(&grant)))).await;
+    let (sender, connection) = shaken.map_err(|error| ConnectError::Http(Arc::new(error)))?;
+    Ok((sender, connection, grant))
+}
+
+impl Shared {
+    fn new(sender: http2::SendRequest<RequestBody>, grant: Arc<Grant>) -> Self {
+        let (streams, requests) = (AtomicU32::new(1), AtomicU32::new(1));
+        Self { sender, grant, streams, requests, idle_since: Mutex::new(Instant::now()) }
+    }
+}
+
+struct Open(Arc<AtomicU32>);
+
+impl Drop for Open {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -269,6 +329,11 @@ impl Lease {
     /// Whether the connection has carried requests before: it may have been closed in the meantime.
     pub fn is_reused(&self) -> bool {
         self.reused
+    }
+
+    /// Whether the backend has sent more heads than requests were worth (HTTP/2).
+    pub fn is_flooded(&self) -> bool {
+        matches!(&self.kind, Kind::Two(stream) if stream.0.grant.is_exceeded())
     }
 
     /// Sends a request and waits for the head of its response.

@@ -3,16 +3,19 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
+use thiserror::Error;
+use tokio::time::Sleep;
 
 use crate::deadline::Upload;
+use crate::door::trailers;
 
 /// Bytes that all bodies together may keep.
 pub struct Allowance(AtomicUsize);
@@ -22,6 +25,17 @@ pub struct Allowance(AtomicUsize);
 pub struct Replay {
     shared: Arc<Mutex<Shared>>,
     length: Option<u64>,
+}
+
+/// Why a body breaks off.
+#[derive(Debug, Error)]
+pub enum UploadError {
+    /// The caller's connection broke.
+    #[error(transparent)]
+    Caller(#[from] hyper::Error),
+    /// The response has ended, and nobody takes the rest.
+    #[error("the response has ended and the rest of the request is not taken")]
+    Cut,
 }
 
 struct Shared {
@@ -37,7 +51,17 @@ struct Shared {
     gone: bool,
     read: Arc<AtomicU64>,
     allowance: Arc<Allowance>,
+    /// Not to be read before the backend has said so, or time has passed (RFC 9110, 10.1.1).
+    held: Option<Pin<Box<Sleep>>>,
+    /// Nobody takes the rest.
+    cut: bool,
+    waker: Option<Waker>,
 }
+
+/// How long a backend may take to say that it wants the content; then it gets it unasked.
+const HOLD: Duration = Duration::from_secs(1);
+/// How long the rest of a request may stand still once its response has ended.
+const STALL: Duration = Duration::from_secs(5);
 
 /// The body of one attempt.
 pub struct ReplayBody {
@@ -81,8 +105,52 @@ impl Replay {
             gone: false,
             read,
             allowance,
+            held: None,
+            cut: false,
+            waker: None,
         };
         Self { shared: Arc::new(Mutex::new(shared)), length }
+    }
+
+    /// The caller waits for a word of the backend before it sends: nothing is read until [`Replay::resume`], or for a second.
+    pub fn hold(&self) {
+        self.shared.lock().held = Some(Box::pin(tokio::time::sleep(HOLD)));
+    }
+
+    /// Whether nothing was to be read so far.
+    pub fn is_held(&self) -> bool {
+        self.shared.lock().held.is_some()
+    }
+
+    /// The backend wants the body.
+    pub fn resume(&self) {
+        let mut shared = self.shared.lock();
+        shared.held = None;
+        shared.wake();
+    }
+
+    /// The response has ended. What was not asked for is not sent any more; what flows may flow on (RFC 9112, 9.3).
+    pub fn answered(self) {
+        let mut shared = self.shared.lock();
+        if shared.held.is_some() {
+            return shared.cut();
+        }
+        drop(shared);
+        let shared = Arc::downgrade(&self.shared);
+        drop(self);
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(STALL / 2).await;
+                let Some(shared) = shared.upgrade() else { return };
+                let mut shared = shared.lock();
+                if shared.is_over() {
+                    return;
+                }
+                if shared.moved.elapsed() >= STALL {
+                    return shared.cut();
+                }
+            }
+        });
     }
 
     /// The body for the next attempt.
@@ -98,11 +166,7 @@ impl Replay {
     /// How far it has come.
     pub fn upload(&self) -> Upload {
         let shared = self.shared.lock();
-        if shared.ended || shared.source.is_end_stream() {
-            Upload::Ended(shared.moved)
-        } else {
-            Upload::Flowing(shared.moved)
-        }
+        if shared.is_over() { Upload::Ended(shared.moved) } else { Upload::Flowing(shared.moved) }
     }
 
     /// No further attempt: what is read from now on need not be kept.
@@ -112,6 +176,34 @@ impl Replay {
 }
 
 impl Shared {
+    fn is_over(&self) -> bool {
+        self.ended || self.source.is_end_stream()
+    }
+
+    fn cut(&mut self) {
+        self.cut = true;
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// The next frame of the caller, unless it is not to be read.
+    fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
+        let held = self.held.as_mut().is_some_and(|hold| hold.as_mut().poll(cx).is_pending());
+        let polled = if held { Poll::Pending } else { Pin::new(&mut self.source).poll_frame(cx) };
+        if !held {
+            self.held = None;
+        }
+        if polled.is_pending() && !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
+        polled.map_err(UploadError::Caller)
+    }
+
     fn keep(&mut self, data: &Bytes) {
         self.read.fetch_add(data.len() as u64, Ordering::Relaxed);
         if self.gone || data.is_empty() {
@@ -140,11 +232,14 @@ impl Drop for Shared {
 
 impl Body for ReplayBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = UploadError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let this = &mut *self;
         let mut shared = this.shared.lock();
+        if shared.cut {
+            return Poll::Ready(Some(Err(UploadError::Cut)));
+        }
         if let Some(data) = shared.kept.get(this.at).filter(|_| !shared.gone) {
             this.at += 1;
             return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
@@ -154,19 +249,25 @@ impl Body for ReplayBody {
             this.trailers_sent = true;
             return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
         }
-        let frame = ready!(Pin::new(&mut shared.source).poll_frame(cx));
+        let frame = ready!(shared.poll_source(cx));
         let Some(frame) = frame.transpose()? else {
             (shared.ended, shared.moved) = (true, Instant::now());
             return Poll::Ready(None);
+        };
+        let frame = match frame.into_trailers() {
+            Ok(mut trailers) => {
+                trailers::keep_allowed(&mut trailers);
+                shared.trailers = Some(trailers.clone());
+                (shared.ended, shared.moved) = (true, Instant::now());
+                this.trailers_sent = true;
+                Frame::trailers(trailers)
+            }
+            Err(frame) => frame,
         };
         if let Some(data) = frame.data_ref() {
             shared.keep(data);
             shared.moved = Instant::now();
             this.at = shared.kept.len();
-        } else if let Some(trailers) = frame.trailers_ref() {
-            shared.trailers = Some(trailers.clone());
-            (shared.ended, shared.moved) = (true, Instant::now());
-            this.trailers_sent = true;
         }
         Poll::Ready(Some(Ok(frame)))
     }

@@ -14,8 +14,10 @@ use super::connect::{Client, ConnectError, Connector};
 use super::connections::{Limits, Version};
 use super::endpoint::{Endpoint, InFlight};
 use super::gate::{Full, Pass};
+use super::interim::Hearing;
 use super::replay::Replay;
 use crate::deadline::{self, Deadline, Upload};
+use crate::door::answer::BadAnswer;
 use crate::identity::RETRIED;
 use crate::retry::{self, Attempt, Decision, GaveUp, Outcome, RetryPolicy};
 use crate::settings::Settings;
@@ -33,6 +35,8 @@ pub struct Outgoing<'a> {
     pub teed: Teed,
     /// Which HTTP the backend speaks.
     pub version: Version,
+    /// Whether the connection is to become a WebSocket; the head is then that of HTTP/1.
+    pub upgrade: bool,
     /// Whether the request is gRPC.
     pub grpc: bool,
     /// The settings of the rule.
@@ -41,6 +45,8 @@ pub struct Outgoing<'a> {
     pub service: &'a Settings,
     /// When it must be over.
     pub deadline: Deadline,
+    /// What hears of interim responses; `None` with HTTP/2 backends, of whom nobody hears any.
+    pub interim: Option<Hearing>,
     /// Whether the caller told its own deadline.
     pub tell_deadline: bool,
     /// For consistent hashing.
@@ -230,7 +236,8 @@ impl Sending<'_> {
         let how = How {
             connector: self.connector,
             client: self.outgoing.client,
-            version: self.outgoing.version,
+            version: if self.outgoing.upgrade { Version::H1 } else { self.outgoing.version },
+            upgrade: self.outgoing.upgrade.then_some(self.outgoing.version),
             limits: Limits {
                 connect: service.connect_timeout,
                 connections: service.max_connections,
@@ -238,6 +245,7 @@ impl Sending<'_> {
             },
             limit: self.outgoing.rule.per_try_timeout,
             grpc: self.outgoing.grpc,
+            interim: self.outgoing.interim.clone(),
         };
         let outgoing = &mut self.outgoing;
         attempt(endpoint, &how, || request(outgoing)).await
@@ -345,6 +353,9 @@ fn failure_of(error: &AttemptError) -> Failure {
         AttemptError::Connect(_) | AttemptError::Unsent(_) | AttemptError::BodyGone => {
             Failure::new(503, "connect", "UF", detail)
         }
+        AttemptError::Bad(BadAnswer::Unasked) => Failure::new(502, "upgrade", "UPE", detail),
+        AttemptError::Bad(_) => Failure::new(502, "protocol", "UPE", detail),
+        AttemptError::Reset(error) if error.is_parse() => Failure::new(502, "protocol", "UPE", detail),
         AttemptError::Reset(_) => Failure::new(503, "reset", "UC", detail),
         AttemptError::TryTimeout(_) => Failure::new(504, "try_timeout", "UT", detail),
     }
@@ -367,11 +378,22 @@ fn request(outgoing: &mut Outgoing<'_>) -> Option<Request<RequestBody>> {
     *request.uri_mut() = parts.uri.clone();
     *request.headers_mut() = parts.headers.clone();
     *request.version_mut() = match outgoing.version {
-        Version::H1 => http::Version::HTTP_11,
-        Version::H2 => http::Version::HTTP_2,
+        Version::H2 if !outgoing.upgrade => http::Version::HTTP_2,
+        Version::H1 | Version::H2 => http::Version::HTTP_11,
     };
     *request.extensions_mut() = parts.extensions.clone();
     tell(outgoing, request.headers_mut());
+    if let Some(interim) = &outgoing.interim {
+        let (interim, body) = (interim.clone(), outgoing.body.cloned());
+        hyper::ext::on_informational(&mut request, move |response| {
+            if response.status() == StatusCode::CONTINUE
+                && let Some(body) = &body
+            {
+                body.resume();
+            }
+            interim.arrived(response.status(), response.headers());
+        });
+    }
     Some(request)
 }
 

@@ -4,6 +4,8 @@
 mod backend;
 #[cfg(test)]
 mod rig;
+#[cfg(test)]
+mod wire;
 
 #[cfg(test)]
 mod balance; // slow, failing and overloaded backends
@@ -13,6 +15,10 @@ mod basics; // every protocol, and what is told
 mod cli; // check and explain
 #[cfg(test)]
 mod clients; // curl, h2load, wrk, grpcio, websockets
+#[cfg(test)]
+mod conversation; // interim responses, early answers, silence, half-closed connections
+#[cfg(test)]
+mod rfc; // what the standards ask of an intermediary, as tables
 #[cfg(test)]
 mod conformance; // the Gateway API's conformance tests, as tables
 #[cfg(test)]
@@ -30,5 +36,7 @@ mod storms; // failing dependencies, and what they cost
 mod time; // deadlines and cancellation
 #[cfg(test)]
 mod tokens; // JWTs, with keys inline and behind a URL
+#[cfg(test)]
+mod upgrades; // offers to change the protocol
 #[cfg(test)]
 mod traces; // trace context in every form, spans exported

@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::backend::{Backend, ok};
 use super::rig::{PORT, Rig, SHOP, got, shop};
+use super::wire::headers_frame;
 
 pub(crate) fn authorization(name: &str, spec: &str) -> String {
     format!(
@@ -120,25 +121,6 @@ async fn what_two_parsers_could_read_differently_is_refused() {
     assert_eq!(rig.get("/").await.status, 200, "and nobody else was disturbed");
 }
 
-/// A HEADERS frame of HTTP/2 whose fields are literals (RFC 7541, 6.2.2), so that they can say what no library would.
-fn headers_frame(stream: u32, fields: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut block = vec![];
-    for (name, value) in fields {
-        block.push(0);
-        for text in [name.as_bytes(), *value] {
-            assert!(text.len() < 127);
-            block.push(text.len() as u8);
-            block.extend_from_slice(text);
-        }
-    }
-    // Length, type HEADERS, flags END_STREAM and END_HEADERS, stream.
-    let mut frame = (block.len() as u32).to_be_bytes()[1..].to_vec();
-    frame.extend([1, 5]);
-    frame.extend(stream.to_be_bytes());
-    frame.extend(block);
-    frame
-}
-
 #[tokio::test]
 async fn what_http2_can_carry_and_http1_cannot_goes_no_further() {
     let rig = Rig::start(&shop("http", &[11])).await;
@@ -169,9 +151,9 @@ async fn what_http2_can_carry_and_http1_cannot_goes_no_further() {
     ] {
         let mut stream = rig.connect(SHOP).await;
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
-        stream.write_all(&headers_frame(1, &fields)).await.unwrap();
+        stream.write_all(&headers_frame(1, &fields, true)).await.unwrap();
         // A sound request behind it shows that the first one has been dealt with, unless the connection ended.
-        let _ = stream.write_all(&headers_frame(3, &with(":path", b"/sound"))).await;
+        let _ = stream.write_all(&headers_frame(3, &with(":path", b"/sound"), true)).await;
         let mut seen = vec![0; 4096];
         let waiting = std::time::Duration::from_millis(400);
         while let Ok(Ok(read)) = tokio::time::timeout(waiting, stream.read(&mut seen)).await {
