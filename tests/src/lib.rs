@@ -19,6 +19,8 @@ pub mod pki;
 pub mod wire;
 pub mod net;
 pub mod process;
+#[path = "../../xtask/src/programs.rs"]
+pub mod programs;
 pub mod run;
 pub mod eventually;
 pub mod peer;

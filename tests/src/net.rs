@@ -14,13 +14,14 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 
 use super::process::{Place, spawn};
+use super::programs;
 use super::run::{Run, remove_cgroup, remove_netns};
 
 /// A network of nodes.
@@ -281,7 +282,7 @@ fn batch(args: &[&str], script: &str) -> Result<()> {
         if lines.is_empty() {
             continue;
         }
-        let mut command = Command::new("ip");
+        let mut command = programs::command("ip")?;
         command.args(args).args(if six { &["-6", "-batch", "-"][..] } else { &["-batch", "-"] });
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = spawn(command).context("start ip (package iproute2)")?;

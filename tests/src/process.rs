@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 
 use super::eventually::patience;
+use super::programs;
 
 /// Where a process runs.
 #[derive(Clone, Debug)]
@@ -33,7 +34,7 @@ pub struct Place {
 impl Place {
     /// A command that will run there.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command> {
-        let mut command = Command::new(program);
+        let mut command = programs::command(program)?;
         let netns = File::open(&self.netns).with_context(|| format!("open {}", self.netns.display()))?;
         fs::create_dir_all(&self.cgroup).with_context(|| format!("create {}", self.cgroup.display()))?;
         let procs = self.cgroup.join("cgroup.procs");

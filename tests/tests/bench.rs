@@ -1,15 +1,15 @@
 //! The benches run: shortest rounds, our own programs only. What they measure here is of no interest, only that they do.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use tests::programs;
 
 /// Runs a bench, gives its JSON and its page.
 fn bench(name: &str, arguments: &[&str]) -> Result<(Value, String)> {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-{}", std::process::id()));
-    let mut command = Command::new(env!("CARGO_BIN_EXE_culvert-bench"));
+    let mut command = programs::command(env!("CARGO_BIN_EXE_culvert-bench"))?;
     command.arg(name).args(arguments).args(["--rounds", "1", "-o", "json"]).env("CULVERT_BENCH_DIR", &folder);
     let output = command.output().context("starting culvert-bench")?;
     ensure!(output.status.success(), "bench {name}: {}", String::from_utf8_lossy(&output.stderr));

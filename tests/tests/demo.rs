@@ -1,7 +1,7 @@
 //! The demo itself: it passes, speaks JSON and nothing else, cleans up, and can be kept and taken down.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tests::eventually::eventually;
+use tests::programs;
 
 /// The demos of this file take turns, so that each can look for what it left.
 fn turn() -> MutexGuard<'static, ()> {
@@ -18,7 +19,7 @@ fn turn() -> MutexGuard<'static, ()> {
 }
 
 fn demo(args: &[&str]) -> Result<Child> {
-    let mut command = Command::new(tests::apps::built()?.join("culvert-demo"));
+    let mut command = programs::command(tests::apps::built()?.join("culvert-demo"))?;
     command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().context("start the demo")
 }
@@ -130,7 +131,7 @@ fn kept_it_can_be_explored_and_taken_down() -> Result<()> {
             text.lines().map(str::trim).filter(|l| l.starts_with("nsenter") || l.starts_with("sh -c")).collect();
         ensure!(commands.len() >= 5, "{text}");
         for command in commands {
-            let run = Command::new("timeout").args(["20", "sh", "-c", command]).output()?;
+            let run = programs::script(format!("exec timeout 20 {command}"))?.output()?;
             ensure!(
                 run.status.success() && !run.stdout.is_empty(),
                 "{command}: {}",

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,6 +9,7 @@ use tests::eventually::eventually;
 use tests::manifest::PodSpec;
 use tests::mesh::{Mesh, MeshOptions, private_folder};
 use tests::pki::Authority;
+use tests::programs;
 use tests::tunnel::Tunnel;
 
 fn works(mesh: &std::sync::Arc<Mesh>) -> Result<()> {
@@ -63,7 +63,7 @@ fn the_embedded_root_is_p256_and_lasts_ten_years_and_leaves_a_day() -> Result<()
     let times = |field: &str| certificate["certChain"][0][field].as_str().map(str::to_owned).context("no such field");
     let (from, to) = (times("validFrom")?, times("expirationTime")?);
     let seconds = |text: &str| -> Result<i64> {
-        Ok(Command::new("date")
+        Ok(programs::command("date")?
             .args(["-u", "-d", text, "+%s"])
             .output()
             .map(|o| String::from_utf8_lossy(&o.stdout).trim().parse())??)
@@ -174,7 +174,7 @@ fn make_cacerts(folder: &std::path::Path, kind: &str) -> Result<()> {
 }
 
 fn openssl(args: &[&str]) -> Result<String> {
-    let output = Command::new("openssl").args(args).output().context("start openssl")?;
+    let output = programs::command("openssl")?.args(args).output().context("start openssl")?;
     ensure!(output.status.success(), "openssl {args:?}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

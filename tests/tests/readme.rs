@@ -1,13 +1,12 @@
 //! The commands of the README work as they are written.
 
-use std::process::Command;
-
 use anyhow::{Context, Result, ensure};
 use tests::apps::binary;
 use tests::eventually::eventually;
 use tests::manifest::{PodSpec, service};
 use tests::mesh::Mesh;
 use tests::process::Process;
+use tests::programs;
 
 #[test]
 fn five_lines_put_a_service_behind_a_waypoint() -> Result<()> {
@@ -31,8 +30,7 @@ fn five_lines_put_a_service_behind_a_waypoint() -> Result<()> {
     ensure!(block.lines().count() == 5, "{block}");
     let (prepare, last) = block.rsplit_once('\n').context("one command")?;
     // The last one runs until it is told to stop.
-    let mut command = Command::new("sh");
-    command.args(["-ec", &format!("{prepare}\nexec {last}")]);
+    let command = programs::script(format!("{prepare}\nexec {last}"))?;
     let log = mesh.net.run.files().join("readme.log");
     let _waypoint = Process::logging(&gate.place, command, &log)?;
 

@@ -5,7 +5,8 @@ use clap::ValueEnum;
 
 use crate::build_ebpf::ensure_object;
 use crate::demo::build_release;
-use crate::setup::{BENCH_TOOLS, TEST_TOOLS, envoy, packages};
+use crate::programs;
+use crate::setup::{self, Purpose, envoy};
 use crate::shell::{as_root, become_command, cargo, run, step, workspace};
 
 /// What is measured. BENCHMARKS.md has the method.
@@ -49,12 +50,11 @@ pub(crate) fn run_with(bench: Bench, arguments: &[String]) -> Result<()> {
     let target = workspace().join("target");
     let runner = target.join(if debug { "debug" } else { "release" }).join("culvert-bench");
     // Comparing reads files and needs neither root nor tools.
-    let mut command = as_root("env", &[]);
+    let mut command = as_root("env", &[])?;
     if bench == Bench::Compare {
-        command = std::process::Command::new("env");
+        command = programs::command("env")?;
     } else {
-        packages(&TEST_TOOLS)?;
-        packages(&BENCH_TOOLS)?;
+        setup::programs(Purpose::Bench)?;
         command.arg(format!("CULVERT_BENCH_DIR={}", target.join("bench").display()));
         if !matches!(bench, Bench::Capture | Bench::Fairness | Bench::Scale | Bench::Connections) {
             // Set by hand, it names another Envoy to measure.

@@ -12,7 +12,9 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::fingerprint::fingerprint;
-use crate::shell::{cache, find, is_root, run as run_command, step, workspace};
+use crate::programs::{command, find};
+use crate::setup::install;
+use crate::shell::{cache, run as run_command, step, workspace};
 
 /// The version of bpf-linker that goes with LLVM 22.
 const BPF_LINKER: &str = "0.13.0";
@@ -101,7 +103,7 @@ impl Rust {
 
     fn system() -> Result<Self> {
         if !system_is_complete() {
-            install_packages()?;
+            install(&DEBIAN_PACKAGES)?;
         }
         ensure!(system_is_complete(), "/usr/bin/rustc lacks its library sources or {DEBIAN_LLVM}");
         Ok(Self::System)
@@ -115,7 +117,7 @@ impl Rust {
                 INSTALL_NIGHTLY.join(" ")
             );
             ensure!(find("rustup").is_some(), how);
-            run_command(Command::new("rustup").args(INSTALL_NIGHTLY)).context(how)?;
+            run_command(command("rustup")?.args(INSTALL_NIGHTLY)).context(how)?;
         }
         ensure!(nightly_is_complete(), "{NIGHTLY} lacks rust-src");
         Ok(Self::Nightly)
@@ -128,11 +130,11 @@ impl Rust {
         }
     }
 
-    fn cargo(&self) -> Command {
-        let mut cargo = match self {
-            Self::System => Command::new("/usr/bin/cargo"),
-            Self::Nightly => Command::new("rustup"),
-        };
+    fn cargo(&self) -> Result<Command> {
+        let mut cargo = command(match self {
+            Self::System => "/usr/bin/cargo",
+            Self::Nightly => "rustup",
+        })?;
         // What the cargo that started xtask left for its own children would mislead this one.
         for name in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN", "RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
             cargo.env_remove(name);
@@ -141,18 +143,18 @@ impl Rust {
             Self::System => cargo.env("RUSTC", "/usr/bin/rustc"),
             Self::Nightly => cargo.args(["run", NIGHTLY, "cargo"]),
         };
-        cargo
+        Ok(cargo)
     }
 }
 
 fn system_is_complete() -> bool {
-    has_sources(Command::new("/usr/bin/rustc").env_remove("RUSTUP_TOOLCHAIN"))
+    command("/usr/bin/rustc").is_ok_and(|mut rustc| has_sources(rustc.env_remove("RUSTUP_TOOLCHAIN")))
         && Path::new("/usr/bin/cargo").exists()
         && Path::new(DEBIAN_LLVM).exists()
 }
 
 fn nightly_is_complete() -> bool {
-    has_sources(Command::new("rustup").args(["run", NIGHTLY, "rustc"]))
+    command("rustup").is_ok_and(|mut rustup| has_sources(rustup.args(["run", NIGHTLY, "rustc"])))
 }
 
 /// Whether the sources of `core` lie where this compiler looks for them.
@@ -163,20 +165,8 @@ fn has_sources(rustc: &mut Command) -> bool {
 }
 
 fn apt_has_packages() -> bool {
-    let known = Command::new("apt-cache").arg("show").args(DEBIAN_PACKAGES).output();
+    let known = command("apt-cache").and_then(|mut cache| cache.arg("show").args(DEBIAN_PACKAGES).output());
     known.is_ok_and(|known| known.status.success())
-}
-
-fn install_packages() -> Result<()> {
-    let list = DEBIAN_PACKAGES.join(" ");
-    if !is_root() {
-        bail!("packages are missing; run: sudo apt-get update && sudo apt-get install -y {list}");
-    }
-    step(format!("installing Debian packages: {list}"));
-    run_command(Command::new("apt-get").args(["-qq", "update"]))?;
-    let mut install = Command::new("apt-get");
-    install.env("DEBIAN_FRONTEND", "noninteractive").args(["-qq", "install", "-y", "--no-install-recommends"]);
-    run_command(install.args(DEBIAN_PACKAGES))
 }
 
 /// Finds bpf-linker, or installs it.
@@ -197,7 +187,7 @@ fn bpf_linker(rust: &Rust) -> Result<PathBuf> {
         );
     }
     step(format!("installing bpf-linker {BPF_LINKER} from crates.io into {}", tools.display()));
-    let mut install = Command::new("cargo");
+    let mut install = command("cargo")?;
     install.args(["install", "bpf-linker", "--locked", "--version", BPF_LINKER, "--no-default-features"]);
     install.args(["--features", "llvm-22", "--root"]).arg(&tools).env("LLVM_PREFIX", DEBIAN_LLVM);
     run_command(&mut install)?;
@@ -206,14 +196,15 @@ fn bpf_linker(rust: &Rust) -> Result<PathBuf> {
 }
 
 fn works(linker: &Path) -> bool {
-    Command::new(linker).arg("--version").output().is_ok_and(|version| version.status.success())
+    let said = command(linker).and_then(|mut linker| linker.arg("--version").output());
+    said.is_ok_and(|version| version.status.success())
 }
 
 fn compile(folder: &Path, rust: &Rust, linker: &Path) -> Result<PathBuf> {
     let target = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
     let out = folder.join("target");
     let flags = [format!("-Clinker={}", linker.display()), "-Cdebuginfo=2".into(), "-Clink-arg=--btf".into()];
-    let mut cargo = rust.cargo();
+    let mut cargo = rust.cargo()?;
     cargo.args(["build", "--release", "--locked", "-Z", "build-std=core", "--target", target]).current_dir(folder);
     // Both switches of nightly are needed with a stable rustc: build-std, and inline assembler for BPF.
     cargo.env("RUSTC_BOOTSTRAP", "1").env("CARGO_TARGET_DIR", &out).env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));

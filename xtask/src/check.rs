@@ -2,16 +2,18 @@
 
 use anyhow::{Result, bail};
 
-use crate::shell::{cargo, find, run, step};
-use crate::{layers, pure, sizes};
+use crate::programs::find;
+use crate::shell::{cargo, run, step};
+use crate::{doors, layers, pure, sizes};
 
 /// Runs every check, also after one has failed, and names those that failed at the end.
 pub(crate) fn run_all() -> Result<()> {
     type Check = (&'static str, fn() -> Result<()>);
-    let checks: [Check; 7] = [
+    let checks: [Check; 8] = [
         ("layers", layers::run),
         ("sizes", sizes::run),
         ("pure", pure::run),
+        ("doors", doors::run),
         ("fmt", fmt),
         ("clippy", clippy),
         ("docs", docs),

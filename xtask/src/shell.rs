@@ -1,12 +1,14 @@
 //! Runs other programs, saying each one first; the only file that knows about root and sudo.
 
 use std::ffi::OsStr;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+
+use crate::programs::{admit, command};
 
 /// The top of the checkout.
 pub(crate) fn workspace() -> &'static Path {
@@ -31,7 +33,8 @@ pub(crate) fn step(text: impl AsRef<str>) {
 
 /// The cargo that started us, at the top of the checkout.
 pub(crate) fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let named = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = command(named).expect("cargo is declared, under whatever path");
     command.current_dir(workspace());
     command
 }
@@ -42,14 +45,15 @@ pub(crate) fn is_root() -> bool {
 }
 
 /// A command that runs as root: directly when we are, else through sudo with the environment variables named in `keep`.
-pub(crate) fn as_root(program: impl AsRef<OsStr>, keep: &[&str]) -> Command {
+pub(crate) fn as_root(program: impl AsRef<OsStr>, keep: &[&str]) -> Result<Command> {
     if is_root() {
-        return Command::new(program);
+        return Ok(command(program)?);
     }
-    let mut sudo = Command::new("sudo");
+    admit(program.as_ref())?;
+    let mut sudo = command("sudo")?;
     sudo.args(keep.iter().filter_map(|name| Some(format!("{name}={}", std::env::var(name).ok()?))));
     sudo.arg(program);
-    sudo
+    Ok(sudo)
 }
 
 /// Runs a command to its end. The error names the command.
@@ -78,18 +82,6 @@ pub(crate) fn become_command(command: &mut Command) -> anyhow::Error {
     let line = shown(command);
     eprintln!("    $ {line}");
     anyhow::Error::new(command.exec()).context(format!("starting `{line}`"))
-}
-
-/// The program's path, looked for in `PATH` and in the folders that only root has there.
-pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    let folders = std::env::split_paths(&path).chain(system);
-    folders.map(|folder| folder.join(program)).find(|file| is_executable(file))
-}
-
-fn is_executable(file: &Path) -> bool {
-    file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// A command as it would be typed; arguments with spaces are quoted.

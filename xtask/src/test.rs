@@ -8,9 +8,10 @@ use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
 use crate::build_ebpf::ensure_object;
-use crate::setup::{TEST_TOOLS, envoy, packages};
+use crate::programs::command;
+use crate::setup::{Purpose, envoy, programs as install_programs};
 use crate::shell::{as_root, cargo, output, run as run_command, step};
-use crate::{layers, pure, sizes};
+use crate::{doors, layers, pure, sizes};
 
 /// Seconds after which one test program is ended and counted as failed.
 const PROGRAM_TIMEOUT: &str = "1500";
@@ -33,10 +34,12 @@ pub(crate) fn run(level: Level, filter: &[String]) -> Result<()> {
         tally.rule("layers", layers::run());
         tally.rule("sizes", sizes::run());
         tally.rule("pure", pure::run());
+        tally.rule("doors", doors::run());
     }
     let mut surroundings = Vec::new();
+    // The waypoint's tests are no root's business and start curl, h2load and others all the same.
+    install_programs(Purpose::Test)?;
     if level != Level::Unit {
-        packages(&TEST_TOOLS)?;
         surroundings.push(format!("CULVERT_ENVOY={}", envoy()?.display()));
         ensure_object()?;
         step("building the programs that the end-to-end tests run");
@@ -119,7 +122,7 @@ impl Tally {
     /// Runs one test program, as root if it must, and counts its tests.
     fn program(&mut self, program: &Program, surroundings: &[String], filter: &[String]) -> Result<()> {
         step(format!("tests of {}{}", program.name, if program.needs_root { " (as root)" } else { "" }));
-        let mut command = if program.needs_root { as_root("env", &[]) } else { Command::new("env") };
+        let mut command = if program.needs_root { as_root("env", &[])? } else { command("env")? };
         command.args(surroundings).args(["timeout", "--kill-after=20", PROGRAM_TIMEOUT]);
         command.arg(&program.executable).args(filter).current_dir(&program.folder);
         self.watch(&program.name, &mut command)

@@ -6,6 +6,10 @@
 #[expect(dead_code, reason = "the tests use the accept loops, not the program around them")]
 mod proxy;
 
+#[path = "../../../xtask/src/programs.rs"]
+#[expect(unreachable_pub, reason = "the harness includes the file too, and publishes it")]
+mod programs;
+
 mod attach;
 mod bind;
 mod counts;

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use agent::capture::{Capture, CapturedPod, PodSpec};
 
+use crate::programs;
 use crate::rig::{Rig, sh};
 
 const PODS: usize = 200;
@@ -37,7 +38,7 @@ impl Namespaces {
 impl Drop for Namespaces {
     fn drop(&mut self) {
         for name in &self.0 {
-            let _ = std::process::Command::new("ip").args(["netns", "del", name]).status();
+            let _ = programs::command("ip").unwrap().args(["netns", "del", name]).status();
         }
     }
 }

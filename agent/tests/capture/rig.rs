@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use agent::capture::{Capture, CaptureConfig, Event, PodSpec};
 use mesh::model::policy::{PlaintextRules, PlaintextVerdict};
 
+use crate::programs;
 use crate::proxy::{self, Seen};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -36,14 +37,14 @@ pub(crate) struct Rig {
 
 /// Runs a shell command; its output.
 pub(crate) fn sh(command: &str) -> String {
-    let output = Command::new("sh").args(["-ec", command]).output().unwrap();
+    let output = programs::script(command).unwrap().output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "`{command}` failed: {error}");
     String::from_utf8(output.stdout).unwrap()
 }
 
 fn try_sh(command: &str) {
-    let _ = Command::new("sh").args(["-c", command]).output();
+    let _ = programs::script(command).unwrap().output();
 }
 
 /// Waits until `done`, at most two seconds.
@@ -161,7 +162,7 @@ impl Rig {
             "e" => (self.cgroup("host"), self.netns("e")),
             pod => (self.cgroup(pod), self.netns(pod)),
         };
-        let mut command = Command::new(lab());
+        let mut command = programs::command(lab()).unwrap();
         command.arg("--cgroup").arg(group).arg("--netns").arg(netns).args(arguments.split_whitespace());
         command
     }
@@ -199,7 +200,7 @@ impl Rig {
 
     /// An agent in a process of its own, which can be killed.
     pub(crate) fn agent_process(&self, arguments: &str) -> Program {
-        let mut command = Command::new(lab());
+        let mut command = programs::command(lab()).unwrap();
         command.arg("agent").arg("--bpf-root").arg(&self.bpf_root).arg("--attach").arg(self.cgroup(""));
         command.arg("--group").arg(self.cgroup("agent")).args(arguments.split_whitespace());
         for pod in ["a", "b"] {

@@ -61,7 +61,7 @@ pub fn sidecar(pod: &Place) -> Result<()> {
 }
 
 fn restore(pod: &Place, rules: &str) -> Result<()> {
-    let mut command = pod.command("iptables-restore").context("package iptables")?;
+    let mut command = pod.command("iptables-restore")?;
     command.arg("--noflush").stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = spawn(command).context("starting iptables-restore (package iptables)")?;
     child.stdin.take().context("standard input is piped")?.write_all(rules.as_bytes())?;

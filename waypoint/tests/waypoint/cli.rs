@@ -1,14 +1,14 @@
 //! `culvert-waypoint check` and `explain`, as a user calls them.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde_json::Value;
 
+use super::programs;
 use super::rig::{policy, route, service, shop};
 
 fn waypoint(dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_culvert-waypoint"));
+    let mut command = programs::command(env!("CARGO_BIN_EXE_culvert-waypoint")).unwrap();
     let out = command.arg(arguments[0]).arg("-f").arg(dir).args(&arguments[1..]).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (out.status.code(), text(out.stdout), text(out.stderr))

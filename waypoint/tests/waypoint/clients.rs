@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::backend::{Act, Backend, ok};
+use super::programs;
 use super::rig::{Rig, SHOP, TARGET, policy, route, service, shop};
 
 /// The packages of `clients.py`; pinned, and fetched from PyPI the first time.
@@ -23,7 +24,7 @@ fn packages() -> PathBuf {
     let folder = cache.join(PACKAGES.join("+").replace("==", "-"));
     if !folder.exists() {
         let fresh = cache.join(format!("fetching-{}", std::process::id()));
-        let mut pip = Command::new("python3");
+        let mut pip = programs::command("python3").unwrap();
         pip.args(["-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--only-binary=:all:", "--target"]);
         let out = pip.arg(&fresh).args(PACKAGES).output().expect("python3 is installed");
         assert!(out.status.success(), "{PACKAGES:?} cannot be installed from PyPI: {out:?}; is python3-pip there?");
@@ -35,7 +36,7 @@ fn packages() -> PathBuf {
 }
 
 fn python(arguments: &[String]) -> Command {
-    let mut command = Command::new("python3");
+    let mut command = programs::command("python3").unwrap();
     command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/waypoint/clients.py")).args(arguments);
     command.env("PYTHONPATH", packages()).env("PYTHONDONTWRITEBYTECODE", "1");
     command
@@ -64,8 +65,8 @@ impl Drop for Server {
 
 /// Runs a program to its end, a minute at most.
 async fn run(program: &str, arguments: &[&str]) -> Output {
-    let mut command = Command::new("timeout");
-    command.arg("60").arg(program).args(arguments);
+    let mut command = programs::within(60, program).unwrap();
+    command.args(arguments);
     finish(command).await
 }
 

@@ -58,7 +58,7 @@ async fn told_to_stop_it_finishes_what_it_has_begun() {
     let mut sender = rig.one(SHOP).await;
     let calling = tokio::spawn(async move { got(sender.send_request(get("/")).await.unwrap()).await });
     rig.eventually("arrived", async || backend.hits() == 1).await;
-    let kill = std::process::Command::new("kill").args(["-TERM", &rig.pid().to_string()]).status().unwrap();
+    let kill = super::programs::command("kill").unwrap().args(["-TERM", &rig.pid().to_string()]).status().unwrap();
     assert!(kill.success());
     let began = Instant::now();
     let answer = calling.await.unwrap();

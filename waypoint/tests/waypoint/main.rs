@@ -1,6 +1,11 @@
 //! The waypoint as its users meet it: the real binary, real connections, the acceptance list of its task.
 
 #[cfg(test)]
+#[path = "../../../xtask/src/programs.rs"]
+#[expect(unreachable_pub, reason = "the harness includes the file too, and publishes it")]
+mod programs;
+
+#[cfg(test)]
 mod backend;
 #[cfg(test)]
 mod rig;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
@@ -103,7 +103,8 @@ impl Rig {
         let pool = Pool::new(Arc::clone(&keyring), Arc::new(From(net.ip(5))), options);
         write(dir.path(), net, "mesh.yaml", manifests);
         let address = |port: u16| SocketAddr::new(net.ip(1), port).to_string();
-        let process = Command::new(env!("CARGO_BIN_EXE_culvert-waypoint"))
+        let process = super::programs::command(env!("CARGO_BIN_EXE_culvert-waypoint"))
+            .unwrap()
             .args(["--gateway", "default/wp", "--drain", "3s", "--log", "warn,access=info,waypoint=debug"])
             .arg("--manifests")
             .arg(dir.path().join("manifests"))
