@@ -6,13 +6,14 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use mesh::admin::dump::{Explanation, Judged, Verdict};
+use mesh::balance::health::Admitted;
 use mesh::model::connection::{Facts, OnBehalfOf};
 use mesh::model::identity::Identity;
 use mesh::model::workload::Workload;
 use mesh::policy::authorize::{self, Applying, Refusal};
 use mesh::policy::matcher::{self, Answer, Subject};
 use mesh::policy::plaintext;
-use mesh::state::snapshot::Snapshot;
+use mesh::state::snapshot::{ServiceEntry, Snapshot};
 
 use crate::outbound::next_hop::{self, Destination, Hop, ToWaypoint, Via, WaypointInstances};
 
@@ -50,10 +51,11 @@ fn follow(mesh: &Snapshot, source: &Workload, destination: Destination, explanat
         }
         Destination::Service(entry, port) => {
             explanation.path.push(format!("{called} is port {port} of service {}", entry.service.key));
+            let admitted = admitted(&entry);
             let hops = entry
                 .endpoints
                 .iter()
-                .filter(|e| e.is_ready() || entry.service.load_balancing.allow_unhealthy)
+                .filter(|e| admitted.admits(e.health))
                 .filter_map(|endpoint| next_hop::to_endpoint(source, &entry, endpoint, port, called.is_ipv6()));
             explanation.endpoints = hops.map(|hop| judge(mesh, source, &hop, None)).collect();
             let total = entry.endpoints.len();
@@ -66,13 +68,18 @@ fn follow(mesh: &Snapshot, source: &Workload, destination: Destination, explanat
     }
 }
 
+fn admitted(entry: &ServiceEntry) -> Admitted {
+    Admitted::among(entry.endpoints.iter().map(|endpoint| endpoint.health), &entry.service.load_balancing)
+}
+
 /// The instances, and what the destinations would say to a waypoint that speaks for the source.
 fn follow_waypoint(mesh: &Snapshot, source: &Workload, to: &ToWaypoint, explanation: &mut Explanation) {
     let what = to.service.as_ref().map_or_else(|| to.target.to_string(), ToString::to_string);
     explanation.path.push(format!("{what} is behind waypoint {}, which routes and judges it", to.gateway));
     let instances: Vec<Arc<Workload>> = match &to.instances {
         WaypointInstances::Service(entry) => {
-            entry.endpoints.iter().filter(|e| e.is_ready()).map(|e| Arc::clone(&e.workload)).collect()
+            let admitted = admitted(entry);
+            entry.endpoints.iter().filter(|e| admitted.admits(e.health)).map(|e| Arc::clone(&e.workload)).collect()
         }
         WaypointInstances::Workload(workload) => vec![Arc::clone(workload)],
     };
@@ -215,7 +222,11 @@ mod tests {
 
     fn mesh() -> Store {
         let shop = Service::sample("shop", "default", &["10.96.0.1".parse().unwrap()], &[(80, 8080)]);
-        let served = WorkloadService { service: shop.key.clone(), ports: shop.ports.clone() };
+        let served = WorkloadService {
+            service: shop.key.clone(),
+            ports: shop.ports.clone(),
+            health: mesh::model::workload::Health::Healthy,
+        };
         let deny = Authorization {
             key: PolicyKey { namespace: "default".into(), name: "no-client".into() },
             scope: Scope::Namespace,
@@ -279,7 +290,12 @@ mod tests {
         let instance = Workload {
             native_tunnel: true,
             service_account: "wp".into(),
-            services: [WorkloadService { service: wp.key.clone(), ports: wp.ports.clone() }].into(),
+            services: [WorkloadService {
+                service: wp.key.clone(),
+                ports: wp.ports.clone(),
+                health: mesh::model::workload::Health::Healthy,
+            }]
+            .into(),
             ..Workload::sample("wp-1", "default", &["10.0.0.9".parse().unwrap()])
         };
         store.apply([

@@ -113,7 +113,12 @@ mod tests {
         let service = Service::sample("shop", "default", &["10.96.0.1".parse().unwrap()], &[(80, 8080)]);
         let other = Service::sample("other", "default", &["10.96.0.2".parse().unwrap()], &[(80, 8080)]);
         let workload = Workload {
-            services: [WorkloadService { service: service.key.clone(), ports: service.ports.clone() }].into(),
+            services: [WorkloadService {
+                service: service.key.clone(),
+                ports: service.ports.clone(),
+                health: mesh::model::workload::Health::Healthy,
+            }]
+            .into(),
             ..Workload::sample("shop-1", "default", &["10.0.0.1".parse().unwrap()])
         };
         let store = Store::new(None);

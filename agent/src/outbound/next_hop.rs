@@ -186,10 +186,11 @@ fn through(
             .map(|entry| WaypointInstances::Service(Arc::clone(entry)))
             .or_else(|| mesh.workload_at(network, *address).map(|w| WaypointInstances::Workload(Arc::clone(w)))),
     };
-    // An instance-less waypoint is as good as none: refused here, so that the reason names it.
+    // An instance-less waypoint is as good as none: refused here, so that the reason names it. One that ends serves on until
+    // another is ready.
     let ready = instances.filter(|instances| match instances {
-        WaypointInstances::Service(entry) => entry.endpoints.iter().any(|e| e.is_ready()),
-        WaypointInstances::Workload(workload) => workload.health == Health::Healthy,
+        WaypointInstances::Service(entry) => entry.endpoints.iter().any(|e| e.health != Health::Unhealthy),
+        WaypointInstances::Workload(workload) => workload.health != Health::Unhealthy,
     });
     let instances = ready.ok_or_else(unknown)?;
     let gateway = format!("{}/{}", waypoint.namespace, waypoint.name).into();
@@ -281,7 +282,12 @@ mod tests {
             ..Service::sample("orphan", "default", &[ip("10.96.0.3")], &[(80, 8080)])
         };
         let serving = |service: &Service, workload: Workload| Workload {
-            services: [WorkloadService { service: service.key.clone(), ports: service.ports.clone() }].into(),
+            services: [WorkloadService {
+                service: service.key.clone(),
+                ports: service.ports.clone(),
+                health: Health::Healthy,
+            }]
+            .into(),
             ..workload
         };
         let mut updates = vec![

@@ -6,10 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::health::Admitted;
 use super::locality;
 use crate::model::name::WorkloadUid;
 use crate::model::service::{BalanceMode, LoadBalancing};
-use crate::model::workload::Workload;
+use crate::model::workload::{Health, Workload};
 use crate::state::endpoints::Endpoint;
 
 /// What a pick depends on besides the endpoints.
@@ -41,9 +42,10 @@ pub fn pick<'e>(
     let flat = request.balancing.mode == BalanceMode::Any || request.balancing.routing_preference.is_empty();
     if flat {
         let mut draw = || {
-            (0..TRIES)
-                .map(|_| &endpoints[random(endpoints.len())])
-                .find(|e| usable(e, request) && !e.load.is_avoided(request.now))
+            (0..TRIES).map(|_| &endpoints[random(endpoints.len())]).find(|e| {
+                let ready = e.health == Health::Healthy || request.balancing.allow_unhealthy;
+                ready && usable(e, request) && !e.load.is_avoided(request.now)
+            })
         };
         if let (Some(a), Some(b)) = (draw(), draw()) {
             return Some(less_busy(a, b));
@@ -57,11 +59,15 @@ fn among_all<'e>(
     request: &Request<'_>,
     random: &mut dyn FnMut(usize) -> usize,
 ) -> Option<&'e Arc<Endpoint>> {
+    let within_reach = endpoints.iter().filter(|e| e.target_port(request.service_port).is_some());
+    let within_reach =
+        within_reach.filter_map(|e| Some((locality::rank(request.balancing, request.source, &e.workload)?, e)));
+    // Also by those that were tried: one failure is no reason to bother those that are on their way out.
+    let admitted = Admitted::among(within_reach.clone().map(|(_, e)| e.health), request.balancing);
     // Health before closeness: a close endpoint that does not answer is worth less than a distant one that does.
-    let graded = endpoints.iter().filter(|e| usable(e, request)).filter_map(|e| {
-        let rank = locality::rank(request.balancing, request.source, &e.workload)?;
-        Some(((!e.load.is_avoided(request.now), rank), e))
-    });
+    let graded = within_reach
+        .filter(|(_, e)| admitted.admits(e.health) && usable(e, request))
+        .map(|(rank, e)| ((!e.load.is_avoided(request.now), rank), e));
     let mut best: Option<(bool, usize)> = None;
     let mut candidates: Vec<&Arc<Endpoint>> = Vec::new();
     for (grade, endpoint) in graded {
@@ -81,9 +87,7 @@ fn among_all<'e>(
 }
 
 fn usable(endpoint: &Endpoint, request: &Request<'_>) -> bool {
-    (endpoint.is_ready() || request.balancing.allow_unhealthy)
-        && endpoint.target_port(request.service_port).is_some()
-        && !request.tried.contains(&endpoint.workload.uid)
+    endpoint.target_port(request.service_port).is_some() && !request.tried.contains(&endpoint.workload.uid)
 }
 
 /// Fewer connections per unit of capacity; compared by cross-multiplication, without division.
@@ -97,15 +101,14 @@ fn less_busy<'e>(a: &'e Arc<Endpoint>, b: &'e Arc<Endpoint>) -> &'e Arc<Endpoint
 mod tests {
     use super::*;
     use crate::model::service::{AppProtocol, Scope, ServicePort};
-    use crate::model::workload::Health;
-    use crate::state::endpoints::Load;
 
     fn endpoint(name: &str, change: impl FnOnce(&mut Workload)) -> Arc<Endpoint> {
         let mut workload = Workload::sample(name, "default", &["10.0.0.1".parse().unwrap()]);
         change(&mut workload);
         let port =
             ServicePort { name: "".into(), service_port: 80, target_port: 8080, app_protocol: AppProtocol::Unknown };
-        Arc::new(Endpoint { workload: Arc::new(workload), ports: [port].into(), load: Arc::new(Load::default()) })
+        let health = workload.health;
+        Arc::new(Endpoint { workload: Arc::new(workload), ports: [port].into(), health, load: Arc::default() })
     }
 
     fn share(endpoints: &[Arc<Endpoint>], balancing: &LoadBalancing, tried: &[WorkloadUid]) -> Vec<usize> {
@@ -146,6 +149,7 @@ mod tests {
             Arc::new(Endpoint {
                 workload: Arc::new(Workload::sample("portless", "default", &[])),
                 ports: Box::default(),
+                health: Health::Healthy,
                 load: Arc::default(),
             }),
             endpoint("good", |_| {}),
@@ -153,6 +157,32 @@ mod tests {
         let tried = [endpoints[1].workload.uid.clone()];
         assert_eq!(share(&endpoints, &LoadBalancing::default(), &tried), [0, 0, 0, 1000]);
         assert_eq!(share(&endpoints[..3], &LoadBalancing::default(), &tried), [0, 0, 0]);
+    }
+
+    #[test]
+    fn what_terminates_and_still_serves_is_picked_where_nothing_is_ready() {
+        let ends = |w: &mut Workload| w.health = Health::Terminating;
+        let endpoints =
+            [endpoint("ends", ends), endpoint("sick", |w| w.health = Health::Unhealthy), endpoint("good", |_| {})];
+        let any = LoadBalancing::default();
+        assert_eq!(share(&endpoints, &any, &[]), [0, 0, 1000]);
+        assert_eq!(share(&endpoints[..2], &any, &[]), [1000, 0]);
+        // A ready one that just failed is still the one to ask.
+        endpoints[2].load.failed(Duration::ZERO);
+        assert_eq!(share(&endpoints, &any, &[]), [0, 0, 1000]);
+        assert_eq!(share(&endpoints, &any, &[endpoints[2].workload.uid.clone()]), [0, 0, 0]);
+        let all = LoadBalancing { allow_unhealthy: true, ..any };
+        assert!(share(&endpoints[..2], &all, &[]).iter().all(|count| *count > 300));
+    }
+
+    #[test]
+    fn with_local_traffic_only_a_ready_endpoint_elsewhere_does_not_count() {
+        let here = |w: &mut Workload| (w.health, w.node) = (Health::Terminating, "n1".into());
+        let endpoints = [endpoint("here", here), endpoint("there", |w| w.node = "n2".into())];
+        let preference =
+            |mode| LoadBalancing { routing_preference: [Scope::Node].into(), mode, allow_unhealthy: false };
+        assert_eq!(share(&endpoints, &preference(BalanceMode::Strict), &[]), [1000, 0]);
+        assert_eq!(share(&endpoints, &preference(BalanceMode::Failover), &[]), [0, 1000]);
     }
 
     #[test]

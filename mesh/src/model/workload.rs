@@ -74,6 +74,8 @@ pub struct WorkloadService {
     pub service: ServiceKey,
     /// Service port and the port on this workload, named target ports resolved.
     pub ports: Box<[ServicePort]>,
+    /// Whether the service may give it traffic: what an EndpointSlice of the service says, else the workload's own.
+    pub health: Health,
 }
 
 /// How peers reach a workload.
@@ -113,13 +115,26 @@ impl WorkloadType {
 }
 
 /// Whether a workload may be given traffic (`WorkloadStatus`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Health {
     /// Ready.
     Healthy,
-    /// Not ready, or being deleted.
+    /// Being deleted and still serving: given traffic only where nothing is ready (KEP-1669).
+    Terminating,
+    /// Not ready, or being deleted and no longer serving.
     Unhealthy,
+}
+
+impl Health {
+    /// From the conditions of an endpoint, as Kubernetes derives and reads them: what is being deleted is never ready.
+    pub fn of(serving: bool, terminating: bool) -> Self {
+        match (serving, terminating) {
+            (true, false) => Self::Healthy,
+            (true, true) => Self::Terminating,
+            (false, _) => Self::Unhealthy,
+        }
+    }
 }
 
 /// Which network namespace a workload lives in.

@@ -181,7 +181,11 @@ mod tests {
         let shop =
             Service { waypoint: behind("wp"), ..Service::sample("shop", "default", &[ip("10.96.0.1")], &[(80, 8080)]) };
         let plain = Service::sample("plain", "default", &[ip("10.96.0.2")], &[(80, 8080), (90, 9090)]);
-        let serves = |service: &Service| WorkloadService { service: service.key.clone(), ports: service.ports.clone() };
+        let serves = |service: &Service| WorkloadService {
+            service: service.key.clone(),
+            ports: service.ports.clone(),
+            health: crate::model::workload::Health::Healthy,
+        };
         let mut pod = Workload {
             services: [serves(&shop), serves(&plain)].into(),
             ..Workload::sample("shop-1", "default", &[ip("10.0.0.1")])

@@ -133,7 +133,11 @@ mod tests {
         let (namespace, name) = ("default".into(), "wp".into());
         let waypoint = Waypoint { namespace, name, destination: None, hbone_port: 15008 };
         let shop = Service::sample("shop", "default", &[], &[(80, 8080)]);
-        let served = WorkloadService { service: shop.key.clone(), ports: shop.ports.clone() };
+        let served = WorkloadService {
+            service: shop.key.clone(),
+            ports: shop.ports.clone(),
+            health: crate::model::workload::Health::Healthy,
+        };
         let mut pod = Workload { services: [served].into(), ..Workload::sample("shop-1", "default", &[]) };
         let store = Store::new(None);
         store.apply([Update::Service(Box::new(Service { waypoint: Some(Box::new(waypoint)), ..shop }))]);

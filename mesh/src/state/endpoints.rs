@@ -14,6 +14,8 @@ pub struct Endpoint {
     pub workload: Arc<Workload>,
     /// Service ports and what they are on this workload.
     pub ports: Box<[ServicePort]>,
+    /// Whether the service may give it traffic.
+    pub health: Health,
     /// Shared by every service entry and snapshot in which the endpoint stands.
     pub load: Arc<Load>,
 }
@@ -22,11 +24,6 @@ impl Endpoint {
     /// The port on the workload behind a service port.
     pub fn target_port(&self, service_port: u16) -> Option<u16> {
         self.ports.iter().find(|p| p.service_port == service_port).map(|p| p.target_port).filter(|p| *p != 0)
-    }
-
-    /// Whether it may be given traffic.
-    pub fn is_ready(&self) -> bool {
-        self.workload.health == Health::Healthy
     }
 }
 

@@ -120,6 +120,7 @@ impl Batch<'_> {
             let endpoint = Arc::new(Endpoint {
                 workload: Arc::clone(&workload),
                 ports: service.ports.clone(),
+                health: service.health,
                 load: Arc::clone(&load),
             });
             self.writer.endpoints.entry(service.service.clone()).or_default().insert(workload.uid.clone(), endpoint);

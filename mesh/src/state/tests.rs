@@ -24,7 +24,10 @@ fn shop(vip: &str) -> Service {
 
 fn serving(workload: Workload, service: &Service) -> Workload {
     let ports: Box<[ServicePort]> = service.ports.clone();
-    Workload { services: [WorkloadService { service: service.key.clone(), ports }].into(), ..workload }
+    Workload {
+        services: [WorkloadService { service: service.key.clone(), ports, health: workload.health }].into(),
+        ..workload
+    }
 }
 
 fn upsert(workload: Workload) -> Update {

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use mesh::balance::health::Admitted;
 use mesh::balance::locality;
 use mesh::model::identity::Identity;
 use mesh::model::name::WorkloadUid;
@@ -214,11 +215,16 @@ impl Cluster {
         if let (Some(service), Some(source)) = (service, &source) {
             let balancing = &service.load_balancing;
             let most = balancing.routing_preference.len();
-            let usable = source.iter().filter(|known| known.is_ready() || balancing.allow_unhealthy);
-            for known in usable {
+            let within_reach: Vec<_> = source
+                .iter()
+                .filter_map(|known| {
+                    let target = target_of(service, known, self.port)?;
+                    Some((known, target, locality::rank(balancing, here, &known.workload)?))
+                })
+                .collect();
+            let admitted = Admitted::among(within_reach.iter().map(|(known, ..)| known.health), balancing);
+            for (known, target, rank) in within_reach.into_iter().filter(|(known, ..)| admitted.admits(known.health)) {
                 let workload = &known.workload;
-                let Some(target) = target_of(service, known, self.port) else { continue };
-                let Some(rank) = locality::rank(balancing, here, workload) else { continue };
                 let before = old.endpoints.iter().find(|e| e.workload.uid == workload.uid && e.target == target);
                 let state = match before {
                     Some(before) => Arc::clone(&before.state),

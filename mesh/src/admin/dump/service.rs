@@ -49,7 +49,7 @@ pub struct EndpointView {
     pub service: String,
     /// Service port to the port on this workload.
     pub port: BTreeMap<u16, u16>,
-    /// `Healthy` or `Unhealthy`.
+    /// `Healthy`, `Terminating` (serving, and used where nothing is ready) or `Unhealthy`.
     pub status: String,
     /// Connections to it that are open now. Ours.
     #[serde(default)]
@@ -75,7 +75,7 @@ impl From<&ServiceEntry> for ServiceView {
             workload_uid: endpoint.workload.uid.to_string(),
             service: service.key.to_string(),
             port: endpoint.ports.iter().map(|port| (port.service_port, port.target_port)).collect(),
-            status: health(endpoint.workload.health).to_owned(),
+            status: health(endpoint.health).to_owned(),
             active: endpoint.load.active(),
         });
         let ranges = service.vips.iter().filter_map(|vip| match vip {
@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
     use crate::model::service::Service;
-    use crate::model::workload::Workload;
+    use crate::model::workload::{Health, Workload};
     use crate::state::endpoints::Endpoint;
 
     #[test]
@@ -143,6 +143,7 @@ mod tests {
         let endpoint = Endpoint {
             workload: Arc::new(Workload::sample("shop-1", "default", &[])),
             ports: service.ports.clone(),
+            health: Health::Healthy,
             load: Arc::default(),
         };
         let entry = ServiceEntry { service: Arc::new(service), endpoints: Arc::new([Arc::new(endpoint)]) };

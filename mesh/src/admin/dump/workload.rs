@@ -47,7 +47,7 @@ pub struct WorkloadView {
     /// Network of the addresses.
     #[serde(default)]
     pub network: String,
-    /// `Healthy` or `Unhealthy`.
+    /// `Healthy`, `Terminating` or `Unhealthy`.
     pub status: String,
     /// Whether it shares its node's network namespace. Ours.
     #[serde(default)]
@@ -140,10 +140,11 @@ impl From<&Workload> for WorkloadView {
     }
 }
 
-/// `Healthy` or `Unhealthy`.
+/// `Healthy`, `Terminating` or `Unhealthy`.
 pub(super) fn health(health: Health) -> &'static str {
     match health {
         Health::Healthy => "Healthy",
+        Health::Terminating => "Terminating",
         Health::Unhealthy => "Unhealthy",
     }
 }

@@ -7,7 +7,7 @@ use crate::model::workload::{Health, Locality, NetworkMode, TunnelProtocol, Work
 use crate::source::manifest::inventory::Inventory;
 
 use super::options::Options;
-use super::service::{Services, Written, WrittenIn};
+use super::service::{Group, Services, Written, WrittenIn};
 
 /// The workload of the endpoints with an address, if it is no pod's.
 pub(super) fn workload_at(
@@ -22,17 +22,15 @@ pub(super) fn workload_at(
             continue;
         };
         let group = &services.groups[written.group];
-        add_service(found.get_or_insert_with(|| workload(written, options)), &group.service, &group.ports);
+        add_service(found.get_or_insert_with(|| workload(written, options)), group, written.health);
     }
     found
 }
 
-/// Makes a workload an endpoint, or gives it more ports if it already is one.
-pub(super) fn add_service(
-    workload: &mut Workload,
-    service: &crate::model::service::ServiceKey,
-    ports: &[crate::model::service::ServicePort],
-) {
+/// Makes a workload an endpoint, or gives it more ports if it already is one. What is said of it twice, as a slice for each
+/// family does, counts as the better of the two.
+pub(super) fn add_service(workload: &mut Workload, group: &Group, health: Health) {
+    let Group { service, ports } = group;
     let mut services = std::mem::take(&mut workload.services).into_vec();
     match services.iter_mut().find(|known| &known.service == service) {
         Some(known) => {
@@ -41,8 +39,9 @@ pub(super) fn add_service(
                 ports.iter().filter(|port| !known_port(&merged, port.service_port)).cloned().collect::<Vec<_>>(),
             );
             known.ports = merged.into();
+            known.health = known.health.min(health);
         }
-        None => services.push(WorkloadService { service: service.clone(), ports: ports.into() }),
+        None => services.push(WorkloadService { service: service.clone(), ports: ports.clone(), health }),
     }
     workload.services = services.into();
 }
@@ -89,7 +88,7 @@ fn workload(written: &Written, options: &Options) -> Workload {
         canonical_revision: Name::from("latest"),
         cluster: options.cluster_id.clone(),
         locality,
-        health: if written.ready { Health::Healthy } else { Health::Unhealthy },
+        health: written.health,
         network_mode: NetworkMode::Standard,
         waypoint: None,
         services: Box::default(),

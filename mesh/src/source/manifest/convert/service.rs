@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use crate::model::name::{Name, Namespace};
 use crate::model::service::{AppProtocol, BalanceMode, LoadBalancing, Service, ServiceKey, ServicePort, Vip};
 use crate::model::waypoint::Waypoint;
+use crate::model::workload::Health;
 use crate::source::manifest::inventory::{GATEWAY_NAME, Inventory};
 use crate::source::manifest::object::{
     self, EndpointSlice, Item, ObjectKey, Pod, Resolution, ServiceEntry, TargetPort,
@@ -61,7 +62,7 @@ pub(super) struct Written {
     pub(super) name: Name,
     pub(super) namespace: Namespace,
     pub(super) address: IpAddr,
-    pub(super) ready: bool,
+    pub(super) health: Health,
     pub(super) origin: WrittenIn,
 }
 
@@ -264,7 +265,7 @@ impl<'a> Assembly<'a> {
         let group = self.group(Group { service, ports: ports.collect() });
         for (index, endpoint) in slice.spec.endpoints.iter().enumerate() {
             // An endpoint that is not ready is no endpoint, unless the service asks for those too.
-            if !endpoint.ready && !item.spec.load_balancing.allow_unhealthy {
+            if endpoint.health == Health::Unhealthy && !item.spec.load_balancing.allow_unhealthy {
                 continue;
             }
             let pod = endpoint
@@ -283,7 +284,7 @@ impl<'a> Assembly<'a> {
                     name: meta.name.clone(),
                     namespace: meta.namespace.clone(),
                     address: endpoint.address,
-                    ready: endpoint.ready,
+                    health: endpoint.health,
                     origin: WrittenIn::Slice { slice: Arc::clone(slice), index },
                 },
             );
@@ -366,7 +367,7 @@ impl<'a> Assembly<'a> {
                     name: meta.name.clone(),
                     namespace: meta.namespace.clone(),
                     address: endpoint.address,
-                    ready: true,
+                    health: Health::Healthy,
                     origin: WrittenIn::Entry { entry: Arc::clone(item), index },
                 },
             );

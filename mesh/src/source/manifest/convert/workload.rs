@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use crate::model::name::{Name, WorkloadUid};
 use crate::model::policy::PolicyKey;
-use crate::model::workload::{Health, NetworkMode, TunnelProtocol, Workload, WorkloadService};
+use crate::model::workload::{NetworkMode, TunnelProtocol, Workload, WorkloadService};
 use crate::source::manifest::inventory::Inventory;
 use crate::source::manifest::object::{Item, Labels, ObjectKey, Pod, Refusal};
 
@@ -114,7 +114,7 @@ fn workload(pod: &Item<Pod>, context: &Context, options: &Options) -> Workload {
         .unwrap_or_else(|| context.latest.clone()),
         cluster: options.cluster_id.clone(),
         locality: Context::locality(labels).or_else(|| context.node_localities.get(&spec.node).cloned()),
-        health: if spec.ready { Health::Healthy } else { Health::Unhealthy },
+        health: spec.health,
         network_mode: if spec.template.host_network { NetworkMode::HostNetwork } else { NetworkMode::Standard },
         waypoint: found.map(|found| found.waypoint),
         services: Box::default(),
@@ -168,7 +168,11 @@ fn add_services(workload: &mut Workload, pod: &Item<Pod>, context: &Context) {
     let mut selected: Vec<WorkloadService> = selecting
         .into_iter()
         .flat_map(|selection| selection.select(&pod.meta.labels))
-        .map(|selecting| WorkloadService { service: selecting.service.clone(), ports: selecting.ports_on(&pod.spec) })
+        .map(|selecting| WorkloadService {
+            service: selecting.service.clone(),
+            ports: selecting.ports_on(&pod.spec),
+            health: pod.spec.health,
+        })
         .collect();
     selected.sort_by(|a, b| a.service.cmp(&b.service));
     selected.dedup_by(|a, b| a.service == b.service);
@@ -181,6 +185,6 @@ fn add_services(workload: &mut Workload, pod: &Item<Pod>, context: &Context) {
     let unnamed = by_address.filter_map(written).filter(|written| written.pod().is_none());
     for written in named.chain(unnamed) {
         let group = &services.groups[written.group];
-        add_service(workload, &group.service, &group.ports);
+        add_service(workload, group, written.health);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::model::name::{Name, NodeName};
-use crate::model::workload::WorkloadType;
+use crate::model::workload::{Health, WorkloadType};
 use crate::source::manifest::problem::Severity;
 use crate::source::manifest::schema::meta::Metadata;
 use crate::source::manifest::schema::pod as schema;
@@ -38,8 +38,8 @@ pub struct Pod {
     pub may_bypass_waypoint: bool,
     /// Whether it has ended: phase Succeeded or Failed.
     pub ended: bool,
-    /// Whether it may be given traffic: condition Ready, and not being deleted.
-    pub ready: bool,
+    /// Whether it may be given traffic: condition Ready, and whether it is being deleted.
+    pub health: Health,
 }
 
 impl Pod {
@@ -67,7 +67,7 @@ impl Pod {
             netns: netns.map(|path| path.as_str().into()),
             may_bypass_waypoint: bypass(&metadata, reader),
             ended: matches!(status.phase, Some(schema::Phase::Succeeded | schema::Phase::Failed)),
-            ready: !not_ready && metadata.deletion_timestamp.is_none(),
+            health: Health::of(!not_ready, metadata.deletion_timestamp.is_some()),
         };
         Item { at: reader.at.clone(), meta, spec: pod }
     }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use crate::model::identity::Identity;
 use crate::model::name::{Hostname, Name, Namespace, NodeName, ServiceAccount};
 use crate::model::service::{AppProtocol, BalanceMode, LoadBalancing, Scope};
+use crate::model::workload::Health;
 use crate::source::manifest::problem::Severity;
 use crate::source::manifest::schema::meta::{Full, Lenient};
 use crate::source::manifest::schema::service as schema;
@@ -72,8 +73,8 @@ pub struct EndpointSlice {
 pub struct Endpoint {
     /// Its address.
     pub address: IpAddr,
-    /// Whether it may be given traffic.
-    pub ready: bool,
+    /// Whether it may be given traffic, by its conditions.
+    pub health: Health,
     /// The pod that it is, as namespace and name.
     pub pod: Option<(Namespace, Name)>,
     /// The node it is on.
@@ -275,7 +276,7 @@ impl EndpointSlice {
             let target = endpoint.target_ref.filter(|target| target.kind.as_deref() == Some("Pod"));
             endpoints.push(Endpoint {
                 address,
-                ready: endpoint.conditions.ready != Some(false),
+                health: health(&endpoint.conditions),
                 pod: target.and_then(|target| {
                     let namespace = match &target.namespace {
                         Some(namespace) => reader.name(namespace),
@@ -300,6 +301,16 @@ impl EndpointSlice {
     /// The port on the endpoints for the service's port of this name.
     pub fn port_named(&self, name: &str) -> Option<u16> {
         self.ports.iter().find(|port| port.name.as_str() == name).map(|port| port.port)
+    }
+}
+
+/// What EndpointConditions say (discovery.k8s.io/v1): an unknown `ready` is true, an unknown `serving` is what `ready` is, an
+/// unknown `terminating` is false. `ready` is true of what terminates only where the service publishes what is not ready.
+fn health(conditions: &schema::EndpointConditions) -> Health {
+    match (conditions.ready, conditions.serving, conditions.terminating) {
+        (None | Some(true), _, _) => Health::Healthy,
+        (Some(false), Some(true), Some(true)) => Health::Terminating,
+        (Some(false), _, _) => Health::Unhealthy,
     }
 }
 
@@ -369,6 +380,27 @@ fn entry_ports(raw: Vec<schema::EntryPort>, reader: &mut Reader<'_>) -> Box<[Ser
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn conditions_that_are_not_told_are_what_the_api_says() {
+        use Health::{Healthy, Terminating, Unhealthy};
+        let (yes, no) = (Some(true), Some(false));
+        for (ready, serving, terminating, expected) in [
+            (None, None, None, Healthy),
+            (yes, None, None, Healthy),
+            (None, no, None, Healthy),
+            (yes, yes, yes, Healthy), // publishNotReadyAddresses
+            (no, None, None, Unhealthy),
+            (no, yes, None, Unhealthy),
+            (no, yes, no, Unhealthy),
+            (no, None, yes, Unhealthy),
+            (no, no, yes, Unhealthy),
+            (no, yes, yes, Terminating),
+        ] {
+            let conditions = schema::EndpointConditions { ready, serving, terminating };
+            assert_eq!(health(&conditions), expected, "{conditions:?}");
+        }
+    }
 
     #[test]
     fn the_protocol_is_declared_or_stands_before_the_dash() {

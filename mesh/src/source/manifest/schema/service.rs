@@ -116,6 +116,8 @@ pub(crate) struct Endpoint {
 #[derive(Debug, Default, Deserialize)]
 pub(crate) struct EndpointConditions {
     pub(crate) ready: Option<bool>,
+    pub(crate) serving: Option<bool>,
+    pub(crate) terminating: Option<bool>,
 }
 
 /// `targetRef` of an endpoint.

@@ -51,7 +51,9 @@ fn a_pod_without_status_conditions_is_ready() {
         ("Running", "{type: Ready, status: 'False'}", "", Health::Unhealthy),
         ("Running", "{type: Ready, status: Unknown}", "", Health::Unhealthy),
         ("Running", "{type: Initialized, status: 'False'}", "", Health::Healthy),
-        ("", "", "2026-01-01T00:00:00Z", Health::Unhealthy),
+        ("", "", "2026-01-01T00:00:00Z", Health::Terminating),
+        ("Running", "{type: Ready, status: 'True'}", "2026-01-01T00:00:00Z", Health::Terminating),
+        ("Running", "{type: Ready, status: 'False'}", "2026-01-01T00:00:00Z", Health::Unhealthy),
     ] {
         let phase = if phase.is_empty() { "null" } else { phase };
         let deletion = if deletion.is_empty() { "null" } else { deletion };

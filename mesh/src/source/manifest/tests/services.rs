@@ -2,7 +2,7 @@
 
 use super::support::{Mesh, accepted, load, mesh, pod};
 use crate::model::service::{BalanceMode, Scope, Service};
-use crate::model::workload::Health;
+use crate::model::workload::{Health, Workload};
 
 const SELECTED: &str = ", labels: {app: shop}";
 
@@ -165,6 +165,54 @@ fn endpoint_slices_count_instead_of_the_selector() {
     assert!(!workload.is_enrolled());
     assert_eq!(workload.health, Health::Healthy);
     assert_eq!(workload.locality.as_ref().map(|locality| locality.zone.as_str()), Some("eu-1"));
+}
+
+#[test]
+fn a_slice_says_of_its_service_alone_who_is_ready() {
+    let ports = "[{name: http, port: 8080}]";
+    let both = |name: &str| {
+        service(
+            name,
+            "{clusterIP: 10.96.0.1, selector: {app: shop}, ports: [{name: http, port: 80, targetPort: 8080}]}",
+        )
+    };
+    let endpoint = |address: &str, name: &str, conditions: &str| {
+        format!("{{addresses: [{address}], conditions: {{{conditions}}}, targetRef: {{kind: Pod, name: {name}}}}}")
+    };
+    let listed = [
+        endpoint("10.0.0.1", "a", "ready: false, serving: true, terminating: true"),
+        endpoint("10.0.0.2", "b", "ready: false, serving: false, terminating: true"),
+        endpoint("10.0.0.3", "c", "ready: true"),
+        "{addresses: [192.0.2.1], conditions: {ready: false, serving: true, terminating: true}}".to_owned(),
+    ];
+    let ends = "{type: Ready, status: 'False'}";
+    let mesh = mesh(
+        &[
+            both("sliced"),
+            both("selecting").replace("10.96.0.1", "10.96.0.2"),
+            slice("sliced-1", "sliced", ports, &format!("[{}]", listed.join(", "))),
+            // What says the same of another family is not a second opinion.
+            slice("sliced-2", "sliced", ports, &format!("[{}]", endpoint("10.0.0.1", "a", "ready: false"))),
+            pod("a", "10.0.0.1", SELECTED, ""),
+            pod("b", "10.0.0.2", SELECTED, ""),
+            pod("c", "10.0.0.3", SELECTED, "").replace("status: {", &format!("status: {{conditions: [{ends}], ")),
+        ]
+        .concat(),
+    );
+    let health = |workload: &Workload, name: &str| {
+        let hostname = format!("{name}.default.svc.cluster.local");
+        let served = workload.services.iter().find(|served| *served.service.hostname == *hostname);
+        served.map(|served| served.health)
+    };
+    use Health::{Healthy, Terminating, Unhealthy};
+    for (name, sliced, selecting) in
+        [("a", Some(Terminating), Some(Healthy)), ("b", None, Some(Healthy)), ("c", Some(Healthy), Some(Unhealthy))]
+    {
+        assert_eq!(health(mesh.pod(name), "sliced"), sliced, "{name}");
+        assert_eq!(health(mesh.pod(name), "selecting"), selecting, "{name}");
+    }
+    let foreign = &mesh.workloads["Kubernetes/discovery.k8s.io/EndpointSlice/default/sliced-1/192.0.2.1"];
+    assert_eq!(health(foreign, "sliced"), Some(Terminating));
 }
 
 #[test]
