@@ -20,7 +20,7 @@ struct ClusterView {
     service: String,
     port: u16,
     in_flight: u32,
-    ejected: u32,
+    ejected: usize,
     endpoints: Vec<EndpointView>,
 }
 

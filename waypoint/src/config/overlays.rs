@@ -109,6 +109,8 @@ fn retry(from: &Retry, out: &mut Overlay) -> Result<(), String> {
     out.budget_percent = from.budget.percent;
     out.budget_interval = positive("retry.budget.interval", from.budget.interval.as_ref())?;
     out.budget_min = from.budget.min_per_second;
+    let said = out.budget_percent.is_some() || out.budget_interval.is_some() || out.budget_min.is_some();
+    out.budget_asked = said.then_some(None);
     if out.budget_percent.is_some_and(|percent| percent > 100) || out.budget_min.is_some_and(|rate| rate < 0.0) {
         return Err("retry.budget: percent is within 0 to 100, minPerSecond not negative".to_owned());
     }
@@ -209,6 +211,7 @@ pub fn backend_traffic(spec: &BackendTrafficSpec) -> Result<Overlay, String> {
         budget_percent: Some(percent),
         budget_interval: Some(interval.unwrap_or(Duration::from_secs(10))),
         budget_min: Some(count / per.unwrap_or(Duration::from_secs(1)).as_secs_f64()),
+        budget_asked: Some(None),
         budget_reject: Some(true),
         ..Overlay::default()
     })
@@ -230,6 +233,7 @@ pub fn destination_rule(policy: &TrafficPolicy) -> Result<Overlay, String> {
             .as_ref()
             .and_then(|budget| budget.percent)
             .map(|percent| percent.clamp(0.0, 100.0) as u32),
+        budget_asked: policy.retry_budget.is_some().then_some(None),
         ..Overlay::default()
     };
     if let Some(balancer) = &policy.load_balancer {
@@ -368,6 +372,9 @@ mod tests {
         .unwrap();
         let mut settings = crate::settings::Settings::default();
         settings.apply(&overlay);
+        // But for one: a budget that is written down holds every retry.
+        assert_eq!(settings.budget_asked, None);
+        settings.budget_asked = Some(100.0);
         assert_eq!(settings, crate::settings::Settings::default());
         let said = overlay.said().into_iter().filter(|(_, value)| value.is_some()).count();
         assert!(said >= 27, "{said}");

@@ -158,6 +158,7 @@ fn overlay(timeouts: &Timeouts, retry: Option<&Retry>) -> Result<Overlay, String
     }
     overlay.per_try_timeout = backend.map(on);
     let Some(retry) = retry else { return Ok(overlay) };
+    overlay.retry_asked = true;
     overlay.retry_attempts = retry.attempts;
     overlay.retry_idempotent_only = Some(false);
     if let Some(codes) = &retry.codes {

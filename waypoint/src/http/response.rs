@@ -94,7 +94,7 @@ impl Streamed {
             {
                 self.record.outcome.grpc = Some(code);
                 if code.is_server_failure() {
-                    self.flight.failed_late(&self.breaker, false, Instant::now());
+                    self.flight.failed_late(&self.breaker, Instant::now());
                 }
             }
             self.end();
@@ -126,7 +126,7 @@ impl Streamed {
             BodyError::Idle => "SI",
         };
         outcome.error = Some(error.to_string());
-        self.flight.failed_late(&self.breaker, false, Instant::now());
+        self.flight.failed_late(&self.breaker, Instant::now());
     }
 
     /// Whether a limit of time is exceeded; arms the timer otherwise.

@@ -11,6 +11,7 @@ use mesh::net::tcp::Tcp;
 use thiserror::Error;
 
 use crate::balance::maglev;
+use crate::breaker::Sign;
 use crate::route::{BackendTarget, Rule};
 use crate::shared::Shared;
 use crate::telemetry::tcp::TcpRecord;
@@ -73,8 +74,10 @@ pub async fn carry<S: Duplex>(
             }
             Err(error) => {
                 tracing::debug!("{}: {error}", endpoint.workload.uid);
-                if error.is_of_endpoint() {
-                    flight.failed(&limits, true, Duration::ZERO, now);
+                if error.is_brief() {
+                    flight.timed_out(&limits, flight.can_be_spared(settings.max_ejected), true, now);
+                } else if error.is_of_endpoint() {
+                    flight.failed(&limits, Sign::Unreachable, Duration::ZERO, now);
                 }
                 tried.push(endpoint.workload.uid.clone());
                 if tried.len() >= TRIES.min(cluster.endpoints().endpoints.len()) {

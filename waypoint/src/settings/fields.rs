@@ -16,17 +16,21 @@ macro_rules! settings {
         #[derive(Clone, Debug, PartialEq)]
         pub struct Settings {
             $($(#[$doc])* pub $field: $type,)*
+            /// Whether the route has a `retry` stanza of its own.
+            pub retry_asked: bool,
         }
 
         /// What one source says; `None` is nothing.
         #[derive(Clone, Debug, PartialEq, Default)]
         pub struct Overlay {
             $($(#[$doc])* pub $field: Option<$type>,)*
+            /// Whether it is the `retry` stanza of a route.
+            pub retry_asked: bool,
         }
 
         impl Default for Settings {
             fn default() -> Self {
-                Self { $($field: $default,)* }
+                Self { $($field: $default,)* retry_asked: false }
             }
         }
 
@@ -36,6 +40,7 @@ macro_rules! settings {
                 $(if let Some(value) = &overlay.$field {
                     self.$field = value.clone();
                 })*
+                self.retry_asked |= overlay.retry_asked;
             }
 
             /// Every value by name, said to come from `source`.
@@ -96,6 +101,9 @@ settings! {
     "retry.budget.interval" budget_interval: Duration = secs(10);
     /// Retries per second that are always allowed.
     "retry.budget.minPerSecond" budget_min: f64 = 10.0;
+    /// Retries per second that are always allowed to rules whose route asks for them; `None`: a budget was set, and holds them
+    /// as it holds all.
+    "retry.budget.minPerSecondAsked" budget_asked: Option<f64> = Some(100.0);
     /// Whether a retry that the budget refuses is answered with 503 (XBackendTrafficPolicy) or with what the backend said.
     "retry.budget.reject" budget_reject: bool = false;
     /// How an endpoint is chosen.
@@ -160,6 +168,13 @@ impl Settings {
     /// The retry budget's limits.
     pub fn budget(&self) -> BudgetLimits {
         BudgetLimits { percent: self.budget_percent, interval: self.budget_interval, min_per_second: self.budget_min }
+    }
+
+    /// The same for a retry of a rule: what a route asks for is not held to a budget that nobody set, as long as it is little
+    /// in itself.
+    pub fn budget_for(&self, rule: &Self) -> BudgetLimits {
+        let asked = self.budget_asked.filter(|_| rule.retry_asked).unwrap_or_default();
+        BudgetLimits { min_per_second: self.budget_min.max(asked), ..self.budget() }
     }
 
     /// How latency becomes cost.

@@ -57,11 +57,6 @@ pub enum AttemptError {
 }
 
 impl AttemptError {
-    /// Whether the endpoint has not answered at all: then nothing is lost by leaving it alone.
-    pub fn is_silence(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::TryTimeout(_))
-    }
-
     /// What it means for a retry.
     pub fn outcome(&self) -> Outcome {
         match self {

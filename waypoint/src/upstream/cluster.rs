@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -18,10 +18,10 @@ use mesh::state::endpoints::Endpoint as Known;
 use parking_lot::{Mutex, RwLock};
 
 use super::connect::Target;
-use super::endpoint::{Ejected, Endpoint, InFlight, State};
+use super::endpoint::{Endpoint, InFlight, Roll, State};
 use super::gate::Gate;
 use crate::balance::{Algorithm, Candidates, Load, Maglev, pick};
-use crate::breaker::may_eject;
+use crate::breaker::ALONE;
 use crate::config::services::protocol;
 use crate::retry::Budget;
 use crate::settings::Settings;
@@ -32,9 +32,6 @@ const HBONE: u16 = 15008;
 
 /// A probe that no expendable request came for is sent with any.
 const PROBE_OVERDUE: Duration = Duration::from_secs(5);
-
-/// Where all endpoints are ejected one is probed after this, however long its ejection was to last.
-const ALONE: Duration = Duration::from_secs(5);
 
 /// All clusters.
 #[derive(Default)]
@@ -51,7 +48,7 @@ pub struct Cluster {
     set: ArcSwap<Set>,
     writing: Mutex<()>,
     turn: AtomicUsize,
-    ejected: Ejected,
+    roll: Arc<Roll>,
     /// Requests in flight.
     pub gate: Arc<Gate>,
     /// Retries.
@@ -133,7 +130,7 @@ impl Cluster {
             set: ArcSwap::default(),
             writing: Mutex::new(()),
             turn: AtomicUsize::new(0),
-            ejected: Ejected::default(),
+            roll: Arc::default(),
             gate: Arc::default(),
             budget: Mutex::new(Budget::new(Instant::now())),
         }
@@ -198,6 +195,7 @@ impl Cluster {
             None => State::new(settings, workload.capacity, Instant::now()),
         };
         let endpoint = Endpoint { workload: Arc::clone(workload), target, tier: 0, state };
+        self.roll.replace([Arc::clone(&endpoint.state)].into());
         let endpoints = [Arc::new(endpoint)].into();
         self.set.store(Arc::new(Set { endpoints, tiers: 1, ..Set::default() }));
     }
@@ -239,8 +237,7 @@ impl Cluster {
                 gone.state.connections.retire();
             }
         }
-        let ejected = endpoints.iter().filter(|endpoint| !endpoint.state.is_trusted()).count();
-        self.ejected.store(u32::try_from(ejected).unwrap_or(u32::MAX), Ordering::Relaxed);
+        self.roll.replace(endpoints.iter().map(|endpoint| Arc::clone(&endpoint.state)).collect());
         let hashes = settings.algorithm == Algorithm::ConsistentHash;
         let maglev = hashes.then(|| {
             let names: Vec<String> = endpoints.iter().map(|endpoint| endpoint.target.address.to_string()).collect();
@@ -251,24 +248,17 @@ impl Cluster {
         Set { source, settings: Some(Arc::clone(settings)), endpoints: endpoints.into(), protocol, maglev, tiers }
     }
 
-    /// Whether one more endpoint that answers may be ejected. Those that do not answer may be all: then callers are told
-    /// at once what they would have waited for.
-    pub fn can_spare(&self, settings: &Settings) -> bool {
-        let ejected = self.ejected.load(Ordering::Relaxed) as usize;
-        may_eject(ejected, self.set.load().endpoints.len(), settings.max_ejected)
-    }
-
     /// An endpoint for one request: a probe if one is due and the request is expendable; else one that was not tried, of
     /// the closest that can be used; else one that was.
     pub fn choose(&self, settings: &Settings, wanted: &Wanted<'_>, now: Instant) -> Result<InFlight, NoEndpoint> {
         let set = self.set.load();
         let fly = |endpoint: &Arc<Endpoint>, probe| {
-            InFlight::new(Arc::clone(endpoint), Arc::clone(&self.ejected), settings.load(), probe, now)
+            InFlight::new(Arc::clone(endpoint), Arc::clone(&self.roll), settings.load(), probe, now)
         };
         let tried = |endpoint: &Endpoint| wanted.tried.contains(&endpoint.workload.uid);
         // Where no request is expendable, one has to be spent after a while.
         let as_of = if wanted.expendable { Some(now) } else { now.checked_sub(PROBE_OVERDUE) };
-        if self.ejected.load(Ordering::Relaxed) > 0
+        if self.roll.ejected() > 0
             && let Some(as_of) = as_of
         {
             let due = set.endpoints.iter().filter(|endpoint| !tried(endpoint) && endpoint.state.probe_due(as_of));
@@ -341,7 +331,6 @@ fn target_of(service: &Service, known: &Known, port: u16) -> Option<Target> {
 }
 
 /// The number of ejected endpoints, for dumps.
-pub fn ejected(cluster: &Cluster) -> u32 {
-    let count: &AtomicU32 = &cluster.ejected;
-    count.load(Ordering::Relaxed)
+pub fn ejected(cluster: &Cluster) -> usize {
+    cluster.roll.ejected()
 }

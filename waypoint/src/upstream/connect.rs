@@ -18,6 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::breaker::PATIENCE;
+
 /// On whose behalf.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -62,6 +64,11 @@ impl ConnectError {
     /// Whether the endpoint's agent refuses this client, which says nothing about the endpoint: others may be welcome.
     pub fn is_denial(&self) -> bool {
         matches!(self, Self::Tunnel(error) if error.fault() == Fault::Policy)
+    }
+
+    /// Whether the time for it was so short that it says little about the endpoint.
+    pub fn is_brief(&self) -> bool {
+        matches!(self, Self::Timeout(limit) if *limit < PATIENCE)
     }
 
     /// Whether it says something about the endpoint.

@@ -16,14 +16,12 @@ use super::endpoint::{Endpoint, InFlight};
 use super::gate::{Full, Pass};
 use super::interim::Hearing;
 use super::replay::Replay;
+use crate::breaker::{PATIENCE, Sign};
 use crate::deadline::{self, Deadline, Upload};
 use crate::door::answer::BadAnswer;
 use crate::identity::RETRIED;
 use crate::retry::{self, Attempt, Decision, GaveUp, Outcome, RetryPolicy};
 use crate::settings::Settings;
-
-/// An endpoint that was silent for so long counts as failed, whoever's deadline it was.
-const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A request on its way out.
 pub struct Outgoing<'a> {
@@ -253,18 +251,21 @@ impl Sending<'_> {
 
     /// The deadline has passed without an answer. An impatient caller does not make a bad endpoint.
     fn record_silence(&self, flight: &mut InFlight, began: Instant) {
-        let now = Instant::now();
-        if now.duration_since(began) >= PATIENCE && !self.outgoing.is_uploading() {
-            let service = self.outgoing.service;
-            let may_eject = !self.outgoing.deadline.impatient || self.cluster.can_spare(service);
-            flight.failed(&service.breaker(), may_eject, Duration::ZERO, now);
+        let (now, service) = (Instant::now(), self.outgoing.service);
+        if self.outgoing.is_uploading() {
+            return;
+        }
+        let (limits, spare) = (service.breaker(), flight.can_be_spared(service.max_ejected));
+        let impatient = self.outgoing.deadline.impatient;
+        if !impatient || now.saturating_duration_since(began) >= PATIENCE {
+            flight.timed_out(&limits, spare, !impatient, now);
         }
     }
 
     fn record(&self, flight: &mut InFlight, result: &Result<Answer, AttemptError>) {
         let service = self.outgoing.service;
         let (limits, now) = (service.breaker(), Instant::now());
-        let spare = || self.cluster.can_spare(service);
+        let spare = flight.can_be_spared(service.max_ejected);
         match result {
             Ok(answer) => {
                 let status = answer.response.status();
@@ -273,7 +274,7 @@ impl Sending<'_> {
                 if status == StatusCode::TOO_MANY_REQUESTS {
                     flight.pushed_back(&limits, pushback, now);
                 } else if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED || grpc_failed {
-                    flight.failed(&limits, spare(), pushback, now);
+                    flight.failed(&limits, Sign::Bad { spare }, pushback, now);
                 } else {
                     flight.succeeded(&limits, now);
                 }
@@ -281,7 +282,10 @@ impl Sending<'_> {
             // Our own limit, or this client's: not the endpoint's failure.
             Err(AttemptError::Connect(error)) if !error.is_of_endpoint() => {}
             Err(AttemptError::TryTimeout(_)) if self.outgoing.is_uploading() => {}
-            Err(error) => flight.failed(&limits, error.is_silence() || spare(), Duration::ZERO, now),
+            Err(AttemptError::TryTimeout(_)) => flight.timed_out(&limits, spare, true, now),
+            Err(AttemptError::Connect(error)) if error.is_brief() => flight.timed_out(&limits, spare, true, now),
+            Err(AttemptError::Connect(_)) => flight.failed(&limits, Sign::Unreachable, Duration::ZERO, now),
+            Err(_) => flight.failed(&limits, Sign::Bad { spare }, Duration::ZERO, now),
         }
     }
 
@@ -308,7 +312,8 @@ impl Sending<'_> {
         match self.policy.decide(outcome, &attempt, fastrand::f64()) {
             Decision::Done(GaveUp::Deadline) | Decision::Done(_) => Next::Done,
             Decision::Retry(wait) => {
-                let allowed = self.cluster.budget.lock().retry(&self.outgoing.service.budget(), now);
+                let limits = self.outgoing.service.budget_for(self.outgoing.rule);
+                let allowed = self.cluster.budget.lock().retry(&limits, now);
                 if allowed { Next::Again(wait) } else { Next::Refused }
             }
         }

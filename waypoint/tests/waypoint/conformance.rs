@@ -41,7 +41,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::backend::{Act, Backend, Seen};
-use super::rig::{Got, Rig, TARGET, consumer, get, got, identity, pod, policy};
+use super::rig::{Got, Rig, TARGET, consumer, get, got, identity, pod};
 
 /// Services by name: namespace, address, the pods behind them.
 const SERVICES: [(&str, &str, &str, &str); 7] = [
@@ -178,10 +178,6 @@ fn world() -> String {
          spec: {gatewayClassName: culvert-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}\n\
          status: {addresses: [{type: IPAddress, value: $NET.1}]}\n"
         .to_owned();
-    // One endpoint each: which one a request goes to is not what is asked here.
-    out += &policy(
-        "{circuitBreaker: {endpoint: {consecutive: 0, successRate: 0}}, retry: {budget: {minPerSecond: 1000}}}",
-    );
     out += &pod("client", "client", 5, "ambient");
     for (namespace, name, vip, selector) in SERVICES {
         out += &format!(
