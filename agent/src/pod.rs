@@ -9,6 +9,7 @@ use mesh::lane::Lane;
 use mesh::model::identity::Identity;
 use mesh::model::name::WorkloadUid;
 use mesh::model::workload::Workload;
+use mesh::net::handshakes::Begun;
 use mesh::state::store::Store;
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use tracing::warn;
 
 use crate::capture::Netns;
 use crate::limits::Full;
-use crate::share::{Begun, Share};
+use crate::share::Share;
 
 /// A captured workload. Every connection that is carried for it holds it: when only the reconciler does, none is open.
 pub(crate) struct Pod {

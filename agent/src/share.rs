@@ -1,13 +1,13 @@
 //! What each workload holds of the agent, and what it may: counts, turns, and the word about what was refused.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mesh::lane::Lane;
-use parking_lot::Mutex;
+use mesh::net::handshakes::{Begun, Counted, Handshakes};
+use mesh::telemetry::seldom::Seldom;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -22,13 +22,7 @@ pub(crate) struct Shares {
     /// Sockets of all workloads.
     all: AtomicUsize,
     /// Whose handshakes are in progress.
-    peers: Mutex<HashMap<IpAddr, Arc<Peer>>>,
-}
-
-/// The handshakes of one peer's address.
-struct Peer {
-    count: AtomicUsize,
-    turns: Semaphore,
+    handshakes: Arc<Handshakes>,
 }
 
 /// The share of one workload.
@@ -41,20 +35,14 @@ pub(crate) struct Share {
     lane: Lane,
     /// Turns of the handshakes that others begin with it: they cost most, and anyone may begin them.
     handshaking: Lane,
-    refused: Mutex<Refused>,
-}
-
-/// What was refused and not told yet.
-#[derive(Default)]
-struct Refused {
-    count: u64,
-    told: Option<Instant>,
+    refused: Seldom,
 }
 
 impl Shares {
     /// Nobody has anything yet. What is spawned runs on `runtime`.
     pub(crate) fn new(limits: Limits, runtime: Handle, threads: usize) -> Arc<Self> {
-        Arc::new(Self { limits, runtime, threads, all: AtomicUsize::new(0), peers: Mutex::default() })
+        let handshakes = Handshakes::new(limits.peer_handshakes);
+        Arc::new(Self { limits, runtime, threads, all: AtomicUsize::new(0), handshakes })
     }
 
     /// The share of one more workload.
@@ -69,7 +57,7 @@ impl Shares {
             dials: Semaphore::new(self.limits.dials),
             lane: lane(),
             handshaking: lane(),
-            refused: Mutex::default(),
+            refused: Seldom::default(),
             shares: Arc::clone(self),
         }
     }
@@ -98,16 +86,11 @@ impl Share {
 
     /// A peer begins a handshake, if it may: to be ended by dropping what it gets.
     pub(crate) fn handshake(&self, peer: IpAddr) -> Result<Begun, Full> {
-        let limits = &self.shares.limits;
-        let mut peers = self.shares.peers.lock();
-        let of_peer = peers.get(&peer).map_or(0, |known| known.count.load(Ordering::Relaxed));
-        limits.handshake(self.handshakes.load(Ordering::Relaxed), of_peer)?;
-        let known = peers.entry(peer).or_insert_with(|| {
-            Arc::new(Peer { count: AtomicUsize::new(0), turns: Semaphore::new(limits.peer_handshakes) })
-        });
-        known.count.fetch_add(1, Ordering::Relaxed);
+        let judge =
+            |counted: Counted| self.shares.limits.handshake(self.handshakes.load(Ordering::Relaxed), counted.of_peer);
+        let begun = self.shares.handshakes.begin(peer, judge)?;
         self.handshakes.fetch_add(1, Ordering::Relaxed);
-        Ok(Begun { shares: Arc::clone(&self.shares), address: peer, peer: Arc::clone(known) })
+        Ok(begun)
     }
 
     /// A handshake with it has ended.
@@ -135,44 +118,7 @@ impl Share {
 
     /// Counts a refusal. Some: it is time to say how many there were, once in a second at most.
     pub(crate) fn refused(&self) -> Option<u64> {
-        self.refused.lock().one_more(Instant::now())
-    }
-}
-
-impl Refused {
-    fn one_more(&mut self, now: Instant) -> Option<u64> {
-        self.count += 1;
-        if self.told.is_some_and(|told| now.saturating_duration_since(told) < Duration::from_secs(1)) {
-            return None;
-        }
-        self.told = Some(now);
-        Some(std::mem::take(&mut self.count))
-    }
-}
-
-/// A handshake that a peer has begun.
-pub(crate) struct Begun {
-    shares: Arc<Shares>,
-    address: IpAddr,
-    peer: Arc<Peer>,
-}
-
-impl Begun {
-    /// Waits until few enough others of the same peer are in progress.
-    pub(crate) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        self.peer.turns.acquire().await.ok()
-    }
-}
-
-impl Drop for Begun {
-    fn drop(&mut self) {
-        let mut peers = self.shares.peers.lock();
-        if self.peer.count.fetch_sub(1, Ordering::Relaxed) == 1 {
-            peers.remove(&self.address);
-        }
-        if peers.is_empty() {
-            peers.shrink_to_fit();
-        }
+        self.refused.one_more(Instant::now())
     }
 }
 
@@ -212,16 +158,6 @@ mod tests {
         drop(_in_progress);
         assert!(tokio::time::timeout(short, begun[2].turn()).await.is_ok());
         drop((begun, unharmed));
-        assert!(shares.peers.lock().is_empty());
-    }
-
-    #[test]
-    fn refusals_are_told_once_in_a_second_with_their_number() {
-        let (mut refused, now) = (Refused::default(), Instant::now());
-        assert_eq!(refused.one_more(now), Some(1));
-        for _ in 0..1000 {
-            assert_eq!(refused.one_more(now + Duration::from_millis(900)), None);
-        }
-        assert_eq!(refused.one_more(now + Duration::from_millis(1001)), Some(1001));
+        assert!(shares.handshakes.is_empty());
     }
 }

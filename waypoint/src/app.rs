@@ -12,6 +12,7 @@ use mesh::hbone::{Pool, PoolOptions};
 use mesh::keyring::Keyring;
 use mesh::model::identity::Identity;
 use mesh::model::workload::Workload;
+use mesh::net::handshakes::Handshakes;
 use mesh::source::manifest::ManifestSource;
 use mesh::telemetry::access_log::AccessLog;
 use mesh::telemetry::counters::{self, Counters};
@@ -29,6 +30,7 @@ use tracing::{info, warn};
 
 use crate::args::RunArgs;
 use crate::dump;
+use crate::handshakes::Handshaking;
 use crate::jwks::Keys;
 use crate::manifests;
 use crate::serve::listener::{self, Incoming};
@@ -123,7 +125,7 @@ async fn serve(
     if let Err(error) = keyring.certificate(&identity).await {
         warn!("no certificate yet: {error}");
     }
-    let incoming = Incoming { keyring: Arc::clone(&keyring), settings: Arc::default() };
+    let incoming = incoming(args, &keyring);
     for listener in listeners {
         shared.tasks.spawn_on(listener::accept(Arc::clone(&shared), incoming.clone(), listener), traffic.handle());
     }
@@ -138,6 +140,12 @@ async fn serve(
     ready.store(false, Ordering::Relaxed);
     drain(&shared, args.drain).await;
     Ok(())
+}
+
+fn incoming(args: &RunArgs, keyring: &Arc<Keyring>) -> Incoming {
+    let at_once = usize::try_from(args.peer_handshakes).unwrap_or(usize::MAX);
+    let (keyring, settings) = (Arc::clone(keyring), Arc::default());
+    Incoming { keyring, settings, handshakes: Handshakes::new(at_once), limits: Handshaking { at_once } }
 }
 
 fn listen(addresses: &[SocketAddr], traffic: &Runtime) -> Result<Vec<TcpListener>> {

@@ -92,6 +92,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
+    /// TLS handshakes of one peer's address that may be in progress at once; seven times as many wait
+    #[arg(long, value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..))]
+    pub peer_handshakes: u32,
+
     /// How long open requests may still take when the waypoint is told to stop
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = time)]
     pub drain: Duration,

@@ -6,4 +6,5 @@ pub mod tcp; // TCP as one end of a copy
 pub mod duplex; // what can be copied: the trait, and the bytes under way
 pub mod connect; // a socket made ready elsewhere, connected in time
 pub mod socket; // socket options
+pub mod handshakes; // how many a peer may have in progress
 pub mod backoff; // exponential backoff with jitter

@@ -7,6 +7,7 @@ pub mod counters; // everything else that is counted
 pub mod registry; // where metrics are registered, and their text
 pub mod process; // memory, file descriptors and CPU of this process
 pub mod labels; // who takes part in a connection, as logs and metrics name it
+pub mod seldom; // what is logged once in a second at most
 pub mod writer; // the one thread that writes to stdout
 pub mod line; // timestamps and quoting
 pub mod escape; // what is never shown raw

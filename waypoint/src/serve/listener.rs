@@ -3,15 +3,19 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mesh::hbone::{self, ServerConnection};
 use mesh::keyring::Keyring;
-use mesh::net::socket::{Liveness, tune};
+use mesh::net::handshakes::{Begun, Handshakes};
+use mesh::net::socket::{Liveness, reset_on_close, tune};
+use mesh::telemetry::seldom::Seldom;
 use tokio::net::{TcpListener, TcpStream};
-use tracing::{debug, error};
+use tokio::time::timeout;
+use tracing::{debug, error, warn};
 
 use super::connection;
+use crate::handshakes::{Full, Handshaking};
 use crate::shared::Shared;
 
 /// What a listener needs beside what all connections share.
@@ -21,10 +25,15 @@ pub struct Incoming {
     pub keyring: Arc<Keyring>,
     /// How tunnels are set up.
     pub settings: Arc<hbone::Settings>,
+    /// Handshakes that are in progress.
+    pub handshakes: Arc<Handshakes>,
+    /// How many there may be.
+    pub limits: Handshaking,
 }
 
 /// Accepts until the process drains.
 pub async fn accept(shared: Arc<Shared>, incoming: Incoming, listener: TcpListener) {
+    let refused = Seldom::default();
     loop {
         let accepted = tokio::select! {
             () = shared.draining.cancelled() => return,
@@ -33,7 +42,12 @@ pub async fn accept(shared: Arc<Shared>, incoming: Incoming, listener: TcpListen
         match accepted {
             Ok((stream, peer)) => {
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                shared.tasks.spawn(tunnel(Arc::clone(&shared), incoming.clone(), stream, peer));
+                match incoming.handshakes.begin(peer.ip(), |counted| incoming.limits.judge(counted)) {
+                    Ok(begun) => {
+                        shared.tasks.spawn(tunnel(Arc::clone(&shared), incoming.clone(), begun, stream, peer));
+                    }
+                    Err(full) => refuse(&shared, &refused, &stream, peer, full),
+                }
             }
             Err(error) if is_transient(&error) => {}
             Err(error) => {
@@ -52,8 +66,21 @@ fn is_transient(error: &io::Error) -> bool {
     )
 }
 
-async fn tunnel(shared: Arc<Shared>, incoming: Incoming, stream: TcpStream, peer: SocketAddr) {
-    match Box::pin(shake_hands(&shared, &incoming, stream)).await {
+/// A reset, so that the peer learns at once.
+fn refuse(shared: &Shared, refused: &Seldom, stream: &TcpStream, peer: SocketAddr, full: Full) {
+    let _closed = reset_on_close(stream);
+    shared.counters.limit_refused(full.reason());
+    if let Some(count) = refused.one_more(Instant::now()) {
+        warn!("{peer}: {full}: {count} connections refused since the last such line ({})", full.reason());
+    }
+}
+
+async fn tunnel(shared: Arc<Shared>, incoming: Incoming, begun: Begun, stream: TcpStream, peer: SocketAddr) {
+    // Waiting for its turn and for our certificate is part of a peer's time: who fills its places waits for itself.
+    let shaking = timeout(incoming.settings.handshake, Box::pin(shake_hands(&shared, &incoming, &begun, stream)));
+    let shaken = shaking.await.unwrap_or_else(|_| Err(("timeout", "no handshake in time".to_owned())));
+    drop(begun);
+    match shaken {
         Ok(tunnel) => streams(shared, tunnel, peer).await,
         Err((reason, text)) => {
             shared.counters.peer_refused(reason);
@@ -65,8 +92,10 @@ async fn tunnel(shared: Arc<Shared>, incoming: Incoming, stream: TcpStream, peer
 async fn shake_hands(
     shared: &Shared,
     incoming: &Incoming,
+    begun: &Begun,
     stream: TcpStream,
 ) -> Result<ServerConnection, (&'static str, String)> {
+    let _turn = begun.turn().await;
     let identity = shared.connector.identity();
     let config = incoming.keyring.server_config(identity).await;
     let config = config.map_err(|error| ("no_certificate_yet", error.to_string()))?;

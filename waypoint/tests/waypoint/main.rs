@@ -27,6 +27,8 @@ mod rfc; // what the standards ask of an intermediary, as tables
 #[cfg(test)]
 mod conformance; // the Gateway API's conformance tests, as tables
 #[cfg(test)]
+mod handshakes; // peers that begin and do not end
+#[cfg(test)]
 mod health; // which endpoints get requests
 #[cfg(test)]
 mod lifecycle; // pods and the waypoint itself come and go

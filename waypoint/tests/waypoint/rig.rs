@@ -89,6 +89,11 @@ impl Got {
 impl Rig {
     /// Starts a waypoint over these manifests; `$NET` in them is the rig's part of loopback.
     pub(crate) async fn start(manifests: &str) -> Self {
+        Self::start_with(manifests, &[]).await
+    }
+
+    /// The same, with further flags.
+    pub(crate) async fn start_with(manifests: &str, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let net = Net::new();
         std::fs::create_dir(dir.path().join("manifests")).unwrap();
@@ -112,6 +117,7 @@ impl Rig {
             .arg(&ca_dir)
             .args(["--listen", &address(15008), "--admin", &address(SERVERS[0])])
             .args(["--stats", &address(SERVERS[1]), "--ready", &address(SERVERS[2])])
+            .args(flags)
             .stdout(std::fs::File::create(dir.path().join("log")).unwrap())
             .stderr(Stdio::inherit())
             .spawn()
