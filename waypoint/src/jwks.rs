@@ -1,11 +1,14 @@
 //! Keys of token issuers that are behind a URL: fetched in the background, kept when fetching fails.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use http::{Request, Uri};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
@@ -16,6 +19,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Plan;
+use crate::fetches::{self, Progress};
 use crate::https;
 use crate::jwt::{KeySource, key_set};
 use crate::world::Worlds;
@@ -28,17 +32,13 @@ pub struct Keys {
 
 struct Entry {
     keys: Option<Arc<JwkSet>>,
-    next: Instant,
+    progress: Progress,
 }
 
-/// Keys are fetched anew after this.
-const REFRESH: Duration = Duration::from_secs(20 * 60);
-/// After a failure.
-const AGAIN: Duration = Duration::from_secs(5);
 /// One fetch may take so long.
 const LIMIT: Duration = Duration::from_secs(5);
 /// Largest key set.
-const LARGEST: usize = 1 << 20;
+const LARGEST: usize = 256 << 10;
 
 impl Keys {
     /// The keys of a source, if they are there.
@@ -49,51 +49,84 @@ impl Keys {
         }
     }
 
-    /// Fetches what the plan in effect needs, until shutdown.
+    /// Fetches what the plan in effect needs, until shutdown: from all issuers side by side.
     pub async fn keep_fresh(&self, worlds: &Worlds, shutdown: &CancellationToken) {
         let mut tick = tokio::time::interval(Duration::from_millis(100));
+        let mut fetching = FuturesUnordered::new();
+        let mut of_world: Option<(u64, Namespaces)> = None;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                _ = tick.tick() => {}
-            }
-            for url in self.due(&worlds.load().plan) {
-                let fetched = timeout(LIMIT, fetch(&url)).await.unwrap_or_else(|_| bail_late());
-                self.store(url, fetched);
+                Some((url, fetched)) = fetching.next() => self.store(url, fetched),
+                _ = tick.tick() => {
+                    let world = worlds.load();
+                    if of_world.as_ref().is_none_or(|(version, _)| *version != world.version) {
+                        of_world = Some((world.version, wanted(&world.plan)));
+                    }
+                    let wanted = of_world.as_ref().map(|(_, wanted)| wanted);
+                    for url in wanted.map(|wanted| self.due(wanted)).unwrap_or_default() {
+                        fetching.push(async move {
+                            let fetched = timeout(LIMIT, fetch(&url)).await.unwrap_or_else(|_| bail_late());
+                            (url, fetched)
+                        });
+                    }
+                }
             }
         }
     }
 
-    fn due(&self, plan: &Plan) -> Vec<Arc<str>> {
-        let rules = plan.services.values().map(|service| &service.security).chain([&plan.of_workloads.security]);
-        let rules = rules.flat_map(|security| &security.jwt);
-        let wanted: HashSet<&Arc<str>> = rules
-            .filter_map(|rule| match &rule.keys {
-                KeySource::Url(url) => Some(url),
-                KeySource::Inline(_) => None,
-            })
-            .collect();
+    /// What is to be fetched now; it counts as under way from here on.
+    fn due(&self, wanted: &Namespaces) -> Vec<Arc<str>> {
         let now = Instant::now();
         let mut known = self.by_url.lock();
-        known.retain(|url, _| wanted.contains(url));
-        wanted.into_iter().filter(|url| known.get(*url).is_none_or(|entry| entry.next <= now)).cloned().collect()
+        // What nobody wants any more is forgotten, but for what is under way: its end will be told.
+        known.retain(|url, entry| entry.progress.under_way || wanted.contains_key(url));
+        let progress = |url| known.get(url).map_or(Progress::new(now), |entry| entry.progress);
+        let begun = fetches::begin(wanted.iter().map(|(url, of)| (url, of.as_slice(), progress(url))), now);
+        for url in &begun {
+            let new = || Entry { keys: None, progress: Progress::new(now) };
+            known.entry(Arc::clone(url)).or_insert_with(new).progress.under_way = true;
+        }
+        begun
     }
 
     fn store(&self, url: Arc<str>, fetched: Result<JwkSet>) {
         let mut known = self.by_url.lock();
         let now = Instant::now();
-        let entry = known.entry(Arc::clone(&url)).or_insert(Entry { keys: None, next: now });
+        let entry = known.entry(Arc::clone(&url)).or_insert(Entry { keys: None, progress: Progress::new(now) });
+        entry.progress.ended(fetched.is_ok(), now);
         match fetched {
-            Ok(keys) => *entry = Entry { keys: Some(Arc::new(keys)), next: now + REFRESH },
+            Ok(keys) => entry.keys = Some(Arc::new(keys)),
             Err(error) => {
-                tracing::warn!(
-                    "keys from {url}: {error:#}; {}",
-                    if entry.keys.is_some() { "the old ones stay" } else { "tokens are refused" }
-                );
-                entry.next = now + AGAIN;
+                let kept = if entry.keys.is_some() { "the old ones stay" } else { "tokens are refused" };
+                tracing::warn!("keys from {url}: {error:#}; {kept}");
             }
         }
     }
+}
+
+/// URLs, with the namespaces of the services that need what is behind them.
+type Namespaces = HashMap<Arc<str>, Vec<Arc<str>>>;
+
+/// The URLs of a plan.
+fn wanted(plan: &Plan) -> Namespaces {
+    let mut by_namespace: BTreeMap<&str, BTreeSet<&Arc<str>>> = BTreeMap::new();
+    let services = plan.services.iter().map(|(key, service)| (key.namespace.as_str(), &service.security));
+    for (namespace, security) in services.chain([("", &plan.of_workloads.security)]) {
+        for rule in &security.jwt {
+            if let KeySource::Url(url) = &rule.keys {
+                by_namespace.entry(namespace).or_default().insert(url);
+            }
+        }
+    }
+    let mut wanted = Namespaces::new();
+    for (namespace, urls) in by_namespace {
+        let namespace: Arc<str> = namespace.into();
+        for url in urls.into_iter().take(fetches::URLS) {
+            wanted.entry(Arc::clone(url)).or_default().push(Arc::clone(&namespace));
+        }
+    }
+    wanted
 }
 
 fn bail_late() -> Result<JwkSet> {
@@ -117,13 +150,44 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let driving = tokio::spawn(connection);
-    let response = sender.send_request(request).await?;
-    if response.status() != http::StatusCode::OK {
-        bail!("status {}", response.status());
+    let asking = async move {
+        let response = sender.send_request(request).await?;
+        if response.status() != http::StatusCode::OK {
+            bail!("status {}", response.status());
+        }
+        let body = Limited::new(response.into_body(), LARGEST).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!("reading the answer: {error}"))?.to_bytes();
+        key_set(&body).map_err(|why| anyhow::anyhow!("the answer {why}"))
+    };
+    // Not in a task of its own: an answer that is given up takes its connection with it.
+    let (mut asking, mut connection) = (pin!(asking), pin!(connection));
+    let mut is_open = true;
+    loop {
+        tokio::select! {
+            asked = &mut asking => return asked,
+            _ = &mut connection, if is_open => is_open = false,
+        }
     }
-    let body = Limited::new(response.into_body(), LARGEST).collect().await;
-    driving.abort();
-    let body = body.map_err(|error| anyhow::anyhow!("reading the answer: {error}"))?.to_bytes();
-    key_set(&body).map_err(|why| anyhow::anyhow!("the answer {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_good_keys_stay_while_their_issuer_is_away() {
+        let (keys, url) = (Keys::default(), Arc::<str>::from("http://issuer/keys"));
+        let source = KeySource::Url(Arc::clone(&url));
+        let wanted: Namespaces = [(Arc::clone(&url), vec![Arc::from("shop")])].into();
+        assert_eq!(keys.due(&wanted), [Arc::clone(&url)]);
+        assert!(keys.due(&wanted).is_empty(), "it is under way");
+        keys.store(Arc::clone(&url), bail_late());
+        assert!(keys.get(&source).is_none());
+        keys.store(Arc::clone(&url), Ok(JwkSet { keys: vec![] }));
+        keys.store(Arc::clone(&url), bail_late());
+        assert!(keys.get(&source).is_some());
+        // Nobody wants them any more.
+        assert!(keys.due(&Namespaces::new()).is_empty());
+        assert!(keys.get(&source).is_none());
+    }
 }

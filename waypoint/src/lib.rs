@@ -33,6 +33,7 @@ pub mod breaker; // which endpoints not
 pub mod retry; // whether a failed attempt is made again
 pub mod limit; // how many requests
 pub mod handshakes; // how many handshakes
+pub mod fetches; // whose keys are fetched next
 pub mod deadline; // how long
 pub mod path; // paths in one form
 pub mod grpc; // status codes and what they mean

@@ -243,3 +243,29 @@ async fn an_authentication_that_cannot_be_read_refuses_everything_at_its_target(
         assert_eq!((answer.status, answer.header("x-culvert-error"), backend.hits()), (403, "rbac", 0), "{what}");
     }
 }
+
+#[tokio::test]
+async fn dead_issuers_delay_no_good_one() {
+    let good = Issuer::new();
+    let rig = Rig::start(&shop("http", &[11])).await;
+    let backend = Backend::start(&rig, 11, |_, _| ok("fine")).await;
+    let jwks = good.jwks.to_string();
+    let _keys = Backend::start(&rig, 20, move |_, _| ok(&jwks)).await;
+    // They take connections and never answer.
+    let mut dead = vec![];
+    let mut rules = String::new();
+    for host in 30..38 {
+        dead.push(std::net::TcpListener::bind((rig.net.ip(host), 80)).unwrap());
+        rules += &format!("jwksUri: 'http://$NET.{host}/keys'}}, {{issuer: 'https://issuer-{host}', ");
+    }
+    let began = std::time::Instant::now();
+    let keys = format!("jwksUri: 'http://$NET.20:8080/keys'");
+    // The good one stands among the dead.
+    let text = authentication(&keys)
+        .replace("jwtRules: [{issuer:", &format!("jwtRules: [{{issuer: 'https://dead', {rules}{keys}}}, {{issuer:"));
+    rig.write("jwt.yaml", &text);
+    let token = good.token(&claims("shop"));
+    rig.eventually("accepted", async || call(&rig, "/", Some(&token)).await.status == 200 && backend.hits() > 0).await;
+    rig.eventually("guarded", async || call(&rig, "/", None).await.status == 403).await;
+    assert!(began.elapsed() < std::time::Duration::from_secs(3), "{:?}", began.elapsed());
+}
