@@ -35,6 +35,24 @@ pub fn lookup_by_tuple(context: SkLookupContext) -> u32 {
     find::<true>(&context)
 }
 
+/// For a pod that ought to be captured and cannot be: nothing that comes from elsewhere gets in but the kubelet. It needs no entry in
+/// any table.
+#[sk_lookup]
+pub fn shut(context: SkLookupContext) -> u32 {
+    let raw = context.lookup;
+    if field!(raw, bpf_sk_lookup, protocol) != TCP {
+        return PASS;
+    }
+    let ends = ends_of_lookup(raw);
+    let tuple = tuple(&ends);
+    // A connection of the pod to itself.
+    if ends.remote.is_loopback() || ends.remote == ends.local || is_announced::<false>(&tuple) {
+        return PASS;
+    }
+    count(Counter::Closed);
+    DROP
+}
+
 /// The id of the pod, put in by the loader: a constant costs less than a map per pod.
 #[inline(always)]
 fn pod_id() -> u32 {
@@ -55,7 +73,8 @@ fn find<const BY_TUPLE: bool>(context: &SkLookupContext) -> u32 {
     let to_pod = ends.local.is_local() || maps::is_own(pod.id, ends.local);
     if BY_TUPLE {
         if !to_pod {
-            return outbound(context, pod);
+            // It comes from the pod itself, or it is for an address of the pod that is over its share.
+            return if maps::is_own(pod.id, ends.remote) { outbound(context, pod) } else { DROP };
         }
     } else if field!(raw, bpf_sk_lookup, ingress_ifindex) == LOOPBACK_INDEX {
         return if to_pod { PASS } else { outbound(context, pod) };
@@ -70,6 +89,9 @@ fn find<const BY_TUPLE: bool>(context: &SkLookupContext) -> u32 {
 /// A connection of the pod, turned to `lo` by `outbound4|6`.
 #[inline(always)]
 fn outbound(context: &SkLookupContext, pod: &Pod) -> u32 {
+    if pod.flags & pod_flag::CLOSED != 0 {
+        return DROP;
+    }
     if assign(context, pod, Kind::Outbound) { PASS } else { DROP }
 }
 
@@ -78,10 +100,12 @@ fn inbound<const BY_TUPLE: bool>(context: &SkLookupContext, pod: &Pod, ends: &En
     if pod.flags & pod_flag::RELEASED != 0 {
         return PASS;
     }
-    let tuple =
-        Tuple { remote: ends.remote, local: ends.local, remote_port: ends.remote_port, local_port: ends.local_port };
-    if is_announced::<BY_TUPLE>(&tuple) {
+    if is_announced::<BY_TUPLE>(&tuple(ends)) {
         return PASS;
+    }
+    if pod.flags & pod_flag::CLOSED != 0 {
+        count(Counter::Closed);
+        return DROP;
     }
     let closed = pod.flags & pod_flag::FAIL_CLOSED != 0;
     let kind = if ends.local_port == HBONE_PORT as u32 {
@@ -98,6 +122,11 @@ fn inbound<const BY_TUPLE: bool>(context: &SkLookupContext, pod: &Pod, ends: &En
         }
     };
     if assign(context, pod, kind) { PASS } else { no_agent(closed) }
+}
+
+#[inline(always)]
+fn tuple(ends: &Ends) -> Tuple {
+    Tuple { remote: ends.remote, local: ends.local, remote_port: ends.remote_port, local_port: ends.local_port }
 }
 
 #[inline(always)]

@@ -49,6 +49,10 @@ pub static ORIGIN: LruHashMap<Tuple, Origin> = LruHashMap::with_max_entries(2048
 /// Connections that the agent is making; only kernels before 5.17 need it.
 #[map]
 pub static AGENT: LruHashMap<Tuple, u64> = LruHashMap::with_max_entries(1024, 0);
+/// Namespaces, by cookie, of pods that ought to be captured and cannot be. As many as there can be pods, several times over: that
+/// the tables for captured pods are full must not keep one from being closed.
+#[map]
+static CLOSED: HashMap<u64, u32> = HashMap::with_max_entries(8 * MAX_PODS as u32, BPF_F_NO_PREALLOC);
 /// What user space remembers about each pod.
 #[map]
 static PLACES: HashMap<u64, Place> = HashMap::with_max_entries(MAX_PODS as u32, BPF_F_NO_PREALLOC);
@@ -97,6 +101,13 @@ pub fn is_agent(config: &Config) -> bool {
 pub fn pod_by_cookie(cookie: u64) -> Option<&'static Pod> {
     // SAFETY: the map is not preallocated.
     unsafe { PODS.get(&cookie) }
+}
+
+/// Whether nobody in the namespace with this cookie may connect.
+#[inline(always)]
+pub fn is_closed(cookie: u64) -> bool {
+    // SAFETY: the map is not preallocated.
+    unsafe { CLOSED.get(&cookie) }.is_some()
 }
 
 /// The pod with this id.

@@ -3,7 +3,7 @@
 
 use core::ffi::c_void;
 
-use agent_abi::{Address, Counter, MARK, Pod, config_flag, pod_flag};
+use agent_abi::{Address, Counter, LOOPBACK_INDEX, MARK, Pod, config_flag, pod_flag};
 use aya_ebpf::bindings::{bpf_sock, bpf_sock_addr};
 use aya_ebpf::helpers::generated::{bpf_get_netns_cookie, bpf_setsockopt};
 use aya_ebpf::macros::cgroup_sock_addr;
@@ -54,12 +54,20 @@ fn connect(context: *mut bpf_sock_addr, to: Address) -> i32 {
     }
     // SAFETY: the helper takes the context it was called with.
     let cookie = unsafe { bpf_get_netns_cookie(context.cast()) };
-    let (Some(pod), Some(config)) = (maps::pod_by_cookie(cookie), maps::config()) else { return ALLOW };
+    let Some(config) = maps::config() else { return ALLOW };
+    let Some(pod) = maps::pod_by_cookie(cookie) else {
+        // Asked only when there are any: pods that are not enrolled should not pay for it.
+        let closed = config.flags & config_flag::SOME_CLOSED != 0 && !local && maps::is_closed(cookie);
+        return if closed { refuse() } else { ALLOW };
+    };
     if maps::is_agent(config) {
         return ALLOW;
     }
     if local || maps::is_own(pod.id, to) {
         return leave(context, marked);
+    }
+    if pod.flags & pod_flag::CLOSED != 0 {
+        return refuse();
     }
     let captured =
         pod.flags & pod_flag::PROXY_ALL != 0 || config.flags & config_flag::MESH_OVERFLOW != 0 || maps::is_mesh(to);
@@ -84,11 +92,19 @@ fn capture(context: *mut bpf_sock_addr, pod: &Pod) -> i32 {
     let mark = MARK;
     let lo = *b"lo\0\0";
     let turned = set(context, SET_MARK, (&raw const mark).cast()) && set(context, BIND_TO_DEVICE, lo.as_ptr().cast());
-    if turned {
+    // A pod can give the name to another interface: the way out of the pod, for example.
+    if turned && field!(socket_of(context), bpf_sock, bound_dev_if) == LOOPBACK_INDEX {
         return ALLOW;
     }
     count(Counter::NotTurned);
     if pod.flags & pod_flag::FAIL_CLOSED != 0 { DENY } else { leave(context, true) }
+}
+
+/// A pod that ought to be captured and cannot be.
+#[inline(always)]
+fn refuse() -> i32 {
+    count(Counter::Closed);
+    DENY
 }
 
 /// Leaves the connection to the kernel; a socket that was turned to `lo` before is turned back.

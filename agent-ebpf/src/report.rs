@@ -15,6 +15,10 @@ const WAKE: u64 = 2;
 /// does not cost it a context switch.
 const WAKE_AT: u64 = 64 * 1024;
 
+/// With so many bytes waiting, connections that were refused are no longer told of: whoever knocks at one pod must not keep the
+/// agent from learning what is open at others, which it has to end when policy turns.
+const REFUSED_UP_TO: u64 = 128 * 1024;
+
 /// Adds one.
 #[inline(always)]
 pub fn count(what: Counter) {
@@ -61,8 +65,10 @@ fn event(
 /// Hands an event to the agent, or counts it as lost.
 #[inline(always)]
 pub fn send(event: &Event) {
-    let flags = if EVENTS.query(AVAILABLE) >= WAKE_AT { WAKE } else { QUIET };
-    if EVENTS.output::<Event>(event, flags).is_err() {
+    let waiting = EVENTS.query(AVAILABLE);
+    let crowded = event.kind == EventKind::Refused as u32 && waiting >= REFUSED_UP_TO;
+    let flags = if waiting >= WAKE_AT { WAKE } else { QUIET };
+    if crowded || EVENTS.output::<Event>(event, flags).is_err() {
         count(Counter::EventsLost);
     }
 }

@@ -5,30 +5,72 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
-/// Accepts until the future is dropped. Each connection is handed to `each`, which must not block.
-pub(crate) async fn forever(listener: TcpListener, what: &str, each: impl Fn(TcpStream, SocketAddr)) {
+/// Connections in a row that failed before they were accepted; from then on there is a pause between them.
+const PATIENCE: u32 = 16;
+/// The longest such pause.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts until the future is dropped, or the listener is dead: anybody with NET_ADMIN in its namespace can destroy it (`ss -K`).
+/// Returns what the kernel says of it then. Each connection is handed to `each`, which must not block.
+pub(crate) async fn until_dead(listener: &TcpListener, what: &str, each: impl Fn(TcpStream, SocketAddr)) -> io::Error {
+    let mut failed: u32 = 0;
     loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => each(stream, peer),
-            Err(error) if out_of_descriptors(&error) => {
-                let refused = RESERVE.refuse_one(&listener);
+        let error = match listener.accept().await {
+            Ok((stream, peer)) => {
+                failed = 0;
+                each(stream, peer);
+                continue;
+            }
+            Err(error) => error,
+        };
+        match about(&error, || SockRef::from(listener).is_listener().unwrap_or(false)) {
+            About::Descriptors => {
+                let refused = RESERVE.refuse_one(listener);
                 report(what, &error, refused);
                 tokio::time::sleep(Duration::from_millis(if refused { 1 } else { 50 })).await;
             }
-            // A connection that died in the backlog (ECONNABORTED and the like) says nothing about the next one.
-            Err(error) => {
+            About::Connection => {
                 debug!("accepting on the {what} listener: {error}");
-                tokio::task::yield_now().await;
+                failed = failed.saturating_add(1);
+                pause(failed).await;
             }
+            About::Listener => return error,
         }
     }
 }
 
-fn out_of_descriptors(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+/// What an error of accept(2) is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum About {
+    /// There are none left, or no memory for one.
+    Descriptors,
+    /// A connection that died in the backlog (ECONNABORTED and the like): it says nothing about the next one.
+    Connection,
+    /// There will be no next one.
+    Listener,
+}
+
+/// accept(2) passes on errors of the network that are pending on the new connection, so most are about that. Whether it is the listener
+/// is asked of the listener.
+fn about(error: &io::Error, listens: impl FnOnce() -> bool) -> About {
+    match error.raw_os_error() {
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => About::Descriptors,
+        Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT) => About::Listener,
+        _ if listens() => About::Connection,
+        _ => About::Listener,
+    }
+}
+
+/// Nothing for the first few, then longer and longer: a listener that only fails must not cost a core.
+async fn pause(failed: u32) {
+    match failed.checked_sub(PATIENCE) {
+        None => tokio::task::yield_now().await,
+        Some(more) => tokio::time::sleep(Duration::from_millis(u64::from(more) + 1).min(PAUSE)).await,
+    }
 }
 
 /// One descriptor kept back, so that a connection can still be accepted in order to be refused. Without it clients would
@@ -42,7 +84,7 @@ impl Reserve {
         let mut reserve = self.0.lock();
         *reserve = None;
         // Not tokio's accept: this must be over before the descriptor is taken back.
-        let refused = match socket2::SockRef::from(listener).accept() {
+        let refused = match SockRef::from(listener).accept() {
             Ok((socket, _)) => {
                 // Linger 0 makes the close a reset: the client learns at once.
                 let _ = socket.set_linger(Some(Duration::ZERO));
@@ -74,5 +116,37 @@ fn report(what: &str, error: &io::Error, refused: bool) {
         *last = Some((Instant::now(), 0));
     } else {
         *last = Some((since, count));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(code: i32) -> io::Error {
+        io::Error::from_raw_os_error(code)
+    }
+
+    #[test]
+    fn only_what_is_about_the_listener_ends_it() {
+        for one in [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM] {
+            assert_eq!(about(&code(one), || true), About::Descriptors);
+        }
+        for one in [libc::ECONNABORTED, libc::EPROTO, libc::ENETDOWN, libc::EHOSTUNREACH, libc::EPERM, libc::EINTR] {
+            assert_eq!(about(&code(one), || true), About::Connection, "{one}");
+        }
+        // A destroyed listener answers EINVAL, and is none any more.
+        assert_eq!(about(&code(libc::EINVAL), || false), About::Listener);
+        assert_eq!(about(&code(libc::ECONNABORTED), || false), About::Listener);
+        assert_eq!(about(&code(libc::EBADF), || true), About::Listener);
+    }
+
+    #[tokio::test]
+    async fn a_listener_that_is_none_any_more_is_not_asked_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // On a listener this does what destroying it does: it leaves the state LISTEN, and the poller is told.
+        SockRef::from(&listener).shutdown(std::net::Shutdown::Both).unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(5), until_dead(&listener, "test", |_, _| {})).await;
+        assert_eq!(ended.unwrap().raw_os_error(), Some(libc::EINVAL));
     }
 }

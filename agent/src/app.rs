@@ -24,6 +24,7 @@ use mesh::telemetry::writer::LogWriter;
 use mesh::{footprint, signals};
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -102,18 +103,56 @@ pub(crate) fn run(args: &AgentArgs) -> Result<()> {
         .build()
         .context("starting the control runtime")?;
     let result =
-        control.block_on(Box::pin(serve((options, limits(args, descriptors)), &traffic, logging, writer.clone())));
+        control.block_on(Box::pin(until_told((options, limits(args, descriptors)), &traffic, logging, writer.clone())));
     traffic.shutdown_timeout(GOODBYE);
+    // What still waits for a file or a namespace is not waited for.
+    control.shutdown_background();
     writer.flush(Duration::from_secs(1));
     result
 }
 
-async fn serve(
+/// Starts, runs, drains. Told to end it ends, whatever its start still waits for.
+async fn until_told(
     (options, limits): (Options, Limits),
     traffic: &Runtime,
     logging: LogControl,
     writer: LogWriter,
 ) -> Result<()> {
+    let stop = CancellationToken::new();
+    let limit = options.args.drain;
+    let mut told = std::pin::pin!(signals::until_told(&stop));
+    let running = tokio::select! {
+        // The first look at it is what installs the handlers.
+        biased;
+        told = &mut told => {
+            info!("{}: ending before the start was finished", told?);
+            return Ok(());
+        }
+        started = start((options, limits), traffic, logging, writer, stop.clone()) => started?,
+    };
+    let told = told.await?;
+    info!("{told}: draining");
+    stop.cancel();
+    running.ready.draining();
+    drain(&running.node, limit).await;
+    let _stuck = tokio::time::timeout(GOODBYE, running.reconciling).await;
+    Ok(())
+}
+
+/// What runs.
+struct Running {
+    node: Arc<Node>,
+    ready: Ready,
+    reconciling: JoinHandle<()>,
+}
+
+async fn start(
+    (options, limits): (Options, Limits),
+    traffic: &Runtime,
+    logging: LogControl,
+    writer: LogWriter,
+    stop: CancellationToken,
+) -> Result<Running> {
     let registry = Registry::new("culvert", VERSION);
     counters::register_dropped(&registry, writer.clone());
     let args = &options.args;
@@ -123,21 +162,21 @@ async fn serve(
         Bound::bind(args.stats, Surface::Stats)?,
         Bound::bind(args.ready, Surface::Ready)?,
     ];
-    let ca = EmbeddedCa::open(&options.ca_dir, &args.trust_domain.as_str().into(), args.cert_ttl)
-        .with_context(|| format!("--ca-dir {}", options.ca_dir.display()))?;
+    let (ca_dir, trust_domain, ttl) = (options.ca_dir.clone(), args.trust_domain.as_str().into(), args.cert_ttl);
+    // Its lock may be held, its file system may not answer.
+    let ca = tokio::task::spawn_blocking(move || EmbeddedCa::open(&ca_dir, &trust_domain, ttl)).await?;
+    let ca = ca.with_context(|| format!("--ca-dir {}", options.ca_dir.display()))?;
     let shares = Shares::new(limits, traffic.handle().clone(), options.threads);
     let log = AccessLog::new(writer, options.log_format);
     let node = build(&options, traffic, shares, &registry, log, Arc::new(ca));
-    let steering = steer(&options, &node)?;
+    let steering = steer(&options, &node).await?;
 
-    let stop = CancellationToken::new();
-    let quit = stop.clone();
     let ready = Ready::waiting_for(["manifests", "captures"]);
     let source = ManifestSource::new(&options.manifests, manifest_options(&options));
     let captures = Arc::new(Captures::default());
     let status = source.status();
-    dump::follow_counts(&node, &status);
-    let gates = ready.clone();
+    dump::follow_counts(&node, &status, ready.clone());
+    let (gates, quit) = (ready.clone(), stop.clone());
     let window = Window::new("culvert", VERSION, registry, logging)
         .ready_when(move || gates.pending())
         .on_quit(move || quit.cancel());
@@ -152,18 +191,11 @@ async fn serve(
         opened.done("manifests");
     };
     tokio::spawn(source.run(to_store, stop.clone()));
-    let (reconciler, opened) = (Reconciler::new(Arc::clone(&node), steering, changes, captures), ready.clone());
-    let reconciling = tokio::spawn(reconciler.run(stop.clone(), move || opened.done("captures")));
+    let reconciler = Reconciler::new(Arc::clone(&node), steering, changes, (captures, ready.clone()));
+    let reconciling = tokio::spawn(reconciler.run(stop));
     info!("culvert {VERSION} on node {}: admin {}, {} threads for traffic", options.node, args.admin, options.threads);
     tokio::spawn(footprint::settle());
-    // Not within the macro: that would not wait where the level is off.
-    let told = signals::until_told(&stop).await?;
-    info!("{told}: draining");
-    stop.cancel();
-    ready.draining();
-    drain(&node, args.drain).await;
-    let _ = reconciling.await;
-    Ok(())
+    Ok(Running { node, ready, reconciling })
 }
 
 fn levels(args: &AgentArgs) -> String {
@@ -204,6 +236,7 @@ fn build(
         tunnel_settings: settings,
         timeouts: mesh::net::copy::Timeouts::default(),
         pods,
+        lost: Arc::default(),
         shares,
         direct: options.args.same_node == SameNode::Direct,
         runtime: traffic.handle().clone(),
@@ -213,12 +246,12 @@ fn build(
     })
 }
 
-fn steer(options: &Options, node: &Arc<Node>) -> Result<Steering> {
+async fn steer(options: &Options, node: &Arc<Node>) -> Result<Steering> {
     let args = &options.args;
     if args.capture == CaptureMode::None {
         return Ok(Steering::Redirected(Arc::new(redirected::Ids::default())));
     }
-    let capture = Capture::open(CaptureConfig {
+    let config = CaptureConfig {
         bpf_root: args.bpf_root.clone(),
         attach_cgroup: args.cgroup.clone(),
         agent_cgroup: args.agent_cgroup.clone(),
@@ -226,8 +259,9 @@ fn steer(options: &Options, node: &Arc<Node>) -> Result<Steering> {
         fail_closed: args.fail == FailMode::Closed,
         proxy_all: args.proxy_all,
         ..CaptureConfig::new(options.node.as_str())
-    })?;
-    let capture = Arc::new(capture);
+    };
+    // Cgroups and pins are files: somebody else may hold them up.
+    let capture = Arc::new(tokio::task::spawn_blocking(move || Capture::open(config)).await??);
     kernel_reports::follow(capture.events()?, Arc::clone(&node.passed), node.draining.clone())?;
     Ok(Steering::Ebpf(capture))
 }

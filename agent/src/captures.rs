@@ -30,10 +30,27 @@ impl Captures {
         self.views.lock().insert(pod.uid.clone(), view);
     }
 
-    /// A workload is not captured though it should be.
-    pub(crate) fn failed(&self, workload: &Workload, netns: &Path, error: &str) {
-        let view = CaptureView { error: Some(error.to_owned()), ..view(workload, netns, CaptureState::Failed) };
+    /// A workload is not captured though it should be; when it is `closed`, no new connection goes into it or out of it.
+    pub(crate) fn failed(&self, workload: &Workload, netns: &Path, error: &str, closed: bool) {
+        let state = if closed { CaptureState::Closed } else { CaptureState::Failed };
+        let view = CaptureView { error: Some(error.to_owned()), ..view(workload, netns, state) };
         self.views.lock().insert(workload.uid.clone(), view);
+    }
+
+    /// A workload is to be captured, and that has not come to an end yet.
+    pub(crate) fn pending(&self, workload: &Workload, netns: &Path, why: &str) {
+        let view = CaptureView { error: Some(why.to_owned()), ..view(workload, netns, CaptureState::Pending) };
+        self.views.lock().insert(workload.uid.clone(), view);
+    }
+
+    /// What is not as it should be with a captured workload, and whether that closes it.
+    pub(crate) fn note(&self, uid: &WorkloadUid, note: Option<&str>, closed: bool) {
+        if let Some(view) = self.views.lock().get_mut(uid)
+            && matches!(view.state, CaptureState::Captured | CaptureState::Closed)
+        {
+            view.state = if closed { CaptureState::Closed } else { CaptureState::Captured };
+            view.error = note.map(str::to_owned);
+        }
     }
 
     /// New connections of a workload are its own again; captured ones are still open.

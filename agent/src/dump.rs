@@ -17,6 +17,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use crate::captures::Captures;
 use crate::explain;
 use crate::node::Node;
+use crate::ready::Ready;
 
 /// How often counts are taken over from parts that count for themselves.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -122,7 +123,7 @@ fn carried(open: &Open) -> ConnectionView {
 }
 
 /// Takes over, every second, what the source, the keyring and the pool count for themselves.
-pub(crate) fn follow_counts(node: &Arc<Node>, status: &Arc<ArcSwap<Status>>) {
+pub(crate) fn follow_counts(node: &Arc<Node>, status: &Arc<ArcSwap<Status>>, ready: Ready) {
     let (node, status) = (Arc::clone(node), Arc::clone(status));
     tokio::spawn(async move {
         let mut tick = tokio::time::interval(PERIOD);
@@ -134,6 +135,8 @@ pub(crate) fn follow_counts(node: &Arc<Node>, status: &Arc<ArcSwap<Status>>) {
             let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
             node.counters.config_problems.set(count(status.problems.len()));
             node.counters.tunnels_open.set(count(node.pool.list().len()));
+            let age = ready.since_round().unwrap_or_else(|| node.started.elapsed());
+            node.counters.reconcile_age.set(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
             for file in &status.troubled {
                 let name = file.file.display().to_string();
                 let seen = failures.entry(name.clone()).or_insert(0);

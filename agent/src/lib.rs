@@ -23,9 +23,11 @@ mod captures; // what is captured, for the admin server
 mod pod; // one captured workload
 mod share; // what each workload holds of the agent
 mod limits; // how much that may be
+mod lost; // listeners that somebody has destroyed
 mod steering; // what steers traffic to this process
 mod redirected; // --capture none
 mod listeners; // the listeners of one workload
+mod sockets; // the TCP sockets of a workload, as the kernel lists them
 mod destroy; // ends a connection that does not pass through us
 mod accept; // accepting, also when descriptors run out
 mod ready; // whether the agent does its work

@@ -2,16 +2,28 @@
 
 use std::net::TcpListener;
 
+use crate::capture::{Kind, Listener};
+
 /// The listeners of one workload, in its network namespace.
 pub(crate) struct Listeners {
-    /// Connections leaving the workload.
-    pub(crate) outbound: Vec<TcpListener>,
-    /// Plaintext connections arriving that the kernel cannot decide alone.
-    pub(crate) plaintext: Vec<TcpListener>,
-    /// Tunnels arriving.
-    pub(crate) hbone: Vec<TcpListener>,
+    /// Each with what it is for.
+    pub(crate) all: Vec<(Listener, TcpListener)>,
     /// How the original destination of an accepted connection is found.
     pub(crate) original: Original,
+}
+
+impl Listeners {
+    /// Those of each kind; what family one is for it says itself.
+    pub(crate) fn new(original: Original, kinds: [(Kind, Vec<TcpListener>); 3]) -> Self {
+        let which = |kind, listener: &TcpListener| {
+            let v6 = listener.local_addr().is_ok_and(|address| address.is_ipv6());
+            Listener { kind, v6 }
+        };
+        let all = kinds.into_iter().flat_map(|(kind, listeners)| {
+            listeners.into_iter().map(move |listener| (which(kind, &listener), listener))
+        });
+        Self { all: all.collect(), original }
+    }
 }
 
 /// How the original destination of an accepted connection is found.

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::limits::Full;
+use crate::lost::Lost;
 use crate::passed::Passed;
 use crate::pod::{Pod, Pods};
 use crate::share::Shares;
@@ -43,6 +44,8 @@ pub(crate) struct Node {
     pub(crate) timeouts: mesh::net::copy::Timeouts,
     /// The captured workloads.
     pub(crate) pods: Arc<Pods>,
+    /// Listeners of theirs that somebody has destroyed.
+    pub(crate) lost: Arc<Lost>,
     /// What the captured workloads hold of all this, and what they may.
     pub(crate) shares: Arc<Shares>,
     /// Whether two captured workloads are connected without a tunnel between them.

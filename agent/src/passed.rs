@@ -2,7 +2,7 @@
 //!
 //! No byte of them passes through this process; the kernel says when one opens, fails and ends.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -25,8 +25,10 @@ use tracing::{debug, warn};
 use crate::capture::Event;
 use crate::destroy::destroy;
 use crate::pod::Pod;
+use crate::sockets;
 
-/// Connections kept in mind at once; beyond that they still are counted when they end, but not listed.
+/// Connections kept in mind at once; beyond that they still are counted when they end, but not listed. One pod has at most half of what
+/// the others leave.
 const MOST_OPEN: usize = 65_536;
 
 /// What the kernel tells about, remembered.
@@ -43,6 +45,38 @@ pub(crate) struct Passed {
 struct Known {
     pods: HashMap<u32, Weak<Pod>>,
     open: HashMap<Key, Open>,
+    /// How many of them each pod has.
+    counts: HashMap<u32, usize>,
+    /// Pods that have, or may have, connections that are not in mind.
+    incomplete: HashSet<u32>,
+    /// Reports that were lost when they were last asked about.
+    lost: u64,
+}
+
+impl Known {
+    fn keep(&mut self, key: Key, open: Open) {
+        let (all, own) = (self.open.len(), self.counts.get(&key.pod).copied().unwrap_or(0));
+        if !has_room(all, own) {
+            self.incomplete.insert(key.pod);
+            return;
+        }
+        if self.open.insert(key, open).is_none() {
+            *self.counts.entry(key.pod).or_default() += 1;
+        }
+    }
+
+    fn take(&mut self, key: &Key) -> Option<Open> {
+        let open = self.open.remove(key)?;
+        if let Some(count) = self.counts.get_mut(&key.pod) {
+            *count = count.saturating_sub(1);
+        }
+        Some(open)
+    }
+}
+
+/// Whether a pod that has `own` of `all` connections kept in mind may have one more.
+fn has_room(all: usize, own: usize) -> bool {
+    own < MOST_OPEN.saturating_sub(all - own.min(all)) / 2
 }
 
 /// A connection of a pod. Both ends, since both may be pods of this node.
@@ -80,6 +114,17 @@ impl Passed {
         let mut known = self.known.lock();
         known.pods.remove(&id);
         known.open.retain(|key, _| key.pod != id);
+        known.counts.remove(&id);
+        known.incomplete.remove(&id);
+    }
+
+    /// Learns how many reports of the kernel were lost so far. Whom they were about nobody knows.
+    pub(crate) fn lost(&self, total: u64) {
+        let known = &mut *self.known.lock();
+        if total > known.lost {
+            known.lost = total;
+            known.incomplete.extend(known.pods.keys());
+        }
     }
 
     /// Takes in one report of the kernel.
@@ -135,9 +180,9 @@ impl Passed {
 
     /// Ends the inbound connections that policy refuses by now. Returns how many.
     pub(crate) fn judge_again(&self, mesh: &Snapshot) -> usize {
+        let mut ended = self.judge_unknown(mesh);
         let mut known = self.known.lock();
-        let Known { pods, open } = &mut *known;
-        let mut ended = 0;
+        let Known { pods, open, .. } = &mut *known;
         for (key, connection) in open.iter_mut() {
             // The kubelet's probes are beyond policy, as they were when they came.
             if connection.direction != Direction::Inbound || connection.probe || connection.refused.is_some() {
@@ -158,6 +203,37 @@ impl Passed {
         ended
     }
 
+    /// The same for connections that are not in mind: the kernel is asked which there are.
+    fn judge_unknown(&self, mesh: &Snapshot) -> usize {
+        let asked: Vec<Arc<Pod>> = {
+            let known = self.known.lock();
+            known.incomplete.iter().filter_map(|id| known.pods.get(id)?.upgrade()).collect()
+        };
+        let mut ended = 0;
+        for pod in asked {
+            let Some(workload) = mesh.workload(&pod.uid) else { continue };
+            let accepted = sockets::accepted(&pod.netns).unwrap_or_else(|error| {
+                warn!("{}: listing its connections: {error}", pod.uid);
+                Vec::new()
+            });
+            for (source, destination) in accepted {
+                let key = Key { pod: pod.id, source, destination };
+                let foreign =
+                    workload.addresses.contains(&destination.ip()) && !workload.addresses.contains(&source.ip());
+                if !foreign || self.known.lock().open.contains_key(&key) {
+                    continue;
+                }
+                let facts = Facts::plaintext(source, destination);
+                let Err(refusal) = authorize::authorize(&Applying::to(mesh, workload), &facts) else { continue };
+                match destroy(&pod.netns, destination, source) {
+                    Ok(()) => ended += 1,
+                    Err(error) => warn!("ending {source} -> {destination}, now refused ({refusal}): {error}"),
+                }
+            }
+        }
+        ended
+    }
+
     fn opened(&self, key: Key, direction: Direction, probe: bool) {
         if direction == Direction::Inbound && !probe {
             self.report_dry_run(key);
@@ -165,10 +241,7 @@ impl Passed {
         let labels = self.labels(key.pod, direction, key.source, key.destination);
         self.log.opened(&record(labels.clone(), (key.source, key.destination), (0, 0), Duration::ZERO));
         let open = self.open(labels, direction, probe);
-        let mut known = self.known.lock();
-        if known.open.len() < MOST_OPEN {
-            known.open.insert(key, open);
-        }
+        self.known.lock().keep(key, open);
     }
 
     fn report_dry_run(&self, key: Key) {
@@ -182,7 +255,7 @@ impl Passed {
 
     fn closed(&self, key: Key, direction: Direction, probe: bool, (sent, received): (u64, u64), duration: Duration) {
         // An agent that was restarted, or a full table, did not see it open.
-        let known = self.known.lock().open.remove(&key);
+        let known = self.known.lock().take(&key);
         let open = known.unwrap_or_else(|| {
             self.open(self.labels(key.pod, direction, key.source, key.destination), direction, probe)
         });
@@ -254,4 +327,18 @@ fn record(
     duration: Duration,
 ) -> AccessRecord {
     AccessRecord { labels, source, destination, hbone: None, bytes_sent, bytes_received, duration }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MOST_OPEN, has_room};
+
+    #[test]
+    fn one_pod_has_at_most_half_of_what_the_others_leave() {
+        assert!(has_room(0, 0) && has_room(MOST_OPEN / 2 - 1, MOST_OPEN / 2 - 1));
+        assert!(!has_room(MOST_OPEN / 2, MOST_OPEN / 2));
+        // Of two that want all, the second gets a quarter.
+        assert!(has_room(MOST_OPEN / 2, 0) && !has_room(MOST_OPEN / 4 * 3, MOST_OPEN / 4));
+        assert!(!has_room(MOST_OPEN, 0));
+    }
 }

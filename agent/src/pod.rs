@@ -51,6 +51,11 @@ impl Pod {
         })
     }
 
+    /// Kubernetes namespace of the workload.
+    pub(crate) fn namespace(&self) -> &str {
+        &self.enrolled_as.namespace
+    }
+
     /// The workload as it is now; as it was when captured, if it is gone from the mesh while connections still are open.
     pub(crate) fn workload(&self, store: &Store) -> Arc<Workload> {
         store.snapshot().workload(&self.uid).cloned().unwrap_or_else(|| Arc::clone(&self.enrolled_as))

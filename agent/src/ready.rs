@@ -2,31 +2,82 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+/// A reconciler that has not finished a round for so long stands still. A round begins every second.
+const STILL: Duration = Duration::from_secs(15);
+
 /// What must still happen before the agent is ready.
 #[derive(Clone)]
-pub(crate) struct Ready(Arc<Mutex<BTreeSet<&'static str>>>);
+pub(crate) struct Ready(Arc<Mutex<State>>);
+
+struct State {
+    gates: BTreeSet<&'static str>,
+    /// When the reconciler finished its last round; `None` before its first, for which there is a gate.
+    round: Option<Instant>,
+}
 
 impl Ready {
     /// Not ready before each of these is done.
     pub(crate) fn waiting_for(gates: impl IntoIterator<Item = &'static str>) -> Self {
-        Self(Arc::new(Mutex::new(gates.into_iter().collect())))
+        Self(Arc::new(Mutex::new(State { gates: gates.into_iter().collect(), round: None })))
     }
 
     /// One of them is done.
     pub(crate) fn done(&self, gate: &'static str) {
-        self.0.lock().remove(gate);
+        self.0.lock().gates.remove(gate);
     }
 
     /// Not ready any more.
     pub(crate) fn draining(&self) {
-        self.0.lock().insert("draining");
+        let mut state = self.0.lock();
+        state.gates.insert("draining");
+        state.round = None;
+    }
+
+    /// The reconciler has gone through all pods.
+    pub(crate) fn round(&self) {
+        self.0.lock().round = Some(Instant::now());
+    }
+
+    /// How long ago it last did; `None` before the first time.
+    pub(crate) fn since_round(&self) -> Option<Duration> {
+        self.0.lock().round.map(|round| round.elapsed())
     }
 
     /// What is still to come; nothing when ready.
     pub(crate) fn pending(&self) -> Vec<String> {
-        self.0.lock().iter().map(|gate| (*gate).to_owned()).collect()
+        let state = self.0.lock();
+        let still = state.round.and_then(|round| stands_still(round.elapsed()));
+        state.gates.iter().map(|gate| (*gate).to_owned()).chain(still).collect()
+    }
+}
+
+fn stands_still(since: Duration) -> Option<String> {
+    (since > STILL).then(|| format!("captures (nothing was reconciled for {} s)", since.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reconciler_that_stands_still_is_told_of() {
+        assert_eq!(stands_still(Duration::from_secs(14)), None);
+        assert_eq!(stands_still(Duration::from_secs(40)).unwrap(), "captures (nothing was reconciled for 40 s)");
+    }
+
+    #[test]
+    fn what_is_waited_for_comes_first() {
+        let ready = Ready::waiting_for(["manifests", "captures"]);
+        assert_eq!(ready.pending(), ["captures", "manifests"]);
+        ready.done("manifests");
+        ready.done("captures");
+        ready.round();
+        assert_eq!(ready.pending(), Vec::<String>::new());
+        ready.draining();
+        assert_eq!(ready.pending(), ["draining"]);
     }
 }

@@ -1,14 +1,14 @@
 //! `--capture none`: listeners on ztunnel's fixed ports, for traffic that something else redirects to them.
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::capture::Netns;
+use crate::capture::{Kind, Listener, Netns};
 use crate::listeners::{Listeners, Original};
 
 const OUTBOUND: u16 = 15001;
@@ -28,16 +28,30 @@ impl Ids {
 
 /// Listens in a namespace on the fixed ports, both families where the namespace has both.
 pub(crate) fn listen(path: &Path) -> Result<(Arc<Netns>, Listeners)> {
-    let netns = Netns::open(path).with_context(|| format!("opening {}", path.display()))?;
+    let opening = || format!("opening {}", path.display());
+    let netns = Netns::open(path).with_context(opening)?;
+    ensure!(!netns.is_of_the_node().with_context(opening)?, "{} is the node's own network namespace", path.display());
     let listeners = netns.run(|| -> Result<Listeners> {
-        Ok(Listeners {
-            outbound: both(OUTBOUND)?,
-            plaintext: both(PLAINTEXT)?,
-            hbone: both(HBONE)?,
-            original: Original::Redirected,
-        })
+        let kinds = [Kind::Outbound, Kind::Plaintext, Kind::Hbone];
+        let [outbound, plaintext, hbone] = kinds.map(|kind| both(port(kind)).map(|made| (kind, made)));
+        Ok(Listeners::new(Original::Redirected, [outbound?, plaintext?, hbone?]))
     })??;
     Ok((Arc::new(netns), listeners))
+}
+
+/// Makes one of them anew.
+pub(crate) fn listen_again(netns: &Netns, which: Listener) -> Result<TcpListener> {
+    let any: IpAddr = if which.v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
+    let port = port(which.kind);
+    netns.run(|| on((any, port).into()))?.with_context(|| format!("listening on port {port}"))
+}
+
+fn port(kind: Kind) -> u16 {
+    match kind {
+        Kind::Outbound => OUTBOUND,
+        Kind::Plaintext => PLAINTEXT,
+        Kind::Hbone => HBONE,
+    }
 }
 
 fn both(port: u16) -> Result<Vec<TcpListener>> {

@@ -4,10 +4,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
-use tracing::error;
+use tracing::warn;
 
 use crate::accept;
+use crate::capture::{Kind, Listener};
 use crate::inbound::{plaintext, tunnel};
 use crate::limits::Full;
 use crate::listeners::{Listeners, Original};
@@ -18,42 +18,43 @@ use crate::pod::Pod;
 /// Accepts on every listener until the workload is released or the process drains. The listeners are closed then, which is
 /// how the kernel knows.
 pub(crate) fn start(node: &Arc<Node>, pod: &Arc<Pod>, listeners: Listeners) {
-    let stop = &pod.released;
-    let original = listeners.original;
-    let each = |pod: &Arc<Pod>| (Arc::clone(node), Arc::clone(pod));
-    for listener in listeners.outbound {
-        let (node, pod) = each(pod);
-        accepting(&Arc::clone(&node), listener, "outbound", stop, move |stream, peer| {
+    for (which, listener) in listeners.all {
+        one(node, pod, (which, listener), listeners.original);
+    }
+}
+
+/// The same on one listener.
+pub(crate) fn one(node: &Arc<Node>, pod: &Arc<Pod>, (which, listener): (Listener, TcpListener), original: Original) {
+    let (for_each, of) = (Arc::clone(node), Arc::clone(pod));
+    match which.kind {
+        Kind::Outbound => accepting(node, pod, (which, listener), move |stream, peer| {
+            let (node, pod) = (&for_each, &of);
             let Some(meant) = destination(&stream, original) else { return };
             match pod.hold(1) {
-                Ok(held) => node.spawn_for(&pod, connection::carry(Arc::clone(&node), held, stream, peer, meant)),
-                Err(full) => refuse(&node, &pod, &stream, full),
+                Ok(held) => node.spawn_for(pod, connection::carry(Arc::clone(node), held, stream, peer, meant)),
+                Err(full) => refuse(node, pod, &stream, full),
             }
-        });
-    }
-    for listener in listeners.plaintext {
-        let (node, pod) = each(pod);
-        accepting(&Arc::clone(&node), listener, "plaintext", stop, move |stream, peer| {
+        }),
+        Kind::Plaintext => accepting(node, pod, (which, listener), move |stream, peer| {
+            let (node, pod) = (&for_each, &of);
             let Some(meant) = destination(&stream, original) else { return };
             match pod.hold(2) {
-                Ok(held) => node.spawn_for(&pod, plaintext::carry(Arc::clone(&node), held, stream, peer, meant)),
-                Err(full) => refuse(&node, &pod, &stream, full),
+                Ok(held) => node.spawn_for(pod, plaintext::carry(Arc::clone(node), held, stream, peer, meant)),
+                Err(full) => refuse(node, pod, &stream, full),
             }
-        });
-    }
-    for listener in listeners.hbone {
-        let (node, pod) = each(pod);
-        accepting(&Arc::clone(&node), listener, "HBONE", stop, move |stream, peer| {
+        }),
+        Kind::Hbone => accepting(node, pod, (which, listener), move |stream, peer| {
+            let (node, pod) = (&for_each, &of);
             let Some(dialled) = destination(&stream, Original::SocketName) else { return };
             let begun = pod.handshake(peer.ip()).and_then(|handshake| Ok((handshake, pod.hold(1)?)));
             match begun {
                 Ok((handshake, held)) => {
-                    let serving = tunnel::serve(Arc::clone(&node), held, handshake, stream, peer, dialled);
-                    node.spawn_handshake(&pod, serving);
+                    let serving = tunnel::serve(Arc::clone(node), held, handshake, stream, peer, dialled);
+                    node.spawn_handshake(pod, serving);
                 }
-                Err(full) => refuse(&node, &pod, &stream, full),
+                Err(full) => refuse(node, pod, &stream, full),
             }
-        });
+        }),
     }
 }
 
@@ -65,21 +66,30 @@ fn refuse(node: &Node, pod: &Pod, stream: &TcpStream, full: Full) {
 
 fn accepting(
     node: &Arc<Node>,
-    listener: TcpListener,
-    what: &'static str,
-    stop: &CancellationToken,
+    pod: &Pod,
+    (which, listener): (Listener, TcpListener),
     each: impl Fn(TcpStream, SocketAddr) + Send + Sync + 'static,
 ) {
-    let (stop, draining) = (stop.clone(), node.draining.clone());
+    let (stop, draining) = (pod.released.clone(), node.draining.clone());
+    let (id, uid, lost, counters) = (pod.id, pod.uid.clone(), Arc::clone(&node.lost), Arc::clone(&node.counters));
     node.spawn(async move {
-        let listener = match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => listener,
-            Err(error) => return error!("the {what} listener cannot be polled: {error}"),
+        let what = which.to_string();
+        let dead = async {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => {
+                    accept::until_dead(&listener, &what, |stream, peer| each(stream, canonical(peer))).await
+                }
+                Err(error) => error,
+            }
         };
         tokio::select! {
             () = stop.cancelled() => {}
             () = draining.cancelled() => {}
-            () = accept::forever(listener, what, |stream, peer| each(stream, canonical(peer))) => {}
+            error = dead => {
+                warn!("{uid}: somebody has destroyed the {what}: {error}");
+                counters.listeners_lost.inc();
+                lost.tell(id, which);
+            }
         }
     });
 }

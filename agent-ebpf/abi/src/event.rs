@@ -54,4 +54,6 @@ pub enum Counter {
     NotTurned = 2,
     /// Attempts to bind a port of the agent's.
     BindRefused = 3,
+    /// New connections into or out of pods that ought to be captured and cannot be.
+    Closed = 4,
 }

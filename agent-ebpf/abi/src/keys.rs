@@ -4,7 +4,7 @@ use crate::Address;
 
 /// What a listener of the agent in a pod is for.
 #[repr(u32)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kind {
     /// Connections that leave the workload.
     Outbound = 0,

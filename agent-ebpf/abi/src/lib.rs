@@ -48,10 +48,14 @@ pub mod pod_flag {
     pub const PROXY_ALL: u32 = 2;
     /// No new connections are captured; those on their way still reach their listener.
     pub const RELEASED: u32 = 4;
+    /// The pod is captured and cannot be served: no new connection into it or out of it is made.
+    pub const CLOSED: u32 = 8;
 }
 
 /// Flags in [`Config::flags`].
 pub mod config_flag {
     /// The mesh has more addresses than the map holds: every destination is captured.
     pub const MESH_OVERFLOW: u32 = 1;
+    /// There are namespaces in `CLOSED`: only then is it looked at.
+    pub const SOME_CLOSED: u32 = 2;
 }

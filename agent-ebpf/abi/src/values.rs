@@ -74,5 +74,8 @@ pub struct Place {
     /// Fingerprint of the object that the attached program is from.
     pub object: u64,
     /// Path of the network namespace, padded with zeros.
-    pub path: [u8; 232],
+    pub path: [u8; 216],
+    /// Whose namespace it is, as a digest of the workload's name; zeros when nobody has said so. The end of what once was the path:
+    /// there an agent that knows no owners finds, and leaves, zeros.
+    pub owner: [u8; 16],
 }

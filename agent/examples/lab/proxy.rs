@@ -160,9 +160,10 @@ impl Args {
         let mut live = Vec::new();
         for pod in &self.pod {
             let mut words = pod.split(',');
-            let netns = words.next().unwrap_or_default().into();
+            let netns: PathBuf = words.next().unwrap_or_default().into();
+            let owner = netns.display().to_string();
             let addresses = words.map(str::parse).collect::<Result<Vec<IpAddr>, _>>()?;
-            let pod = capture.enroll(&PodSpec { netns, addresses: addresses.clone() })?;
+            let pod = capture.enroll(&PodSpec { owner, netns, addresses: addresses.clone() })?;
             capture.set_plaintext(pod.id, &PlaintextRules { default, ports: Box::default() })?;
             ids.push(pod.id.to_string());
             live.push(pod.cookie);

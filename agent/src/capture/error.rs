@@ -93,6 +93,44 @@ pub enum CaptureError {
         /// The address.
         address: IpAddr,
     },
+    /// An address of the pod cannot be a pod's.
+    #[error("{workload}: its address {address} is {what}: it must be one that only this pod has")]
+    Address {
+        /// The workload.
+        workload: String,
+        /// The address.
+        address: IpAddr,
+        /// What it is.
+        what: &'static str,
+    },
+    /// The pod has no address.
+    #[error("{workload}: it has no address: status.podIPs must name one that is in its network namespace")]
+    NoAddress {
+        /// The workload.
+        workload: String,
+    },
+    /// The network namespace is another workload's.
+    #[error("{}: this network namespace is that of {owner}: {claimant} must name its own", path.display())]
+    Claimed {
+        /// The network namespace.
+        path: PathBuf,
+        /// Whose it is.
+        owner: String,
+        /// Who else wants it.
+        claimant: String,
+    },
+    /// Somebody else is working in the network namespace.
+    #[error("{}: what was begun in this network namespace is not finished", path.display())]
+    Busy {
+        /// The network namespace.
+        path: PathBuf,
+    },
+    /// A table that all pods share has no room for what the pod cannot do without.
+    #[error("eBPF map {map}: no room for the pod's addresses")]
+    Full {
+        /// Its name.
+        map: &'static str,
+    },
     /// Rules, routes or addresses of a pod could not be read or changed.
     #[error("{}: {what}: {source}", path.display())]
     Network {
@@ -112,6 +150,20 @@ pub enum CaptureError {
 }
 
 impl CaptureError {
+    /// What kind of thing keeps a pod from being captured, as metrics call it: one of a few words.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoObject | Self::BadObject(_) | Self::Rejected { .. } => "program",
+            Self::Map { .. } | Self::ForeignMap { .. } | Self::Full { .. } | Self::TooManyPods(_) => "table",
+            Self::Attach { .. } | Self::AttachRefused { .. } | Self::Cgroup(_) | Self::File { .. } => "attach",
+            Self::Netns { .. } | Self::HostNetwork { .. } => "namespace",
+            Self::AddressMissing { .. } | Self::Address { .. } | Self::NoAddress { .. } => "address",
+            Self::Claimed { .. } => "claimed",
+            Self::Busy { .. } | Self::UnknownPod(_) => "busy",
+            Self::Network { .. } => "network",
+        }
+    }
+
     pub(super) fn file(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         |source| Self::File { path, source }

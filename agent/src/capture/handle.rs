@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,7 +12,6 @@ use ipnet::IpNet;
 use mesh::model::policy::PlaintextRules;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
-use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use super::attach;
@@ -20,8 +20,9 @@ use super::cgroup::{self, Hierarchy};
 use super::error::CaptureError;
 use super::events::Events;
 use super::object::{self, LOOKUP, LOOKUP_BY_TUPLE, Programs};
-use super::pods::{CapturedPod, PodSpec, PodStatus, Pods};
+use super::pods::{CapturedPod, NotCaptured, PodSpec, PodStatus, Pods};
 use super::tables::{Room, Tables};
+use super::upkeep::Listener;
 use super::watch::Watch;
 
 /// How capture is set up.
@@ -72,6 +73,8 @@ pub struct Counters {
     pub not_turned: u64,
     /// Attempts of a pod to bind a port of the agent's.
     pub bind_refused: u64,
+    /// New connections into or out of pods that ought to be captured and cannot be: refused.
+    pub closed: u64,
 }
 
 /// Where everything is pinned.
@@ -89,12 +92,15 @@ impl Pins {
     }
 }
 
-/// The capture of one node. All methods wait for the kernel, a few milliseconds at most: call them where that is no harm. Dropping it leaves
+/// The capture of one node. Methods that work in a pod's namespace (`enroll`, `forget`, `retain`, `look_after`, `listen_again`) take as long as
+/// the pod makes them, and hold up none for other pods; the others wait for the kernel, a few milliseconds at most. Dropping it leaves
 /// everything in place, so that the next agent takes over.
 pub struct Capture {
-    pods: Arc<Mutex<Pods>>,
+    pods: Arc<Pods>,
     watch: Watch,
     pins: Pins,
+    /// Which program hangs on which group.
+    attached: Vec<(&'static str, PathBuf)>,
 }
 
 impl Capture {
@@ -115,37 +121,90 @@ impl Capture {
         introduce(&mut tables, cgroup::id(&own)?)?;
         let lookup = choose_lookup(&programs, config.by_tuple)?;
         let target = config.attach_cgroup.clone().unwrap_or_else(|| hierarchy.pods());
-        for name in ["outbound4", "outbound6", "bind4", "bind6", "account"] {
-            attach_to_cgroup(&programs, name, Some(&target), &pins.links)?;
+        let announced = (lookup == LOOKUP_BY_TUPLE).then(|| own.clone());
+        let mut attached = Vec::new();
+        for (name, group) in ["outbound4", "outbound6", "bind4", "bind6", "account"]
+            .map(|name| (name, Some(target.clone())))
+            .into_iter()
+            .chain([("origin", config.kubelet_cgroup.clone()), ("agent_origin", announced)])
+        {
+            attach_to_cgroup(&programs, name, group.as_deref(), &pins.links)?;
+            attached.extend(group.map(|group| (name, group)));
         }
-        attach_to_cgroup(&programs, "origin", config.kubelet_cgroup.as_deref(), &pins.links)?;
-        let announced = (lookup == LOOKUP_BY_TUPLE).then_some(own.as_path());
-        attach_to_cgroup(&programs, "agent_origin", announced, &pins.links)?;
         info!(pins = %pins.root.display(), pods = %target.display(), agent = %own.display(), lookup, "capture is open");
         let flags = if config.fail_closed { pod_flag::FAIL_CLOSED } else { 0 }
             | if config.proxy_all { pod_flag::PROXY_ALL } else { 0 };
-        let pods = Arc::new(Mutex::new(Pods::new(tables, programs, lookup, pins.pods.clone(), flags)));
+        let pods = Arc::new(Pods::new(tables, programs, lookup, pins.pods.clone(), flags));
         let watch = Watch::start(Arc::clone(&pods)).map_err(CaptureError::file("epoll"))?;
-        Ok(Self { pods, watch, pins })
+        Ok(Self { pods, watch, pins, attached })
     }
 
     /// Captures a pod from now on. A pod that is captured already keeps its id and gets new listeners. Plaintext to a pod that was not captured
-    /// before goes to its plaintext listener until `set_plaintext` says otherwise.
-    pub fn enroll(&self, pod: &PodSpec) -> Result<CapturedPod, CaptureError> {
-        let mut pods = self.pods.lock();
-        let captured = pods.enroll(pod)?;
-        self.watch.add(&pods, captured.id).map_err(CaptureError::file(&pod.netns))?;
+    /// before goes to its plaintext listener until `set_plaintext` says otherwise. May take as long as the pod's namespace, and the path
+    /// to it, want.
+    ///
+    /// # Errors
+    /// The pod is not captured, and as far as it can be reached it is closed.
+    pub fn enroll(&self, pod: &PodSpec) -> Result<CapturedPod, NotCaptured> {
+        let captured = self.pods.enroll(pod)?;
+        if let Err(error) = self.watch.add(&self.pods, captured.id) {
+            warn!(%error, netns = %pod.netns.display(), "changes in a pod are seen only now and then");
+        }
         Ok(captured)
+    }
+
+    /// Opens a namespace that was closed because its pod could not be captured. Returns the id of a pod that is released by it, and to be
+    /// forgotten.
+    pub fn reopen(&self, cookie: u64) -> Result<Option<u32>, CaptureError> {
+        self.pods.reopen(cookie)
+    }
+
+    /// Looks at a pod and puts right what somebody has changed.
+    pub fn look_after(&self, pod_id: u32) -> Result<(), CaptureError> {
+        self.pods.look_after(pod_id)
+    }
+
+    /// The listeners that the kernel half no longer has, with the ids of their pods.
+    pub fn gone(&self) -> Vec<(u32, Listener)> {
+        self.pods.gone()
+    }
+
+    /// Puts right what somebody has changed of the programs on cgroups.
+    pub fn look_after_node(&self) -> Result<(), CaptureError> {
+        for (name, group) in &self.attached {
+            let target = Target::Cgroup(cgroup::id(group)?);
+            if !attach::is_attached(target, &self.pins.links.join(name)) {
+                warn!("the program `{name}` was detached from {}: attaching it again", group.display());
+                make_folder(&self.pins.links)?;
+                attach_to_cgroup(&self.pods.programs, name, Some(group), &self.pins.links)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that listeners of a pod are missing, which closes it, or that all are there.
+    pub fn without_listener(&self, pod_id: u32, missing: bool) -> Result<(), CaptureError> {
+        self.pods.without_listener(pod_id, missing)
+    }
+
+    /// Makes one listener of a pod anew.
+    pub fn listen_again(&self, pod_id: u32, listener: Listener) -> Result<TcpListener, CaptureError> {
+        self.pods.listen_again(pod_id, listener)
+    }
+
+    /// From now on a namespace that an earlier agent had captured is anybody's who can show that it is its own; before, only its owner's.
+    pub fn settle(&self) {
+        self.pods.settle();
     }
 
     /// Judges plaintext to a pod by these rules from now on; all of them take effect at once.
     pub fn set_plaintext(&self, pod_id: u32, rules: &PlaintextRules) -> Result<(), CaptureError> {
-        self.pods.lock().set_plaintext(pod_id, rules)
+        self.pods.registry.lock().set_plaintext(pod_id, rules)
     }
 
     /// Adds to and removes from what counts as the mesh: outbound connections to anything else are left to the kernel.
     pub fn update_mesh(&self, add: &[IpNet], remove: &[IpNet]) -> Result<(), CaptureError> {
-        let mut pods = self.pods.lock();
+        let mut pods = self.pods.registry.lock();
         for net in remove {
             pods.tables.remove_mesh(*net)?;
         }
@@ -160,7 +219,7 @@ impl Capture {
     /// Makes `all` what counts as the mesh, whatever an earlier agent left.
     pub fn replace_mesh(&self, all: &[IpNet]) -> Result<(), CaptureError> {
         let wanted: HashSet<&IpNet> = all.iter().collect();
-        let mut pods = self.pods.lock();
+        let mut pods = self.pods.registry.lock();
         let (present, stale): (HashSet<_>, HashSet<_>) =
             pods.tables.mesh().into_iter().partition(|net| wanted.contains(net));
         for net in &stale {
@@ -177,17 +236,23 @@ impl Capture {
 
     /// Leaves new connections of a pod alone; captured ones go on, and keep needing the listeners' agent. `forget` it when the last has ended.
     pub fn release(&self, pod_id: u32) -> Result<(), CaptureError> {
-        self.pods.lock().release(pod_id)
+        self.pods.release(pod_id)
     }
 
-    /// Removes every trace of a pod. Captured connections that are still open are cut.
+    /// Removes every trace of a released pod. Captured connections that are still open are cut. One that was captured anew since it was
+    /// released stays as it is.
     pub fn forget(&self, pod_id: u32) -> Result<(), CaptureError> {
-        self.pods.lock().forget(pod_id)
+        self.pods.forget(pod_id)
     }
 
     /// Forgets all pods but those with these netns cookies: after the first reconciliation, the ones that an earlier agent had and that are gone.
     pub fn retain(&self, live: &[u64]) -> Result<(), CaptureError> {
-        self.pods.lock().retain(live)
+        self.pods.retain(live)
+    }
+
+    /// Cookies of the namespaces that an agent captured at these paths.
+    pub fn left_at(&self, paths: &[PathBuf]) -> Vec<u64> {
+        self.pods.left_at(paths)
     }
 
     /// What happens to connections that the agent does not carry. One reader at a time.
@@ -198,17 +263,18 @@ impl Capture {
 
     /// The captured pods, by id.
     pub fn pods(&self) -> Vec<PodStatus> {
-        self.pods.lock().status()
+        self.pods.status()
     }
 
     /// What the kernel half has counted.
     pub fn counters(&self) -> Result<Counters, CaptureError> {
-        let tables = &self.pods.lock().tables;
+        let tables = &self.pods.registry.lock().tables;
         Ok(Counters {
             events_lost: tables.counter(Counter::EventsLost)?,
             no_agent: tables.counter(Counter::NoAgent)?,
             not_turned: tables.counter(Counter::NotTurned)?,
             bind_refused: tables.counter(Counter::BindRefused)?,
+            closed: tables.counter(Counter::Closed)?,
         })
     }
 }

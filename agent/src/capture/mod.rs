@@ -6,21 +6,25 @@
 //!     │          ├────▶ sockets (the agent's listeners)
 //!     │          ├────▶ object, attach (sk_lookup)       pinned under /sys/fs/bpf/culvert/v<abi>
 //!     │          └────▶ tables (what the programs read)
-//!     └──▶ Watch: puts right what others change in a pod
+//!     └──▶ Watch ─▶ upkeep: puts right what others change in a pod
 //! ```
 //!
-//! Nothing here is async: calls take milliseconds at most. All state is in the kernel and pinned, so an agent that dies leaves enrolled pods
+//! Nothing here is async. All state is in the kernel and pinned, so an agent that dies leaves enrolled pods
 //! closed (or open, as configured), and the next one takes over.
 
 pub mod kernel; // what this kernel can do (`culvert check`)
 mod cleanup; // removes everything
 mod handle; // `Capture`: opened once per node
-mod watch; // puts right what others change in a pod
-mod pods; // enrolled, repaired, released, forgotten
+mod watch; // hears of what others change in a pod
+mod upkeep; // looks after captured pods: what others change is put right
+mod closing; // pods that cannot be captured
+mod pods; // enrolled, released, forgotten
 mod events; // connections that the agent does not carry
 mod attach; // links: attached, pinned, taken over
 mod tables; // the maps, typed
+mod quota; // how much of a map one pod may have
 mod object; // the embedded object: maps and programs
+mod claims; // whose a network namespace is
 mod network; // rule, route and sysctls of a pod
 mod rtnl; // routing netlink in one namespace
 mod sockets; // the agent's sockets in a pod
@@ -30,9 +34,12 @@ mod cgroup; // cgroup2 and the agent's own group
 mod bpf; // bpf(2)
 mod error; // what can go wrong
 
+pub use agent_abi::Kind;
 pub use error::CaptureError;
 pub use events::{Event, Events};
 pub use handle::{Capture, CaptureConfig, Counters};
 pub use netns::Netns;
-pub use pods::{CapturedPod, PodSpec, PodStatus};
+pub use network::addresses_shown;
+pub use pods::{CapturedPod, NotCaptured, PodSpec, PodStatus};
 pub use sockets::{app_socket, upstream_socket};
+pub use upkeep::Listener;

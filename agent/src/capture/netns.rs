@@ -1,20 +1,26 @@
 //! Network namespaces: opened once, entered for the length of a closure.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use nix::sched::{CloneFlags, setns};
+use nix::sys::statfs::{FsType, fstatfs};
 use parking_lot::RwLock;
 
 use super::option;
 
 /// The namespace that this process lives in; every thread that goes into another comes back to it.
 static HOME: OnceLock<File> = OnceLock::new();
+
+/// File system of namespaces (include/uapi/linux/magic.h).
+const NSFS: FsType = FsType(0x6e73_6673);
+/// The namespaces that no pod has: the agent's own, and the host's, where process 1 lives. They may be one.
+const OF_THE_NODE: [&str; 2] = ["/proc/self/ns/net", "/proc/1/ns/net"];
 
 fn home() -> io::Result<&'static File> {
     if let Some(home) = HOME.get() {
@@ -29,6 +35,7 @@ fn home() -> io::Result<&'static File> {
 pub struct Netns {
     file: File,
     path: PathBuf,
+    device: u64,
     inode: u64,
     cookie: u64,
     way_out: RwLock<WayOut>,
@@ -45,13 +52,19 @@ pub(super) struct WayOut {
 
 impl Netns {
     /// Opens the namespace at a path, such as `/run/netns/NAME` or `/proc/PID/ns/net`.
+    ///
+    /// Nothing but a network namespace is ever opened, so no FIFO is waited for and no device is touched. Walking the path may take
+    /// as long as the file systems on it want: call it where that holds up nobody else.
+    ///
+    /// # Errors
+    /// Nothing is there, or it is not a network namespace.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let inode = file.metadata()?.ino();
+        let file = open_namespace(path)?;
+        let (device, inode) = (file.metadata()?.dev(), file.metadata()?.ino());
         let cookie = inside(file.as_fd(), || {
             option::netns_cookie(&socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::DGRAM, None)?)
         })??;
-        Ok(Self { file, path: path.to_owned(), inode, cookie, way_out: RwLock::default() })
+        Ok(Self { file, path: path.to_owned(), device, inode, cookie, way_out: RwLock::default() })
     }
 
     /// Runs `f` in the namespace, on this thread. `f` must not await; what it opens (sockets) stays in the namespace.
@@ -62,6 +75,11 @@ impl Netns {
     /// Where it was opened.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Device of the file system of namespaces.
+    pub fn device(&self) -> u64 {
+        self.device
     }
 
     /// Inode on nsfs: unique while the namespace lives.
@@ -85,15 +103,51 @@ impl Netns {
         way_out.only.filter(|_| !ip.is_loopback() && !way_out.own.contains(&ip))
     }
 
-    /// Whether it is the namespace that this process lives in.
-    pub fn is_home(&self) -> io::Result<bool> {
-        Ok(home()?.metadata()?.ino() == self.inode)
+    /// Whether it is the node's: the one that this process lives in, or the host's.
+    pub fn is_of_the_node(&self) -> io::Result<bool> {
+        if home()?.metadata()?.ino() == self.inode {
+            return Ok(true);
+        }
+        // Process 1 cannot be seen from a container without the host's process ids: then the agent's own is all there is to know.
+        Ok(OF_THE_NODE.iter().any(|path| std::fs::metadata(path).is_ok_and(|found| found.ino() == self.inode)))
     }
 }
 
 impl AsFd for Netns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+/// Opens what is at `path` if it is a network namespace. The path is resolved without opening what it leads to (O_PATH); only
+/// what has been looked at is opened then.
+fn open_namespace(path: &Path) -> io::Result<File> {
+    let wrong =
+        |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("must be a network namespace, {what}"));
+    let found = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path)?;
+    if fstatfs(&found)?.filesystem_type() != NSFS {
+        return Err(wrong(kind_of(&found.metadata()?)));
+    }
+    let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))?;
+    match option::namespace_type(&file)? {
+        libc::CLONE_NEWNET => Ok(file),
+        _ => Err(wrong("and is one of another kind")),
+    }
+}
+
+fn kind_of(metadata: &std::fs::Metadata) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    let kind = metadata.file_type();
+    if kind.is_dir() {
+        "and is a directory"
+    } else if kind.is_fifo() {
+        "and is a FIFO"
+    } else if kind.is_socket() {
+        "and is a socket"
+    } else if kind.is_char_device() || kind.is_block_device() {
+        "and is a device"
+    } else {
+        "and is a file"
     }
 }
 

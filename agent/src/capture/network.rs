@@ -1,19 +1,32 @@
 //! What capture needs in a pod's network namespace: `lo`, one rule and one route per address family, three sysctls.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
 use super::error::CaptureError;
 use super::netns::{Netns, WayOut};
-use super::rtnl::Rtnl;
+use super::rtnl::{Read, Rtnl};
 
 /// Sysctls that are set to 1, below /proc/sys/net. The first gives the application's side of a connection the mark of our SYN, so that
 /// its answers, addressed to the client, come back over `lo`; the others give it to resets.
 const SYSCTLS: [&str; 3] = ["ipv4/tcp_fwmark_accept", "ipv4/fwmark_reflect", "ipv6/fwmark_reflect"];
 
-/// Prepares the namespace, or repairs it, and learns which way leads out of it. Returns all of its addresses. `preferred` are the pod's addresses, most important first.
-pub(super) fn arrange(netns: &Netns, preferred: &[IpAddr]) -> Result<Vec<IpAddr>, CaptureError> {
+/// What a namespace looks like once it is prepared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Arranged {
+    /// Its addresses: those of the pod that are there, then others up to the share.
+    pub(super) own: Vec<IpAddr>,
+    /// The pod's addresses that are not there.
+    pub(super) missing: Vec<IpAddr>,
+    /// Further addresses that are there, at least so many: they are over the pod's share.
+    pub(super) beyond: usize,
+}
+
+/// Prepares the namespace, or repairs it, and learns which way leads out of it. `preferred` are the pod's addresses, most
+/// important first, `share` is how many the pod may have in all.
+pub(super) fn arrange(netns: &Netns, preferred: &[IpAddr], share: usize) -> Result<Arranged, CaptureError> {
     let failed = |what| {
         let path = netns.path().to_owned();
         move |source| CaptureError::Network { path, what, source }
@@ -21,9 +34,9 @@ pub(super) fn arrange(netns: &Netns, preferred: &[IpAddr]) -> Result<Vec<IpAddr>
     let mut rtnl = Rtnl::open(netns).map_err(failed("opening a netlink socket"))?;
     // The runtime does so for real pods, but not `ip netns add`.
     rtnl.set_loopback_up().map_err(failed("switching lo on"))?;
-    let addresses = rtnl.addresses().map_err(failed("reading addresses"))?;
+    let arranged = read(&mut rtnl, preferred, share).map_err(failed("reading addresses"))?;
     for v6 in [false, true] {
-        let Some(from) = source(&addresses, preferred, v6) else { continue };
+        let Some(from) = source(&arranged.own, preferred, v6) else { continue };
         rtnl.add_rule(v6).map_err(failed("adding the rule"))?;
         let present = rtnl.route_source(v6).map_err(failed("reading the route"))?;
         if present != Some(Some(from)) {
@@ -31,8 +44,56 @@ pub(super) fn arrange(netns: &Netns, preferred: &[IpAddr]) -> Result<Vec<IpAddr>
         }
     }
     let only = rtnl.only_way_out().map_err(failed("reading interfaces"))?;
-    netns.set_way_out(WayOut { only, own: addresses.clone() });
-    Ok(addresses)
+    netns.set_way_out(WayOut { only, own: arranged.own.clone() });
+    Ok(arranged)
+}
+
+/// Which of `preferred` the kernel shows on an interface of the namespace at this path: nobody but the pod itself, or whoever set it
+/// up, can make it do so. May take as long as the path and the namespace want.
+///
+/// # Errors
+/// There is no network namespace at the path, or it is the node's; or the kernel refuses to tell.
+pub fn addresses_shown(path: &Path, preferred: &[IpAddr]) -> io::Result<Vec<IpAddr>> {
+    let netns = Netns::open(path)?;
+    if netns.is_of_the_node()? {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "must not be the network namespace of the node"));
+    }
+    let mut found = shown(&netns, preferred)?.own;
+    found.truncate(preferred.len());
+    found.retain(|ip| preferred.contains(ip));
+    Ok(found)
+}
+
+/// The same of an open namespace, without changing anything in it.
+pub(super) fn shown(netns: &Netns, preferred: &[IpAddr]) -> io::Result<Arranged> {
+    read(&mut Rtnl::open(netns)?, preferred, preferred.len())
+}
+
+fn read(rtnl: &mut Rtnl<'_>, preferred: &[IpAddr], share: usize) -> io::Result<Arranged> {
+    let (there, read) = rtnl.addresses()?;
+    let mut arranged = sort(&there, preferred, share);
+    if read == Read::Part {
+        let unseen = std::mem::take(&mut arranged.missing);
+        let mut seen = Vec::new();
+        for ip in unseen {
+            if rtnl.has_address(ip)? { seen.push(ip) } else { arranged.missing.push(ip) }
+        }
+        arranged.own.splice(0..0, seen);
+        arranged.own.truncate(share.max(preferred.len()));
+    }
+    Ok(arranged)
+}
+
+/// Who has a place among a pod's addresses. Loopback needs none: it is known by itself.
+fn sort(there: &[IpAddr], preferred: &[IpAddr], share: usize) -> Arranged {
+    let here: HashSet<IpAddr> = there.iter().copied().filter(|ip| !ip.is_loopback()).collect();
+    let (mut own, missing): (Vec<_>, Vec<_>) = preferred.iter().copied().partition(|ip| here.contains(ip));
+    let known = own.len();
+    // What can be reached from elsewhere comes before what is local to the link.
+    let local = |ip: &&IpAddr| agent_abi::Address::from(**ip).is_local();
+    let others = || there.iter().filter(|ip| !ip.is_loopback() && !preferred.contains(ip));
+    own.extend(others().filter(|ip| !local(ip)).chain(others().filter(local)).take(share.saturating_sub(known)));
+    Arranged { beyond: here.len().saturating_sub(own.len()), own, missing }
 }
 
 /// Takes rules and routes away again.
@@ -85,7 +146,7 @@ pub(super) fn restore_sysctls(netns: &Netns, changed: u32) -> io::Result<()> {
 mod tests {
     use std::net::IpAddr;
 
-    use super::source;
+    use super::{sort, source};
 
     fn ips(list: &[&str]) -> Vec<IpAddr> {
         list.iter().map(|ip| ip.parse().unwrap()).collect()
@@ -99,5 +160,23 @@ mod tests {
         assert_eq!(source(&there, &[], true), Some("fd00::1".parse().unwrap()));
         assert_eq!(source(&there, &ips(&["10.0.0.77"]), false), Some("10.0.0.9".parse().unwrap()));
         assert_eq!(source(&ips(&["127.0.0.1", "::1", "fe80::1"]), &[], true), None);
+    }
+
+    #[test]
+    fn the_pods_own_addresses_have_a_place_however_many_there_are() {
+        let mut there: Vec<IpAddr> = (0..17_000_u32).map(|n| IpAddr::from((0x0a63_0000 + n).to_be_bytes())).collect();
+        there.extend(ips(&["127.0.0.1", "127.0.0.2", "::1", "fe80::1", "10.0.0.1", "fd00::1"]));
+        let arranged = sort(&there, &ips(&["10.0.0.1", "fd00::1"]), 8);
+        assert_eq!(arranged.own[..3], ips(&["10.0.0.1", "fd00::1", "10.99.0.0"]));
+        assert_eq!((arranged.own.len(), arranged.beyond), (8, 17_003 - 8));
+        assert!(arranged.missing.is_empty());
+    }
+
+    #[test]
+    fn addresses_within_the_share_all_have_a_place_those_of_the_link_last() {
+        let there = ips(&["127.0.0.1", "10.0.0.1", "::1", "fe80::1", "10.0.0.9"]);
+        let arranged = sort(&there, &ips(&["10.0.0.1", "10.0.0.7"]), 8);
+        assert_eq!(arranged.own, ips(&["10.0.0.1", "10.0.0.9", "fe80::1"]));
+        assert_eq!((arranged.missing, arranged.beyond), (ips(&["10.0.0.7"]), 0));
     }
 }

@@ -21,7 +21,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/cu
 pub(super) const FINGERPRINT: u64 = parse_hex(env!("CULVERT_BPF_SOURCES"));
 
 /// The programs and how each is loaded.
-const KINDS: [(&str, ProgramKind); 9] = {
+const KINDS: [(&str, ProgramKind); 10] = {
     use bpf_attach_type::*;
     use bpf_prog_type::*;
     const fn kind(program: bpf_prog_type, attach: bpf_attach_type) -> ProgramKind {
@@ -37,12 +37,15 @@ const KINDS: [(&str, ProgramKind); 9] = {
         ("agent_origin", kind(BPF_PROG_TYPE_SOCK_OPS, BPF_CGROUP_SOCK_OPS)),
         (LOOKUP, kind(BPF_PROG_TYPE_SK_LOOKUP, BPF_SK_LOOKUP)),
         (LOOKUP_BY_TUPLE, kind(BPF_PROG_TYPE_SK_LOOKUP, BPF_SK_LOOKUP)),
+        (SHUT, kind(BPF_PROG_TYPE_SK_LOOKUP, BPF_SK_LOOKUP)),
     ]
 };
 /// The program of a pod on kernels from 5.17 on.
 pub(super) const LOOKUP: &str = "lookup";
 /// The program of a pod on older kernels.
 pub(super) const LOOKUP_BY_TUPLE: &str = "lookup_by_tuple";
+/// The program of a pod that cannot be captured.
+pub(super) const SHUT: &str = "shut";
 
 /// Whether there is an object at all.
 pub(super) fn is_embedded() -> bool {

@@ -1,5 +1,5 @@
-//! Socket options that the socket library lacks.
-#![expect(unsafe_code, reason = "setsockopt and getsockopt take pointers")]
+//! Socket options that the socket library lacks, and what kind of namespace a file is.
+#![expect(unsafe_code, reason = "setsockopt, getsockopt and ioctl take pointers and numbers")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -10,7 +10,8 @@ const NETNS_COOKIE: i32 = 71;
 const V6_TRANSPARENT: i32 = 75;
 /// IP_BIND_ADDRESS_NO_PORT (include/uapi/linux/in.h).
 const BIND_ADDRESS_NO_PORT: i32 = 24;
-
+/// NS_GET_NSTYPE (include/uapi/linux/nsfs.h, 4.11): `_IO(0xb7, 3)`.
+const GET_NAMESPACE_TYPE: libc::Ioctl = 0xb703;
 /// SO_BINDTOIFINDEX (include/uapi/asm-generic/socket.h, 5.1).
 const BIND_TO_INDEX: i32 = 62;
 
@@ -48,4 +49,11 @@ pub(super) fn set_bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
 /// SO_BINDTOIFINDEX: the socket sends by this interface and takes only what comes by it.
 pub(super) fn bind_to_interface(socket: &impl AsFd, index: u32) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, BIND_TO_INDEX, index)
+}
+
+/// The `CLONE_NEW…` constant of the namespace that the file is.
+pub(super) fn namespace_type(file: &impl AsFd) -> io::Result<i32> {
+    // SAFETY: the request takes no argument.
+    let result = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), GET_NAMESPACE_TYPE) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

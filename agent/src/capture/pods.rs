@@ -1,35 +1,49 @@
-//! The captured pods of the node: enrolled, repaired, released and forgotten. One pod goes through
+//! The captured pods of the node: enrolled, released and forgotten. One pod goes through
 //!
 //! ```text
 //!            enroll              release                     forget
 //!  unknown ─────────▶ captured ──────────▶ released ────────────────▶ unknown
-//!                        ▲                  new connections are left alone; rule, route and listeners
-//!                        └── enroll ─────── stay until the last captured connection has ended
+//!     │                  ▲                  new connections are left alone; rule, route and listeners
+//!     │                  └── enroll ─────── stay until the last captured connection has ended
+//!     └─ enroll fails ─▶ closed ── reopen ─▶ unknown      no new connection into it or out of it
 //! ```
+//!
+//! What is done in a pod's namespace takes as long as the pod makes it: the registry is never locked meanwhile, only that one
+//! namespace is taken ([`Pods::work_in`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use agent_abi::{Kind, MAX_PODS, Place, Pod, Verdict, pod_flag};
 use mesh::model::policy::{PlaintextRules, PlaintextVerdict};
+use parking_lot::{Condvar, Mutex};
 use tracing::{debug, warn};
 
 use super::attach;
 use super::bpf::Target;
+use super::claims::{self, Incumbent};
 use super::error::CaptureError;
 use super::netns::{Netns, find_by_inode};
-use super::network;
+use super::network::{self, Arranged};
 use super::object::{FINGERPRINT, LOOKUP, Programs};
+use super::quota::ADDRESSES;
 use super::rtnl::Changes;
 use super::sockets;
 use super::tables::{Held, Room, Tables};
 
+/// How long somebody else's work in a namespace is waited for.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
 /// A pod that is to be captured.
 #[derive(Clone, Debug)]
 pub struct PodSpec {
+    /// Whose pod it is: the uid of the workload. A namespace has one owner.
+    pub owner: String,
     /// Path of its network namespace.
     pub netns: PathBuf,
     /// Its addresses, most important first; all must be in the namespace.
@@ -55,6 +69,17 @@ pub struct CapturedPod {
     pub hbone: Vec<TcpListener>,
 }
 
+/// Why a pod could not be captured, and what has become of it.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct NotCaptured {
+    /// Why.
+    pub error: CaptureError,
+    /// Cookie of its namespace, if that is closed now: until it is captured or reopened, no new connection is made into it or out of
+    /// it. `None` when nothing shows that the namespace is the pod's.
+    pub closed: Option<u64>,
+}
+
 /// What is known about a captured pod, for `culvert get captures`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodStatus {
@@ -64,109 +89,209 @@ pub struct PodStatus {
     pub cookie: u64,
     /// Path of its network namespace.
     pub netns: PathBuf,
-    /// All addresses in the namespace.
+    /// All addresses in the namespace that the kernel half knows.
     pub addresses: Vec<IpAddr>,
     /// Whether new connections are left alone.
     pub released: bool,
+    /// Whether new connections are refused.
+    pub closed: bool,
+    /// What is not as it should be.
+    pub note: Option<String>,
 }
 
 /// All captured pods, with everything that is needed to capture one.
 pub(super) struct Pods {
-    pub(super) tables: Tables,
-    programs: Programs,
+    pub(super) registry: Mutex<Registry>,
+    worked_in: Mutex<HashSet<u64>>,
+    work_ended: Condvar,
+    pub(super) programs: Programs,
     /// [`LOOKUP`] or its variant for older kernels.
-    lookup: &'static str,
+    pub(super) lookup: &'static str,
     /// Folder for the links of pods.
     pins: PathBuf,
     /// [`pod_flag`]s of every pod.
-    flags: u32,
-    entries: BTreeMap<u32, Entry>,
-    /// What an earlier agent left, by id, until it is taken over or forgotten.
-    left: BTreeMap<u32, Held>,
-    next_id: u32,
+    pub(super) flags: u32,
 }
 
-struct Entry {
-    cookie: u64,
-    netns: Arc<Netns>,
-    preferred: Vec<IpAddr>,
-    held: Held,
-    pod: Pod,
+/// What is known of all pods, and the tables of the kernel half.
+pub(super) struct Registry {
+    pub(super) tables: Tables,
+    pub(super) entries: BTreeMap<u32, Entry>,
+    /// What an earlier agent left, by id, until it is taken over or forgotten.
+    pub(super) left: BTreeMap<u32, Held>,
+    next_id: u32,
+    /// Whether what an earlier agent left is anybody's.
+    settled: bool,
+}
+
+pub(super) struct Entry {
+    pub(super) owner: String,
+    pub(super) cookie: u64,
+    pub(super) netns: Arc<Netns>,
+    pub(super) preferred: Vec<IpAddr>,
+    pub(super) held: Held,
+    pub(super) pod: Pod,
     /// The rules in the kernel; `None` while they are those that an earlier agent left.
-    rules: Option<PlaintextRules>,
-    changes: Changes,
+    pub(super) rules: Option<PlaintextRules>,
+    pub(super) changes: Changes,
+    /// Ports of the listeners.
+    pub(super) ports: BTreeMap<(u32, bool), u16>,
+    /// Why it is closed, as bits; 0 when it is not.
+    pub(super) closing: u32,
+    pub(super) note: Option<String>,
+}
+
+/// A listener that was made in a pod.
+struct Made {
+    kind: Kind,
+    v6: bool,
+    listener: Option<TcpListener>,
+}
+
+/// Nobody else works in the namespace while this is there.
+pub(super) struct Working<'a> {
+    pods: &'a Pods,
+    cookie: u64,
+}
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.pods.worked_in.lock().remove(&self.cookie);
+        self.pods.work_ended.notify_all();
+    }
 }
 
 impl Pods {
-    pub(super) fn new(tables: Tables, programs: Programs, lookup: &'static str, pins: PathBuf, flags: u32) -> Self {
+    pub(super) fn new(mut tables: Tables, programs: Programs, lookup: &'static str, pins: PathBuf, flags: u32) -> Self {
         let next_id = tables.places().iter().map(|(_, place)| place.id).max().unwrap_or(0) + 1;
         let left = tables.held();
-        Self { tables, programs, lookup, pins, flags, entries: BTreeMap::new(), left, next_id }
+        let registry = Registry { tables, entries: BTreeMap::new(), left, next_id, settled: false };
+        Self {
+            registry: Mutex::new(registry),
+            worked_in: Mutex::default(),
+            work_ended: Condvar::new(),
+            programs,
+            lookup,
+            pins,
+            flags,
+        }
     }
 
-    /// Captures a pod. One that is captured already, by this agent or an earlier one, keeps its id and gets new listeners.
-    pub(super) fn enroll(&mut self, spec: &PodSpec) -> Result<CapturedPod, CaptureError> {
+    /// Takes a namespace to work in, if nobody else has it, or gives it back within `patience`.
+    pub(super) fn work_in(&self, cookie: u64, patience: Duration) -> Option<Working<'_>> {
+        let until = Instant::now() + patience;
+        let mut worked_in = self.worked_in.lock();
+        while !worked_in.insert(cookie) {
+            if self.work_ended.wait_until(&mut worked_in, until).timed_out() {
+                return None;
+            }
+        }
+        Some(Working { pods: self, cookie })
+    }
+
+    /// Captures a pod. One that is captured already, by this agent or an earlier one, keeps its id and gets new listeners. One that cannot
+    /// be captured is closed, if it can show that the namespace is its own.
+    pub(super) fn enroll(&self, spec: &PodSpec) -> Result<CapturedPod, NotCaptured> {
+        let open = |error| NotCaptured { error, closed: None };
         let failed = |source| CaptureError::Netns { path: spec.netns.clone(), source };
-        let netns = Arc::new(Netns::open(&spec.netns).map_err(failed)?);
-        if netns.is_home().map_err(failed)? {
-            return Err(CaptureError::HostNetwork { path: spec.netns.clone() });
+        let netns = Arc::new(Netns::open(&spec.netns).map_err(failed).map_err(open)?);
+        if netns.is_of_the_node().map_err(failed).map_err(open)? {
+            return Err(open(CaptureError::HostNetwork { path: spec.netns.clone() }));
         }
-        let known = self.tables.place(netns.cookie());
-        let place = known.unwrap_or_else(|| self.new_place(&netns));
-        let mut held = match self.entries.get(&place.id) {
-            Some(entry) => entry.held.clone(),
-            None => self.left.remove(&place.id).unwrap_or_default(),
+        claims::eligible(&spec.owner, &spec.addresses).map_err(open)?;
+        let working = self.work_in(netns.cookie(), PATIENCE);
+        let _working = working.ok_or_else(|| open(CaptureError::Busy { path: spec.netns.clone() }))?;
+        let (place, known, mut held) = match self.claim(spec, &netns) {
+            Ok(claimed) => claimed,
+            Err(error @ CaptureError::Claimed { .. }) => return Err(open(error)),
+            Err(error) => return Err(self.close(spec, &netns, error)),
         };
-        let done = self.build(spec, &netns, place, &mut held);
-        match &done {
-            Ok((_, entry)) => debug!(pod = place.id, netns = %entry.netns.path().display(), "enrolled"),
-            // What was captured before stays as it was, and is tried again; what was not leaves no trace.
-            Err(_) if known.is_some() => drop(self.left.insert(place.id, held)),
-            Err(_) => self
-                .erase(netns.cookie(), place.id, &netns, held)
-                .unwrap_or_else(|error| warn!(%error, "undoing a failed enrolment")),
+        match self.build(spec, &netns, place, &mut held) {
+            Ok(captured) => {
+                debug!(pod = place.id, netns = %netns.path().display(), "enrolled");
+                Ok(captured)
+            }
+            Err(error) if known => Err(self.close_known(spec, &netns, (place, held), error)),
+            Err(error) => {
+                let failed = self.close(spec, &netns, error);
+                self.erase(netns.cookie(), place.id, &netns, (held, failed.closed.is_some()))
+                    .unwrap_or_else(|error| warn!(%error, "undoing a failed enrolment"));
+                Err(failed)
+            }
         }
-        let (captured, entry) = done?;
-        self.entries.insert(place.id, entry);
-        Ok(captured)
     }
 
-    fn new_place(&mut self, netns: &Netns) -> Place {
-        let id = self.next_id;
-        self.next_id += 1;
-        let mut path = [0; 232];
-        let name = netns.path().as_os_str().as_bytes();
-        // A path that is too long is found again by its inode.
-        if name.len() < path.len() {
-            path[..name.len()].copy_from_slice(name);
+    /// The place of a pod: new, or the one that it has already. Also says whether it is known, and what the tables hold for it.
+    fn claim(&self, spec: &PodSpec, netns: &Netns) -> Result<(Place, bool, Held), CaptureError> {
+        let mut registry = self.registry.lock();
+        let Some(mut place) = registry.tables.place(netns.cookie()) else {
+            let place = registry.new_place(&spec.owner, netns);
+            // First of all, so that a crash from here on is cleaned up by whoever comes next.
+            return match registry.tables.put_place(netns.cookie(), place)? {
+                Room::Found => Ok((place, false, Held::default())),
+                Room::Full => Err(CaptureError::TooManyPods(MAX_PODS)),
+            };
+        };
+        let entry = registry.entries.get(&place.id);
+        let incumbent = match entry {
+            Some(entry) if entry.pod.flags & pod_flag::RELEASED != 0 => Incumbent::Nobody,
+            Some(entry) => Incumbent::Captured(&entry.owner),
+            None if registry.settled => Incumbent::Nobody,
+            None => Incumbent::Left(place.owner),
+        };
+        if !claims::may_have(&spec.owner, incumbent) {
+            let owner = match incumbent {
+                Incumbent::Captured(owner) => owner.to_owned(),
+                _ => "the workload that was captured there before this agent started".to_owned(),
+            };
+            let (path, claimant) = (spec.netns.clone(), spec.owner.clone());
+            return Err(CaptureError::Claimed { path, owner, claimant });
         }
-        Place { id, sysctls: 0, inode: netns.inode(), object: 0, path }
+        let held = entry.map(|entry| entry.held.clone());
+        let held = held.unwrap_or_else(|| registry.left.remove(&place.id).unwrap_or_default());
+        place.owner = claims::digest_of(&spec.owner);
+        Ok((place, true, held))
     }
 
     /// Everything between a pod's namespace and its capture, in an order in which nothing is captured before it can be served.
     fn build(
-        &mut self,
+        &self,
         spec: &PodSpec,
         netns: &Arc<Netns>,
         mut place: Place,
         held: &mut Held,
-    ) -> Result<(CapturedPod, Entry), CaptureError> {
+    ) -> Result<CapturedPod, CaptureError> {
         let (id, cookie) = (place.id, netns.cookie());
         let failed = |source| CaptureError::Netns { path: spec.netns.clone(), source };
-        // First of all, so that a crash from here on is cleaned up by whoever comes next.
-        if self.tables.put_place(cookie, place)? == Room::Full {
-            return Err(CaptureError::TooManyPods(MAX_PODS));
-        }
         let changes = Changes::open(netns).map_err(failed)?;
-        let addresses = network::arrange(netns, &spec.addresses)?;
-        if let Some(missing) = spec.addresses.iter().find(|address| !addresses.contains(address)) {
+        let arranged = network::arrange(netns, &spec.addresses, ADDRESSES.most())?;
+        if let Some(missing) = arranged.missing.first() {
             return Err(CaptureError::AddressMissing { path: spec.netns.clone(), address: *missing });
         }
         place.sysctls |= network::set_sysctls(netns)?;
-        self.tables.put_place(cookie, place)?;
-        self.tables.set_own(id, held, addresses)?;
-        let captured = self.listen(id, netns, held)?;
-        let left = self.tables.pod_by_id(id);
+        let made = listen(netns)?;
+        let program = match place.object == self.fingerprint() && self.is_attached(netns) {
+            true => None,
+            false => Some(self.programs.load_for_pod(self.lookup, id)?),
+        };
+
+        let mut registry = self.registry.lock();
+        let registry = &mut *registry;
+        let tables = &mut registry.tables;
+        tables.put_place(cookie, place)?;
+        if tables.set_own(id, held, &arranged.own)? < spec.addresses.len() {
+            return Err(CaptureError::Full { map: "OWN" });
+        }
+        let mut captured = CapturedPod {
+            id,
+            cookie,
+            netns: Arc::clone(netns),
+            outbound: Vec::new(),
+            plaintext: Vec::new(),
+            hbone: Vec::new(),
+        };
+        let ports = introduce(tables, made, held, &mut captured)?;
+        let left = tables.pod_by_id(id);
         let pod = Pod {
             id,
             flags: self.flags,
@@ -174,76 +299,174 @@ impl Pods {
             // Until somebody says what policy is, the agent judges.
             verdict: left.map_or(Verdict::Proxy as u32, |pod| pod.verdict),
         };
-        self.tables.put_by_id(pod)?;
-        self.attach(netns, &mut place)?;
-        self.tables.put_by_cookie(cookie, pod)?;
+        tables.put_by_id(pod)?;
+        if let Some(program) = program {
+            self.attach(self.lookup, &program, netns)?;
+            tables.put_place(cookie, Place { object: self.fingerprint(), ..place })?;
+        }
+        tables.put_by_cookie(cookie, pod)?;
+        tables.remove_closed(cookie)?;
         let entry = Entry {
+            owner: spec.owner.clone(),
             cookie,
             netns: Arc::clone(netns),
             preferred: spec.addresses.clone(),
+            note: note(&arranged, held),
             held: held.clone(),
             pod,
             rules: None,
             changes,
+            ports,
+            closing: 0,
         };
-        Ok((captured, entry))
-    }
-
-    /// Makes the agent's listeners in a pod. A pod without IPv6 has none for it.
-    fn listen(&mut self, id: u32, netns: &Arc<Netns>, held: &mut Held) -> Result<CapturedPod, CaptureError> {
-        let failed = |source| CaptureError::Network { path: netns.path().to_owned(), what: "listening", source };
-        let mut captured = CapturedPod {
-            id,
-            cookie: netns.cookie(),
-            netns: Arc::clone(netns),
-            outbound: Vec::new(),
-            plaintext: Vec::new(),
-            hbone: Vec::new(),
-        };
-        let mut ports = Vec::new();
-        for kind in [Kind::Outbound, Kind::Plaintext, Kind::Hbone] {
-            for v6 in [false, true] {
-                let listener = match netns.run(|| sockets::listener(kind, v6)).map_err(failed)? {
-                    Err(error) if v6 => {
-                        debug!(%error, netns = %netns.path().display(), "no IPv6 in this pod");
-                        self.tables.remove_listener(id, kind, v6)?;
-                        continue;
-                    }
-                    made => made.map_err(failed)?,
-                };
-                ports.push(listener.local_addr().map_err(failed)?.port());
-                self.tables.put_listener(id, kind, v6, &listener)?;
-                match kind {
-                    Kind::Outbound => captured.outbound.push(listener),
-                    Kind::Plaintext => captured.plaintext.push(listener),
-                    Kind::Hbone => captured.hbone.push(listener),
-                }
-            }
-        }
-        self.tables.set_binds(id, held, ports)?;
+        registry.entries.insert(id, entry);
         Ok(captured)
     }
 
-    /// Attaches the pod's `sk_lookup` program, unless the one of this very build is there.
-    fn attach(&mut self, netns: &Arc<Netns>, place: &mut Place) -> Result<(), CaptureError> {
-        let pin = self.pin(netns.cookie());
+    /// From now on what an earlier agent captured is anybody's who can show that it is its own.
+    pub(super) fn settle(&self) {
+        self.registry.lock().settled = true;
+    }
+
+    pub(super) fn is_attached(&self, netns: &Netns) -> bool {
+        attach::is_attached(Target::Netns(netns.inode() as u32), &self.pin(netns.cookie()))
+    }
+
+    /// Attaches a program to the pod, in place of the one that is there.
+    pub(super) fn attach(&self, name: &str, program: &OwnedFd, netns: &Netns) -> Result<(), CaptureError> {
         let target = Target::Netns(netns.inode() as u32);
-        if place.object == self.fingerprint() && attach::is_attached(target, &pin) {
-            return Ok(());
-        }
-        let program = self.programs.load_for_pod(self.lookup, place.id)?;
-        attach::attach(self.lookup, &program, (netns.as_ref(), netns.path(), target), &pin)?;
-        place.object = self.fingerprint();
-        self.tables.put_place(netns.cookie(), *place).map(drop)
+        attach::attach(name, program, (netns, netns.path(), target), &self.pin(netns.cookie()))
     }
 
     /// Tells the builds of both variants of the program apart.
-    fn fingerprint(&self) -> u64 {
+    pub(super) fn fingerprint(&self) -> u64 {
         if self.lookup == LOOKUP { FINGERPRINT } else { !FINGERPRINT }
     }
 
-    fn pin(&self, cookie: u64) -> PathBuf {
+    pub(super) fn pin(&self, cookie: u64) -> PathBuf {
         self.pins.join(cookie.to_string())
+    }
+
+    /// Leaves new connections of a pod alone. Those on their way still reach their listeners.
+    pub(super) fn release(&self, id: u32) -> Result<(), CaptureError> {
+        self.registry.lock().release(id)
+    }
+
+    /// Removes every trace of a released pod; one that was captured anew meanwhile stays. Captured connections that are still open would be
+    /// cut: their answers need the rule.
+    pub(super) fn forget(&self, id: u32) -> Result<(), CaptureError> {
+        let netns = self.registry.lock().entries.get(&id).map(|entry| Arc::clone(&entry.netns));
+        let netns = netns.ok_or(CaptureError::UnknownPod(id))?;
+        let busy = || CaptureError::Busy { path: netns.path().to_owned() };
+        let _working = self.work_in(netns.cookie(), PATIENCE).ok_or_else(busy)?;
+        let entry = {
+            let mut registry = self.registry.lock();
+            let entry = registry.entries.get(&id).ok_or(CaptureError::UnknownPod(id))?;
+            if entry.pod.flags & pod_flag::RELEASED == 0 {
+                return Ok(());
+            }
+            registry.entries.remove(&id).ok_or(CaptureError::UnknownPod(id))?
+        };
+        self.erase(entry.cookie, id, &netns, (entry.held, false))
+    }
+
+    /// Forgets the pods whose cookies are not in `live`, those of an earlier agent included. One that fails does not keep the others.
+    pub(super) fn retain(&self, live: &[u64]) -> Result<(), CaptureError> {
+        let mut outcome = Ok(());
+        let (places, closed) = {
+            let registry = self.registry.lock();
+            (registry.tables.places(), registry.tables.closed())
+        };
+        for cookie in closed.into_iter().filter(|cookie| !live.contains(cookie)) {
+            let done = self.registry.lock().tables.remove_closed(cookie);
+            outcome = outcome.and(done.and_then(|()| attach::detach(&self.pin(cookie))));
+        }
+        for (cookie, place) in places.into_iter().filter(|(cookie, _)| !live.contains(cookie)) {
+            let Some(_working) = self.work_in(cookie, PATIENCE) else { continue };
+            let (entry, held) = {
+                let mut registry = self.registry.lock();
+                (registry.entries.remove(&place.id), registry.left.remove(&place.id).unwrap_or_default())
+            };
+            let done = match entry {
+                Some(entry) => self.erase(cookie, place.id, &entry.netns, (entry.held, false)),
+                None => match find(cookie, &place) {
+                    Some(netns) => self.erase(cookie, place.id, &netns, (held, false)),
+                    None => self.erase_tables(&mut self.registry.lock().tables, cookie, place.id, (held, false)),
+                },
+            };
+            outcome = outcome.and(done);
+        }
+        outcome
+    }
+
+    /// Cookies of the places with these paths.
+    pub(super) fn left_at(&self, paths: &[PathBuf]) -> Vec<u64> {
+        let places = self.registry.lock().tables.places();
+        let at = |place: &Place| paths.contains(&path_of(place));
+        places.iter().filter(|(_, place)| at(place)).map(|(cookie, _)| *cookie).collect()
+    }
+
+    fn erase(&self, cookie: u64, id: u32, netns: &Netns, (held, closed): (Held, bool)) -> Result<(), CaptureError> {
+        let sysctls = {
+            let tables = &mut self.registry.lock().tables;
+            tables.remove_by_cookie(cookie)?;
+            tables.place(cookie).map_or(0, |place| place.sysctls)
+        };
+        let undone = network::dismantle(netns).and_then(|()| network::restore_sysctls(netns, sysctls));
+        self.erase_tables(&mut self.registry.lock().tables, cookie, id, (held, closed))?;
+        let path = netns.path().to_owned();
+        undone.map_err(|source| CaptureError::Network { path, what: "removing rule and route", source })
+    }
+
+    /// Takes a pod out of the tables; one that was `closed` instead keeps the program that closes it.
+    pub(super) fn erase_tables(
+        &self,
+        tables: &mut Tables,
+        cookie: u64,
+        id: u32,
+        (mut held, closed): (Held, bool),
+    ) -> Result<(), CaptureError> {
+        tables.remove_by_cookie(cookie)?;
+        if !closed {
+            attach::detach(&self.pin(cookie))?;
+            tables.remove_closed(cookie)?;
+        }
+        tables.remove_by_id(id)?;
+        tables.remove_listeners(id)?;
+        tables.drop_held(id, &mut held)?;
+        tables.remove_place(cookie)
+    }
+}
+
+impl Registry {
+    fn new_place(&mut self, owner: &str, netns: &Netns) -> Place {
+        let id = self.next_id;
+        self.next_id += 1;
+        let mut path = [0; 216];
+        let name = netns.path().as_os_str().as_bytes();
+        // A path that is too long is found again by its inode.
+        if name.len() < path.len() {
+            path[..name.len()].copy_from_slice(name);
+        }
+        Place { id, sysctls: 0, inode: netns.inode(), object: 0, path, owner: claims::digest_of(owner) }
+    }
+
+    pub(super) fn release(&mut self, id: u32) -> Result<(), CaptureError> {
+        let entry = self.entries.get_mut(&id).ok_or(CaptureError::UnknownPod(id))?;
+        self.tables.remove_by_cookie(entry.cookie)?;
+        entry.closing = 0;
+        entry.pod.flags = entry.pod.flags & !pod_flag::CLOSED | pod_flag::RELEASED;
+        self.tables.put_by_id(entry.pod)
+    }
+
+    /// Writes a pod to where the programs see it.
+    pub(super) fn publish(&mut self, id: u32) -> Result<(), CaptureError> {
+        let entry = self.entries.get(&id).ok_or(CaptureError::UnknownPod(id))?;
+        self.tables.put_by_id(entry.pod)?;
+        match entry.pod.flags & pod_flag::RELEASED {
+            0 => self.tables.put_by_cookie(entry.cookie, entry.pod),
+            _ => Ok(()),
+        }
     }
 
     /// Judges plaintext to a pod by `rules` from now on, all of them at once.
@@ -263,92 +486,68 @@ impl Pods {
             }
         }
         entry.pod = Pod { generation, verdict: default as u32, ..entry.pod };
-        self.tables.put_by_id(entry.pod)?;
-        if entry.pod.flags & pod_flag::RELEASED == 0 {
-            self.tables.put_by_cookie(entry.cookie, entry.pod)?;
-        }
+        self.publish(id)?;
+        let entry = self.entries.get_mut(&id).ok_or(CaptureError::UnknownPod(id))?;
         entry.rules = Some(rules.clone());
         self.tables.keep_verdicts(id, &mut entry.held, Some(generation))
     }
+}
 
-    /// Leaves new connections of a pod alone. Those on their way still reach their listeners.
-    pub(super) fn release(&mut self, id: u32) -> Result<(), CaptureError> {
-        let entry = self.entries.get_mut(&id).ok_or(CaptureError::UnknownPod(id))?;
-        self.tables.remove_by_cookie(entry.cookie)?;
-        entry.pod.flags |= pod_flag::RELEASED;
-        self.tables.put_by_id(entry.pod)
-    }
-
-    /// Removes every trace of a pod. Captured connections that are still open would be cut: their answers need the rule.
-    pub(super) fn forget(&mut self, id: u32) -> Result<(), CaptureError> {
-        let entry = self.entries.remove(&id).ok_or(CaptureError::UnknownPod(id))?;
-        self.erase(entry.cookie, id, &entry.netns, entry.held)
-    }
-
-    /// Forgets the pods whose cookies are not in `live`, those of an earlier agent included. One that fails does not keep the others.
-    pub(super) fn retain(&mut self, live: &[u64]) -> Result<(), CaptureError> {
-        let mut outcome = Ok(());
-        for (cookie, place) in self.tables.places() {
-            if live.contains(&cookie) {
-                continue;
-            }
-            let done = match self.entries.remove(&place.id) {
-                Some(entry) => self.erase(cookie, place.id, &entry.netns, entry.held),
-                None => {
-                    let held = self.left.remove(&place.id).unwrap_or_default();
-                    match find(cookie, &place) {
-                        Some(netns) => self.erase(cookie, place.id, &netns, held),
-                        None => self.erase_tables(cookie, place.id, held),
-                    }
+/// Makes the agent's listeners in a pod. A pod without IPv6 has none for it.
+fn listen(netns: &Netns) -> Result<Vec<Made>, CaptureError> {
+    let failed = |source| CaptureError::Network { path: netns.path().to_owned(), what: "listening", source };
+    let mut all = Vec::new();
+    for kind in [Kind::Outbound, Kind::Plaintext, Kind::Hbone] {
+        for v6 in [false, true] {
+            let listener = match netns.run(|| sockets::listener(kind, v6)).map_err(failed)? {
+                Err(error) if v6 => {
+                    debug!(%error, netns = %netns.path().display(), "no IPv6 in this pod");
+                    None
                 }
+                made => Some(made.map_err(failed)?),
             };
-            outcome = outcome.and(done);
+            all.push(Made { kind, v6, listener });
         }
-        outcome
     }
+    Ok(all)
+}
 
-    fn erase(&mut self, cookie: u64, id: u32, netns: &Netns, held: Held) -> Result<(), CaptureError> {
-        let sysctls = self.tables.place(cookie).map_or(0, |place| place.sysctls);
-        self.tables.remove_by_cookie(cookie)?;
-        let undone = network::dismantle(netns).and_then(|()| network::restore_sysctls(netns, sysctls));
-        self.erase_tables(cookie, id, held)?;
-        let path = netns.path().to_owned();
-        undone.map_err(|source| CaptureError::Network { path, what: "removing rule and route", source })
-    }
-
-    fn erase_tables(&mut self, cookie: u64, id: u32, mut held: Held) -> Result<(), CaptureError> {
-        self.tables.remove_by_cookie(cookie)?;
-        attach::detach(&self.pin(cookie))?;
-        self.tables.remove_by_id(id)?;
-        self.tables.remove_listeners(id)?;
-        self.tables.drop_held(id, &mut held)?;
-        self.tables.remove_place(cookie)
-    }
-
-    /// Looks at a pod whose addresses, rules or routes have changed, and puts right what is ours.
-    pub(super) fn repair(&mut self, id: u32) -> Result<(), CaptureError> {
-        let Some(entry) = self.entries.get_mut(&id) else { return Ok(()) };
-        entry.changes.drain();
-        let addresses = network::arrange(&entry.netns, &entry.preferred)?;
-        self.tables.set_own(id, &mut entry.held, addresses)
-    }
-
-    /// What tells that a pod wants repair.
-    pub(super) fn changes(&self, id: u32) -> Option<&Changes> {
-        self.entries.get(&id).map(|entry| &entry.changes)
-    }
-
-    /// All pods, by id.
-    pub(super) fn status(&self) -> Vec<PodStatus> {
-        let status = |(id, entry): (&u32, &Entry)| PodStatus {
-            id: *id,
-            cookie: entry.cookie,
-            netns: entry.netns.path().to_owned(),
-            addresses: entry.held.own.clone(),
-            released: entry.pod.flags & pod_flag::RELEASED != 0,
+/// Makes listeners known to the programs. Returns their ports.
+fn introduce(
+    tables: &mut Tables,
+    made: Vec<Made>,
+    held: &mut Held,
+    captured: &mut CapturedPod,
+) -> Result<BTreeMap<(u32, bool), u16>, CaptureError> {
+    let mut ports = BTreeMap::new();
+    for Made { kind, v6, listener } in made {
+        let Some(listener) = listener else {
+            tables.remove_listener(captured.id, kind, v6)?;
+            continue;
         };
-        self.entries.iter().map(status).collect()
+        let path = captured.netns.path();
+        let failed = |source| CaptureError::Network { path: path.to_owned(), what: "listening", source };
+        ports.insert((kind as u32, v6), listener.local_addr().map_err(failed)?.port());
+        tables.put_listener(captured.id, kind, v6, &listener)?;
+        match kind {
+            Kind::Outbound => captured.outbound.push(listener),
+            Kind::Plaintext => captured.plaintext.push(listener),
+            Kind::Hbone => captured.hbone.push(listener),
+        }
     }
+    tables.set_binds(captured.id, held, ports.values().copied().collect())?;
+    Ok(ports)
+}
+
+/// What is not as it should be with a pod's addresses.
+pub(super) fn note(arranged: &Arranged, held: &Held) -> Option<String> {
+    if !arranged.missing.is_empty() {
+        let missing: Vec<String> = arranged.missing.iter().map(ToString::to_string).collect();
+        return Some(format!("its address {} is no longer in its network namespace", missing.join(", ")));
+    }
+    let beyond = arranged.beyond + arranged.own.len().saturating_sub(held.own.len());
+    let share = held.own.len();
+    (beyond > 0).then(|| format!("{beyond} or more of its addresses are over its share of {share}, and not served"))
 }
 
 fn raw(verdict: PlaintextVerdict) -> Verdict {
@@ -361,8 +560,11 @@ fn raw(verdict: PlaintextVerdict) -> Verdict {
 
 /// The network namespace of a pod that an earlier agent enrolled, if it is still there.
 pub(super) fn find(cookie: u64, place: &Place) -> Option<Netns> {
-    let end = place.path.iter().position(|byte| *byte == 0).unwrap_or(place.path.len());
-    let path = PathBuf::from(std::ffi::OsStr::from_bytes(&place.path[..end]));
     let same = |path: PathBuf| Netns::open(&path).ok().filter(|netns| netns.cookie() == cookie);
-    same(path).or_else(|| find_by_inode(place.inode).and_then(same))
+    same(path_of(place)).or_else(|| find_by_inode(place.inode).and_then(same))
+}
+
+fn path_of(place: &Place) -> PathBuf {
+    let end = place.path.iter().position(|byte| *byte == 0).unwrap_or(place.path.len());
+    PathBuf::from(std::ffi::OsStr::from_bytes(&place.path[..end]))
 }

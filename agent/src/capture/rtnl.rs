@@ -1,8 +1,13 @@
 //! Routing netlink in one network namespace: addresses, our rule, our route. Waits for each answer.
+//!
+//! How much there is in the namespace is its pod's choice: lists are read up to a bound, and what was asked for by name is then
+//! looked up by name.
 
 use std::io;
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use agent_abi::{LOOPBACK_INDEX, MARK, MARK_MASK};
 use netlink_packet_core::{
@@ -12,7 +17,7 @@ use netlink_packet_core::{
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -27,47 +32,87 @@ pub(super) const PREFERENCE: u32 = 500;
 /// Room for answers; the kernel sends no larger datagram to a reader that waits (NLMSG_GOODSIZE is less).
 const BUFFER: usize = 32 * 1024;
 
+/// Messages that are read of one list.
+const MOST: usize = 4096;
+/// How long the kernel may take with an answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Address family of an IP version.
 fn family(v6: bool) -> AddressFamily {
     if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet }
 }
 
 /// A netlink socket in a network namespace.
-pub(super) struct Rtnl {
+pub(super) struct Rtnl<'a> {
+    netns: &'a Netns,
     socket: Socket,
     sequence: u32,
     buffer: Vec<u8>,
 }
 
-impl Rtnl {
+/// What was read of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    /// All of it.
+    Whole,
+    /// So much that the rest was left.
+    Part,
+}
+
+impl<'a> Rtnl<'a> {
     /// Opens a socket in the namespace; it stays there.
-    pub(super) fn open(netns: &Netns) -> io::Result<Self> {
-        let mut socket = netns.run(|| Socket::new(NETLINK_ROUTE))??;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
-        socket.set_netlink_get_strict_chk(true)?;
-        Ok(Self { socket, sequence: 0, buffer: vec![0; BUFFER] })
+    pub(super) fn open(netns: &'a Netns) -> io::Result<Self> {
+        Ok(Self { netns, socket: connect(netns)?, sequence: 0, buffer: vec![0; BUFFER] })
     }
 
-    /// All addresses of the namespace.
-    pub(super) fn addresses(&mut self) -> io::Result<Vec<IpAddr>> {
-        let answers = self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
-        Ok(answers
-            .into_iter()
-            .filter_map(|message| match message {
-                RouteNetlinkMessage::NewAddress(message) => own_address(&message),
-                _ => None,
-            })
-            .collect())
+    /// The addresses of the namespace, up to a bound.
+    pub(super) fn addresses(&mut self) -> io::Result<(Vec<IpAddr>, Read)> {
+        let mut found = Vec::new();
+        let read = self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), |message| {
+            if let RouteNetlinkMessage::NewAddress(message) = message {
+                found.extend(own_address(message));
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok((found, read))
+    }
+
+    /// Whether this is an address of the namespace, however many it has: the kernel keeps a local route to each.
+    pub(super) fn has_address(&mut self, ip: IpAddr) -> io::Result<bool> {
+        let bits = if ip.is_ipv4() { 32 } else { 128 };
+        let mut message = RouteMessage::default();
+        message.header.address_family = family(ip.is_ipv6());
+        message.header.destination_prefix_length = bits;
+        // The entry that matches, not the route that comes of it. IPv6 knows no other flag here.
+        message.header.flags = RouteFlags::FibMatch;
+        if ip.is_ipv4() {
+            message.header.flags |= RouteFlags::LookupTable;
+        }
+        message.attributes.push(RouteAttribute::Destination(RouteAddress::from(ip)));
+        let answers = match self.exchange(RouteNetlinkMessage::GetRoute(message), 0, |_| ControlFlow::Break(())) {
+            // No route at all leads there.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => {
+                return Ok(false);
+            }
+            answers => answers?,
+        };
+        Ok(matches!(answers, Some(RouteNetlinkMessage::NewRoute(route))
+            if route.header.kind == RouteType::Local
+                && route.header.protocol == RouteProtocol::Kernel
+                && route.header.destination_prefix_length == bits))
     }
 
     /// Index of the one interface that leads out of the namespace; `None` when there are several, or none.
     pub(super) fn only_way_out(&mut self) -> io::Result<Option<u32>> {
-        let answers = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-        Ok(only_one(answers.iter().filter_map(|message| match message {
-            RouteNetlinkMessage::NewLink(link) => Some((link.header.index, link.header.flags)),
-            _ => None,
-        })))
+        let mut out = Vec::new();
+        let read = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| match message {
+            RouteNetlinkMessage::NewLink(link) if leads_out(link.header.flags) => {
+                out.push(link.header.index);
+                if out.len() > 1 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            }
+            _ => ControlFlow::Continue(()),
+        })?;
+        Ok(out.first().copied().filter(|_| read == Read::Whole && out.len() == 1))
     }
 
     /// Switches `lo` on.
@@ -96,14 +141,18 @@ impl Rtnl {
         let mut filter = RouteMessage::default();
         filter.header.address_family = family(v6);
         filter.attributes.push(RouteAttribute::Table(TABLE));
-        let answers = match self.dump(RouteNetlinkMessage::GetRoute(filter)) {
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => return Ok(None),
-            answers => answers?,
-        };
-        Ok(answers.into_iter().find_map(|message| match message {
-            RouteNetlinkMessage::NewRoute(message) if is_ours(&message) => Some(source(&message)),
-            _ => None,
-        }))
+        let mut found = None;
+        let read = self.dump(RouteNetlinkMessage::GetRoute(filter), |message| match message {
+            RouteNetlinkMessage::NewRoute(message) if is_ours(message) => {
+                found = Some(source(message));
+                ControlFlow::Break(())
+            }
+            _ => ControlFlow::Continue(()),
+        });
+        match read {
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            read => read.map(|_| found),
+        }
     }
 
     /// Makes our route: everything is on `lo`, and answers come from `from`.
@@ -118,15 +167,39 @@ impl Rtnl {
     }
 
     fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
-        self.exchange(message, NLM_F_ACK | flags).map(drop)
+        self.exchange(message, NLM_F_ACK | flags, |_| ControlFlow::Continue(())).map(drop)
     }
 
-    fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
-        self.exchange(message, NLM_F_DUMP)
+    /// Reads a list until `each` has what it wants, or there was too much of it.
+    fn dump(
+        &mut self,
+        message: RouteNetlinkMessage,
+        mut each: impl FnMut(&RouteNetlinkMessage) -> ControlFlow<()>,
+    ) -> io::Result<Read> {
+        let mut count = 0;
+        let stopped = self.exchange(message, NLM_F_DUMP, |message| {
+            count += 1;
+            match each(message) {
+                ControlFlow::Continue(()) if count < MOST => ControlFlow::Continue(()),
+                _ => ControlFlow::Break(()),
+            }
+        })?;
+        if stopped.is_none() {
+            return Ok(Read::Whole);
+        }
+        // The rest of the list is still to come on the old socket.
+        self.socket = connect(self.netns)?;
+        Ok(Read::Part)
     }
 
-    /// Sends one message and collects what comes back until it is acknowledged, refused or done.
-    fn exchange(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+    /// Sends one message and hands what comes back to `each` until it is acknowledged, refused or done, or `each` breaks off: then
+    /// the message at which it did so is returned.
+    fn exchange(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        mut each: impl FnMut(&RouteNetlinkMessage) -> ControlFlow<()>,
+    ) -> io::Result<Option<RouteNetlinkMessage>> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
@@ -136,7 +209,6 @@ impl Rtnl {
         let mut bytes = vec![0; packet.buffer_len()];
         packet.serialize(&mut bytes);
         self.socket.send(&bytes, 0)?;
-        let mut answers = Vec::new();
         loop {
             let length = self.socket.recv(&mut &mut self.buffer[..], 0)?;
             let mut rest = &self.buffer[..length.min(BUFFER)];
@@ -149,13 +221,26 @@ impl Rtnl {
                 }
                 match answer.payload {
                     NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
-                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(answers),
-                    NetlinkPayload::InnerMessage(message) => answers.push(message),
+                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(None),
+                    NetlinkPayload::InnerMessage(message) => {
+                        if each(&message).is_break() {
+                            return Ok(Some(message));
+                        }
+                    }
                     _ => {}
                 }
             }
         }
     }
+}
+
+fn connect(netns: &Netns) -> io::Result<Socket> {
+    let mut socket = netns.run(|| Socket::new(NETLINK_ROUTE))??;
+    socket.bind_auto()?;
+    socket.connect(&SocketAddr::new(0, 0))?;
+    socket.set_netlink_get_strict_chk(true)?;
+    socket2::SockRef::from(&socket).set_read_timeout(Some(PATIENCE))?;
+    Ok(socket)
 }
 
 /// A socket that becomes readable when interfaces, addresses, rules or routes of a namespace change.
@@ -183,7 +268,8 @@ impl Changes {
     /// Throws away what has arrived; that something has is all that counts.
     pub(super) fn drain(&self) {
         let mut buffer = [0_u8; 4096];
-        loop {
+        // A pod can make them faster than they are thrown away; what is left is heard of again.
+        for _ in 0..MOST {
             match self.0.recv(&mut &mut buffer[..], libc::MSG_TRUNC) {
                 Ok(_) => {}
                 // More arrived than there was room for.
@@ -214,11 +300,9 @@ fn ignore(done: io::Result<()>, code: i32) -> io::Result<()> {
     }
 }
 
-/// The one interface that is up and not loopback. Those that are down carry nothing: some kernels give each namespace a few.
-fn only_one(links: impl Iterator<Item = (u32, LinkFlags)>) -> Option<u32> {
-    let mut out = links.filter(|(_, flags)| flags.contains(LinkFlags::Up) && !flags.contains(LinkFlags::Loopback));
-    let first = out.next();
-    first.filter(|_| out.next().is_none()).map(|(index, _)| index)
+/// Whether an interface is up and not loopback. Those that are down carry nothing: some kernels give each namespace a few.
+fn leads_out(flags: LinkFlags) -> bool {
+    flags.contains(LinkFlags::Up) && !flags.contains(LinkFlags::Loopback)
 }
 
 /// `Local` is ours where the interface has a peer; elsewhere there is only `Address`.
@@ -279,14 +363,13 @@ fn source(message: &RouteMessage) -> Option<IpAddr> {
 mod tests {
     use netlink_packet_route::link::LinkFlags;
 
-    use super::only_one;
+    use super::leads_out;
 
     #[test]
-    fn the_way_out_is_known_when_there_is_but_one() {
-        let (lo, eth0) = ((1, LinkFlags::Up | LinkFlags::Loopback), (2, LinkFlags::Up | LinkFlags::Running));
-        let (tunl0, net1) = ((3, LinkFlags::empty()), (4, LinkFlags::Up));
-        assert_eq!(only_one([lo, eth0, tunl0].into_iter()), Some(2));
-        assert_eq!(only_one([lo, eth0, net1].into_iter()), None);
-        assert_eq!(only_one([lo, tunl0].into_iter()), None);
+    fn what_is_up_and_not_loopback_leads_out() {
+        assert!(!leads_out(LinkFlags::Up | LinkFlags::Loopback));
+        assert!(leads_out(LinkFlags::Up | LinkFlags::Running));
+        assert!(leads_out(LinkFlags::Up));
+        assert!(!leads_out(LinkFlags::empty()));
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::ops::RangeInclusive;
 
-use agent_abi::{Kind, MARK};
+use agent_abi::{Kind, LOOPBACK_INDEX, MARK};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::netns::Netns;
@@ -58,7 +58,8 @@ pub fn app_socket(netns: &Netns, client: IpAddr, dst: SocketAddr, pod_addresses:
             return Ok(socket);
         }
         socket.set_mark(MARK)?;
-        socket.bind_device(Some(b"lo"))?;
+        // By its index, not by its name: a pod can give that to another interface.
+        option::bind_to_interface(&socket, LOOPBACK_INDEX)?;
         option::set_transparent(&socket, dst.is_ipv6())?;
         option::set_bind_address_no_port(&socket)?;
         bind_to_any(&socket, client, TO_APPLICATION)?;
@@ -75,7 +76,7 @@ pub(super) fn listener(kind: Kind, v6: bool) -> io::Result<TcpListener> {
     }
     option::set_transparent(&socket, v6)?;
     if kind == Kind::Outbound {
-        socket.bind_device(Some(b"lo"))?;
+        option::bind_to_interface(&socket, LOOPBACK_INDEX)?;
     }
     bind_to_any(&socket, address, LISTENER_PORTS)?;
     socket.listen(BACKLOG)?;

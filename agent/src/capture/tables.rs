@@ -1,17 +1,18 @@
 //! Typed access to the maps; what their entries mean is in `agent-abi`.
 
-use std::collections::{BTreeMap, HashMap as Lookup};
+use std::collections::{BTreeMap, HashMap as Lookup, HashSet};
 use std::net::{IpAddr, TcpListener};
 use std::os::fd::AsRawFd;
 
 use agent_abi::{
-    Address, AddressKey, BY_ID, BindKey, Config, Counter, Kind, ListenKey, Place, Pod, Verdict, VerdictKey,
+    Address, AddressKey, BY_ID, BindKey, Config, Counter, Kind, ListenKey, Place, Pod, Verdict, VerdictKey, config_flag,
 };
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockHash};
 use ipnet::IpNet;
 
 use super::error::CaptureError;
+use super::quota::{ADDRESSES, VERDICTS};
 
 const KINDS: [Kind; 3] = [Kind::Outbound, Kind::Plaintext, Kind::Hbone];
 
@@ -26,7 +27,16 @@ pub(super) struct Tables {
     mesh: HashMap<MapData, Address, u32>,
     mesh_nets: LpmTrie<MapData, Address, u32>,
     places: HashMap<MapData, u64, Place>,
+    closed: HashMap<MapData, u64, u32>,
     counters: PerCpuArray<MapData, u64>,
+    /// What all pods have beyond what each can count on.
+    extra: Extra,
+}
+
+#[derive(Default)]
+struct Extra {
+    own: usize,
+    verdicts: usize,
 }
 
 /// Whether an entry found room.
@@ -60,7 +70,9 @@ impl Tables {
             mesh: take(maps, "MESH")?,
             mesh_nets: take(maps, "MESH_NETS")?,
             places: take(maps, "PLACES")?,
+            closed: take(maps, "CLOSED")?,
             counters: take(maps, "COUNTERS")?,
+            extra: Extra::default(),
         })
     }
 
@@ -70,6 +82,11 @@ impl Tables {
 
     pub(super) fn set_config(&mut self, config: Config) -> Result<(), CaptureError> {
         self.config.set(0, config, 0).map_err(CaptureError::map("CONFIG"))
+    }
+
+    /// Whether the cgroup's programs see the pod.
+    pub(super) fn has_cookie(&self, cookie: u64) -> bool {
+        self.pods.get(&cookie, 0).is_ok()
     }
 
     pub(super) fn pod_by_id(&self, id: u32) -> Option<Pod> {
@@ -95,7 +112,7 @@ impl Tables {
     }
 
     /// What the tables hold, by pod: what an earlier agent left. Reads them whole.
-    pub(super) fn held(&self) -> BTreeMap<u32, Held> {
+    pub(super) fn held(&mut self) -> BTreeMap<u32, Held> {
         let mut held: BTreeMap<u32, Held> = BTreeMap::new();
         for key in self.own.keys().flatten() {
             held.entry(key.pod).or_default().own.push(key.address.into());
@@ -106,28 +123,46 @@ impl Tables {
         for key in self.verdicts.keys().flatten() {
             held.entry(key.pod).or_default().verdicts.push((key.generation, key.port as u16));
         }
+        self.extra = Extra {
+            own: held.values().map(|held| ADDRESSES.extra(held.own.len())).sum(),
+            verdicts: held.values().map(|held| VERDICTS.extra(held.verdicts.len())).sum(),
+        };
         held
     }
 
     /// Takes everything out that is held for a pod.
     pub(super) fn drop_held(&mut self, pod: u32, held: &mut Held) -> Result<(), CaptureError> {
-        self.set_own(pod, held, Vec::new())?;
+        self.set_own(pod, held, &[])?;
         self.set_binds(pod, held, Vec::new())?;
         self.keep_verdicts(pod, held, None)
     }
 
-    /// Makes `now` the addresses of a pod.
-    pub(super) fn set_own(&mut self, pod: u32, held: &mut Held, now: Vec<IpAddr>) -> Result<(), CaptureError> {
+    /// Makes `now` the addresses of a pod, most important first, as far as its share goes. Returns how many are in the table.
+    pub(super) fn set_own(&mut self, pod: u32, held: &mut Held, now: &[IpAddr]) -> Result<usize, CaptureError> {
         let key = |address: &IpAddr| AddressKey { pod, address: (*address).into() };
-        let before = std::mem::take(&mut held.own);
-        for address in now.iter().filter(|address| !before.contains(address)) {
-            self.own.insert(key(address), 1, 0).map_err(CaptureError::map("OWN"))?;
-        }
-        for address in before.iter().filter(|address| !now.contains(address)) {
-            absent_is_fine(self.own.remove(&key(address))).map_err(CaptureError::map("OWN"))?;
-        }
-        held.own = now;
-        Ok(())
+        let others = self.extra.own.saturating_sub(ADDRESSES.extra(held.own.len()));
+        let now = &now[..ADDRESSES.allow(now.len(), others)];
+        // What is taken out and what goes in is written down one by one: nothing leaks when one of them fails.
+        let done = (|| {
+            for at in (0..held.own.len()).rev() {
+                if !now.contains(&held.own[at]) {
+                    absent_is_fine(self.own.remove(&key(&held.own[at]))).map_err(CaptureError::map("OWN"))?;
+                    held.own.swap_remove(at);
+                }
+            }
+            for address in now {
+                if held.own.contains(address) {
+                    continue;
+                }
+                if room(self.own.insert(key(address), 1, 0)).map_err(CaptureError::map("OWN"))? == Room::Full {
+                    break;
+                }
+                held.own.push(*address);
+            }
+            Ok(held.own.len())
+        })();
+        self.extra.own = others + ADDRESSES.extra(held.own.len());
+        done
     }
 
     /// Makes `now` the ports that only the agent may bind in a pod.
@@ -153,23 +188,63 @@ impl Tables {
         verdict: Verdict,
     ) -> Result<Room, CaptureError> {
         let key = VerdictKey { pod, generation, port: port.into() };
+        let (has, others) =
+            (held.verdicts.len(), self.extra.verdicts.saturating_sub(VERDICTS.extra(held.verdicts.len())));
+        if VERDICTS.allow(has + 1, others) <= has {
+            return Ok(Room::Full);
+        }
         let room = room(self.verdicts.insert(key, verdict as u32, 0)).map_err(CaptureError::map("VERDICTS"))?;
         if room == Room::Found {
             held.verdicts.push((generation, port));
+            self.extra.verdicts = others + VERDICTS.extra(held.verdicts.len());
         }
         Ok(room)
     }
 
     /// Removes the verdicts of a pod except those of one generation.
     pub(super) fn keep_verdicts(&mut self, pod: u32, held: &mut Held, keep: Option<u32>) -> Result<(), CaptureError> {
-        let (kept, stale) = held.verdicts.iter().partition(|(generation, _)| Some(*generation) == keep);
-        held.verdicts = kept;
-        let stale: Vec<(u32, u16)> = stale;
-        for (generation, port) in stale {
-            let key = VerdictKey { pod, generation, port: port.into() };
-            absent_is_fine(self.verdicts.remove(&key)).map_err(CaptureError::map("VERDICTS"))?;
+        let others = self.extra.verdicts.saturating_sub(VERDICTS.extra(held.verdicts.len()));
+        let done = (|| {
+            for at in (0..held.verdicts.len()).rev() {
+                let (generation, port) = held.verdicts[at];
+                if Some(generation) != keep {
+                    let key = VerdictKey { pod, generation, port: port.into() };
+                    absent_is_fine(self.verdicts.remove(&key)).map_err(CaptureError::map("VERDICTS"))?;
+                    held.verdicts.swap_remove(at);
+                }
+            }
+            Ok(())
+        })();
+        self.extra.verdicts = others + VERDICTS.extra(held.verdicts.len());
+        done
+    }
+
+    /// Closes the namespace with this cookie, which is not captured: whoever connects there is refused.
+    pub(super) fn put_closed(&mut self, cookie: u64) -> Result<Room, CaptureError> {
+        let room = room(self.closed.insert(cookie, 1, 0)).map_err(CaptureError::map("CLOSED"))?;
+        let config = self.config()?;
+        if config.flags & config_flag::SOME_CLOSED == 0 {
+            self.set_config(Config { flags: config.flags | config_flag::SOME_CLOSED, ..config })?;
+        }
+        Ok(room)
+    }
+
+    /// Opens it again.
+    pub(super) fn remove_closed(&mut self, cookie: u64) -> Result<(), CaptureError> {
+        absent_is_fine(self.closed.remove(&cookie)).map_err(CaptureError::map("CLOSED"))?;
+        let config = self.config()?;
+        if config.flags & config_flag::SOME_CLOSED != 0 && self.closed.keys().next().is_none() {
+            self.set_config(Config { flags: config.flags & !config_flag::SOME_CLOSED, ..config })?;
         }
         Ok(())
+    }
+
+    pub(super) fn is_closed(&self, cookie: u64) -> bool {
+        self.closed.get(&cookie, 0).is_ok()
+    }
+
+    pub(super) fn closed(&self) -> Vec<u64> {
+        self.closed.keys().flatten().collect()
     }
 
     pub(super) fn put_listener(
@@ -185,6 +260,11 @@ impl Tables {
 
     pub(super) fn remove_listener(&mut self, pod: u32, kind: Kind, v6: bool) -> Result<(), CaptureError> {
         absent_is_fine(self.listen.remove(&ListenKey::new(pod, kind, v6))).map_err(CaptureError::map("LISTEN"))
+    }
+
+    /// Which listeners the kernel half has, of all pods.
+    pub(super) fn listeners(&self) -> HashSet<(u32, u32)> {
+        self.listen.keys().flatten().map(|key| (key.pod, key.kind)).collect()
     }
 
     pub(super) fn remove_listeners(&mut self, pod: u32) -> Result<(), CaptureError> {

@@ -1,20 +1,30 @@
-//! One thread that waits for changes of addresses, rules and routes in all captured pods, and has them put right.
+//! One thread that waits for changes of interfaces, addresses, rules and routes in all captured pods, and has them put right.
+//!
+//! A pod may change them as often as it likes: it is looked at again only after a pause that is many times as long as the look
+//! was, so that it has a small share of this thread, and others are not kept waiting.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use parking_lot::Mutex;
 use tracing::warn;
 
 use super::pods::Pods;
 
 /// What the epoll says about the eventfd that ends the thread; ids of pods start at 1.
 const STOP: u64 = 0;
-/// Pods that are looked at per wake-up.
+/// Pods that are heard of per wake-up.
 const BATCH: usize = 16;
+/// A pod gets at most one part in so many of the thread's time.
+const SHARE: u32 = 20;
+/// The shortest and the longest pause after a look at a pod that had changed.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
+/// How long the thread is waited for at the end.
+const GOODBYE: Duration = Duration::from_millis(200);
 
 /// The thread; it ends when this is dropped.
 pub(super) struct Watch {
@@ -24,7 +34,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn start(pods: Arc<Mutex<Pods>>) -> io::Result<Self> {
+    pub(super) fn start(pods: Arc<Pods>) -> io::Result<Self> {
         let epoll = Arc::new(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?);
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         epoll.add(&*stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
@@ -38,24 +48,39 @@ impl Watch {
 
     /// Watches a pod that was just enrolled, until its namespace's socket is closed.
     pub(super) fn add(&self, pods: &Pods, id: u32) -> io::Result<()> {
-        let Some(changes) = pods.changes(id) else { return Ok(()) };
-        Ok(self.epoll.add(changes, EpollEvent::new(EpollFlags::EPOLLIN, id.into()))?)
+        let added = pods.with_changes(id, |changes| self.epoll.add(changes, once(id)));
+        Ok(added.transpose().map(drop)?)
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         let _ = self.stop.write(1);
-        if let Some(thread) = self.thread.take() {
+        let Some(thread) = self.thread.take() else { return };
+        // It may be held up in a pod, and must not hold up the end of the process.
+        let until = Instant::now() + GOODBYE;
+        while !thread.is_finished() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if thread.is_finished() {
             let _ = thread.join();
         }
     }
 }
 
-fn run(epoll: &Epoll, pods: &Mutex<Pods>) {
+/// Reported once, then not before it is asked for again.
+fn once(id: u32) -> EpollEvent {
+    EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, id.into())
+}
+
+fn run(epoll: &Epoll, pods: &Pods) {
     let mut events = [EpollEvent::empty(); BATCH];
+    // Pods that are not to be heard of before this.
+    let mut paused: BTreeMap<u32, Instant> = BTreeMap::new();
     loop {
-        let count = match epoll.wait(&mut events, EpollTimeout::NONE) {
+        let wait = paused.values().min().map(|until| until.saturating_duration_since(Instant::now()));
+        let timeout = wait.map_or(EpollTimeout::NONE, timeout);
+        let count = match epoll.wait(&mut events, timeout) {
             Ok(count) => count,
             Err(nix::errno::Errno::EINTR) => continue,
             Err(error) => {
@@ -68,9 +93,42 @@ fn run(epoll: &Epoll, pods: &Mutex<Pods>) {
                 return;
             }
             let id = event.data() as u32;
-            if let Err(error) = pods.lock().repair(id) {
+            let began = Instant::now();
+            if let Err(error) = pods.look_after(id) {
                 warn!(%error, pod = id, "repairing a pod's network");
             }
+            paused.insert(id, Instant::now() + pause(began.elapsed()));
         }
+        let now = Instant::now();
+        paused.retain(|id, until| {
+            if *until > now {
+                return true;
+            }
+            // One that is captured no more is not listened to any more either.
+            let _gone = pods.with_changes(*id, |changes| epoll.modify(changes, &mut once(*id)));
+            false
+        });
+    }
+}
+
+/// How long a pod is left alone after a look at it that took so long.
+fn pause(took: Duration) -> Duration {
+    (took * SHARE).clamp(PAUSE.0, PAUSE.1)
+}
+
+/// Rounded up: a timer that fires too early would turn in circles.
+fn timeout(wait: Duration) -> EpollTimeout {
+    EpollTimeout::try_from(wait.as_millis() + 1).unwrap_or(EpollTimeout::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_keeps_changing_gets_a_twentieth_of_the_thread() {
+        assert_eq!(pause(Duration::from_micros(200)), Duration::from_millis(20));
+        assert_eq!(pause(Duration::from_millis(5)), Duration::from_millis(100));
+        assert_eq!(pause(Duration::from_secs(5)), Duration::from_secs(2));
     }
 }

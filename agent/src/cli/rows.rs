@@ -209,6 +209,7 @@ fn captures(all: &[CaptureView], wide: bool) -> Table {
             CaptureState::Captured => "Captured",
             CaptureState::Releasing => "Releasing",
             CaptureState::Failed => "Failed",
+            CaptureState::Closed => "Closed",
         };
         let plaintext = c.plaintext.iter().chain(&c.plaintext_ports).cloned().collect::<Vec<_>>().join(",");
         let always = [

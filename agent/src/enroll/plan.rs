@@ -9,17 +9,37 @@ use mesh::model::identity::Identity;
 use mesh::model::name::WorkloadUid;
 use mesh::model::workload::{NetworkMode, Workload};
 
+/// What is at the path of a network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Namespace {
+    /// Nobody has looked yet.
+    Unknown,
+    /// Nothing.
+    Missing,
+    /// The namespace with this device and inode.
+    Is(u64, u64),
+}
+
 /// What makes a capture this capture: if any of it changes, the workload is released and enrolled anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     /// Path of the network namespace.
     pub(crate) netns: PathBuf,
-    /// Device and inode of the namespace behind the path: a path may come back as another namespace.
-    pub(crate) namespace: Option<(u64, u64)>,
+    /// The namespace behind the path: a path may come back as another namespace.
+    pub(crate) namespace: Namespace,
     /// Whose certificate is presented.
     pub(crate) identity: Identity,
     /// Addresses of the workload.
     pub(crate) addresses: Vec<IpAddr>,
+}
+
+impl Place {
+    /// Whether both are the same capture, as far as is known.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        let known = |place: &Self| place.namespace != Namespace::Unknown;
+        let same = !known(self) || !known(other) || self.namespace == other.namespace;
+        same && self.netns == other.netns && self.identity == other.identity && self.addresses == other.addresses
+    }
 }
 
 /// What must happen to one workload.
@@ -32,7 +52,7 @@ pub(crate) enum Step {
 }
 
 /// Where a workload is to be captured; `None` when it is not to be.
-pub(crate) fn place_of(workload: &Workload, namespace_of: impl Fn(&Path) -> Option<(u64, u64)>) -> Option<Place> {
+pub(crate) fn place_of(workload: &Workload, namespace_of: impl Fn(&Path) -> Namespace) -> Option<Place> {
     if !workload.is_enrolled() || workload.network_mode != NetworkMode::Standard {
         return None;
     }
@@ -44,8 +64,9 @@ pub(crate) fn place_of(workload: &Workload, namespace_of: impl Fn(&Path) -> Opti
 
 /// The steps from `captured` to `wanted`; releases first, since a namespace may pass from one workload to another.
 pub(crate) fn steps(wanted: &BTreeMap<WorkloadUid, Place>, captured: &BTreeMap<WorkloadUid, Place>) -> Vec<Step> {
-    let gone = captured.iter().filter(|(uid, place)| wanted.get(*uid) != Some(*place));
-    let new = wanted.iter().filter(|(uid, place)| captured.get(*uid) != Some(*place));
+    let same = |one: Option<&Place>, other: &Place| one.is_some_and(|one| one.is(other));
+    let gone = captured.iter().filter(|(uid, place)| !same(wanted.get(*uid), place));
+    let new = wanted.iter().filter(|(uid, place)| !same(captured.get(*uid), place));
     gone.map(|(uid, _)| Step::Release(uid.clone()))
         .chain(new.map(|(uid, place)| Step::Enroll(uid.clone(), place.clone())))
         .collect()
@@ -54,7 +75,7 @@ pub(crate) fn steps(wanted: &BTreeMap<WorkloadUid, Place>, captured: &BTreeMap<W
 /// What is to be captured of the workloads of this node.
 pub(crate) fn wanted<'a>(
     local: impl Iterator<Item = &'a Arc<Workload>>,
-    namespace_of: impl Fn(&Path) -> Option<(u64, u64)>,
+    namespace_of: impl Fn(&Path) -> Namespace,
 ) -> BTreeMap<WorkloadUid, Place> {
     local.filter_map(|workload| Some((workload.uid.clone(), place_of(workload, &namespace_of)?))).collect()
 }
@@ -70,7 +91,7 @@ mod tests {
     }
 
     fn plan(local: &[Arc<Workload>], inode: u64) -> BTreeMap<WorkloadUid, Place> {
-        wanted(local.iter(), |_| Some((0, inode)))
+        wanted(local.iter(), |_| Namespace::Is(0, inode))
     }
 
     #[test]
@@ -107,5 +128,14 @@ mod tests {
         let (before, after) = (plan(&[pod("b", "/ns/x")], 1), plan(&[pod("a", "/ns/x")], 1));
         let kinds: Vec<_> = steps(&after, &before).iter().map(|s| matches!(s, Step::Release(_))).collect();
         assert_eq!(kinds, [true, false]);
+    }
+
+    #[test]
+    fn a_namespace_that_nobody_has_looked_at_is_no_other() {
+        let known = plan(&[pod("a", "/ns/a")], 1);
+        let unknown = wanted([pod("a", "/ns/a")].iter(), |_| Namespace::Unknown);
+        assert!(steps(&unknown, &known).is_empty() && steps(&known, &unknown).is_empty());
+        let missing = wanted([pod("a", "/ns/a")].iter(), |_| Namespace::Missing);
+        assert_eq!(steps(&missing, &known).len(), 2);
     }
 }

@@ -1,13 +1,15 @@
 //! Makes the kernel capture what the store wants captured, again and again: enroll, release, retry, repair.
 //!
 //! ```text
-//!  wanted ──enroll──▶ captured ──release──▶ leaving ──last connection ended──▶ forgotten
-//!     ▲                   │
-//!     └── failing ◀───────┘ (namespace missing, kernel refuses: tried again, shown in `get captures`)
+//!  wanted ──▶ working ──▶ captured ──release──▶ leaving ──last connection ended──▶ forgotten
+//!     ▲          │            └─ listener destroyed: closed until it is made anew
+//!     └── failing ◀┘ (closed if it can show whose it is; tried again, shown in `get captures`)
 //! ```
+//!
+//! What waits for a pod is done by the crew; this task only hears of the outcome, so that no pod holds it up.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,78 +18,178 @@ use mesh::model::policy::PlaintextRules;
 use mesh::model::workload::Workload;
 use mesh::policy::authorize::Applying;
 use mesh::policy::plaintext;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::changes::{Changes, Pending};
+use super::crew::{Crew, LATE};
+use super::done::{Answer, Done};
+use super::looks::Looks;
+use super::mending::Mending;
 use super::plan::{self, Place, Step};
+use crate::capture::Listener;
 use crate::captures::Captures;
 use crate::node::Node;
 use crate::pod::Pod;
+use crate::ready::Ready;
 use crate::serve;
-use crate::steering::{Enrolled, Steering};
+use crate::steering::{Enrolled, Refused, Steering, Wanted};
 
 /// How often what is not announced is looked for: failed enrolments, namespaces made anew, ended connections.
 const TICK: Duration = Duration::from_secs(1);
+/// In so many ticks every captured pod is looked after once.
+const ROUND: usize = 30;
+/// The longest pause before a failed enrolment is tried again.
+const LONGEST: Duration = Duration::from_secs(15);
+/// How long the first round waits for those that were refused in favour of an owner who has not come.
+const SECOND_CHANCE: Duration = Duration::from_secs(1);
 
 /// The task that owns every capture.
 pub(crate) struct Reconciler {
-    node: Arc<Node>,
-    steering: Steering,
+    pub(super) node: Arc<Node>,
+    pub(super) steering: Steering,
     changes: Arc<Changes>,
-    captures: Arc<Captures>,
-    pods: BTreeMap<WorkloadUid, Captured>,
+    pub(super) captures: Arc<Captures>,
+    ready: Ready,
+    pub(super) crew: Crew,
+    looks: Looks,
+    /// Answers of the crew: one for each piece of work, of which there is a bounded number for each pod.
+    pub(super) answers: UnboundedSender<Done>,
+    done: UnboundedReceiver<Done>,
+    pub(super) pods: BTreeMap<WorkloadUid, Captured>,
+    working: BTreeMap<WorkloadUid, Working>,
     failing: BTreeMap<WorkloadUid, Failing>,
     leaving: Vec<Arc<Pod>>,
+    /// Whose turn it is to be looked after.
+    pub(super) turn: usize,
 }
 
-struct Captured {
+pub(super) struct Captured {
+    pub(super) place: Place,
+    pub(super) pod: Arc<Pod>,
+    pub(super) rules: PlaintextRules,
+    pub(super) mending: Mending,
+}
+
+/// An enrolment that has begun.
+struct Working {
     place: Place,
-    pod: Arc<Pod>,
     rules: PlaintextRules,
+    since: Instant,
+    told: bool,
 }
 
 struct Failing {
     place: Place,
     error: String,
+    reason: &'static str,
+    closed: Option<u64>,
     next: Instant,
     wait: Duration,
 }
 
 impl Reconciler {
     /// Nothing captured yet.
-    pub(crate) fn new(node: Arc<Node>, steering: Steering, changes: Arc<Changes>, captures: Arc<Captures>) -> Self {
-        Self { node, steering, changes, captures, pods: BTreeMap::new(), failing: BTreeMap::new(), leaving: Vec::new() }
+    pub(crate) fn new(
+        node: Arc<Node>,
+        steering: Steering,
+        changes: Arc<Changes>,
+        (captures, ready): (Arc<Captures>, Ready),
+    ) -> Self {
+        let (answers, done) = unbounded_channel();
+        Self {
+            node,
+            steering,
+            changes,
+            captures,
+            ready,
+            crew: Crew::default(),
+            looks: Looks::default(),
+            answers,
+            done,
+            pods: BTreeMap::new(),
+            working: BTreeMap::new(),
+            failing: BTreeMap::new(),
+            leaving: Vec::new(),
+            turn: 0,
+        }
     }
 
     /// Captures what the store knows by now, drops what an earlier agent captured and nobody wants any more, and then
-    /// follows the changes until `stop`. `ready` is called after the first round.
-    pub(crate) async fn run(mut self, stop: CancellationToken, ready: impl FnOnce()) {
+    /// follows the changes until `stop`.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        stop.run_until_cancelled(self.begin()).await;
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let lost = Arc::clone(&self.node.lost);
+        let changes = Arc::clone(&self.changes);
+        loop {
+            let due = self.pods.values().filter_map(|captured| captured.mending.due()).min();
+            // Biased: a stop is not to be outrun by a stream of changes, nor a listener by it.
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                _ = tick.tick() => self.look_again().await,
+                listeners = lost.take() => self.lost(listeners).await,
+                Some(done) = self.done.recv() => self.hear(done).await,
+                () = at(due) => self.mend(),
+                pending = changes.take() => self.apply(pending).await,
+            }
+        }
+        for captured in self.pods.values() {
+            captured.pod.released.cancel();
+        }
+    }
+
+    /// The first round: who was captured before keeps its namespace, then it is anybody's.
+    async fn begin(&mut self) {
         let mut first = self.changes.take().await;
         let (all, _) = (std::mem::take(&mut first.mesh_added), std::mem::take(&mut first.mesh_removed));
         if let Err(error) = self.steering.replace_mesh(all.into_iter().collect()).await {
             error!("telling the kernel which addresses are the mesh's: {error:#}");
         }
         self.apply(Pending { local: true, ..first }).await;
-        let live: Vec<u64> = self.pods.values().map(|captured| captured.pod.netns.cookie()).collect();
-        if let Err(error) = self.steering.retain(live).await {
-            error!("dropping what an earlier agent captured: {error:#}");
-        }
-        ready();
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            // Biased: a stop is not to be outrun by a stream of changes.
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                pending = self.changes.take() => self.apply(pending).await,
-                _ = tick.tick() => self.look_again().await,
+        self.hear_all(LATE).await;
+        self.steering.settle();
+        let claimed = self.failing.values_mut().filter(|failing| failing.reason == "claimed");
+        claimed.for_each(|failing| failing.next = Instant::now());
+        self.reconcile().await;
+        self.hear_all(SECOND_CHANCE).await;
+        // One that does not answer is let go on its own time.
+        let _late = tokio::time::timeout(LATE, self.retain()).await;
+        self.ready.round();
+        self.ready.done("captures");
+    }
+
+    /// Hears of enrolments until all have come to an end, or so much time has passed.
+    async fn hear_all(&mut self, patience: Duration) {
+        let until = tokio::time::Instant::now() + patience;
+        while !self.working.is_empty() {
+            match tokio::time::timeout_at(until, self.done.recv()).await {
+                Ok(Some(done)) => self.hear(done).await,
+                _ => return,
             }
         }
-        for captured in self.pods.values() {
-            captured.pod.released.cancel();
-        }
+    }
+
+    /// Drops what an earlier agent captured. Pods that are still being enrolled, or cannot be reached, may be among them.
+    fn retain(&self) -> oneshot::Receiver<()> {
+        let late = self.working.values().map(|working| working.place.netns.clone());
+        let failing = self.failing.values().map(|failing| failing.place.netns.clone());
+        let mut live = self.steering.left_at(&late.chain(failing).collect::<Vec<PathBuf>>());
+        live.extend(self.pods.values().map(|captured| captured.pod.netns.cookie()));
+        live.extend(self.failing.values().filter_map(|failing| failing.closed));
+        let steering = self.steering.clone();
+        let (tell, done) = oneshot::channel();
+        self.crew.start("", move || {
+            if let Err(error) = steering.retain(&live) {
+                error!("dropping what an earlier agent captured: {error:#}");
+            }
+            let _gone = tell.send(());
+        });
+        done
     }
 
     async fn apply(&mut self, pending: Pending) {
@@ -101,7 +203,7 @@ impl Reconciler {
         }
         // Rules before connections: a new connection must not slip in between.
         if pending.policies || pending.local {
-            self.update_rules().await;
+            self.update_rules(None).await;
         }
         if pending.local {
             self.reconcile().await;
@@ -116,43 +218,82 @@ impl Reconciler {
     }
 
     async fn look_again(&mut self) {
+        self.crew.more();
+        let captured = self.pods.values().map(|captured| captured.place.netns.clone());
+        let failing = self.failing.values().map(|failing| failing.place.netns.clone());
+        self.looks.look(captured.chain(failing).collect());
         self.forget_the_left().await;
         self.reconcile().await;
+        self.tell_the_late();
+        self.look_after().await;
+        self.count();
+        self.ready.round();
     }
 
     async fn reconcile(&mut self) {
-        let wanted = plan::wanted(self.node.store.snapshot().local(), namespace_of);
+        let wanted = plan::wanted(self.node.store.snapshot().local(), |path| self.looks.at(path));
         let captured: BTreeMap<_, _> =
             self.pods.iter().map(|(uid, captured)| (uid.clone(), captured.place.clone())).collect();
         let gone: Vec<_> = self.failing.keys().filter(|uid| !wanted.contains_key(*uid)).cloned().collect();
         for uid in gone {
-            self.failing.remove(&uid);
+            if let Some(cookie) = self.failing.remove(&uid).and_then(|failing| failing.closed) {
+                self.reopen(&uid, cookie);
+            }
             self.captures.remove(&uid);
         }
         for step in plan::steps(&wanted, &captured) {
             match step {
                 Step::Release(uid) => self.release(&uid).await,
-                Step::Enroll(uid, place) => self.enroll(uid, place).await,
+                Step::Enroll(uid, place) => self.enroll(uid, place),
             }
         }
-        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        self.node.counters.active_proxies.set(count(self.pods.len()));
-        self.node.counters.pending_proxies.set(count(self.failing.len()));
+        self.node.counters.captures_wanted.set(number(wanted.len()));
+        self.count();
     }
 
-    async fn enroll(&mut self, uid: WorkloadUid, place: Place) {
-        if let Some(failing) = self.failing.get(&uid)
-            && failing.place == place
-            && failing.next > Instant::now()
-        {
+    /// Begins to enroll a workload, unless that has begun, or has just failed.
+    fn enroll(&mut self, uid: WorkloadUid, place: Place) {
+        let too_early = |failing: &Failing| failing.place.is(&place) && failing.next > Instant::now();
+        if self.working.contains_key(&uid) || self.failing.get(&uid).is_some_and(too_early) {
             return;
         }
         let snapshot = self.node.store.snapshot();
-        let Some(workload) = snapshot.workload(&uid).cloned() else { return };
-        let rules = plaintext::compile(&Applying::to(&snapshot, &workload));
-        drop(snapshot);
-        match self.steering.enroll(place.netns.clone(), place.addresses.clone(), rules.clone()).await {
-            Ok(Enrolled { id, netns, listeners }) => {
+        let Some(workload) = snapshot.workload(&uid) else { return };
+        let rules = plaintext::compile(&Applying::to(&snapshot, workload));
+        if !self.failing.contains_key(&uid) {
+            self.captures.pending(workload, &place.netns, "its enrolment has begun");
+        }
+        let (netns, addresses) = (place.netns.clone(), place.addresses.clone());
+        let wanted = Wanted { uid: uid.clone(), netns, addresses, rules: rules.clone() };
+        let answer = Answer::new(self.answers.clone(), uid.clone());
+        let steering = self.steering.clone();
+        self.crew.start(&workload.namespace, move || answer.give(steering.enroll(wanted)));
+        self.working.insert(uid, Working { place, rules, since: Instant::now(), told: false });
+    }
+
+    /// Hears what has become of something that was begun.
+    async fn hear(&mut self, done: Done) {
+        match done {
+            Done::Enrolled { uid, result } => self.enrolled(uid, result).await,
+            Done::Listening { pod, which, result } => self.listening(pod, which, result).await,
+        }
+    }
+
+    async fn enrolled(&mut self, uid: WorkloadUid, result: Result<Enrolled, Refused>) {
+        let Some(Working { mut place, rules, .. }) = self.working.remove(&uid) else { return };
+        let about = uid.clone();
+        let snapshot = self.node.store.snapshot();
+        let workload = snapshot.workload(&uid).cloned();
+        let wanted = workload.as_ref().and_then(|workload| plan::place_of(workload, |path| self.looks.at(path)));
+        let still = wanted.is_some_and(|wanted| wanted.is(&place));
+        match (result, workload) {
+            (Ok(Enrolled { id, netns, listeners }), Some(workload)) => {
+                place.namespace = plan::Namespace::Is(netns.device(), netns.inode());
+                self.looks.found(&place.netns, place.namespace);
+                let before = self.failing.remove(&uid).and_then(|failing| failing.closed);
+                if let Some(other) = before.filter(|cookie| *cookie != netns.cookie()) {
+                    self.reopen(&uid, other);
+                }
                 let pod = Pod::new(id, netns, Arc::clone(&workload), self.node.shares.share());
                 self.node.keyring.want(pod.identity.clone());
                 self.node.passed.know(&pod);
@@ -161,22 +302,85 @@ impl Reconciler {
                 info!("enrolled {uid} as {} in {}", pod.identity, place.netns.display());
                 self.captures.captured(&pod, &workload, &place.netns, &rules);
                 self.node.counters.proxies_started.inc();
-                self.failing.remove(&uid);
-                self.pods.insert(uid, Captured { place, pod, rules });
+                self.pods.insert(uid, Captured { place, pod, rules, mending: Mending::default() });
             }
-            Err(error) => self.fail(&workload, place, format!("{error:#}")),
+            (Ok(Enrolled { id, netns, .. }), None) => self.undo(&uid, id, netns.cookie()).await,
+            (Err(refused), Some(workload)) => self.fail(&workload, place, refused),
+            (Err(refused), None) => {
+                if let Some(cookie) = refused.closed {
+                    self.reopen(&uid, cookie);
+                }
+                self.captures.remove(&uid);
+            }
+        }
+        // What policy has become meanwhile, and what was to be done meanwhile.
+        self.update_rules(Some(&about)).await;
+        if !still {
+            self.reconcile().await;
         }
     }
 
-    fn fail(&mut self, workload: &Workload, place: Place, error: String) {
-        let uid = &workload.uid;
-        let before = self.failing.get(uid).filter(|failing| failing.place == place);
-        if before.is_none_or(|failing| failing.error != error) {
-            warn!("enrolling {uid} in {}: {error}; trying again", place.netns.display());
+    /// Takes an enrolment back that nobody wants any more.
+    async fn undo(&mut self, uid: &WorkloadUid, id: u32, cookie: u64) {
+        if let Err(error) = self.steering.release(id).await {
+            error!("releasing {uid}: {error:#}");
         }
-        let wait = before.map_or(TICK, |failing| (failing.wait * 2).min(Duration::from_secs(15)));
-        self.captures.failed(workload, &place.netns, &error);
-        self.failing.insert(uid.clone(), Failing { place, error, next: Instant::now() + wait, wait });
+        self.captures.remove(uid);
+        self.reopen(uid, cookie);
+    }
+
+    fn fail(&mut self, workload: &Workload, place: Place, refused: Refused) {
+        let uid = &workload.uid;
+        let Refused { error, reason, closed } = refused;
+        let before = self.failing.remove(uid);
+        let same = before.as_ref().filter(|failing| failing.place.is(&place));
+        if same.is_none_or(|failing| failing.error != error) {
+            let state =
+                if closed.is_some() { "closed until then" } else { "and left open, for nothing shows whose it is" };
+            warn!("enrolling {uid} in {}: {error}; trying again, {state}", place.netns.display());
+        }
+        let wait = same.map_or(TICK, |failing| (failing.wait * 2).min(LONGEST));
+        // What was closed stays so while its namespace cannot be reached.
+        let earlier = before.and_then(|failing| failing.closed);
+        if let Some(other) = earlier.filter(|cookie| closed.is_some_and(|now| now != *cookie)) {
+            self.reopen(uid, other);
+        }
+        let closed = closed.or(earlier);
+        self.captures.failed(workload, &place.netns, &error, closed.is_some());
+        let next = Instant::now() + wait;
+        self.failing.insert(uid.clone(), Failing { place, error, reason, closed, next, wait });
+    }
+
+    /// Opens a namespace that was closed. It may be closed for another workload by now.
+    fn reopen(&self, uid: &WorkloadUid, cookie: u64) {
+        let others = self.failing.iter().filter(|(other, _)| *other != uid);
+        let captured = self.pods.values().any(|captured| captured.pod.netns.cookie() == cookie);
+        if captured || others.into_iter().any(|(_, failing)| failing.closed == Some(cookie)) {
+            return;
+        }
+        let (steering, uid) = (self.steering.clone(), uid.clone());
+        self.crew.start("", move || {
+            if let Err(error) = steering.reopen(cookie) {
+                warn!("opening the network namespace of {uid} again: {error}");
+            }
+        });
+    }
+
+    /// Says which enrolments take too long.
+    fn tell_the_late(&mut self) {
+        let snapshot = self.node.store.snapshot();
+        for (uid, working) in &mut self.working {
+            if working.told || working.since.elapsed() < LATE {
+                continue;
+            }
+            working.told = true;
+            let path = working.place.netns.display();
+            warn!("enrolling {uid} in {path} takes longer than {LATE:?}: something holds it up there");
+            if let Some(workload) = snapshot.workload(uid) {
+                let why = format!("its enrolment in {path} takes longer than {LATE:?}");
+                self.captures.pending(workload, &working.place.netns, &why);
+            }
+        }
     }
 
     async fn release(&mut self, uid: &WorkloadUid) {
@@ -205,7 +409,7 @@ impl Reconciler {
             // Enrolled anew meanwhile? Then the entry is the new capture's.
             if !self.pods.contains_key(&pod.uid) {
                 self.node.pool.close_workload(&pod.uid);
-                if !self.failing.contains_key(&pod.uid) {
+                if !self.failing.contains_key(&pod.uid) && !self.working.contains_key(&pod.uid) {
                     self.captures.remove(&pod.uid);
                 }
             }
@@ -214,16 +418,26 @@ impl Reconciler {
             if self.leaving.iter().any(shares) || self.pods.values().any(|captured| shares(&captured.pod)) {
                 continue;
             }
-            self.node.passed.forget(pod.id);
-            if let Err(error) = self.steering.forget(pod.id).await {
-                warn!("taking back the routes of {}: {error}", pod.uid);
+            // So does one that is about to be captured again, or was closed when it could not be.
+            let closed = self.failing.values().any(|failing| failing.closed == Some(pod.netns.cookie()));
+            let wanted = self.working.values().any(|working| working.place.netns == pod.netns.path());
+            if closed || wanted {
+                self.leaving.push(pod);
+                continue;
             }
+            self.node.passed.forget(pod.id);
+            let steering = self.steering.clone();
+            self.crew.start("", move || {
+                if let Err(error) = steering.forget(pod.id) {
+                    warn!("taking back the routes of {}: {error}", pod.uid);
+                }
+            });
         }
     }
 
-    async fn update_rules(&mut self) {
+    async fn update_rules(&mut self, only: Option<&WorkloadUid>) {
         let snapshot = self.node.store.snapshot();
-        for (uid, captured) in &mut self.pods {
+        for (uid, captured) in self.pods.iter_mut().filter(|(uid, _)| only.is_none_or(|only| only == *uid)) {
             let Some(workload) = snapshot.workload(uid) else { continue };
             let rules = plaintext::compile(&Applying::to(&snapshot, workload));
             if rules == captured.rules {
@@ -238,10 +452,54 @@ impl Reconciler {
             }
         }
     }
+
+    /// Counts what is captured, what is not, and why.
+    fn count(&self) {
+        let counters = &self.node.counters;
+        counters.active_proxies.set(number(self.pods.len()));
+        counters.pending_proxies.set(number(self.failing.len() + self.working.len()));
+        let (mut closed, mut failed) = (BTreeMap::new(), BTreeMap::new());
+        for failing in self.failing.values() {
+            let counts = if failing.closed.is_some() { &mut closed } else { &mut failed };
+            *counts.entry(failing.reason).or_insert(0_i64) += 1;
+        }
+        for _late in self.working.values().filter(|working| working.told) {
+            *failed.entry("late").or_insert(0) += 1;
+        }
+        let without = self.pods.values().filter(|captured| !captured.mending.told().is_empty()).count();
+        if without > 0 {
+            closed.insert("listener", number(without));
+        }
+        let listed = |counts: BTreeMap<&'static str, i64>| counts.into_iter().collect::<Vec<_>>();
+        counters.captures_unserved(&listed(closed), &listed(failed));
+    }
+
+    /// The captured workload under this number.
+    pub(super) fn by_id(&mut self, id: u32) -> Option<(&WorkloadUid, &mut Captured)> {
+        self.pods.iter_mut().find(|(_, captured)| captured.pod.id == id)
+    }
+
+    /// Whose turn it is to be looked after, this tick.
+    pub(super) fn next_turn(&mut self) -> Vec<(u32, String)> {
+        let count = self.pods.len().div_ceil(ROUND);
+        let all = || self.pods.values().map(|captured| (captured.pod.id, captured.pod.namespace().to_owned()));
+        let turn = all().chain(all()).skip(self.turn).take(count).collect();
+        self.turn = (self.turn + count).checked_rem(self.pods.len()).unwrap_or(0);
+        turn
+    }
 }
 
-/// Device and inode of the namespace behind a path.
-fn namespace_of(path: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
+pub(super) fn number(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
+
+/// Waits until a moment, if there is one.
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Which listeners were lost, of which pods.
+pub(super) type LostListeners = Vec<(u32, Listener)>;

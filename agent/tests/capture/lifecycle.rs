@@ -208,7 +208,11 @@ fn what_cannot_be_captured_is_refused_by_name_and_leaves_nothing() {
     let agent = rig.agent();
     let refuse = |netns: &str, addresses: &[&str]| {
         let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
-        agent.capture.enroll(&PodSpec { netns: netns.into(), addresses }).unwrap_err().to_string()
+        agent
+            .capture
+            .enroll(&PodSpec { owner: "test".to_owned(), netns: netns.into(), addresses })
+            .unwrap_err()
+            .to_string()
     };
     let missing = refuse("/run/netns/no-such-pod", &[]);
     assert!(missing.contains("/run/netns/no-such-pod") && missing.contains("No such file"), "{missing}");
@@ -217,8 +221,11 @@ fn what_cannot_be_captured_is_refused_by_name_and_leaves_nothing() {
     let file = refuse("/etc/hostname", &[]);
     assert!(file.contains("/etc/hostname"), "{file}");
     let before = rig.ip("a", "rule");
-    let elsewhere = refuse(rig.netns("a").to_str().unwrap(), &["10.200.0.11", "10.200.0.99"]);
-    assert!(elsewhere.contains("10.200.0.99"), "{elsewhere}");
+    let addresses = ["10.200.0.11", "10.200.0.99"].map(|ip| ip.parse().unwrap()).to_vec();
+    let elsewhere = agent.capture.enroll(&PodSpec { addresses, ..rig.spec("a") }).unwrap_err();
+    assert!(elsewhere.to_string().contains("10.200.0.99"), "{elsewhere}");
+    // It is closed: one of its addresses shows that the namespace is its own.
+    assert_eq!(agent.capture.reopen(elsewhere.closed.unwrap()).unwrap(), None);
     assert_eq!(rig.ip("a", "rule"), before);
     assert_eq!(agent.capture.pods(), []);
     assert!(fs::read_dir(rig.bpf_root.join("v1/pods")).unwrap().next().is_none());
@@ -230,7 +237,7 @@ fn a_pod_without_ipv6_is_captured_for_ipv4() {
     rig.serve("c", "10.200.0.13:80");
     sh(&format!("nsenter --net={} sysctl -qw net.ipv6.conf.all.disable_ipv6=1", rig.netns("a").display()));
     let agent = rig.agent();
-    let spec = PodSpec { netns: rig.netns("a"), addresses: vec!["10.200.0.11".parse().unwrap()] };
+    let spec = PodSpec { addresses: vec!["10.200.0.11".parse().unwrap()], ..rig.spec("a") };
     agent.enroll_spec(&spec);
     agent.mesh(&["10.200.0.13/32"]);
     assert!(!rig.ip("a", "-6 rule").contains("0x111"));

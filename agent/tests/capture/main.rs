@@ -18,3 +18,4 @@ mod lifecycle;
 mod many;
 mod outbound;
 mod rig;
+mod walls;

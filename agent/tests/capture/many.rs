@@ -56,6 +56,7 @@ fn two_hundred_pods_cost_little_time_and_memory() {
         .iter()
         .enumerate()
         .map(|(index, name)| PodSpec {
+            owner: name.clone(),
             netns: format!("/run/netns/{name}").into(),
             addresses: vec![address(index).parse().unwrap()],
         })

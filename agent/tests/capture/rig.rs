@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use agent::capture::{Capture, CaptureConfig, Event, PodSpec};
+use agent::capture::{Capture, CaptureConfig, CapturedPod, Event, Kind, Listener, Netns, PodSpec};
 use mesh::model::policy::{PlaintextRules, PlaintextVerdict};
 
 use crate::programs;
@@ -131,8 +131,8 @@ impl Rig {
 
     /// How a pod is to be captured.
     pub(crate) fn spec(&self, pod: &str) -> PodSpec {
-        let number = addresses(pod);
-        PodSpec { netns: self.netns(pod), addresses: number }
+        let netns = self.netns(pod);
+        PodSpec { owner: netns.display().to_string(), netns, addresses: addresses(pod) }
     }
 
     /// The configuration of an agent for this node.
@@ -303,6 +303,27 @@ impl Agent {
         let seen = Arc::clone(&self.seen);
         proxy::serve(captured, &spec.addresses, move |one| seen.lock().unwrap().push(one));
         id
+    }
+
+    /// Makes a listener of a pod anew, and serves it.
+    pub(crate) fn listen_again(&self, id: u32, which: Listener, addresses: &[IpAddr]) {
+        let listener = self.capture.listen_again(id, which).unwrap();
+        let status = self.capture.pods().into_iter().find(|pod| pod.id == id).unwrap();
+        let mut pod = CapturedPod {
+            id,
+            cookie: status.cookie,
+            netns: Arc::new(Netns::open(&status.netns).unwrap()),
+            outbound: Vec::new(),
+            plaintext: Vec::new(),
+            hbone: Vec::new(),
+        };
+        match which.kind {
+            Kind::Outbound => pod.outbound.push(listener),
+            Kind::Plaintext => pod.plaintext.push(listener),
+            Kind::Hbone => pod.hbone.push(listener),
+        }
+        let seen = Arc::clone(&self.seen);
+        proxy::serve(pod, addresses, move |one| seen.lock().unwrap().push(one));
     }
 
     /// What has arrived since the last call.

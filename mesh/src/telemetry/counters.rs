@@ -35,6 +35,14 @@ pub struct Counters {
     pub capture_probe: Counter,
     /// `culvert_bypassed_waypoint_total`: connections refused because they did not come through the waypoint.
     pub bypassed_waypoint: Counter,
+    /// `culvert_captures_wanted`: workloads of this node that are to be captured.
+    pub captures_wanted: Gauge,
+    /// `culvert_reconcile_age_seconds`: how long ago all workloads of this node were last gone through.
+    pub reconcile_age: Gauge,
+    /// `culvert_listeners_lost_total`: listeners of the agent that somebody in a workload's network namespace destroyed.
+    pub listeners_lost: Counter,
+    captures_closed: Family<Reason, Gauge>,
+    captures_failed: Family<Reason, Gauge>,
     peer_refusals: Family<Reason, Counter>,
     limit_refusals: Family<Reason, Counter>,
     config_reload_failures: Family<File, Counter>,
@@ -77,6 +85,31 @@ impl Counters {
             workloads.register("proxies_started", "Workloads enrolled since the start", all.proxies_started.clone());
             workloads.register("proxies_stopped", "Workloads released since the start", all.proxies_stopped.clone());
             let own = r.sub_registry_with_prefix("culvert");
+            own.register(
+                "captures_wanted",
+                "Workloads of this node that are to be captured",
+                all.captures_wanted.clone(),
+            );
+            own.register(
+                "captures_closed",
+                "Workloads that cannot be captured or served, and that no new connection enters or leaves",
+                all.captures_closed.clone(),
+            );
+            own.register(
+                "captures_failed",
+                "Workloads that cannot be captured, and whose network namespace is not known to be theirs",
+                all.captures_failed.clone(),
+            );
+            own.register(
+                "listeners_lost",
+                "Listeners of the agent that somebody in a workload's network namespace destroyed",
+                all.listeners_lost.clone(),
+            );
+            own.register(
+                "reconcile_age_seconds",
+                "How long ago all workloads of this node were last gone through",
+                all.reconcile_age.clone(),
+            );
             own.register("peer_refusals", "Peers turned away before they named a workload", all.peer_refusals.clone());
             own.register(
                 "limit_refusals",
@@ -113,6 +146,16 @@ impl Counters {
             );
         });
         all
+    }
+
+    /// How many workloads are closed, and how many failed and open, by reason: one of a fixed set of words each, such as `address`.
+    pub fn captures_unserved(&self, closed: &[(&'static str, i64)], failed: &[(&'static str, i64)]) {
+        for (family, counts) in [(&self.captures_closed, closed), (&self.captures_failed, failed)] {
+            family.clear();
+            for (reason, count) in counts {
+                family.get_or_create(&Reason { reason }).set(*count);
+            }
+        }
     }
 
     /// A peer was turned away: `reason` is one of a fixed set of words, such as `tls_handshake` or `header_too_large`.

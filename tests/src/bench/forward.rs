@@ -90,7 +90,8 @@ async fn captured(hooks: &Hooks) -> Result<()> {
     capture.replace_mesh(&hooks.mesh)?;
     let mut tasks = tokio::task::JoinSet::new();
     for (netns, address) in &hooks.captured {
-        let pod = capture.enroll(&PodSpec { netns: netns.clone(), addresses: vec![*address] })?;
+        let pod =
+            capture.enroll(&PodSpec { owner: address.to_string(), netns: netns.clone(), addresses: vec![*address] })?;
         capture.set_plaintext(pod.id, &PlaintextRules { default: PlaintextVerdict::Pass, ports: Box::default() })?;
         let CapturedPod { netns, outbound, .. } = pod;
         for listener in outbound {

@@ -85,7 +85,8 @@ async fn in_part<T: DeserializeOwned>(client: &Client, name: &str, judge: fn(T) 
 }
 
 fn captures(all: Vec<CaptureView>) -> Finding {
-    let missing = all.iter().filter(|c| matches!(c.state, CaptureState::Pending | CaptureState::Failed));
+    let missing =
+        all.iter().filter(|c| matches!(c.state, CaptureState::Pending | CaptureState::Failed | CaptureState::Closed));
     let what: Vec<_> =
         missing.map(|c| format!("{}/{}: {}", c.namespace, c.name, c.error.as_deref().unwrap_or("not yet"))).collect();
     if what.is_empty() {

@@ -1,0 +1,80 @@
+//! Pure. How much of a table that all pods share one pod may have.
+
+use agent_abi::MAX_PODS;
+
+/// A table of the kernel half in which every pod has entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Quota {
+    /// Entries that it holds.
+    room: usize,
+    /// What each pod can count on, whatever the others do.
+    each: usize,
+    /// The most that one pod gets while there is more than that left.
+    most: usize,
+}
+
+/// `OWN`, addresses. A pod has two, or four with a second network.
+pub(super) const ADDRESSES: Quota = Quota::new(16_384, 8, 136);
+/// `VERDICTS`, ports with a verdict of their own. While rules change, those of both are in it.
+pub(super) const VERDICTS: Quota = Quota::new(16_384, 8, 520);
+
+impl Quota {
+    const fn new(room: usize, each: usize, most: usize) -> Self {
+        assert!(each * MAX_PODS <= room && each <= most && most <= room);
+        Self { room, each, most }
+    }
+
+    /// How many of the `wanted` entries a pod gets, when the other pods have `extra` beyond what each can count on.
+    pub(super) fn allow(self, wanted: usize, extra: usize) -> usize {
+        let common = self.room - self.each * MAX_PODS;
+        let more = wanted.saturating_sub(self.each).min(self.most - self.each).min(common.saturating_sub(extra));
+        wanted.min(self.each) + more
+    }
+
+    /// The most that one pod gets.
+    pub(super) fn most(self) -> usize {
+        self.most
+    }
+
+    /// What of a pod's entries it has beyond what each can count on.
+    pub(super) fn extra(self, entries: usize) -> usize {
+        entries.saturating_sub(self.each)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: Quota = Quota { room: 2 * MAX_PODS + 10, each: 2, most: 8 };
+
+    #[test]
+    fn what_each_can_count_on_it_gets_whatever_the_others_have() {
+        for extra in [0, 5, 10, 10_000] {
+            assert_eq!(SMALL.allow(0, extra), 0);
+            assert_eq!(SMALL.allow(2, extra), 2);
+        }
+    }
+
+    #[test]
+    fn more_comes_from_what_is_common_and_no_pod_gets_all_of_it() {
+        assert_eq!(SMALL.allow(5, 0), 5);
+        assert_eq!(SMALL.allow(17_000, 0), 8);
+        assert_eq!(SMALL.allow(17_000, 7), 5);
+        assert_eq!(SMALL.allow(17_000, 10), 2);
+    }
+
+    #[test]
+    fn the_table_never_overflows() {
+        for quota in [SMALL, ADDRESSES, VERDICTS] {
+            let (mut all, mut extra) = (0, 0);
+            for _ in 0..MAX_PODS {
+                let got = quota.allow(usize::MAX, extra);
+                all += got;
+                extra += quota.extra(got);
+            }
+            assert!(all <= quota.room, "{all} of {}", quota.room);
+            assert_eq!(quota.allow(quota.each, extra), quota.each);
+        }
+    }
+}
