@@ -31,6 +31,19 @@ fn every_size_arrives_intact_on_one_node() -> Result<()> {
 }
 
 #[test]
+fn both_sides_call_the_same_end_upstream() -> Result<()> {
+    let (_mesh, client, server, _app) = pair("names", FAR)?;
+    client.call_refused(server.at(7006), &["who"])?;
+    for agent in [client.agent(), server.agent()] {
+        let line = agent.access("a line of the connection that the server has reset", |line| {
+            line.get("dst.namespace") == client.spec.namespace
+        })?;
+        ensure!(line.get("error").starts_with("upstream: "), "{line:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn many_connections_share_few_tunnels() -> Result<()> {
     let (mesh, client, server, _app) = pair("shared", FAR)?;
     let _hold = client.hold(server.at(7000), 150)?;

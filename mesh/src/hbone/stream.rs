@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::oneshot;
 
 use super::baggage::Baggage;
 use crate::model::identity::Identity;
@@ -61,12 +62,14 @@ pub struct Stream {
     send: SendStream<Bytes>,
     receive: RecvStream,
     received: Bytes,
+    /// Resolves when what was sent until then has left; made for a reset that waits for it.
+    flushed: Option<oneshot::Receiver<()>>,
     _counted: Option<Counted>,
 }
 
 impl Stream {
     pub(crate) fn new(send: SendStream<Bytes>, receive: RecvStream, counted: Option<Counted>) -> Self {
-        Self { send, receive, received: Bytes::new(), _counted: counted }
+        Self { send, receive, received: Bytes::new(), flushed: None, _counted: counted }
     }
 
     /// How many bytes may be sent now; waits until it is at least one.
@@ -81,15 +84,52 @@ impl Stream {
             match ready!(self.send.poll_capacity(cx)) {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Poll::Ready(Err(broken(error))),
-                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+                None => return Poll::Ready(Err(self.refusal(cx))),
             }
         }
     }
+
+    /// Why nothing can be sent any more.
+    fn refusal(&mut self, cx: &mut Context<'_>) -> io::Error {
+        match self.send.poll_reset(cx) {
+            Poll::Ready(Ok(reason)) => reset_for(reason),
+            Poll::Ready(Err(error)) => broken(error),
+            Poll::Pending => io::ErrorKind::BrokenPipe.into(),
+        }
+    }
+
+    /// Whether the peer has answered and wants nothing more (RFC 9113, 8.1): what is still written to it is dropped.
+    fn takes_no_more(&mut self, cx: &mut Context<'_>) -> bool {
+        matches!(self.send.poll_reset(cx), Poll::Ready(Ok(Reason::NO_ERROR)))
+    }
+}
+
+/// Dropped with the frame that holds it.
+struct Mark(#[expect(dead_code, reason = "its drop is what counts")] oneshot::Sender<()>);
+
+impl AsRef<[u8]> for Mark {
+    fn as_ref(&self) -> &[u8] {
+        &[]
+    }
+}
+
+/// What the peer's reset is in the terms of sockets.
+fn reset_for(reason: Reason) -> io::Error {
+    let kind = match reason {
+        // It has answered and wants nothing more (RFC 9113, 8.1): nothing is broken.
+        Reason::NO_ERROR => io::ErrorKind::BrokenPipe,
+        // What a client says of a connection that it has closed.
+        Reason::CANCEL => io::ErrorKind::NotConnected,
+        _ => io::ErrorKind::ConnectionReset,
+    };
+    io::Error::new(kind, reason.to_string())
 }
 
 /// What a failed stream is in the terms of sockets.
 fn broken(error: h2::Error) -> io::Error {
-    let kind = if error.is_reset() {
+    let kind = if error.is_reset() && error.reason() == Some(Reason::CANCEL) {
+        io::ErrorKind::NotConnected
+    } else if error.is_reset() {
         io::ErrorKind::ConnectionReset
     } else if error.is_io() || error.is_go_away() {
         io::ErrorKind::ConnectionAborted
@@ -101,6 +141,7 @@ fn broken(error: h2::Error) -> io::Error {
 
 impl Duplex for Stream {
     const READS_AHEAD: bool = true;
+    const STOPS: bool = true;
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         loop {
@@ -126,17 +167,35 @@ impl Duplex for Stream {
         let capacity = ready!(self.poll_capacity(cx, queue.len()))?;
         let chunk = queue.take(capacity);
         let len = chunk.len();
-        self.send.send_data(chunk, false).map_err(broken)?;
-        Poll::Ready(Ok(len))
+        match self.send.send_data(chunk, false) {
+            Ok(()) => Poll::Ready(Ok(len)),
+            Err(_) => Poll::Ready(Err(self.refusal(cx))),
+        }
     }
 
-    fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.send.send_data(Bytes::new(), true).map_err(broken))
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.send.send_data(Bytes::new(), true) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(_) => Poll::Ready(Err(self.refusal(cx))),
+        }
+    }
+
+    fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.flushed.is_none() {
+            // An empty frame behind all others: h2 lets go of it when it has written it.
+            let (mark, flushed) = oneshot::channel();
+            if self.send.send_data(Bytes::from_owner(Mark(mark)), false).is_err() {
+                return Poll::Ready(());
+            }
+            self.flushed = Some(flushed);
+        }
+        let Some(flushed) = &mut self.flushed else { return Poll::Ready(()) };
+        Pin::new(flushed).poll(cx).map(|_| ())
     }
 
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         match ready!(self.send.poll_reset(cx)) {
-            Ok(reason) => Poll::Ready(io::Error::new(io::ErrorKind::ConnectionReset, reason.to_string())),
+            Ok(reason) => Poll::Ready(reset_for(reason)),
             Err(error) => Poll::Ready(broken(error)),
         }
     }
@@ -172,10 +231,16 @@ impl AsyncWrite for Stream {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let capacity = ready!(self.poll_capacity(cx, buf.len().min(WRITE)))?;
+        let capacity = match ready!(self.poll_capacity(cx, buf.len().min(WRITE))) {
+            Ok(capacity) => capacity,
+            Err(_) if self.takes_no_more(cx) => return Poll::Ready(Ok(buf.len())),
+            Err(error) => return Poll::Ready(Err(error)),
+        };
         let len = capacity.min(buf.len());
-        self.send.send_data(Bytes::copy_from_slice(&buf[..len]), false).map_err(broken)?;
-        Poll::Ready(Ok(len))
+        match self.send.send_data(Bytes::copy_from_slice(&buf[..len]), false) {
+            Err(_) if !self.takes_no_more(cx) => Poll::Ready(Err(self.refusal(cx))),
+            _ => Poll::Ready(Ok(len)),
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -184,6 +249,9 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_finish(cx)
+        match ready!(self.poll_finish(cx)) {
+            Err(_) if self.takes_no_more(cx) => Poll::Ready(Ok(())),
+            finished => Poll::Ready(finished),
+        }
     }
 }

@@ -1,68 +1,21 @@
 //! Both directions until both end. FIN stays FIN and reset stays reset, each way; bytes are counted while they flow.
+//!
+//! What an end has said is delivered before its death is told: an answer that came before the upload was read reaches the
+//! client in full, and the rest of the upload is read and dropped (RFC 9113, 8.1; RFC 9112, 9.6).
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use thiserror::Error;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::timeout;
 
-use super::duplex::{Duplex, Queue};
+use super::duplex::Duplex;
+use super::flow::{Direction, Flow, Way};
+use super::watch::{Linger, Wait, Watch};
 
-/// Rounds that one direction may go before the other one, and other tasks, get their turn.
-pub(super) const ROUNDS: usize = 4;
-
-/// Who counts the bytes that pass.
-pub trait Count: Sync {
-    /// `bytes` more have gone from the first end to the second.
-    fn forth(&self, bytes: u64);
-    /// `bytes` more have gone from the second end to the first.
-    fn back(&self, bytes: u64);
-    /// All bytes so far.
-    fn sum(&self) -> u64;
-}
-
-/// Bytes that have passed, readable while they do.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// From the first end to the second.
-    pub forth: AtomicU64,
-    /// From the second end to the first.
-    pub back: AtomicU64,
-}
-
-impl Count for Counters {
-    fn forth(&self, bytes: u64) {
-        self.forth.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn back(&self, bytes: u64) {
-        self.back.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    fn sum(&self) -> u64 {
-        self.forth.load(Ordering::Relaxed).wrapping_add(self.back.load(Ordering::Relaxed))
-    }
-}
-
-/// When a connection that does nothing is cut.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// No byte either way for this long; `None` waits for ever.
-    pub idle: Option<Duration>,
-    /// The same once one end has said that it is done.
-    pub half_closed: Option<Duration>,
-}
-
-impl Default for Timeouts {
-    /// Idle connections stay. Half-closed ones are mostly forgotten ones: ten minutes without a byte.
-    fn default() -> Self {
-        Self { idle: None, half_closed: Some(Duration::from_secs(600)) }
-    }
-}
+pub use super::watch::{Count, Counters, Timeouts};
 
 /// Which end failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +29,8 @@ pub enum End {
 /// Why a copy did not end with both ends done.
 #[derive(Debug, Error)]
 pub enum CopyError {
-    /// Reading from an end or writing to it failed.
+    /// Reading from an end or writing to it failed. The text takes the first end for the one that has connected
+    /// (downstream) and the second for the one that was connected to (upstream).
     #[error("{}: {error}", match .end { End::First => "downstream", End::Second => "upstream" })]
     Broken {
         /// Which one.
@@ -93,7 +47,20 @@ pub enum CopyError {
     HalfClosed,
 }
 
-/// Copies both ways until both ends are done. After an error both ends are reset, whichever broke.
+impl CopyError {
+    /// The same, told of a copy whose second end is the one that has connected.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        match self {
+            Self::Broken { end: End::First, error } => Self::Broken { end: End::Second, error },
+            Self::Broken { end: End::Second, error } => Self::Broken { end: End::First, error },
+            Self::Idle | Self::HalfClosed => self,
+        }
+    }
+}
+
+/// Copies both ways until both ends are done, or one of them is and the other takes no more. After an error both ends are
+/// reset, whichever broke; what the broken one had said before has been delivered, if it could be in time.
 ///
 /// Not cancel-safe: a copy that is dropped has lost what was under way; the caller resets or drops the ends.
 pub async fn both_ways<A: Duplex, B: Duplex>(
@@ -105,27 +72,10 @@ pub async fn both_ways<A: Duplex, B: Duplex>(
     carry::<Direction, Direction, _, _>(first, second, counters, timeouts).await
 }
 
-/// How one direction's bytes are moved.
-pub(super) trait Flow<A, B>: Default {
-    /// Moves what can be moved now. Ready when the source's end has been passed on.
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        from: &mut A,
-        to: &mut B,
-        count: impl Fn(u64),
-    ) -> Poll<Result<(), FlowError>>;
-
-    /// Whether bytes wait to be sent: meanwhile the source is not read, and a reset of it not heard.
-    fn blocked(&self) -> bool;
-}
-
-/// Why a direction cannot go on.
-pub(super) struct FlowError {
-    pub(super) error: io::Error,
-    /// Whether it was the source that failed.
-    pub(super) reading: bool,
-}
+/// How long a reset waits for the bytes in front of it to leave this process.
+const FLUSH: Duration = Duration::from_secs(2);
+/// How often a socket is asked whether they have.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// Both directions until both ends are done, moved as the flows move them.
 pub(super) async fn carry<F: Flow<A, B>, G: Flow<B, A>, A: Duplex, B: Duplex>(
@@ -135,169 +85,232 @@ pub(super) async fn carry<F: Flow<A, B>, G: Flow<B, A>, A: Duplex, B: Duplex>(
     timeouts: &Timeouts,
 ) -> Result<(), CopyError> {
     // Made here: as arguments they would stand in the future twice.
-    let (mut forth, mut back) = (F::default(), G::default());
-    let mut watch = Watch::new(counters);
-    let result = poll_fn(|cx| {
-        let to_second =
-            forth.poll(cx, first, second, |bytes| counters.forth(bytes)).map_err(|error| error.named(false))?;
-        let to_first = back.poll(cx, second, first, |bytes| counters.back(bytes)).map_err(|error| error.named(true))?;
-        if to_second.is_ready() && to_first.is_ready() {
-            return Poll::Ready(Ok(()));
-        }
-        // An end whose last byte was received can still break, and nothing else would tell.
-        if to_second.is_ready()
-            && let Poll::Ready(error) = first.poll_broken(cx)
-        {
-            return Poll::Ready(Err(CopyError::Broken { end: End::First, error }));
-        }
-        if to_first.is_ready()
-            && let Poll::Ready(error) = second.poll_broken(cx)
-        {
-            return Poll::Ready(Err(CopyError::Broken { end: End::Second, error }));
-        }
-        let half_closed = to_second.is_ready() || to_first.is_ready();
-        let deaf = half_closed || forth.blocked() || back.blocked();
-        loop {
-            let silent = ready!(watch.poll_tick(cx, timeouts, half_closed, deaf, counters));
-            let broken = |end, error| Poll::Ready(Err(CopyError::Broken { end, error }));
-            if let Some(error) = first.take_error() {
-                return broken(End::First, error);
-            }
-            if let Some(error) = second.take_error() {
-                return broken(End::Second, error);
-            }
-            if silent {
-                return Poll::Ready(Err(if half_closed { CopyError::HalfClosed } else { CopyError::Idle }));
-            }
-        }
-    })
-    .await;
-    if result.is_err() {
-        first.reset();
-        second.reset();
+    let mut copying = Copying::<F, G>::default();
+    let result = poll_fn(|cx| copying.poll(cx, first, second, counters, timeouts)).await;
+    match &result {
+        Ok(Ended::Done) => return Ok(()),
+        Ok(Ended::Left) | Err(CopyError::Idle | CopyError::HalfClosed) => {}
+        Err(CopyError::Broken { end: End::First, .. }) => Box::pin(flush(second)).await,
+        Err(CopyError::Broken { end: End::Second, .. }) => Box::pin(flush(first)).await,
     }
-    result
+    first.reset();
+    second.reset();
+    result.map(|_| ())
 }
 
-impl FlowError {
-    fn named(self, from_second: bool) -> CopyError {
-        let end = if self.reading == from_second { End::Second } else { End::First };
-        CopyError::Broken { end, error: self.error }
-    }
+/// Waits until what was sent to an end has left: a reset would overtake and destroy it.
+async fn flush(end: &mut impl Duplex) {
+    let flushed = async { while timeout(LOOK, poll_fn(|cx| end.poll_flushed(cx))).await.is_err() {} };
+    // Who takes nothing for so long does not get it.
+    let _ = timeout(FLUSH, flushed).await;
 }
 
-/// Moves bytes through this process.
+/// How a copy ends that nobody has broken.
+enum Ended {
+    /// Both ends have all that is theirs.
+    Done,
+    /// One end has all that the other one said, to its end, and has closed the connection without saying all of its own: the
+    /// other one must not take what it has for all.
+    Left,
+}
+
+/// Both directions and their timers.
 #[derive(Default)]
-pub(super) struct Direction {
-    queue: Queue,
-    ended: bool,
-    finished: bool,
+struct Copying<F, G> {
+    forth: Way<F>,
+    back: Way<G>,
+    watch: Watch,
+    linger: Linger,
+    /// Bytes that nobody took any more.
+    dropped: u64,
 }
 
-impl<A: Duplex, B: Duplex> Flow<A, B> for Direction {
-    fn blocked(&self) -> bool {
-        !self.queue.is_empty()
-    }
-
-    fn poll(
+impl<F, G> Copying<F, G> {
+    fn poll<A: Duplex, B: Duplex>(
         &mut self,
         cx: &mut Context<'_>,
-        from: &mut A,
-        to: &mut B,
-        count: impl Fn(u64),
-    ) -> Poll<Result<(), FlowError>> {
-        let reading = |error| FlowError { error, reading: true };
-        let writing = |error| FlowError { error, reading: false };
-        for _ in 0..ROUNDS {
-            if self.finished {
-                return Poll::Ready(Ok(()));
+        first: &mut A,
+        second: &mut B,
+        counters: &impl Count,
+        timeouts: &Timeouts,
+    ) -> Poll<Result<Ended, CopyError>>
+    where
+        F: Flow<A, B>,
+        G: Flow<B, A>,
+    {
+        loop {
+            let Self { forth, back, dropped, .. } = self;
+            let first_failed = forth.poll(cx, first, second, |bytes| counters.forth(bytes), dropped);
+            let second_failed = back.poll(cx, second, first, |bytes| counters.back(bytes), dropped);
+            if forth.is_done() && back.is_done() {
+                return Poll::Ready(Ok(Ended::Done));
             }
-            let mut starved = self.ended;
-            while !starved && (self.queue.is_empty() || A::READS_AHEAD) {
-                match from.poll_receive(cx).map_err(reading)? {
-                    Poll::Ready(Some(chunk)) => self.queue.push(chunk),
-                    Poll::Ready(None) => (self.ended, starved) = (true, true),
-                    Poll::Pending => starved = true,
+            let moved = counters.sum().wrapping_add(*dropped);
+            if back.is_done() && forth.is_refused() {
+                let over = A::STOPS || first_failed.is_some();
+                return poll_over(cx, forth, over, &mut self.linger, (moved, *dropped)).map_err(broken(End::Second));
+            }
+            if forth.is_done() && back.is_refused() {
+                let over = B::STOPS || second_failed.is_some();
+                return poll_over(cx, back, over, &mut self.linger, (moved, *dropped)).map_err(broken(End::First));
+            }
+            let failed = first_failed.map(|error| (End::First, back.is_done(), error));
+            let failed = failed.or(second_failed.map(|error| (End::Second, forth.is_done(), error)));
+            if let Some((end, has_all, error)) = failed {
+                let left = has_all && error.kind() == io::ErrorKind::NotConnected;
+                return Poll::Ready(if left { Ok(Ended::Left) } else { Err(broken(end)(error)) });
+            }
+            if let Poll::Ready((end, error)) = self.poll_delivery(cx, moved) {
+                return Poll::Ready(Err(broken(end)(error)));
+            }
+            // An end whose last byte was received can still break, and nothing else would tell.
+            let (done, open) = (self.forth.is_done(), self.back.flows());
+            if done && let Poll::Ready(error) = first.poll_broken(cx) {
+                match self.heard(End::First, open, error, first, second) {
+                    Some(error) => return Poll::Ready(Err(error)),
+                    None => continue,
                 }
             }
-            while !self.queue.is_empty() {
-                let sent = ready!(to.poll_send(cx, &mut self.queue)).map_err(writing)?;
-                count(sent as u64);
-                from.consumed(sent);
+            let (done, open) = (self.back.is_done(), self.forth.flows());
+            if done && let Poll::Ready(error) = second.poll_broken(cx) {
+                match self.heard(End::Second, open, error, first, second) {
+                    Some(error) => return Poll::Ready(Err(error)),
+                    None => continue,
+                }
             }
-            if self.ended {
-                ready!(to.poll_finish(cx)).map_err(writing)?;
-                self.finished = true;
-            } else if starved {
-                return Poll::Pending;
+            if let Some(error) = ready!(self.poll_watch(cx, first, second, counters, timeouts)) {
+                return Poll::Ready(Err(error));
             }
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-}
-
-/// How often an end that nobody listens to is asked for an error.
-const CHECK: Duration = Duration::from_secs(10);
-
-/// The one timer of a copy, made only when it is needed.
-struct Watch {
-    timer: Option<Pin<Box<Sleep>>>,
-    seen: u64,
-    since: Instant,
-    half_closed: bool,
-}
-
-impl Watch {
-    fn new(counters: &impl Count) -> Self {
-        Self { timer: None, seen: counters.sum(), since: Instant::now(), half_closed: false }
     }
 
-    /// Ready now and then while there is something to look at; with `true` when no byte came for as long as is allowed.
-    fn poll_tick(
+    /// Ready when the last words of an end that is gone can no longer be waited for.
+    fn poll_delivery<A: Duplex, B: Duplex>(&mut self, cx: &mut Context<'_>, moved: u64) -> Poll<(End, io::Error)>
+    where
+        F: Flow<A, B>,
+        G: Flow<B, A>,
+    {
+        let failing = (self.forth.flow().failing(), self.back.flow().failing());
+        let refused = self.forth.is_refused() || self.back.is_refused();
+        if !(failing.0 || failing.1 || refused) {
+            return Poll::Pending;
+        }
+        if !(self.forth.is_refused() && self.back.is_refused()) {
+            ready!(self.linger.poll(cx, Wait::Delivered, moved));
+        }
+        let error = if failing.0 {
+            self.forth.flow().give_up().map(|error| (End::First, error))
+        } else if failing.1 {
+            self.back.flow().give_up().map(|error| (End::Second, error))
+        } else if self.forth.is_refused() {
+            self.forth.take_refusal().map(|error| (End::Second, error))
+        } else {
+            self.back.take_refusal().map(|error| (End::First, error))
+        };
+        error.map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// `end`, all of whose bytes were delivered, has an error: it takes no more, or it is broken.
+    fn heard<A: Duplex, B: Duplex>(
+        &mut self,
+        end: End,
+        open: bool,
+        error: io::Error,
+        first: &mut A,
+        second: &mut B,
+    ) -> Option<CopyError>
+    where
+        F: Flow<A, B>,
+        G: Flow<B, A>,
+    {
+        match end {
+            End::First if open && takes_no_more(&error) => self.back.refuse(second, error, &mut self.dropped),
+            End::Second if open && takes_no_more(&error) => self.forth.refuse(first, error, &mut self.dropped),
+            _ => return Some(broken(end)(error)),
+        }
+        None
+    }
+
+    /// Ready with what an end had to say that wakes nobody, or with the end of patience; `None` is to look again.
+    fn poll_watch<A: Duplex, B: Duplex>(
         &mut self,
         cx: &mut Context<'_>,
-        timeouts: &Timeouts,
-        half_closed: bool,
-        deaf: bool,
+        first: &mut A,
+        second: &mut B,
         counters: &impl Count,
-    ) -> Poll<bool> {
-        let limit = if half_closed { timeouts.half_closed.or(timeouts.idle) } else { timeouts.idle };
-        let tick = match limit {
-            Some(limit) => limit.min(CHECK),
-            None if deaf => CHECK,
-            None => return Poll::Pending,
-        };
-        if half_closed && !self.half_closed {
-            (self.half_closed, self.timer) = (true, None);
+        timeouts: &Timeouts,
+    ) -> Poll<Option<CopyError>>
+    where
+        F: Flow<A, B>,
+        G: Flow<B, A>,
+    {
+        let half_closed = !(self.forth.flows() && self.back.flows());
+        let deaf = half_closed || self.forth.flow().blocked() || self.back.flow().blocked();
+        loop {
+            let silent = ready!(self.watch.poll_tick(cx, timeouts, half_closed, deaf, counters));
+            if let Some(error) = first.take_error() {
+                let open = self.forth.is_done() && self.back.flows();
+                return Poll::Ready(self.heard(End::First, open, error, first, second));
+            }
+            if let Some(error) = second.take_error() {
+                let open = self.back.is_done() && self.forth.flows();
+                return Poll::Ready(self.heard(End::Second, open, error, first, second));
+            }
+            if silent {
+                return Poll::Ready(Some(if half_closed { CopyError::HalfClosed } else { CopyError::Idle }));
+            }
         }
-        if self.timer.is_none() {
-            (self.seen, self.since) = (counters.sum(), Instant::now());
-        }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(tick)));
-        ready!(timer.as_mut().poll(cx));
-        let now = Instant::now();
-        timer.as_mut().reset(now + tick);
-        let sum = counters.sum();
-        if sum != self.seen {
-            (self.seen, self.since) = (sum, now);
-        }
-        Poll::Ready(limit.is_some_and(|limit| now - self.since >= limit))
     }
+}
+
+/// The end that `refused` leads to has said everything, and takes no more. It ended in peace unless its connection broke:
+/// what remains is that the other one stops sending, which is `over` if it has, or can be told to.
+fn poll_over<F>(
+    cx: &mut Context<'_>,
+    refused: &mut Way<F>,
+    over: bool,
+    linger: &mut Linger,
+    (moved, dropped): (u64, u64),
+) -> Poll<Result<Ended, io::Error>> {
+    // Who has closed the connection hurts nobody but one who has something to say.
+    let hurts = |why: &io::Error| !takes_no_more(why) || why.kind() == io::ErrorKind::NotConnected && dropped > 0;
+    if refused.refusal().is_some_and(hurts) {
+        return Poll::Ready(refused.take_refusal().map_or(Ok(Ended::Done), Err));
+    }
+    if !over && !refused.has_ended() {
+        ready!(linger.poll(cx, Wait::Silence, moved));
+    }
+    Poll::Ready(Ok(Ended::Done))
+}
+
+/// Whether an end that has ended its own direction only says that it takes no more: `EPIPE` is what a reset after FIN gives
+/// (the kernel's `tcp_reset`), and what [`Duplex`] wants of others.
+fn takes_no_more(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected)
+}
+
+fn broken(end: End) -> impl Fn(io::Error) -> CopyError {
+    move |error| CopyError::Broken { end, error }
 }
 
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use tokio::time::Instant;
 
+    use super::super::duplex::Queue;
+    use super::super::watch::CHECK;
     use super::*;
 
     /// An end that gives what it was told to give, takes what it may, and remembers.
-    #[derive(Default)]
+    #[derive(Debug, Default)]
     struct Scripted {
         gives: Vec<Bytes>,
         ends: bool,
+        /// What it gives besides, a byte each time, and whether it still does.
+        drips: Option<tokio::time::Interval>,
         takes: usize,
+        refuses: Option<io::ErrorKind>,
         taken: usize,
         consumed: usize,
         finished: bool,
@@ -307,8 +320,12 @@ mod tests {
 
     impl Duplex for Scripted {
         const READS_AHEAD: bool = false;
+        const STOPS: bool = false;
 
-        fn poll_receive(&mut self, _: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+            if let Some(drips) = &mut self.drips {
+                return drips.poll_tick(cx).map(|_| Ok(Some(Bytes::from_static(b"x"))));
+            }
             match self.gives.pop() {
                 Some(chunk) => Poll::Ready(Ok(Some(chunk))),
                 None if self.ends => Poll::Ready(Ok(None)),
@@ -321,6 +338,9 @@ mod tests {
         }
 
         fn poll_send(&mut self, _: &mut Context<'_>, queue: &mut Queue) -> Poll<io::Result<usize>> {
+            if let Some(kind) = self.refuses {
+                return Poll::Ready(Err(kind.into()));
+            }
             let sent = queue.take(self.takes.saturating_sub(self.taken)).len();
             self.taken += sent;
             if sent == 0 { Poll::Pending } else { Poll::Ready(Ok(sent)) }
@@ -329,6 +349,10 @@ mod tests {
         fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
             self.finished = true;
             Poll::Ready(Ok(()))
+        }
+
+        fn poll_flushed(&mut self, _: &mut Context<'_>) -> Poll<()> {
+            Poll::Ready(())
         }
 
         fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<io::Error> {
@@ -374,6 +398,30 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn who_has_answered_and_takes_no_more_leaves_the_other_end_time_to_hear_it() {
+        let every = |seconds| Some(tokio::time::interval(Duration::from_secs(seconds)));
+        for (drips, wait) in [(every(1), 30), (every(100), 10)] {
+            let (mut a, mut b) = (Scripted { drips, ..end(&[], false, 9) }, end(&[b"answer"], true, 0));
+            b.refuses = Some(io::ErrorKind::BrokenPipe);
+            let began = Instant::now();
+            both_ways(&mut a, &mut b, &Counters::default(), &NONE).await.unwrap();
+            assert!(began.elapsed().as_secs() <= wait, "{:?}", began.elapsed());
+            assert_eq!((a.taken, a.finished, a.reset, b.reset), (6, true, false, false));
+            assert!(a.consumed > 0, "nobody takes what it still sends");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_answered_and_breaks_is_broken() {
+        let (mut a, mut b) = (end(&[b"question"], false, 9), end(&[b"answer"], true, 0));
+        b.refuses = Some(io::ErrorKind::TimedOut);
+        let error = both_ways(&mut a, &mut b, &Counters::default(), &NONE).await.unwrap_err();
+        assert_eq!(error.to_string(), "upstream: timed out");
+        assert_eq!(error.reversed().to_string(), "downstream: timed out");
+        assert_eq!((a.taken, a.finished, a.reset), (6, true, true));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn silence_is_allowed_for_as_long_as_is_said() {
         for (timeouts, ends, seconds) in [
             (Timeouts { idle: Some(Duration::from_secs(35)), half_closed: None }, false, 40),
@@ -389,6 +437,6 @@ mod tests {
         let (mut a, mut b) = (end(&[b"x"], false, 9), end(&[], false, 9));
         let counters = Counters::default();
         let forever = both_ways(&mut a, &mut b, &counters, &NONE);
-        tokio::time::timeout(Duration::from_secs(7 * 24 * 3600), forever).await.unwrap_err();
+        timeout(Duration::from_secs(7 * 24 * 3600), forever).await.unwrap_err();
     }
 }

@@ -13,8 +13,13 @@ pub trait Duplex: Unpin {
     /// Whether received bytes may be taken before those in front of them were passed on. A tunnel's can: its peer sends no
     /// more than the window that [`Duplex::consumed`] gives back. A socket's cannot: nothing else would hold it back.
     const READS_AHEAD: bool;
+    /// Whether a peer can be told, by dropping this end after [`Duplex::poll_finish`], that what it still sends is not wanted,
+    /// and gets all the same what was sent to it: `RST_STREAM` with `NO_ERROR` does that (RFC 9113, 8.1). A socket that is
+    /// closed under its peer's bytes answers with a reset.
+    const STOPS: bool;
 
-    /// The next bytes, never none; `None` when the peer will send no more.
+    /// The next bytes, never none; `None` when the peer will send no more. `NotConnected` is that it has closed the connection,
+    /// which does no harm if it had got all that there was for it.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>>;
 
     /// `len` received bytes have been passed on.
@@ -26,7 +31,13 @@ pub trait Duplex: Unpin {
     /// Tells the peer that no more will be sent.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Whether the peer has broken the connection, asked for after its last byte was received.
+    /// Ready when what was sent has left, so that a reset does not overtake it. Asked again now and then: an end need not wake
+    /// anybody.
+    fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+
+    /// Whether the peer has broken the connection, asked for after its last byte was received. Here and of
+    /// [`Duplex::poll_send`], `BrokenPipe` is that it takes no more and means no harm, `NotConnected` that it has closed
+    /// the connection, which does no harm if there was nothing to take.
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error>;
 
     /// Looked at now and then while half-closed: an error that wakes nobody.

@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::copy::{self, CopyError, Count, Direction, Flow, FlowError, ROUNDS, Timeouts};
+use super::copy::{self, CopyError, Count, Timeouts};
 use super::duplex::Duplex as _;
+use super::flow::{Direction, Flow, FlowError, ROUNDS};
 use super::tcp::Tcp;
 
 /// A direction that gets less than this at once streams no more.
@@ -46,6 +47,18 @@ struct Stream {
 impl Flow<Tcp, Tcp> for Stream {
     fn blocked(&self) -> bool {
         Flow::<Tcp, Tcp>::blocked(&self.copied) || self.pipe.as_ref().is_some_and(|pipe| pipe.held > 0)
+    }
+
+    fn failing(&self) -> bool {
+        Flow::<Tcp, Tcp>::failing(&self.copied)
+    }
+
+    fn give_up(&mut self) -> Option<io::Error> {
+        Flow::<Tcp, Tcp>::give_up(&mut self.copied)
+    }
+
+    fn unsent(&self) -> usize {
+        Flow::<Tcp, Tcp>::unsent(&self.copied)
     }
 
     fn poll(
@@ -83,7 +96,7 @@ impl Stream {
             }
             // Not before there is something to move: idle streams hold no pipe.
             if self.pipe.is_none() {
-                ready!(from.stream().poll_read_ready(cx)).map_err(reading)?;
+                ready!(from.stream().poll_read_ready(cx)).map_err(|error| from.note(error)).map_err(reading)?;
             }
             let pipe = match self.pipe.take().map_or_else(Pipe::take, Ok) {
                 Ok(pipe) => self.pipe.insert(pipe),
@@ -95,8 +108,11 @@ impl Stream {
                 }
             };
             if pipe.held == 0 {
-                match pipe.poll_fill(cx, from.stream()).map_err(reading)? {
-                    Poll::Ready(0) => self.ended = true,
+                match pipe.poll_fill(cx, from.stream()).map_err(|error| reading(from.note(error)))? {
+                    Poll::Ready(0) => {
+                        from.ended().map_err(reading)?;
+                        self.ended = true;
+                    }
                     Poll::Ready(moved) => self.streams = moved >= SMALL,
                     Poll::Pending => {
                         self.give_back();
@@ -105,7 +121,7 @@ impl Stream {
                 }
             }
             while let Some(pipe) = self.pipe.as_mut().filter(|pipe| pipe.held > 0) {
-                count(ready!(pipe.poll_drain(cx, to.stream())).map_err(writing)? as u64);
+                count(ready!(pipe.poll_drain(cx, to.stream())).map_err(|error| writing(to.note(error)))? as u64);
             }
             if !self.streams || self.ended {
                 self.give_back();
@@ -282,6 +298,36 @@ mod tests {
         let (result, _) = tokio::time::timeout(Duration::from_secs(10), carrying).await.unwrap().unwrap();
         assert!(matches!(result, Err(CopyError::Broken { end: End::Second, .. })), "{result:?}");
         sender.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_answer_before_the_end_of_a_stream_arrives_whole_and_ends_in_peace() {
+        for _ in 0..8 {
+            let (client, mut server, carrying) = carried().await;
+            let (mut read, mut write) = client.into_split();
+            let uploading = tokio::spawn(async move {
+                let chunk = pattern(1 << 20);
+                while write.write_all(&chunk).await.is_ok() {}
+            });
+            let mut some = vec![0; 4_000_000];
+            server.read_exact(&mut some).await.unwrap();
+            let answer = pattern(1_000_000);
+            let answering = async {
+                server.write_all(&answer).await.unwrap();
+                server.shutdown().await.unwrap();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                drop(server);
+            };
+            let mut received = Vec::new();
+            let ((), end) = tokio::join!(answering, read.read_to_end(&mut received));
+            end.unwrap();
+            assert!(received == answer, "{}", received.len());
+            uploading.abort();
+            let _ = uploading.await;
+            drop(read);
+            let (result, _) = tokio::time::timeout(Duration::from_secs(10), carrying).await.unwrap().unwrap();
+            result.unwrap();
+        }
     }
 
     #[tokio::test]

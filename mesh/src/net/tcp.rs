@@ -1,6 +1,7 @@
 //! TCP as one end of a copy.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -27,12 +28,14 @@ pub struct Tcp {
     /// The buffer before that: used again once its bytes have been passed on.
     before: BytesMut,
     size: u8,
+    /// Whether an error was seen. The kernel tells it once; after that the socket reads as if its peer had ended in peace.
+    failed: bool,
 }
 
 impl Tcp {
     /// Wraps a connection.
     pub fn new(stream: TcpStream) -> Self {
-        Self { stream, spare: BytesMut::new(), before: BytesMut::new(), size: 0 }
+        Self { stream, spare: BytesMut::new(), before: BytesMut::new(), size: 0, failed: false }
     }
 
     /// The connection.
@@ -62,6 +65,17 @@ impl Tcp {
         }
     }
 
+    /// An error was seen. `EPIPE` is that of a reset after FIN: the peer has ended in peace.
+    pub(super) fn note(&mut self, error: io::Error) -> io::Error {
+        self.failed |= error.kind() != io::ErrorKind::BrokenPipe;
+        error
+    }
+
+    /// The end of the stream, as it is read.
+    pub(super) fn ended(&self) -> io::Result<()> {
+        if self.failed { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
+    }
+
     fn release(&mut self) {
         (self.spare, self.before) = (BytesMut::new(), BytesMut::new());
     }
@@ -78,11 +92,12 @@ impl Tcp {
 
 impl Duplex for Tcp {
     const READS_AHEAD: bool = false;
+    const STOPS: bool = false;
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         // Readable before a buffer is made: while nothing comes there is none.
         match self.stream.poll_read_ready(cx) {
-            Poll::Ready(ready) => ready?,
+            Poll::Ready(ready) => ready.map_err(|error| self.note(error))?,
             Poll::Pending => {
                 self.release();
                 return Poll::Pending;
@@ -93,14 +108,19 @@ impl Duplex for Tcp {
         let available = room.len();
         let mut buffer = ReadBuf::uninit(room);
         // Not try_read: after a short read this one knows that the socket is empty, and saves the call that says so.
-        if Pin::new(&mut self.stream).poll_read(cx, &mut buffer)?.is_pending() {
-            self.release();
-            return Poll::Pending;
-        }
+        let polled = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
         let read = buffer.filled().len();
-        if read == 0 {
-            self.release();
-            return Poll::Ready(Ok(None));
+        match polled {
+            Poll::Ready(Ok(())) if read > 0 => {}
+            Poll::Ready(Ok(())) => {
+                self.release();
+                return Poll::Ready(self.ended().map(|()| None));
+            }
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(self.note(error))),
+            Poll::Pending => {
+                self.release();
+                return Poll::Pending;
+            }
         }
         set_read(&mut self.spare, read);
         let chunk = self.spare.split().freeze();
@@ -113,7 +133,8 @@ impl Duplex for Tcp {
     fn poll_send(&mut self, cx: &mut Context<'_>, queue: &mut Queue) -> Poll<io::Result<usize>> {
         let mut slices = [IoSlice::new(&[]); SLICES];
         let count = queue.slices(&mut slices);
-        let sent = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]))?;
+        let sent = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]));
+        let sent = sent.map_err(|error| self.note(error))?;
         if sent == 0 {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
@@ -125,12 +146,17 @@ impl Duplex for Tcp {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
+    fn poll_flushed(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        if unsent(&self.stream) == 0 { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<io::Error> {
         Poll::Pending
     }
 
     fn take_error(&mut self) -> Option<io::Error> {
-        self.stream.take_error().ok().flatten()
+        let error = self.stream.take_error().ok().flatten()?;
+        Some(self.note(error))
     }
 
     fn reset(&mut self) {
@@ -143,4 +169,13 @@ impl Duplex for Tcp {
 fn set_read(buffer: &mut BytesMut, read: usize) {
     // SAFETY: the caller has read exactly `read` bytes into the spare capacity of `buffer`, which begins at its length.
     unsafe { buffer.set_len(buffer.len() + read) }
+}
+
+/// Bytes that the peer has not acknowledged: a reset destroys them (`SIOCOUTQ`, tcp(7)).
+#[expect(unsafe_code, reason = "an ioctl that has no wrapper")]
+fn unsent(stream: &TcpStream) -> libc::c_int {
+    let mut bytes = 0;
+    // SAFETY: the descriptor is open as long as `stream` is, and the kernel writes one int.
+    let asked = unsafe { libc::ioctl(stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if asked == 0 { bytes } else { 0 }
 }

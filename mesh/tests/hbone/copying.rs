@@ -8,6 +8,7 @@ use mesh::hbone::Settings;
 use mesh::net::copy::{CopyError, End, Timeouts};
 use mesh::net::socket::reset_on_close;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::runtime::Builder;
 use tokio::time::timeout;
 
@@ -73,6 +74,161 @@ async fn a_reset_after_the_end_of_one_direction_is_passed_on() {
         reset_on_close(&second).unwrap();
         drop(second);
         assert_eq!(first.read_u8().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+}
+
+/// Sends for as long as it may, as a client does that uploads; tells how much was taken.
+async fn upload(mut to: tokio::net::tcp::OwnedWriteHalf, most: usize) -> usize {
+    let block = vec![b'x'; 64 * 1024];
+    let mut sent = 0;
+    while sent < most && to.write_all(&block).await.is_ok() {
+        sent += block.len();
+    }
+    sent
+}
+
+/// A server that reads a little, answers, and closes on what it has not read.
+async fn answer_early(mut server: TcpStream, answer: &[u8], end_first: bool) {
+    server.read_exact(&mut [0; 100]).await.unwrap();
+    server.write_all(answer).await.unwrap();
+    if end_first {
+        server.shutdown().await.unwrap();
+    }
+    // What is not sent when a socket is closed on unread bytes is destroyed in its own kernel.
+    tokio::time::sleep(Duration::from_millis(if answer.len() < 100_000 { 20 } else { 500 })).await;
+}
+
+fn pattern(length: usize) -> Vec<u8> {
+    (0..length).map(|n| (n * 7 + n / 251) as u8).collect()
+}
+
+#[tokio::test]
+async fn an_answer_before_the_end_of_the_upload_arrives_whole_and_ends_in_peace() {
+    for length in [7, 20_000, 1_000_000] {
+        for _ in 0..if length < 100_000 { 10 } else { 3 } {
+            let Carried { client, server, near, far, .. } = carried().await;
+            let answer = pattern(length);
+            let (mut read, write) = client.into_split();
+            let uploading = tokio::spawn(upload(write, 200 << 20));
+            let mut received = Vec::new();
+            let reading = timeout(Duration::from_secs(20), read.read_to_end(&mut received));
+            let ((), end) = tokio::join!(answer_early(server, &answer, true), reading);
+            end.expect("the answer has no end").unwrap();
+            assert!(received == answer, "{} of {length}", received.len());
+            drop(read);
+            uploading.abort();
+            timeout(Duration::from_secs(10), far).await.unwrap().unwrap().unwrap();
+            timeout(Duration::from_secs(10), near).await.unwrap().unwrap().unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_only_when_it_has_written_all_gets_its_early_answer() {
+    let Carried { client, server, near, .. } = carried().await;
+    let answer = pattern(200_000);
+    let (mut read, write) = client.into_split();
+    let writing = async {
+        let sent = timeout(Duration::from_secs(20), upload(write, 30_000_000)).await.expect("nobody takes the upload");
+        assert!(sent >= 30_000_000, "cut after {sent}");
+        let mut received = Vec::new();
+        timeout(Duration::from_secs(20), read.read_to_end(&mut received)).await.unwrap().unwrap();
+        assert!(received == answer);
+    };
+    tokio::join!(answer_early(server, &answer, true), writing);
+    drop(read);
+    near.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_its_client_closes_after_the_end_ends_in_peace() {
+    let mesh = Mesh::new();
+    let far = mesh.far(Settings::default()).await;
+    let (mut opened, mut server, carrying) = mesh.carry_far(&far).await;
+    opened.stream.write_all(b"question").await.unwrap();
+    opened.stream.shutdown().await.unwrap();
+    let mut question = Vec::new();
+    server.read_to_end(&mut question).await.unwrap();
+    // Nobody waits for an answer, and none comes.
+    drop(opened);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    drop(server);
+    carrying.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_with_the_whole_answer_has_broken_nothing_and_its_upload_is_no_whole_one() {
+    let mesh = Mesh::new();
+    let far = mesh.far(Settings::default()).await;
+    let (mut opened, mut server, carrying) = mesh.carry_far(&far).await;
+    opened.stream.write_all(b"half a question").await.unwrap();
+    server.write_all(b"answer").await.unwrap();
+    server.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    opened.stream.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(answer, b"answer");
+    drop(opened);
+    let mut question = Vec::new();
+    assert_eq!(server.read_to_end(&mut question).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    carrying.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_answers_a_client_who_has_closed_is_cut() {
+    let mesh = Mesh::new();
+    let far = mesh.far(Settings::default()).await;
+    let (mut opened, mut server, carrying) = mesh.carry_far(&far).await;
+    opened.stream.shutdown().await.unwrap();
+    assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
+    drop(opened);
+    let answering = async { while server.write_all(&[0; 10_000]).await.is_ok() {} };
+    timeout(Duration::from_secs(5), answering).await.expect("it talks to nobody");
+    assert!(matches!(carrying.await.unwrap(), Err(CopyError::Broken { end: End::First, .. })));
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_with_a_reset_arrives_before_the_reset() {
+    for length in [7, 20_000, 300_000] {
+        for _ in 0..if length < 100_000 { 10 } else { 3 } {
+            let Carried { client, server, near, far, .. } = carried().await;
+            let answer = pattern(length);
+            let (mut read, write) = client.into_split();
+            let uploading = tokio::spawn(upload(write, 200 << 20));
+            let mut received = Vec::new();
+            let reading = timeout(Duration::from_secs(20), read.read_to_end(&mut received));
+            let ((), end) = tokio::join!(answer_early(server, &answer, false), reading);
+            // It is no end: who could not tell it from one would take half an answer for a whole one.
+            assert_eq!(end.expect("no end").unwrap_err().kind(), ErrorKind::ConnectionReset);
+            assert!(received == answer, "{} of {length}", received.len());
+            drop(read);
+            uploading.abort();
+            assert!(matches!(far.await.unwrap(), Err(CopyError::Broken { end: End::Second, .. })));
+            assert!(matches!(near.await.unwrap(), Err(CopyError::Broken { end: End::Second, .. })));
+        }
+    }
+}
+
+#[tokio::test]
+async fn bytes_written_before_a_reset_arrive_before_it() {
+    for swap in [false, true] {
+        for _ in 0..4 {
+            let Carried { client, server, .. } = carried().await;
+            let (mut first, mut second) = if swap { (server, client) } else { (client, server) };
+            let said = pattern(200_000);
+            let mut heard = vec![0; said.len()];
+            let telling = async {
+                first.write_all(&said).await.unwrap();
+                // Until the kernel has handed them over: its own reset destroys what it still has.
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                reset_on_close(&first).unwrap();
+                drop(first);
+            };
+            let hearing = timeout(Duration::from_secs(5), second.read_exact(&mut heard));
+            let ((), heard_all) = tokio::join!(telling, hearing);
+            heard_all.unwrap().unwrap();
+            assert!(heard == said);
+            assert_eq!(second.read_u8().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        }
     }
 }
 
@@ -169,7 +325,7 @@ fn a_copy_is_small() {
         let (mut a, mut b) = (mesh::net::tcp::Tcp::new(a), mesh::net::tcp::Tcp::new(b));
         let size = future_size(&mesh::net::copy::both_ways(&mut a, &mut b, &counters, &NONE));
         assert!(size <= 400, "{size}");
-        assert!(size_of::<mesh::net::tcp::Tcp>() <= 120);
+        assert!(size_of::<mesh::net::tcp::Tcp>() <= 136);
         assert!(size_of::<mesh::hbone::Stream>() <= 120);
     });
 }

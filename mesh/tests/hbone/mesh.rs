@@ -7,15 +7,16 @@ use std::time::Duration;
 
 use mesh::ca::{EmbeddedCa, LEAF_LIFETIME};
 use mesh::hbone::{
-    Authority, Baggage, ConnectHead, Dial, DialFuture, Pool, PoolOptions, Request, Settings, Stream, TunnelKey, accept,
+    Authority, Baggage, ConnectHead, Dial, DialFuture, Opened, Pool, PoolOptions, Request, Settings, Stream, TunnelKey,
+    accept,
 };
 use mesh::keyring::{Keyring, Options};
 use mesh::model::identity::Identity;
 use mesh::net::copy::{CopyError, Counters, Timeouts, both_ways};
 use mesh::net::tcp::Tcp;
-use tokio::io::{AsyncWriteExt, copy, split};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle};
 
 /// An identity of namespace `default` in `cluster.local`.
@@ -139,6 +140,17 @@ impl Mesh {
         Far { address, streams: Mutex::new(streams) }
     }
 
+    /// A connection that is carried at its far end only.
+    pub(crate) async fn carry_far(&self, far: &Far) -> (Opened, TcpStream, JoinHandle<Result<(), CopyError>>) {
+        let (server, app) = sockets().await;
+        let opened = self.pool.connect(&self.key(far.address), &head()).await.unwrap();
+        let mut stream = far.streams.lock().await.recv().await.unwrap();
+        let carrying = tokio::spawn(async move {
+            both_ways(&mut stream, &mut Tcp::new(app), &Counters::default(), &Timeouts::default()).await
+        });
+        (opened, server, carrying)
+    }
+
     pub(crate) async fn carry(&self, far: &Far, timeouts: Timeouts) -> Carried {
         let (server, far_app) = sockets().await;
         self.carry_to(far, timeouts, server, far_app).await
@@ -201,6 +213,80 @@ impl Mesh {
             }
         });
         (wait, address)
+    }
+
+    /// A server that echoes; its tunnels up to the number that is sent are drained when it is.
+    pub(crate) async fn serve_until_drained(&self) -> (watch::Sender<usize>, SocketAddr) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (drain, drained) = watch::channel(0);
+        let keyring = Arc::clone(&self.keyring);
+        tokio::spawn(async move {
+            for number in 1.. {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let tls = keyring.server_config(&identity("server")).await.unwrap();
+                let mut drained = drained.clone();
+                tokio::spawn(async move {
+                    let mut connection = accept(tcp, &tls, &Settings::default()).await.unwrap();
+                    let mut draining = false;
+                    loop {
+                        let request = tokio::select! {
+                            request = connection.next() => request,
+                            told = drained.wait_for(|upto| *upto >= number), if !draining => {
+                                draining = true;
+                                if told.is_ok() {
+                                    connection.drain();
+                                }
+                                continue;
+                            }
+                        };
+                        let Some(request) = request else { return };
+                        tokio::spawn(echo(request));
+                    }
+                });
+            }
+        });
+        (drain, address)
+    }
+
+    /// A server that answers the first CONNECT with frames of the test's own, and perhaps hangs up; after that it echoes.
+    pub(crate) async fn serve_after(&self, frames: &'static [u8], close: bool) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let keyring = Arc::clone(&self.keyring);
+        tokio::spawn(async move {
+            let tls = keyring.server_config(&identity("server")).await.unwrap();
+            let (tcp, _) = listener.accept().await.unwrap();
+            let (mut raw, _) = tls.accept(tcp).await.unwrap();
+            // SETTINGS without any, then what was asked for once a HEADERS frame has come.
+            raw.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+            raw.flush().await.unwrap();
+            let mut preface = [0; 24];
+            raw.read_exact(&mut preface).await.unwrap();
+            let mut kind = 0;
+            while kind != 1 {
+                let mut head = [0; 9];
+                raw.read_exact(&mut head).await.unwrap();
+                kind = head[3];
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                raw.read_exact(&mut vec![0; length as usize]).await.unwrap();
+            }
+            raw.write_all(frames).await.unwrap();
+            raw.flush().await.unwrap();
+            let mut kept = Some(raw);
+            if close {
+                kept = None;
+            }
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                let mut connection = accept(tcp, &tls, &Settings::default()).await.unwrap();
+                while let Some(request) = connection.next().await {
+                    tokio::spawn(echo(request));
+                }
+                let _ = &kept;
+            }
+        });
+        address
     }
 
     /// A server whose tunnels can be aborted.

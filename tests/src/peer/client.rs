@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::pattern::{Pattern, TO_CLIENT, TO_SERVER};
 use super::report::{LoadCount, Outcome, TalkLine};
+use super::server::EARLY_ANSWER;
 pub use super::socket::SocketOptions;
 use super::socket::{connect, plain, say};
 
@@ -44,6 +45,11 @@ pub enum Exchange {
         /// How many bytes.
         bytes: u64,
     },
+    /// Sends N bytes, or as many as are taken, and reads meanwhile the answer that comes before the end of them.
+    Upload {
+        /// How many bytes.
+        bytes: u64,
+    },
     /// Connects, waits for the end, sends nothing.
     Wait,
 }
@@ -63,6 +69,7 @@ pub fn call(target: SocketAddr, options: &SocketOptions, exchange: Exchange) -> 
             Exchange::Receive { bytes } => receive(&mut stream, bytes, &mut outcome),
             Exchange::First => first(&stream, &mut outcome),
             Exchange::Half { bytes } => half(&mut stream, bytes, &mut outcome),
+            Exchange::Upload { bytes } => upload(&stream, bytes, &mut outcome),
             Exchange::Wait => expect_end(&mut stream, &mut outcome),
         }
     });
@@ -131,6 +138,16 @@ fn echo(stream: &TcpStream, bytes: u64, outcome: &mut Outcome) -> io::Result<()>
         let wrote = writer.join().unwrap_or_else(|_| Err(io::Error::other("writer panicked")));
         outcome.sent = bytes;
         wrote.and(read)
+    })
+}
+
+fn upload(stream: &TcpStream, bytes: u64, outcome: &mut Outcome) -> io::Result<()> {
+    thread::scope(|scope| {
+        let _not_all_of_it_is_taken = scope.spawn(|| send_pattern(stream, bytes));
+        let read = read_pattern(stream, TO_CLIENT, EARLY_ANSWER as u64, &mut outcome.received);
+        // The writer may still be at it.
+        let _gone = stream.shutdown(Shutdown::Both);
+        read
     })
 }
 

@@ -38,11 +38,16 @@ pub enum Mode {
     Reset,
     /// Reads 64 KiB every 10 ms, then answers as `Sink` does.
     Slow,
+    /// Answers when it has read a little, ends, and closes on what it has not read.
+    Early,
     /// Sends back every datagram.
     Udp,
     /// Answers HTTP, as told on standard input.
     Http,
 }
+
+/// Bytes of the answer that comes early.
+pub const EARLY_ANSWER: usize = 20_000;
 
 /// A listener: mode and port.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +73,7 @@ impl FromStr for Spec {
             "stall" => Mode::Stall,
             "reset" => Mode::Reset,
             "slow" => Mode::Slow,
+            "early" => Mode::Early,
             "udp" => Mode::Udp,
             "http" => Mode::Http,
             other => bail!("no such mode: {other}"),
@@ -152,6 +158,7 @@ fn connection(name: &str, mode: Mode, mut stream: TcpStream, peer: SocketAddr) {
             Ok(())
         }
         Mode::Reset => reset(&stream, &mut received),
+        Mode::Early => early(&mut stream, &mut received),
         Mode::Udp | Mode::Http => Err(io::Error::other("served elsewhere")),
     };
     say(&Event::Closed { mode: label, peer, received, error: result.err().map(|e| e.to_string()) });
@@ -254,4 +261,14 @@ fn reset(mut stream: &TcpStream, received: &mut u64) -> io::Result<()> {
     let mut byte = [0];
     *received = stream.read(&mut byte)? as u64;
     SockRef::from(stream).set_linger(Some(Duration::ZERO))
+}
+
+fn early(stream: &mut TcpStream, received: &mut u64) -> io::Result<()> {
+    *received = stream.read(&mut [0; 1000])? as u64;
+    let mut bytes = vec![0; EARLY_ANSWER];
+    Pattern::new(TO_CLIENT).fill(&mut bytes);
+    stream.write_all(&bytes)?;
+    stream.shutdown(Shutdown::Write)?;
+    thread::sleep(Duration::from_millis(100));
+    Ok(())
 }

@@ -11,8 +11,17 @@ use tests::peer::Event;
 
 use crate::{FAR, mesh};
 
-const SERVERS: [&str; 8] =
-    ["echo:7000", "half:7001", "first:7002", "sink:7003", "source:7004", "stall:7005", "reset:7006", "slow:7007"];
+const SERVERS: [&str; 9] = [
+    "echo:7000",
+    "half:7001",
+    "first:7002",
+    "sink:7003",
+    "source:7004",
+    "stall:7005",
+    "reset:7006",
+    "slow:7007",
+    "early:7008",
+];
 
 pub(crate) fn pair(stem: &str, node: usize) -> Result<(Arc<Mesh>, Pod, Pod, Server)> {
     let mesh = mesh()?;
@@ -93,6 +102,28 @@ fn a_reset_reaches_the_client_as_an_error_and_a_closed_port_as_a_refusal() -> Re
     ensure!(outcome.millis < 5000, "{outcome:?}");
     let closed = client.call_refused(server.at(7999), &["who"])?;
     ensure!(closed.millis < 5000, "{closed:?}");
+    Ok(())
+}
+
+#[test]
+fn an_answer_before_the_end_of_an_upload_arrives_and_is_no_error() -> Result<()> {
+    let (_mesh, client, server, _app) = pair("early", FAR)?;
+    for round in 0..30 {
+        let target = if round % 2 == 0 { server.at(7008) } else { server.at6(7008) };
+        let outcome = client.call(target, &["upload", "30000000"])?;
+        ensure!(outcome.ok, "round {round}: {outcome:?}");
+    }
+    let namespace = client.spec.namespace.clone();
+    for agent in [client.agent(), server.agent()] {
+        tests::eventually::eventually("all are told of, and none as an error", || {
+            let lines = agent.log()?.into_iter().filter(|line| line.is_access());
+            let lines: Vec<_> = lines.filter(|line| line.get("dst.namespace") == namespace).collect();
+            ensure!(lines.len() >= 30, "{} lines", lines.len());
+            let failed = lines.iter().find(|line| !line.get("error").is_empty());
+            ensure!(failed.is_none(), "{failed:?}");
+            Ok(())
+        })?;
+    }
     Ok(())
 }
 

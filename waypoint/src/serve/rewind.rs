@@ -74,6 +74,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
 
 impl<S: Duplex> Duplex for Rewind<S> {
     const READS_AHEAD: bool = S::READS_AHEAD;
+    const STOPS: bool = S::STOPS;
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         if self.first.is_empty() {
@@ -99,6 +100,10 @@ impl<S: Duplex> Duplex for Rewind<S> {
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.stream.poll_finish(cx)
+    }
+
+    fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_flushed(cx)
     }
 
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
