@@ -294,6 +294,34 @@ fn a_new_agent_takes_over_while_the_old_one_drains_and_nobody_notices() -> Resul
 }
 
 #[test]
+fn a_peer_that_restarts_costs_its_callers_no_connection() -> Result<()> {
+    let s = scene(&["--drain", "20"])?;
+    let mut old = s.server.agent().options().clone();
+    let mut draining: Option<Agent> = None;
+    for round in 1..=3_u16 {
+        // Held in more than one tunnel, each of which has room.
+        let _hold = s.client.hold(s.server.at(7000), 20)?;
+        let port = 16000 + 100 * round;
+        let options = AgentOptions { ports: Ports { admin: port, stats: port + 1, ready: port + 2 }, ..old.clone() };
+        let new = Agent::start(&s.server.agent().node, options.clone(), s.mesh.net.run.files())?;
+        eventually("the new one has the pod", || {
+            let captures = new.dump()?["captures"].to_string();
+            ensure!(captures.contains(&s.server.uid()) && captures.contains("\"captured\""), "{captures}");
+            Ok(())
+        })?;
+        match &draining {
+            Some(before) => before.terminate()?,
+            None => s.server.agent().terminate()?,
+        }
+        for call in 0..10 {
+            s.client.call_ok(s.server.at(80), &["who"]).with_context(|| format!("round {round}, call {call}"))?;
+        }
+        (old, draining) = (options, Some(new));
+    }
+    Ok(())
+}
+
+#[test]
 fn at_rest_an_agent_gives_back_the_code_that_only_starting_up_needed() -> Result<()> {
     let of_files = |mesh: &Mesh| mesh.agents[0].memory().map(|memory| memory.rss_kib - memory.anonymous_kib);
     // It gives back after five seconds: what it had before has to be looked at in time.

@@ -3,16 +3,17 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use http::StatusCode;
 use thiserror::Error;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -135,6 +136,7 @@ pub struct Tunnel {
     alive: Arc<AtomicBool>,
     peer: Peer,
     max_streams: usize,
+    opened: Instant,
     cut: CancellationToken,
 }
 
@@ -172,12 +174,14 @@ impl Tunnel {
             .enable_push(false);
         let (requests, mut connection) = builder.handshake(transport.clone()).await?;
         let ping = connection.ping_pong();
-        let driver = Driver::new(transport, ping, settings);
+        let mut driver = Driver::new(transport.clone(), ping, settings);
+        poll_fn(|cx| poll_greeting(cx, &mut connection, &mut driver, &transport)).await?;
         let alive = Arc::new(AtomicBool::new(true));
         let cut = CancellationToken::new();
         let driving = drive(connection, driver, Alive(Arc::clone(&alive)), cut.clone());
         let max_streams = settings.max_streams as usize;
-        Ok((Self { requests, load: Arc::default(), alive, peer, max_streams, cut }, driving))
+        let opened = Instant::now();
+        Ok((Self { requests, load: Arc::default(), alive, peer, max_streams, opened, cut }, driving))
     }
 
     /// Who the peer has proven to be.
@@ -193,6 +197,11 @@ impl Tunnel {
     /// Whether streams can be opened: not after the connection broke or the peer said that it goes away.
     pub fn is_alive(&self) -> bool {
         self.alive.load(Ordering::Relaxed)
+    }
+
+    /// When both handshakes were done.
+    pub(crate) fn opened(&self) -> Instant {
+        self.opened
     }
 
     /// How many streams it may carry.
@@ -235,6 +244,25 @@ impl Tunnel {
     }
 }
 
+/// Ready when the peer has sent its first frame, which is its SETTINGS (RFC 9113, 3.4): before them nobody knows how many
+/// streams it takes, and what h2 is given beyond that would wait for others to end.
+fn poll_greeting(
+    cx: &mut Context<'_>,
+    connection: &mut Connection<Transport, Bytes>,
+    driver: &mut Driver,
+    transport: &Transport,
+) -> Poll<Result<(), TunnelError>> {
+    if let Poll::Ready(ended) = Pin::new(&mut *connection).poll(cx) {
+        return Poll::Ready(ended.map_err(TunnelError::from).and(Err(TunnelError::Closed)));
+    }
+    match driver.poll(cx, connection) {
+        Poll::Ready(Lost::Silent) => Poll::Ready(Err(TunnelError::Closed)),
+        Poll::Ready(Lost::Transport(error)) => Poll::Ready(Err(TlsError::Io(error).into())),
+        Poll::Pending if transport.received() > 0 => Poll::Ready(Ok(())),
+        Poll::Pending => Poll::Pending,
+    }
+}
+
 async fn answer(response: ResponseFuture) -> Result<http::Response<h2::RecvStream>, TunnelError> {
     Ok(response.await?)
 }
@@ -265,7 +293,7 @@ async fn drive(
     cut: CancellationToken,
 ) {
     let ended = poll_fn(|cx| {
-        if let Poll::Ready(ended) = std::pin::Pin::new(&mut connection).poll(cx) {
+        if let Poll::Ready(ended) = Pin::new(&mut connection).poll(cx) {
             return Poll::Ready(Ok(ended));
         }
         driver.poll(cx, &mut connection).map(Err)

@@ -71,6 +71,9 @@ impl Default for PoolOptions {
     }
 }
 
+/// Tunnels that are dialled for one call. A peer that restarts may accept the first one with its last breath.
+const FRESH: usize = 2;
+
 type DialResult = Result<(), TunnelError>;
 
 #[derive(Default)]
@@ -114,15 +117,21 @@ impl Pool {
 
     /// Opens a stream to `head.authority` through a tunnel of `key`, which is dialled if there is none with room.
     ///
-    /// A request that meets a dying tunnel is sent once more, in a fresh one: nothing of the application was sent.
+    /// A request that meets a dying tunnel is sent again: nothing of the application was sent. A peer that goes away takes all
+    /// its tunnels with it, so only one that was dialled for this call says anything about the peer. As every dying tunnel is
+    /// retired, there is an end to it.
     pub async fn connect(&self, key: &TunnelKey, head: &ConnectHead) -> Result<Opened, TunnelError> {
-        let mut retried = false;
+        let began = Instant::now();
+        let mut fresh = 0;
         loop {
             let (tunnel, counted) = self.tunnel(key).await?;
             match tunnel.connect_counted(head, counted).await {
-                Err(error) if error.is_dying_tunnel() && !retried => {
+                Err(error) if error.is_dying_tunnel() => {
                     tunnel.retire();
-                    retried = true;
+                    fresh += usize::from(tunnel.opened() >= began);
+                    if fresh >= FRESH {
+                        return Err(error);
+                    }
                 }
                 result => return result,
             }

@@ -147,6 +147,84 @@ async fn a_tunnel_that_goes_away_is_replaced_and_its_streams_end_in_peace() {
 }
 
 #[tokio::test]
+async fn a_peer_that_restarts_takes_all_its_tunnels_with_it_and_no_caller_notices() {
+    for wait in [Duration::ZERO, Duration::from_millis(100)] {
+        let mut options = PoolOptions { spread: 2, busy: 4, ..PoolOptions::default() };
+        options.settings.max_streams = 10;
+        let mesh = Arc::new(Mesh::with(options));
+        let (drain, address) = mesh.serve_until_drained().await;
+        // Tunnels that have room, and tunnels that have none.
+        let mut open = Vec::new();
+        for _ in 0..35 {
+            open.push(mesh.pool.connect(&mesh.key(address), &head()).await.unwrap());
+        }
+        open.drain(..12);
+        let before = mesh.dialler.dials.load(Ordering::SeqCst);
+        assert!(before >= 4, "{before} tunnels");
+        drain.send_replace(before);
+        tokio::time::sleep(wait).await;
+        let callers = (0..20).map(|_| {
+            let mesh = Arc::clone(&mesh);
+            tokio::spawn(async move { mesh.pool.connect(&mesh.key(address), &head()).await.unwrap() })
+        });
+        for caller in callers.collect::<Vec<_>>() {
+            let mut next = caller.await.unwrap();
+            next.stream.write_all(b"new").await.unwrap();
+            next.stream.read_exact(&mut [0; 3]).await.unwrap();
+        }
+        // Those that were open before go on.
+        for opened in &mut open {
+            opened.stream.write_all(b"old").await.unwrap();
+            opened.stream.read_exact(&mut [0; 3]).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_was_not_answered_is_sent_again_in_a_tunnel_of_its_own() {
+    // Frames (RFC 9113, 6): GOAWAY with last stream 0 and no error; RST_STREAM of stream 1 with REFUSED_STREAM.
+    const GOAWAY: &[u8] = &[0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    const REFUSED: &[u8] = &[0, 0, 4, 3, 0, 0, 0, 0, 1, 0, 0, 0, 7];
+    for (frames, close) in [(GOAWAY, false), (GOAWAY, true), (REFUSED, false), (&[][..], true)] {
+        let mesh = Mesh::new();
+        let address = mesh.serve_after(frames, close).await;
+        let opened = tokio::time::timeout(Duration::from_secs(5), mesh.pool.connect(&mesh.key(address), &head())).await;
+        let mut opened = opened.expect("it waits").unwrap();
+        opened.stream.write_all(b"new").await.unwrap();
+        opened.stream.read_exact(&mut [0; 3]).await.unwrap();
+        assert_eq!(mesh.dialler.dials.load(Ordering::SeqCst), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_lets_nobody_in_is_given_up() {
+    let mesh = Mesh::new();
+    let address = mesh.serve(Settings::default(), |request: Request| async move { drop(request) }).await;
+    let (key, head) = (mesh.key(address), head());
+    let refused = mesh.pool.connect(&key, &head);
+    tokio::time::timeout(Duration::from_secs(5), refused).await.unwrap().unwrap_err();
+    assert!(mesh.dialler.dials.load(Ordering::SeqCst) <= 2);
+}
+
+#[tokio::test]
+async fn callers_who_come_at_once_keep_the_limit_of_the_peer() {
+    let mesh = Arc::new(Mesh::new());
+    let address = mesh.serve(Settings { max_accepted_streams: 3, ..Settings::default() }, hold).await;
+    let callers: Vec<_> = (0..20)
+        .map(|_| {
+            let mesh = Arc::clone(&mesh);
+            tokio::spawn(async move { mesh.pool.connect(&mesh.key(address), &head()).await.unwrap() })
+        })
+        .collect();
+    let mut open = Vec::new();
+    for caller in callers {
+        let opened = tokio::time::timeout(Duration::from_secs(5), caller).await;
+        open.push(opened.expect("one waits for another to end").unwrap());
+    }
+    assert_eq!(mesh.dialler.dials.load(Ordering::SeqCst), 7);
+}
+
+#[tokio::test]
 async fn a_request_that_meets_a_dead_tunnel_is_sent_in_a_new_one() {
     let mesh = Mesh::new();
     let (sockets, address) = mesh.serve_and_keep_sockets().await;
