@@ -9,6 +9,7 @@ use mesh::lane::Lane;
 use mesh::model::identity::Identity;
 use mesh::model::name::WorkloadUid;
 use mesh::model::workload::Workload;
+use mesh::net::buffers::Buffers;
 use mesh::net::handshakes::Begun;
 use mesh::state::store::Store;
 use parking_lot::RwLock;
@@ -142,6 +143,11 @@ impl Pods {
     /// Where the work of a workload takes its turns, if it is captured or still has connections.
     pub(crate) fn lane(&self, uid: &WorkloadUid) -> Option<Lane> {
         self.0.read().get(uid).and_then(Weak::upgrade).map(|pod| pod.share.lane().clone())
+    }
+
+    /// What a workload may hold for readers that do not read, if it is captured or still has connections.
+    pub(crate) fn buffers(&self, uid: &WorkloadUid) -> Option<Arc<Buffers>> {
+        self.0.read().get(uid).and_then(Weak::upgrade).map(|pod| Arc::clone(pod.share.buffers()))
     }
 
     /// The namespace of a workload that is captured, or still has connections.

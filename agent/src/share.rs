@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mesh::lane::Lane;
+use mesh::net::buffers::Buffers;
 use mesh::net::handshakes::{Begun, Counted, Handshakes};
 use mesh::telemetry::seldom::Seldom;
 use tokio::runtime::Handle;
@@ -31,6 +32,8 @@ pub(crate) struct Share {
     sockets: AtomicUsize,
     handshakes: AtomicUsize,
     dials: Semaphore,
+    /// What its connections and tunnels may hold for readers that do not read.
+    buffers: Arc<Buffers>,
     /// Turns of its connections and tunnels.
     lane: Lane,
     /// Turns of the handshakes that others begin with it: they cost most, and anyone may begin them.
@@ -55,6 +58,7 @@ impl Shares {
             sockets: AtomicUsize::new(0),
             handshakes: AtomicUsize::new(0),
             dials: Semaphore::new(self.limits.dials),
+            buffers: Arc::new(if self.limits.turns { Buffers::default() } else { Buffers::unlimited() }),
             lane: lane(),
             handshaking: lane(),
             refused: Seldom::default(),
@@ -104,6 +108,11 @@ impl Share {
             return Some(place);
         }
         tokio::time::timeout(within, self.dials.acquire()).await.ok()?.ok()
+    }
+
+    /// What it may hold for readers that do not read.
+    pub(crate) fn buffers(&self) -> &Arc<Buffers> {
+        &self.buffers
     }
 
     /// Turns of its connections.

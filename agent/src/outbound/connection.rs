@@ -62,7 +62,7 @@ async fn open(
     let mut labels = ConnectionLabels::new(Direction::Outbound);
     labels.source = Some(pod.workload(&node.store));
     let mut record = Record::new(labels, peer, meant);
-    let mut downstream = Tcp::new(stream);
+    let mut downstream = Tcp::new(stream).within(pod.share.buffers());
     let dialled = dial_meant(&node, &pod, &mut record).await.and_then(|dialled| {
         let tuned = socket::tune(downstream.stream(), &Liveness::default());
         tuned.map_err(|error| Failure::broken(Fault::Client, format!("downstream: {error}")))?;

@@ -16,6 +16,7 @@ use mesh::model::identity::Identity;
 use mesh::model::name::{Hostname, WorkloadUid};
 use mesh::model::service::LoadBalancing;
 use mesh::model::workload::Workload;
+use mesh::net::buffers::Buffers;
 use mesh::net::connect;
 use mesh::net::tcp::Tcp;
 use mesh::state::endpoints::{Busy, Endpoint};
@@ -305,6 +306,10 @@ impl hbone::Dial for FromNetns {
             mesh::net::socket::tune(&stream, &mesh::net::socket::Liveness::default())?;
             Ok(stream)
         })
+    }
+
+    fn buffers(&self, key: &TunnelKey) -> Arc<Buffers> {
+        self.pods.buffers(&key.workload).unwrap_or_default()
     }
 
     fn spawn(&self, key: &TunnelKey, work: Work) {

@@ -7,8 +7,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
+use h2::SendStream;
 use h2::client::{Builder, Connection, ResponseFuture, SendRequest};
 use http::StatusCode;
 use thiserror::Error;
@@ -17,14 +19,16 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::driver::{Driver, Lost};
+use super::driver::{Driver, Lost, Windows};
 use super::head::{ConnectHead, baggage_of};
+use super::receivers::Receivers;
 use super::settings::Settings;
 use super::stream::{Counted, Load, Opened, Stream};
 use super::transport::Transport;
 use crate::keyring::KeyringError;
 use crate::model::connection::{Fault, ResponseFlag};
 use crate::model::identity::Identity;
+use crate::net::buffers::Buffers;
 use crate::tls::{ClientConfig, Peer, TlsError};
 
 /// Why there is no stream. Cheap to clone: all who wait for one dial get its error.
@@ -51,6 +55,9 @@ pub enum TunnelError {
     /// The tunnel ended while the answer was awaited.
     #[error("the tunnel was closed")]
     Closed,
+    /// The peer takes nothing more in this tunnel until somebody reads what it was sent.
+    #[error("the tunnel is full of what nobody reads")]
+    Clogged,
 }
 
 impl TunnelError {
@@ -66,6 +73,7 @@ impl TunnelError {
             Self::Refused(StatusCode::UNAUTHORIZED) => "denied_by_peer",
             Self::Refused(_) => "refused_by_peer",
             Self::Closed => "closed",
+            Self::Clogged => "clogged",
         }
     }
 
@@ -88,7 +96,7 @@ impl TunnelError {
             Self::Tls(error) if error.is_identity() => ResponseFlag::IdentityError,
             Self::Tls(_) => ResponseFlag::TlsFailure,
             Self::Http2(_) => ResponseFlag::H2HandshakeFailure,
-            Self::Dial(_) | Self::Head(_) | Self::Refused(_) | Self::Closed => ResponseFlag::Connect,
+            Self::Dial(_) | Self::Head(_) | Self::Refused(_) | Self::Closed | Self::Clogged => ResponseFlag::Connect,
         }
     }
 
@@ -133,6 +141,7 @@ impl From<io::Error> for TunnelError {
 pub struct Tunnel {
     requests: SendRequest<Bytes>,
     load: Arc<Load>,
+    receivers: Arc<Receivers>,
     alive: Arc<AtomicBool>,
     peer: Peer,
     max_streams: usize,
@@ -147,8 +156,9 @@ impl Tunnel {
         tls: &ClientConfig,
         expected: &[Identity],
         settings: &Settings,
+        buffers: &Arc<Buffers>,
     ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), TunnelError> {
-        match timeout(settings.handshake, Self::shake_hands(tcp, tls, expected, settings)).await {
+        match timeout(settings.handshake, Self::shake_hands(tcp, tls, expected, settings, buffers)).await {
             Ok(tunnel) => tunnel,
             Err(_) => Err(TlsError::Timeout.into()),
         }
@@ -159,13 +169,17 @@ impl Tunnel {
         tls: &ClientConfig,
         expected: &[Identity],
         settings: &Settings,
+        buffers: &Arc<Buffers>,
     ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), TunnelError> {
         let (stream, peer) = tls.connect(tcp, expected).await?;
         let transport = Transport::new(stream);
+        let receivers = Arc::default();
+        let windows = Windows::new(settings, buffers, &receivers);
+        let (stream_window, tunnel_window) = windows.sizes();
         let mut builder = Builder::new();
         builder
-            .initial_window_size(settings.stream_window)
-            .initial_connection_window_size(settings.stream_window.saturating_mul(settings.streams_in_window))
+            .initial_window_size(stream_window)
+            .initial_connection_window_size(tunnel_window)
             .max_frame_size(settings.max_frame)
             .max_header_list_size(settings.max_head)
             .initial_max_send_streams(settings.max_streams as usize)
@@ -174,14 +188,14 @@ impl Tunnel {
             .enable_push(false);
         let (requests, mut connection) = builder.handshake(transport.clone()).await?;
         let ping = connection.ping_pong();
-        let mut driver = Driver::new(transport.clone(), ping, settings);
+        let mut driver = Driver::new(transport.clone(), ping, settings, windows);
         poll_fn(|cx| poll_greeting(cx, &mut connection, &mut driver, &transport)).await?;
         let alive = Arc::new(AtomicBool::new(true));
         let cut = CancellationToken::new();
         let driving = drive(connection, driver, Alive(Arc::clone(&alive)), cut.clone());
         let max_streams = settings.max_streams as usize;
         let opened = Instant::now();
-        Ok((Self { requests, load: Arc::default(), alive, peer, max_streams, opened, cut }, driving))
+        Ok((Self { requests, load: Arc::default(), receivers, alive, peer, max_streams, opened, cut }, driving))
     }
 
     /// Who the peer has proven to be.
@@ -222,14 +236,31 @@ impl Tunnel {
     pub(crate) async fn connect_counted(&self, head: &ConnectHead, counted: Counted) -> Result<Opened, TunnelError> {
         let request = head.to_request().map_err(|error| TunnelError::Head(Arc::new(error)))?;
         let mut requests = self.requests.clone().ready().await.inspect_err(|_| self.retire())?;
-        let (response, send) = requests.send_request(request, false)?;
+        let suspect = self.load.is_suspect();
+        let (response, mut send) = requests.send_request(request, false)?;
         drop(requests);
+        if suspect {
+            send.reserve_capacity(1);
+        }
         let (parts, receive) = answer(response).await?.into_parts();
         if parts.status != StatusCode::OK {
             return Err(TunnelError::Refused(parts.status));
         }
+        if suspect && !has_room(&mut send).await {
+            self.load.clogged();
+            return Err(TunnelError::Clogged);
+        }
         let baggage = baggage_of(&parts.headers);
-        Ok(Opened { stream: Stream::new(send, receive, Some(counted)), peer: self.peer().identity.clone(), baggage })
+        Ok(Opened {
+            stream: Stream::new(send, receive, Some(counted), &self.receivers),
+            peer: self.peer().identity.clone(),
+            baggage,
+        })
+    }
+
+    /// Whether a new stream could send nothing, because others have sent all that the peer takes and nobody reads it.
+    pub(crate) fn is_clogged(&self) -> bool {
+        self.load.is_clogged()
     }
 
     /// No new streams; those that are open go on.
@@ -261,6 +292,21 @@ fn poll_greeting(
         Poll::Pending if transport.received() > 0 => Poll::Ready(Ok(())),
         Poll::Pending => Poll::Pending,
     }
+}
+
+/// How long a new stream may be unable to send, in a tunnel in which others are: bulk fills a window for a moment.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Whether a stream that has asked for room to send one byte gets it, and gives it back.
+async fn has_room(send: &mut SendStream<Bytes>) -> bool {
+    if send.capacity() == 0 {
+        let room = timeout(PATIENCE, poll_fn(|cx| send.poll_capacity(cx))).await;
+        if room.is_err() {
+            return false;
+        }
+    }
+    send.reserve_capacity(0);
+    true
 }
 
 async fn answer(response: ResponseFuture) -> Result<http::Response<h2::RecvStream>, TunnelError> {

@@ -1,18 +1,25 @@
-//! What both ends do for an HTTP/2 connection beside h2: ping when silent, widen the window for bulk, flush.
+//! What both ends do for an HTTP/2 connection beside h2: ping when silent, set the windows, flush.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use h2::{Ping, PingPong};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::receivers::Receivers;
 use super::settings::Settings;
 use super::transport::Transport;
+use super::window::{Seen, Usage, Widths};
+use crate::net::buffers::{Buffers, Part, What};
 
-/// The time in which a full window of bytes makes a tunnel a bulk tunnel: at that rate the window is what limits.
-const BULK_TURN: Duration = Duration::from_millis(50);
+/// A tunnel that holds bytes for its readers is looked at this often while it is driven: what they take is to be given back.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// The same for one that is not driven by anything else.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a driver gives its connection up.
 #[derive(Debug)]
@@ -24,12 +31,12 @@ pub(crate) enum Lost {
 }
 
 /// The side of h2 that has windows: its client and server connection have no common trait.
-pub(crate) trait Windows {
+pub(crate) trait SetWindows {
     fn set_stream_window(&mut self, size: u32) -> Result<(), h2::Error>;
     fn set_connection_window(&mut self, size: u32);
 }
 
-impl<B: bytes::Buf> Windows for h2::client::Connection<Transport, B> {
+impl<B: bytes::Buf> SetWindows for h2::client::Connection<Transport, B> {
     fn set_stream_window(&mut self, size: u32) -> Result<(), h2::Error> {
         self.set_initial_window_size(size)
     }
@@ -39,7 +46,7 @@ impl<B: bytes::Buf> Windows for h2::client::Connection<Transport, B> {
     }
 }
 
-impl<B: bytes::Buf> Windows for h2::server::Connection<Transport, B> {
+impl<B: bytes::Buf> SetWindows for h2::server::Connection<Transport, B> {
     fn set_stream_window(&mut self, size: u32) -> Result<(), h2::Error> {
         self.set_initial_window_size(size)
     }
@@ -58,14 +65,102 @@ pub(crate) struct Driver {
     waiting_since: Option<Instant>,
     ping_after: Duration,
     ping_timeout: Duration,
-    window: u32,
-    largest_window: u32,
-    streams_in_window: u32,
-    turn: (Instant, u64),
+    windows: Windows,
 }
 
+/// The windows that the peer may fill.
+pub(crate) struct Windows {
+    widths: Widths,
+    receivers: Arc<Receivers>,
+    /// What streams hold, as far as the workload's buffers have room for it: added to the tunnel's window.
+    held: Part,
+    wide: Part,
+    /// Of a stream.
+    stream: u32,
+    /// Of the tunnel.
+    tunnel: u32,
+    /// When the windows were looked at, and how many bytes had come then.
+    looked: (Instant, u64),
+    /// While bytes are held they are looked at now and then, even if nothing else happens in the tunnel.
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Windows {
+    /// Those of a new tunnel, whose streams are counted among `receivers`.
+    pub(crate) fn new(settings: &Settings, buffers: &Arc<Buffers>, receivers: &Arc<Receivers>) -> Self {
+        let widths = Widths::new(settings);
+        let (held, wide) = (Part::new(buffers, What::Held), Part::new(buffers, What::Wide));
+        let stream = widths.at_first(usage(buffers));
+        let tunnel = widths.of_tunnel(stream);
+        Self {
+            widths,
+            receivers: Arc::clone(receivers),
+            held,
+            wide,
+            stream,
+            tunnel,
+            looked: (Instant::now(), 0),
+            timer: None,
+        }
+    }
+
+    /// Windows of a stream and of the tunnel.
+    pub(crate) fn sizes(&self) -> (u32, u32) {
+        (self.stream, self.tunnel)
+    }
+
+    /// Looks at what came and what is held, now and then, and sets the windows.
+    fn regulate(&mut self, cx: &mut Context<'_>, received: u64, h2: &mut impl SetWindows) {
+        let came = received - self.looked.1;
+        let enough = came >= self.widths.look_after(self.stream);
+        if !enough && self.held.bytes() == 0 && !self.widths.is_narrow(self.stream) {
+            return;
+        }
+        let now = Instant::now();
+        let took = now - self.looked.0;
+        if !enough && took < LOOK {
+            return;
+        }
+        self.looked = (now, received);
+        let held = self.receivers.held();
+        let granted = self.held.resize(usize::try_from(held).unwrap_or(usize::MAX));
+        let mut stream = self.widths.next(self.stream, usage(self.held.of()), &Seen { came, took, held });
+        let wide = self.widths.wide(stream);
+        if self.wide.resize(wide) < wide {
+            stream = self.stream.min(stream);
+            self.wide.resize(self.widths.wide(stream));
+        }
+        // Fails while an earlier change is not acknowledged: the next look tries again.
+        if stream != self.stream && h2.set_stream_window(stream).is_ok() {
+            self.stream = stream;
+            // h2 sends it when it is polled next.
+            cx.waker().wake_by_ref();
+        }
+        let tunnel = self.widths.of_tunnel(self.stream).saturating_add(granted as u32).min(LARGEST);
+        if tunnel != self.tunnel {
+            h2.set_connection_window(tunnel);
+            self.tunnel = tunnel;
+        }
+        if granted == 0 {
+            self.timer = None;
+        } else if self.timer.as_ref().is_none_or(|timer| timer.is_elapsed()) {
+            let timer = self.timer.insert(Box::pin(sleep(LOOK_AGAIN)));
+            // Asked once, so that it wakes this task.
+            let _ = timer.as_mut().poll(cx);
+        }
+    }
+}
+
+/// How much of its buffers a workload uses for what it holds.
+fn usage(buffers: &Buffers) -> Usage {
+    Usage { used: buffers.used(What::Held), limit: buffers.limit(What::Held) }
+}
+
+/// Of a window (RFC 9113, 6.9.1).
+const LARGEST: u32 = (1 << 31) - 1;
+
 impl Driver {
-    pub(crate) fn new(transport: Transport, ping: Option<PingPong>, settings: &Settings) -> Self {
+    pub(crate) fn new(transport: Transport, ping: Option<PingPong>, settings: &Settings, windows: Windows) -> Self {
         Self {
             transport,
             ping,
@@ -74,17 +169,14 @@ impl Driver {
             waiting_since: None,
             ping_after: settings.ping_after,
             ping_timeout: settings.ping_timeout,
-            window: settings.stream_window,
-            largest_window: settings.largest_stream_window.max(settings.stream_window),
-            streams_in_window: settings.streams_in_window,
-            turn: (Instant::now(), 0),
+            windows,
         }
     }
 
     /// Ready when the connection has to be given up.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, windows: &mut impl Windows) -> Poll<Lost> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, h2: &mut impl SetWindows) -> Poll<Lost> {
         self.transport.end_turn();
-        self.widen(windows);
+        self.windows.regulate(cx, self.transport.received(), h2);
         if let Poll::Ready(Err(why)) = self.transport.poll_flush_now(cx) {
             return Poll::Ready(Lost::Transport(why));
         }
@@ -95,27 +187,6 @@ impl Driver {
     pub(crate) fn flush(&self, cx: &mut Context<'_>) {
         // An error comes again when the connection is polled.
         let _ = self.transport.poll_flush_now(cx);
-    }
-
-    /// Doubles the windows when a whole one came in a short time. They do not shrink: the memory is only used when an
-    /// application reads slower than its peer sends.
-    fn widen(&mut self, windows: &mut impl Windows) {
-        if self.window >= self.largest_window {
-            return;
-        }
-        let received = self.transport.received();
-        if received - self.turn.1 < u64::from(self.window) {
-            return;
-        }
-        let now = Instant::now();
-        let turn = now - self.turn.0;
-        self.turn = (now, received);
-        let wider = self.window.saturating_mul(2).min(self.largest_window);
-        // Fails while an earlier change is not acknowledged: the next turn tries again.
-        if turn < BULK_TURN && windows.set_stream_window(wider).is_ok() {
-            windows.set_connection_window(wider.saturating_mul(self.streams_in_window));
-            self.window = wider;
-        }
     }
 
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {

@@ -8,7 +8,9 @@ mod pool; // tunnels by key: one dial at a time, streams spread, idle ones relea
 mod server; // the far end: each CONNECT of one TLS connection
 mod client; // the near end: one tunnel
 mod stream; // one connection in a tunnel
-mod driver; // what both ends do for the HTTP/2 connection: ping, window, flush
+mod receivers; // the streams of one tunnel, as far as they hold unread bytes
+mod driver; // what both ends do for the HTTP/2 connection: ping, windows, flush
+mod window; // how wide the windows of a tunnel are
 mod transport; // TLS under HTTP/2, flushed once per turn
 mod settings; // sizes and times of a tunnel
 mod head; // CONNECT head: authority, forwarded, baggage, traceparent
@@ -18,6 +20,6 @@ pub use baggage::Baggage;
 pub use client::{Tunnel, TunnelError};
 pub use head::{Authority, ConnectHead, Forwarded, HeadError, Traceparent, canonical};
 pub use pool::{Dial, DialFuture, Pool, PoolOptions, TunnelKey};
-pub use server::{AcceptError, Ended, Request, ServerConnection, accept};
+pub use server::{AcceptError, Ended, Request, ServerConnection, accept, accept_within};
 pub use settings::{PORT, Settings};
 pub use stream::{Opened, Stream};

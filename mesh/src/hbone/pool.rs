@@ -23,6 +23,7 @@ use crate::keyring::Keyring;
 use crate::lane::Work;
 use crate::model::identity::Identity;
 use crate::model::name::WorkloadUid;
+use crate::net::buffers::Buffers;
 
 /// Which tunnels may be shared.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +45,11 @@ pub type DialFuture<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + S
 pub trait Dial: Send + Sync {
     /// Connects to `key.destination` from `key.workload`.
     fn dial<'a>(&'a self, key: &'a TunnelKey) -> DialFuture<'a>;
+
+    /// What tunnels of `key` may hold for readers that do not read: shared with all that should suffer together.
+    fn buffers(&self, _key: &TunnelKey) -> Arc<Buffers> {
+        Arc::default()
+    }
 
     /// Runs what belongs to a tunnel of `key`: its handshakes, then all of its bytes.
     fn spawn(&self, _key: &TunnelKey, work: Work) {
@@ -73,6 +79,9 @@ impl Default for PoolOptions {
 
 /// Tunnels that are dialled for one call. A peer that restarts may accept the first one with its last breath.
 const FRESH: usize = 2;
+
+/// Tunnels that one call finds clogged before it gives up.
+const CLOGGED: usize = 16;
 
 type DialResult = Result<(), TunnelError>;
 
@@ -119,13 +128,16 @@ impl Pool {
     ///
     /// A request that meets a dying tunnel is sent again: nothing of the application was sent. A peer that goes away takes all
     /// its tunnels with it, so only one that was dialled for this call says anything about the peer. As every dying tunnel is
-    /// retired, there is an end to it.
+    /// retired, there is an end to it. A tunnel in which nothing can be sent is not waited for either: the peer sees its
+    /// request withdrawn.
     pub async fn connect(&self, key: &TunnelKey, head: &ConnectHead) -> Result<Opened, TunnelError> {
         let began = Instant::now();
-        let mut fresh = 0;
+        let (mut fresh, mut clogged) = (0, 0);
         loop {
             let (tunnel, counted) = self.tunnel(key).await?;
             match tunnel.connect_counted(head, counted).await {
+                // It is not offered again until something moves in it.
+                Err(TunnelError::Clogged) if clogged < CLOGGED => clogged += 1,
                 Err(error) if error.is_dying_tunnel() => {
                     tunnel.retire();
                     fresh += usize::from(tunnel.opened() >= began);
@@ -196,7 +208,8 @@ impl Shared {
             None => slots.entry(key.clone()).or_default(),
         };
         slot.tunnels.retain(|kept| kept.tunnel.is_alive());
-        let with_room = |kept: &&mut Kept| kept.tunnel.streams() < kept.tunnel.max_streams();
+        let with_room =
+            |kept: &&mut Kept| kept.tunnel.streams() < kept.tunnel.max_streams() && !kept.tunnel.is_clogged();
         let least = slot.tunnels.iter_mut().filter(with_room).min_by_key(|kept| kept.tunnel.streams());
         let Some(least) = least else {
             let dialling = slot.dialling.get_or_insert_with(|| self.start_dial(key));
@@ -240,7 +253,8 @@ impl Shared {
     async fn open(&self, key: &TunnelKey) -> Result<Tunnel, TunnelError> {
         let tls = self.keyring.client_config(&key.source).await?;
         let tcp = self.dial.dial(key).await?;
-        let (tunnel, driving) = Tunnel::open(tcp, &tls, &key.expected, &self.options.settings).await?;
+        let buffers = self.dial.buffers(key);
+        let (tunnel, driving) = Tunnel::open(tcp, &tls, &key.expected, &self.options.settings, &buffers).await?;
         self.dial.spawn(key, Box::pin(driving));
         Ok(tunnel)
     }

@@ -17,11 +17,13 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::baggage::Baggage;
-use super::driver::{Driver, Lost};
+use super::driver::{Driver, Lost, Windows};
 use super::head::{ConnectHead, HeadError, add_baggage};
+use super::receivers::Receivers;
 use super::settings::Settings;
 use super::stream::Stream;
 use super::transport::Transport;
+use crate::net::buffers::Buffers;
 use crate::tls::{Peer, ServerConfig, TlsError};
 
 /// The time in which resets before an answer are counted.
@@ -82,38 +84,57 @@ impl Ended {
     }
 }
 
-/// Does both handshakes of an incoming connection, within the time for them.
+/// Does both handshakes of an incoming connection, within the time for them. The tunnel has buffers of its own.
 pub async fn accept(tcp: TcpStream, tls: &ServerConfig, settings: &Settings) -> Result<ServerConnection, AcceptError> {
-    match timeout(settings.handshake, shake_hands(tcp, tls, settings)).await {
+    accept_within(tcp, tls, settings, &Arc::default()).await
+}
+
+/// The same for a tunnel that shares its buffers with others.
+pub async fn accept_within(
+    tcp: TcpStream,
+    tls: &ServerConfig,
+    settings: &Settings,
+    buffers: &Arc<Buffers>,
+) -> Result<ServerConnection, AcceptError> {
+    match timeout(settings.handshake, shake_hands(tcp, tls, settings, buffers)).await {
         Ok(accepted) => accepted,
         Err(_) => Err(TlsError::Timeout.into()),
     }
 }
 
-async fn shake_hands(tcp: TcpStream, tls: &ServerConfig, settings: &Settings) -> Result<ServerConnection, AcceptError> {
+async fn shake_hands(
+    tcp: TcpStream,
+    tls: &ServerConfig,
+    settings: &Settings,
+    buffers: &Arc<Buffers>,
+) -> Result<ServerConnection, AcceptError> {
     let remote = tcp.peer_addr().map_err(TlsError::Io)?;
     let local = tcp.local_addr().map_err(TlsError::Io)?;
     let (stream, peer) = tls.accept(tcp).await?;
     let transport = Transport::new(stream);
+    let receivers = Arc::default();
+    let windows = Windows::new(settings, buffers, &receivers);
+    let (stream_window, tunnel_window) = windows.sizes();
     let mut builder = Builder::new();
     builder
-        .initial_window_size(settings.stream_window)
-        .initial_connection_window_size(settings.stream_window.saturating_mul(settings.streams_in_window))
+        .initial_window_size(stream_window)
+        .initial_connection_window_size(tunnel_window)
         .max_frame_size(settings.max_frame)
         .max_header_list_size(settings.max_head)
         .max_concurrent_streams(settings.max_accepted_streams)
         .max_send_buffer_size(settings.send_buffer)
         .data_frame_budget(settings.largest_stream_window as usize);
     let mut connection = builder.handshake(transport.clone()).await?;
-    let driver = Driver::new(transport, connection.ping_pong(), settings);
+    let driver = Driver::new(transport, connection.ping_pong(), settings, windows);
     let resets = Resets { seen: Arc::default(), since: Instant::now(), most: settings.max_resets };
-    Ok(ServerConnection { connection, driver, peer, remote, local, resets, ended: None })
+    Ok(ServerConnection { connection, driver, receivers, peer, remote, local, resets, ended: None })
 }
 
 /// The far end of a tunnel.
 pub struct ServerConnection {
     connection: Connection<Transport, Bytes>,
     driver: Driver,
+    receivers: Arc<Receivers>,
     peer: Peer,
     remote: SocketAddr,
     local: SocketAddr,
@@ -153,8 +174,8 @@ impl ServerConnection {
             Poll::Ready(Some(Ok((request, respond)))) => {
                 self.driver.flush(cx);
                 let head = ConnectHead::parse(&request);
-                let seen = Arc::clone(&self.resets.seen);
-                return Poll::Ready(Some(Request { head, respond, receive: request.into_body(), resets: seen }));
+                let (resets, receivers) = (Arc::clone(&self.resets.seen), Arc::clone(&self.receivers));
+                return Poll::Ready(Some(Request { head, respond, receive: request.into_body(), receivers, resets }));
             }
             Poll::Ready(Some(Err(error))) => Ended::Http2(error),
             Poll::Ready(None) => Ended::Closed,
@@ -226,6 +247,7 @@ pub struct Request {
     head: Result<ConnectHead, HeadError>,
     respond: SendResponse<Bytes>,
     receive: RecvStream,
+    receivers: Arc<Receivers>,
     resets: Arc<AtomicU32>,
 }
 
@@ -250,7 +272,7 @@ impl Request {
         let send = self.respond.send_response(response, false).inspect_err(|_| {
             self.resets.fetch_add(1, Ordering::Relaxed);
         })?;
-        Ok(Stream::new(send, self.receive, None))
+        Ok(Stream::new(send, self.receive, None, &self.receivers))
     }
 
     /// Answers with another status.

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 use super::baggage::Baggage;
+use super::receivers::{Receiver, Receivers};
 use crate::model::identity::Identity;
 use crate::net::duplex::{Duplex, Queue};
 
@@ -29,30 +30,73 @@ pub struct Opened {
     pub baggage: Option<Baggage>,
 }
 
-/// Streams that are open in a tunnel.
+/// The streams of a tunnel that we have opened.
 #[derive(Debug, Default)]
-pub(crate) struct Load(AtomicUsize);
+pub(crate) struct Load {
+    streams: AtomicUsize,
+    /// Those that may send nothing now.
+    waiting: AtomicUsize,
+    /// Whether a new one could send nothing either, and none has since.
+    clogged: AtomicBool,
+}
 
 impl Load {
+    /// How many are open.
     pub(crate) fn streams(&self) -> usize {
-        self.0.load(Ordering::Relaxed)
+        self.streams.load(Ordering::Relaxed)
+    }
+
+    /// Whether some wait for the peer to take what they sent. It may be that others can send.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether streams that nobody reads have used up what the peer takes of the whole tunnel.
+    pub(crate) fn is_clogged(&self) -> bool {
+        self.clogged.load(Ordering::Relaxed) && self.is_suspect()
+    }
+
+    /// A new stream could send nothing.
+    pub(crate) fn clogged(&self) {
+        self.clogged.store(true, Ordering::Relaxed);
     }
 }
 
 /// One stream among those of a tunnel, until it is dropped.
 #[derive(Debug)]
-pub(crate) struct Counted(Arc<Load>);
+pub(crate) struct Counted {
+    load: Arc<Load>,
+    waits: bool,
+}
 
 impl Counted {
     pub(crate) fn new(load: &Arc<Load>) -> Self {
-        load.0.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(load))
+        load.streams.fetch_add(1, Ordering::Relaxed);
+        Self { load: Arc::clone(load), waits: false }
+    }
+
+    /// It may send nothing now.
+    fn wait(&mut self) {
+        if !self.waits {
+            self.waits = true;
+            self.load.waiting.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// It may send.
+    fn go(&mut self) {
+        if self.waits {
+            self.waits = false;
+            self.load.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.load.clogged.store(false, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
+        self.go();
+        self.load.streams.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -64,12 +108,19 @@ pub struct Stream {
     received: Bytes,
     /// Resolves when what was sent until then has left; made for a reset that waits for it.
     flushed: Option<oneshot::Receiver<()>>,
-    _counted: Option<Counted>,
+    counted: Option<Counted>,
+    _receiver: Receiver,
 }
 
 impl Stream {
-    pub(crate) fn new(send: SendStream<Bytes>, receive: RecvStream, counted: Option<Counted>) -> Self {
-        Self { send, receive, received: Bytes::new(), flushed: None, _counted: counted }
+    pub(crate) fn new(
+        send: SendStream<Bytes>,
+        mut receive: RecvStream,
+        counted: Option<Counted>,
+        receivers: &Arc<Receivers>,
+    ) -> Self {
+        let receiver = receivers.add(receive.flow_control().clone());
+        Self { send, receive, received: Bytes::new(), flushed: None, counted, _receiver: receiver }
     }
 
     /// How many bytes may be sent now; waits until it is at least one.
@@ -79,12 +130,21 @@ impl Stream {
             // Asked first: h2 wakes for an increase only, not for what was there before.
             let capacity = self.send.capacity();
             if capacity > 0 {
+                if let Some(counted) = &mut self.counted {
+                    counted.go();
+                }
                 return Poll::Ready(Ok(capacity));
             }
-            match ready!(self.send.poll_capacity(cx)) {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Poll::Ready(Err(broken(error))),
-                None => return Poll::Ready(Err(self.refusal(cx))),
+            match self.send.poll_capacity(cx) {
+                Poll::Ready(Some(Ok(_))) => {}
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(broken(error))),
+                Poll::Ready(None) => return Poll::Ready(Err(self.refusal(cx))),
+                Poll::Pending => {
+                    if let Some(counted) = &mut self.counted {
+                        counted.wait();
+                    }
+                    return Poll::Pending;
+                }
             }
         }
     }

@@ -3,12 +3,14 @@
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::buffers::{Buffers, Part, What};
 use super::duplex::{Duplex, Queue, SLICES};
 use super::socket::reset_on_close;
 
@@ -28,6 +30,8 @@ pub struct Tcp {
     /// The buffer before that: used again once its bytes have been passed on.
     before: BytesMut,
     size: u8,
+    /// Room for large buffers; without it they are not counted.
+    large: Option<Part>,
     /// Whether an error was seen. The kernel tells it once; after that the socket reads as if its peer had ended in peace.
     failed: bool,
 }
@@ -35,7 +39,14 @@ pub struct Tcp {
 impl Tcp {
     /// Wraps a connection.
     pub fn new(stream: TcpStream) -> Self {
-        Self { stream, spare: BytesMut::new(), before: BytesMut::new(), size: 0, failed: false }
+        Self { stream, spare: BytesMut::new(), before: BytesMut::new(), size: 0, large: None, failed: false }
+    }
+
+    /// Takes large read buffers from those of a workload, as long as there are some.
+    #[must_use]
+    pub fn within(mut self, buffers: &Arc<Buffers>) -> Self {
+        self.large = Some(Part::new(buffers, What::Large));
+        self
     }
 
     /// The connection.
@@ -50,7 +61,19 @@ impl Tcp {
 
     /// Begins with a small buffer again.
     pub(super) fn streams_no_more(&mut self) {
-        self.size = 0;
+        self.resize(0);
+    }
+
+    /// Reads fill buffers of another size from now on, if there is room for two of them.
+    fn resize(&mut self, size: u8) {
+        if let Some(large) = &mut self.large {
+            let needed = |size: u8| if size >= STREAMS { 2 * SIZES[usize::from(size)] } else { 0 };
+            if large.resize(needed(size)) < needed(size) {
+                large.resize(needed(self.size));
+                return;
+            }
+        }
+        self.size = size;
     }
 
     /// Makes room for a read. While bytes stream two buffers take turns and the allocator is not asked.
@@ -83,9 +106,9 @@ impl Tcp {
     fn adapt(&mut self, read: usize, room: usize) {
         let size = SIZES[usize::from(self.size)];
         if read == room && room == size && usize::from(self.size) + 1 < SIZES.len() {
-            self.size += 1;
+            self.resize(self.size + 1);
         } else if read < size / 8 && self.size > 0 {
-            self.size -= 1;
+            self.resize(self.size - 1);
         }
     }
 }

@@ -10,6 +10,9 @@ mod tunnel; // streams through tunnels: bytes, ends, resets, sharing
 mod copying; // ends, resets, back-pressure and time limits of connections in tunnels
 
 #[cfg(test)]
+mod stalling; // readers that stall hold their own streams and nobody else's
+
+#[cfg(test)]
 mod sharing; // which tunnels a pool opens, shares and closes
 
 #[cfg(test)]

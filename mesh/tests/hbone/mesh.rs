@@ -8,10 +8,11 @@ use std::time::Duration;
 use mesh::ca::{EmbeddedCa, LEAF_LIFETIME};
 use mesh::hbone::{
     Authority, Baggage, ConnectHead, Dial, DialFuture, Opened, Pool, PoolOptions, Request, Settings, Stream, TunnelKey,
-    accept,
+    accept, accept_within,
 };
 use mesh::keyring::{Keyring, Options};
 use mesh::model::identity::Identity;
+use mesh::net::buffers::Buffers;
 use mesh::net::copy::{CopyError, Counters, Timeouts, both_ways};
 use mesh::net::tcp::Tcp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy, split};
@@ -43,6 +44,8 @@ pub(crate) fn keyring(ca: &Arc<EmbeddedCa>, accounts: &[&str]) -> Arc<Keyring> {
 #[derive(Default)]
 pub(crate) struct Dialler {
     pub(crate) dials: AtomicUsize,
+    /// Of all tunnels that are dialled, as if they were one workload's.
+    pub(crate) buffers: Arc<Buffers>,
 }
 
 impl Dial for Dialler {
@@ -54,11 +57,17 @@ impl Dial for Dialler {
             Ok(tcp)
         })
     }
+
+    fn buffers(&self, _: &TunnelKey) -> Arc<Buffers> {
+        Arc::clone(&self.buffers)
+    }
 }
 
 /// Two ends that trust each other: `client` dials, `server` accepts.
 pub(crate) struct Mesh {
     pub(crate) keyring: Arc<Keyring>,
+    /// Of all tunnels that are accepted.
+    pub(crate) buffers: Arc<Buffers>,
     pub(crate) dialler: Arc<Dialler>,
     pub(crate) pool: Arc<Pool>,
 }
@@ -72,7 +81,7 @@ impl Mesh {
         let keyring = keyring(&new_ca(), &["client", "server"]);
         let dialler = Arc::new(Dialler::default());
         let pool = Pool::new(Arc::clone(&keyring), Arc::clone(&dialler) as _, options);
-        Self { keyring, dialler, pool }
+        Self { keyring, buffers: Arc::default(), dialler, pool }
     }
 
     /// A server that gives each request to `handler`, in a task of its own.
@@ -83,15 +92,16 @@ impl Mesh {
     {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let keyring = Arc::clone(&self.keyring);
+        let (keyring, buffers) = (Arc::clone(&self.keyring), Arc::clone(&self.buffers));
         tokio::spawn(async move {
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
                 tcp.set_nodelay(true).unwrap();
                 let tls = keyring.server_config(&identity("server")).await.unwrap();
-                let (settings, handler) = (settings.clone(), handler.clone());
+                let (settings, handler, buffers) = (settings.clone(), handler.clone(), Arc::clone(&buffers));
                 tokio::spawn(async move {
-                    let Ok(mut connection) = accept(tcp, &tls, &settings).await else { return };
+                    let accepted = accept_within(tcp, &tls, &settings, &buffers).await;
+                    let Ok(mut connection) = accepted else { return };
                     while let Some(request) = connection.next().await {
                         tokio::spawn(handler(request));
                     }

@@ -132,7 +132,7 @@ fn a_reader_that_stalls_holds_up_nobody_else() -> Result<()> {
     let (_mesh, client, server, _app) = pair("stall", FAR)?;
     std::thread::scope(|scope| {
         // Far more than any window: the sender must be held back, and all share one tunnel.
-        let stalled: Vec<_> = (0..4)
+        let stalled: Vec<_> = (0..25)
             .map(|_| scope.spawn(|| call(&client.place, server.at(7005), &["send", "50000000"], &["--timeout", "6"])))
             .collect();
         let slow = scope.spawn(|| client.call(server.at(7007), &["send", "10000000"]));

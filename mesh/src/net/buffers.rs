@@ -1,0 +1,126 @@
+//! What one workload may have of this process for bytes that nobody takes: a bound, beyond which its own connections get
+//! slower and those of others do not notice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes of tunnels that one workload's readers may leave unread. Five hundred readers that stall at once need about 25 MB.
+const HELD: usize = 32 << 20;
+/// Bytes by which the windows of its tunnels may be wider than at first: two tunnels at full width.
+const WIDE: usize = 32 << 20;
+/// Bytes of large read buffers: sixteen connections at full size.
+const LARGE: usize = 8 << 20;
+
+/// What bytes are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Received in tunnels, and not taken.
+    Held,
+    /// Windows that are wider than at first.
+    Wide,
+    /// Read buffers of sockets that stream.
+    Large,
+}
+
+/// The buffers of one workload.
+#[derive(Debug)]
+pub struct Buffers {
+    limits: [usize; 3],
+    used: [AtomicUsize; 3],
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self::new([HELD, WIDE, LARGE])
+    }
+}
+
+impl Buffers {
+    /// Bounds in bytes: for what is held, for wide windows, for large read buffers.
+    pub fn new(limits: [usize; 3]) -> Self {
+        Self { limits, used: Default::default() }
+    }
+
+    /// No bounds worth the name.
+    pub fn unlimited() -> Self {
+        Self::new([usize::MAX >> 4; 3])
+    }
+
+    /// Bytes that are used.
+    pub fn used(&self, what: What) -> usize {
+        self.used[what as usize].load(Ordering::Relaxed)
+    }
+
+    /// Bytes that may be used.
+    pub fn limit(&self, what: What) -> usize {
+        self.limits[what as usize]
+    }
+}
+
+/// A part of a workload's buffers, given back when it is dropped.
+#[derive(Debug)]
+pub struct Part {
+    of: Arc<Buffers>,
+    bytes: u32,
+    what: What,
+}
+
+impl Part {
+    /// Nothing yet.
+    pub fn new(of: &Arc<Buffers>, what: What) -> Self {
+        Self { of: Arc::clone(of), bytes: 0, what }
+    }
+
+    /// How many bytes it has.
+    pub fn bytes(&self) -> usize {
+        self.bytes as usize
+    }
+
+    /// Whose it is.
+    pub fn of(&self) -> &Buffers {
+        &self.of
+    }
+
+    /// Makes it so many bytes, or as many more as there are; returns how many it has.
+    pub fn resize(&mut self, wanted: usize) -> usize {
+        let wanted = wanted.min(u32::MAX as usize);
+        let (own, used) = (self.bytes(), &self.of.used[self.what as usize]);
+        if wanted <= own {
+            used.fetch_sub(own - wanted, Ordering::Relaxed);
+            self.bytes = wanted as u32;
+            return wanted;
+        }
+        let more = wanted - own;
+        // Taken before it is known to be there: two who ask at once see each other.
+        let before = used.fetch_add(more, Ordering::Relaxed);
+        let over = (before + more).saturating_sub(self.of.limit(self.what)).min(more);
+        used.fetch_sub(over, Ordering::Relaxed);
+        self.bytes = (wanted - over) as u32;
+        self.bytes()
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.resize(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_share_what_there_is_and_give_it_back() {
+        let buffers = Arc::new(Buffers::new([100, 0, 0]));
+        let (mut one, mut other) = (Part::new(&buffers, What::Held), Part::new(&buffers, What::Held));
+        assert_eq!((one.resize(70), other.resize(70)), (70, 30));
+        assert_eq!(buffers.used(What::Held), 100);
+        assert_eq!((one.resize(10), other.resize(70)), (10, 70));
+        drop(one);
+        assert_eq!((other.resize(1000), buffers.used(What::Held)), (100, 100));
+        drop(other);
+        assert_eq!(buffers.used(What::Held), 0);
+        assert_eq!(Part::new(&buffers, What::Large).resize(1), 0);
+    }
+}
