@@ -36,6 +36,7 @@ impl AsyncWrite for End {
 
 impl Duplex for End {
     const READS_AHEAD: bool = false;
+    const STOPS: bool = false;
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         let mut bytes = BytesMut::zeroed(1024);
@@ -54,6 +55,10 @@ impl Duplex for End {
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.pipe).poll_shutdown(cx)
+    }
+
+    fn poll_flushed(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
     }
 
     fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<io::Error> {
