@@ -1,9 +1,13 @@
 //! A pod with NET_ADMIN in its own network namespace, or whoever writes Pod manifests, harms no other pod of the node, and what cannot
 //! be captured is closed and told of.
 
+use std::fs::{File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::Value;
 use tests::agent::{Agent, Ports};
 use tests::eventually::{allow, always, eventually};
@@ -156,6 +160,76 @@ fn a_path_that_is_no_namespace_stops_nobody() -> Result<()> {
     })?;
     let failed = agent.metrics()?.sum("culvert_captures_failed", &[("reason", "namespace")]);
     ensure!(failed == paths.len() as f64, "{failed}");
+    Ok(())
+}
+
+/// A file system that never answers, like one whose server is gone. Gone when dropped.
+struct Hung {
+    at: PathBuf,
+    _server: File,
+}
+
+impl Hung {
+    fn new(at: PathBuf) -> Result<Self> {
+        let server =
+            OpenOptions::new().read(true).write(true).open("/dev/fuse").context("/dev/fuse (kernel with FUSE)")?;
+        std::fs::create_dir(&at)?;
+        let options = format!("fd={},rootmode=40000,user_id=0,group_id=0", server.as_raw_fd());
+        mount(Some("hung"), &at, Some("fuse"), MsFlags::empty(), Some(options.as_str())).context("mount")?;
+        Ok(Self { at, _server: server })
+    }
+}
+
+impl Drop for Hung {
+    fn drop(&mut self) {
+        // Whoever waits for it is answered when the server is closed.
+        let _gone = umount2(&self.at, MntFlags::MNT_DETACH);
+    }
+}
+
+#[test]
+fn a_file_system_that_does_not_answer_holds_up_nobody() -> Result<()> {
+    let mesh = Mesh::start()?;
+    let ns = mesh.namespace("good");
+    let hung = Hung::new(mesh.net.run.files().join("hung"))?;
+    let agent = &mesh.agents[0];
+    for i in 0..40_u8 {
+        let spec = PodSpec::new("bad", &format!("hung{i}"));
+        let address = std::net::IpAddr::from([10, 244, 0, 100 + i]);
+        let yaml = spec.yaml(&agent.node.name, &hung.at.join(format!("pod{i}")), &[address]);
+        mesh.apply(&format!("hung{i}.yaml"), &yaml)?;
+    }
+    eventually("they are known", || capture(agent, "Kubernetes//Pod/bad/hung39").map(drop))?;
+    let started = Instant::now();
+    let client = mesh.pod(PodSpec::new(&ns, "client"))?;
+    ensure!(started.elapsed() < allow(Duration::from_secs(2)), "{:?}", started.elapsed());
+    let server = mesh.pod(PodSpec::new(&ns, "server").on(1))?;
+    let _app = server.serve(&["who:80"])?;
+    eventually("they are told of", || {
+        let found = capture(agent, "Kubernetes//Pod/bad/hung0")?;
+        ensure!(found["state"] == "pending" && found["error"].to_string().contains("takes longer"), "{found}");
+        let late = agent.metrics()?.sum("culvert_captures_failed", &[("reason", "late")]);
+        ensure!(late > 0.0, "not counted");
+        Ok(())
+    })?;
+    always(Duration::from_secs(4), "the others go on", || {
+        is_ready(agent)?;
+        client.call_ok(server.at(80), &["who"])?;
+        let age = agent.metrics()?.sum("culvert_reconcile_age_seconds", &[]);
+        ensure!(age <= 3.0, "{age}");
+        Ok(())
+    })?;
+    let threads = std::fs::read_dir(format!("/proc/{}/task", agent.pid()?))?.count();
+    ensure!(threads < 60, "{threads} threads");
+    agent.terminate()?;
+    let (code, took) = agent.wait_end()?;
+    ensure!(code == Some(0) && took < allow(Duration::from_secs(6)), "{code:?} after {took:?}");
+    // One that begins while some do not answer is ready all the same.
+    let took = agent.restart()?;
+    ensure!(took < allow(Duration::from_secs(12)), "{took:?}");
+    client.captured(true)?;
+    client.call_ok(server.at(80), &["who"])?;
+    drop(hung);
     Ok(())
 }
 

@@ -42,7 +42,8 @@ fn destroy(rig: &Rig, pod: &str, what: &str) {
 fn batch(rig: &Rig, pod: &str, lines: impl Iterator<Item = String>) {
     let file = format!("/tmp/{}-batch", rig.name);
     fs::write(&file, lines.collect::<Vec<_>>().join("\n")).unwrap();
-    sh(&format!("ip -n {}{pod} -batch {file}; rm {file}", rig.name));
+    sh(&format!("ip -n {}{pod} -batch {file}", rig.name));
+    fs::remove_file(&file).unwrap();
 }
 
 fn strict(agent: &Agent, id: u32) {
@@ -248,14 +249,14 @@ fn a_pod_that_changes_all_the_time_does_not_keep_others_waiting() {
     agent.enroll(&rig, "a");
     agent.enroll(&rig, "b");
     let flap = "while :; do echo addr add 10.97.0.1/32 dev lo; echo addr del 10.97.0.1/32 dev lo; done";
-    let script = format!("({flap}) | timeout 3 ip -n {}a -batch - & sleep 0.3", rig.name);
+    sh(&format!("timeout 3 sh -c '({flap}) | ip -n {}a -batch -' > /dev/null 2>&1 &", rig.name));
+    std::thread::sleep(Duration::from_millis(300));
     let used = || {
         let times = fs::read_to_string("/proc/self/stat").unwrap();
         let words: Vec<u64> = times.rsplit(')').next().unwrap().split(' ').filter_map(|w| w.parse().ok()).collect();
         // utime and stime, in hundredths of a second.
         words[10] + words[11]
     };
-    std::process::Command::new("sh").args(["-c", &script]).stdout(std::process::Stdio::null()).status().unwrap();
     let (before, began) = (used(), Instant::now());
     rig.ip("b", "rule flush");
     eventually("the other is repaired", || rig.ip("b", "rule").contains("0x111"));
@@ -380,10 +381,15 @@ fn what_is_not_a_network_namespace_is_refused_at_once() {
     let rig = Rig::new();
     let agent = rig.agent();
     let folder = format!("/tmp/{}-paths", rig.name);
-    sh(&format!(
-        "mkdir {folder}; mkfifo {folder}/fifo; ln -s /proc/1/ns/net {folder}/host; ln -s loop {folder}/loop; echo > {folder}/file
-        ln -s /proc/self/ns/net {folder}/self; mkdir {folder}/dir; ln -s {folder}/fifo {folder}/link"
-    ));
+    fs::create_dir_all(format!("{folder}/dir")).unwrap();
+    fs::write(format!("{folder}/file"), "").unwrap();
+    let fifo = format!("{folder}/fifo");
+    nix::unistd::mkfifo(fifo.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    for (to, name) in
+        [("/proc/1/ns/net", "host"), ("/proc/self/ns/net", "self"), ("loop", "loop"), (fifo.as_str(), "link")]
+    {
+        std::os::unix::fs::symlink(to, format!("{folder}/{name}")).unwrap();
+    }
     // Not every machine lets its root look at process 1.
     let host = if fs::metadata("/proc/1/ns/net").is_ok() { "node's own" } else { "Permission denied" };
     for (path, expected) in [
@@ -407,7 +413,7 @@ fn what_is_not_a_network_namespace_is_refused_at_once() {
         assert!(refused.to_string().contains(expected) && refused.closed.is_none(), "{path}: {refused}");
         assert!(began.elapsed() < Duration::from_millis(500), "{path}: {:?}", began.elapsed());
     }
-    sh(&format!("rm -r {folder}"));
+    fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]
