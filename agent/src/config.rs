@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use mesh::model::syntax::Form;
 use mesh::telemetry::line::Format;
 
 /// The flags of `culvert agent`.
@@ -17,7 +18,8 @@ pub struct AgentArgs {
         value_name = "NAME",
         required_unless_present = "cleanup",
         default_value = "",
-        hide_default_value = true
+        hide_default_value = true,
+        value_parser = node
     )]
     pub node: String,
 
@@ -34,15 +36,15 @@ pub struct AgentArgs {
     pub cert_ttl: Duration,
 
     /// First part of every identity: spiffe://TD/ns/.../sa/...
-    #[arg(long, value_name = "TD", env = "TRUST_DOMAIN", default_value = "cluster.local")]
+    #[arg(long, value_name = "TD", env = "TRUST_DOMAIN", default_value = "cluster.local", value_parser = trust_domain)]
     pub trust_domain: String,
 
     /// Name of this cluster
-    #[arg(long, value_name = "NAME", env = "CLUSTER_ID", default_value = "Kubernetes")]
+    #[arg(long, value_name = "NAME", env = "CLUSTER_ID", default_value = "Kubernetes", value_parser = cluster)]
     pub cluster: String,
 
     /// Name of the network that addresses belong to
-    #[arg(long, value_name = "NAME", env = "NETWORK", default_value = "")]
+    #[arg(long, value_name = "NAME", env = "NETWORK", default_value = "", value_parser = network)]
     pub network: String,
 
     /// How traffic comes here: by eBPF, or because something else redirects it to 15001, 15006 and 15008
@@ -171,6 +173,30 @@ impl From<LogFormat> for Format {
     }
 }
 
+/// A text that has a form; what is empty says nothing where it `may_be_empty`.
+fn named(form: Form, may_be_empty: bool, text: &str) -> Result<String, String> {
+    if !(may_be_empty && text.is_empty()) {
+        form.check(text)?;
+    }
+    Ok(text.to_owned())
+}
+
+fn node(text: &str) -> Result<String, String> {
+    named(Form::Subdomain, true, text)
+}
+
+fn trust_domain(text: &str) -> Result<String, String> {
+    named(Form::TrustDomain, false, text)
+}
+
+fn cluster(text: &str) -> Result<String, String> {
+    named(Form::Plain, false, text)
+}
+
+fn network(text: &str) -> Result<String, String> {
+    named(Form::Plain, true, text)
+}
+
 /// Reads `90`, `90s`, `15m`, `24h`, `1h30m` or `500ms`; a bare number is seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong =
@@ -231,6 +257,19 @@ mod tests {
         for text in ["", "h", "1.5h", "-1", "1x", "1h30", "999999999999999999999s", "99999999999999999h", "soon"] {
             assert!(duration(text).unwrap_err().contains("is not a duration"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_flag_that_becomes_part_of_a_name_is_one() {
+        for wrong in ["cluster.local/ns/a/sa/b", "Cluster.local", "a;b", "a b", ""] {
+            assert!(trust_domain(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["a/b", "a//Pod/b", "a b", ""] {
+            assert!(cluster(wrong).is_err(), "{wrong}");
+        }
+        assert!(network("").is_ok() && network("net_1").is_ok() && network("a/b").is_err());
+        assert!(node("").is_ok() && node("ip-10-0-0-1.eu").is_ok() && node("a b").is_err());
+        assert!(trust_domain("cluster.local").is_ok() && cluster("Kubernetes").is_ok());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use mesh::model::syntax::Form;
 use mesh::telemetry::line::Format;
 
 use crate::duration;
@@ -57,7 +58,7 @@ pub struct RunArgs {
     pub listen: Vec<SocketAddr>,
 
     /// The service account whose identity is taken [default: that of the pod at the listening address, else the Gateway's name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = service_account)]
     pub service_account: Option<String>,
 
     /// How long the certificate is valid
@@ -65,15 +66,15 @@ pub struct RunArgs {
     pub cert_ttl: Duration,
 
     /// First part of every identity: spiffe://TD/ns/.../sa/...
-    #[arg(long, value_name = "TD", env = "TRUST_DOMAIN", default_value = "cluster.local")]
+    #[arg(long, value_name = "TD", env = "TRUST_DOMAIN", default_value = "cluster.local", value_parser = trust_domain)]
     pub trust_domain: String,
 
     /// Name of this cluster
-    #[arg(long, value_name = "NAME", env = "CLUSTER_ID", default_value = "Kubernetes")]
+    #[arg(long, value_name = "NAME", env = "CLUSTER_ID", default_value = "Kubernetes", value_parser = cluster)]
     pub cluster: String,
 
     /// Name of the network that addresses belong to
-    #[arg(long, value_name = "NAME", env = "NETWORK", default_value = "")]
+    #[arg(long, value_name = "NAME", env = "NETWORK", default_value = "", value_parser = network)]
     pub network: String,
 
     /// Address of the admin server
@@ -187,11 +188,34 @@ pub struct FullName {
 
 fn full_name(text: &str) -> Result<FullName, String> {
     match text.split_once('/') {
-        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+        Some((namespace, name)) => {
+            Form::Label.check(namespace)?;
+            Form::Subdomain.check(name)?;
             Ok(FullName { namespace: namespace.into(), name: name.into() })
         }
         _ => Err(format!("{text:?} is not NAMESPACE/NAME")),
     }
+}
+
+fn named(form: Form, text: &str) -> Result<String, String> {
+    form.check(text).map(|()| text.to_owned())
+}
+
+fn trust_domain(text: &str) -> Result<String, String> {
+    named(Form::TrustDomain, text)
+}
+
+fn cluster(text: &str) -> Result<String, String> {
+    named(Form::Plain, text)
+}
+
+fn service_account(text: &str) -> Result<String, String> {
+    named(Form::Subdomain, text)
+}
+
+/// The default network has no name.
+fn network(text: &str) -> Result<String, String> {
+    if text.is_empty() { Ok(String::new()) } else { named(Form::Plain, text) }
 }
 
 fn time(text: &str) -> Result<Duration, String> {
@@ -222,6 +246,18 @@ mod tests {
         assert_eq!((&*run.gateway.namespace, &*run.gateway.name), ("shop", "wp"));
         assert_eq!(run.listen, ["10.0.0.9:15008".parse().unwrap()]);
         assert!(Cli::try_parse_from(["culvert-waypoint", "--gateway", "shop"]).is_err());
+        for (flag, value) in [
+            ("--gateway", "shop/w;p"),
+            ("--trust-domain", "a/b"),
+            ("--cluster", "a//b"),
+            ("--network", "a b"),
+            ("--service-account", "x;URI=root"),
+        ] {
+            let wrong: Vec<&str> = args.into_iter().filter(|arg| *arg != "shop/wp" || flag != "--gateway").collect();
+            let wrong = wrong.into_iter().filter(|arg| *arg != "--gateway" || flag != "--gateway").chain([flag, value]);
+            let error = Cli::try_parse_from(wrong).unwrap_err().to_string();
+            assert!(error.contains("must be"), "{flag} {value}: {error}");
+        }
         let check = Cli::try_parse_from(["culvert-waypoint", "check", "-f", "m"]).unwrap();
         assert!(matches!(check.command, Some(Command::Check(_))));
     }

@@ -20,7 +20,10 @@ pub struct SigningRequest {
 
 impl SigningRequest {
     /// Makes a key and the request for it.
+    ///
+    /// For what is no identity there is no request.
     pub fn new(identity: Identity) -> Result<Self, IssueError> {
+        identity.check().map_err(|why| IssueError::Refused(why.to_string()))?;
         let made = || {
             let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
             let request = leaf_params(&identity)?.serialize_request(&key)?;
@@ -62,5 +65,19 @@ mod tests {
         assert_eq!(san.general_names.len(), 1);
         assert!(san.general_names[0].to_string().contains("spiffe://cluster.local/ns/default/sa/shop"));
         assert!(request.pem.starts_with("-----BEGIN CERTIFICATE REQUEST-----"));
+    }
+
+    #[test]
+    fn there_is_no_request_for_what_is_no_identity() {
+        for (trust_domain, namespace, account) in [
+            ("cluster.local", "default", "x;URI=root,By=y"),
+            ("cluster.local", "default", "shop/sa/root"),
+            ("cluster.local", "default/ns", "shop"),
+            ("cluster.local/ns/bank/sa/root", "default", "shop"),
+            ("cluster.local", "", "shop"),
+        ] {
+            let refused = SigningRequest::new(Identity::new(trust_domain, namespace, account));
+            assert!(matches!(refused, Err(IssueError::Refused(_))), "{trust_domain} {namespace} {account}");
+        }
     }
 }

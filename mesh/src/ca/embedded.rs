@@ -107,6 +107,7 @@ impl EmbeddedCa {
     }
 
     fn sign(&self, request: &SigningRequest) -> Result<Issued, IssueError> {
+        request.identity.check().map_err(|why| IssueError::Refused(why.to_string()))?;
         let refused = |why: rcgen::Error| IssueError::Refused(format!("{}: {why}", request.identity));
         // Only the key is taken from the request, and parsing it checks that the requester holds it.
         let mut csr = CertificateSigningRequestParams::from_der(&request.der).map_err(refused)?;

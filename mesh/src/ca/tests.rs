@@ -246,3 +246,14 @@ async fn a_request_whose_sender_has_not_the_key_is_refused() {
     request.der = der.into();
     assert!(matches!(ca.issue(&request).await, Err(IssueError::Refused(_))));
 }
+
+#[tokio::test]
+async fn what_is_no_identity_is_not_signed_whoever_asks() {
+    let folder = private_folder();
+    let ca = open(folder.path()).unwrap();
+    for account in ["x;URI=root,By=y", "a/sa/b", "Shop", "a b", ""] {
+        let mut request = SigningRequest::new(shop()).unwrap();
+        request.identity = Identity::new("cluster.local", "default", account);
+        assert!(matches!(ca.issue(&request).await, Err(IssueError::Refused(_))), "{account}");
+    }
+}

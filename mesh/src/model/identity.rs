@@ -1,6 +1,7 @@
 //! Pure. What a certificate proves: `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
 //!
-//! SPIFFE ID, section 2; the path layout is Istio's. No escaping: the three parts are DNS labels or a DNS name.
+//! SPIFFE ID, section 2; the path layout is Istio's. No escaping: what Kubernetes or SPIFFE would not admit as one of the three
+//! parts is no identity, so that nobody can write a second field or a second name into one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,6 +9,7 @@ use std::str::FromStr;
 use thiserror::Error;
 
 use super::name::{Namespace, ServiceAccount, TrustDomain};
+use super::syntax::Form;
 
 /// The identity of a workload, proven by the one SPIFFE URI SAN of its certificate.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -29,6 +31,16 @@ pub enum ParseIdentityError {
     /// The path is not `/ns/<namespace>/sa/<service account>`.
     #[error("{0:?} does not have the form spiffe://<trust domain>/ns/<namespace>/sa/<service account>")]
     Path(String),
+    /// One of the three parts is not what Kubernetes or SPIFFE admits there.
+    #[error("{part} {text:?} must be {form}")]
+    Part {
+        /// Which of the three.
+        part: &'static str,
+        /// What stands there.
+        text: String,
+        /// What must.
+        form: Form,
+    },
 }
 
 impl Identity {
@@ -39,6 +51,21 @@ impl Identity {
         service_account: impl Into<ServiceAccount>,
     ) -> Self {
         Self { trust_domain: trust_domain.into(), namespace: namespace.into(), service_account: service_account.into() }
+    }
+
+    /// Whether each part is what Kubernetes and SPIFFE admit. What is read from a certificate or a header always is; this is
+    /// for what was put together from other things.
+    pub fn check(&self) -> Result<(), ParseIdentityError> {
+        for (part, text, form) in [
+            ("trust domain", self.trust_domain.as_str(), Form::TrustDomain),
+            ("namespace", self.namespace.as_str(), Form::Label),
+            ("service account", self.service_account.as_str(), Form::Subdomain),
+        ] {
+            if !form.admits(text) {
+                return Err(ParseIdentityError::Part { part, text: text.to_owned(), form });
+            }
+        }
+        Ok(())
     }
 
     /// The identity without `spiffe://`, as authorization policies write principals.
@@ -54,7 +81,10 @@ impl FromStr for Identity {
         let rest = text.strip_prefix("spiffe://").ok_or_else(|| ParseIdentityError::Scheme(text.to_owned()))?;
         let parts: Vec<&str> = rest.split('/').collect();
         match parts[..] {
-            [td, "ns", ns, "sa", sa] if ![td, ns, sa].iter().any(|part| part.is_empty()) => Ok(Self::new(td, ns, sa)),
+            [td, "ns", ns, "sa", sa] if ![td, ns, sa].iter().any(|part| part.is_empty()) => {
+                let identity = Self::new(td, ns, sa);
+                identity.check().map(|()| identity)
+            }
             _ => Err(ParseIdentityError::Path(text.to_owned())),
         }
     }
@@ -103,6 +133,19 @@ mod tests {
             "spiffe:///ns/default/sa/shop",
             "spiffe://cluster.local/ns//sa/shop",
             "spiffe://cluster.local/sa/default/ns/shop",
+            "spiffe://cluster.local/ns/default/sa/x;URI=root,By=y",
+            "spiffe://cluster.local/ns/default/sa/x%2Fy",
+            "spiffe://cluster.local/ns/default/sa/Shop",
+            "spiffe://cluster.local/ns/default/sa/shop?x",
+            "spiffe://cluster.local/ns/default/sa/shop#x",
+            "spiffe://cluster.local/ns/a.b/sa/shop",
+            "spiffe://cluster.local/ns/../sa/shop",
+            "spiffe://cluster.local/ns/default/sa/..",
+            "spiffe://root@cluster.local/ns/default/sa/shop",
+            "spiffe://cluster.local:8080/ns/default/sa/shop",
+            "spiffe://Cluster.local/ns/default/sa/shop",
+            "spiffe://cluster.local/ns/default/sa/shop\n",
+            "spiffe://cluster.local/ns/default/sa/shöp",
         ] {
             assert!(text.parse::<Identity>().is_err(), "{text}");
         }

@@ -8,3 +8,4 @@ pub mod service; // services and their ports
 pub mod waypoint; // where the waypoint of something is
 pub mod identity; // spiffe://<trust domain>/ns/<namespace>/sa/<service account>
 pub mod name; // newtypes over shared strings
+pub mod syntax; // what is a name at all

@@ -39,8 +39,11 @@ pub struct Service {
     pub name: Name,
     /// Its key, as `<namespace>/<hostname>`.
     pub key: ServiceKey,
-    /// Virtual addresses: cluster IPs, or addresses of a ServiceEntry. Empty when headless.
+    /// Virtual addresses: cluster IPs, or addresses of a ServiceEntry. Empty when headless, and when none is known: a
+    /// Service as it is kept in git has none yet.
     pub vips: Box<[Vip]>,
+    /// Whether it is headless on purpose: `clusterIP: None`.
+    pub headless: bool,
     /// Ports, as declared on the service; `target_port` 0 means that it differs between workloads (a named port).
     pub ports: Box<[ServicePort]>,
     /// Further identities that an endpoint may prove (ServiceEntry `subjectAltNames`).
@@ -150,6 +153,7 @@ impl Service {
                 hostname: format!("{name}.{namespace}.svc.cluster.local").into(),
             },
             vips: vips.iter().copied().map(Vip::Address).collect(),
+            headless: false,
             ports: ports
                 .iter()
                 .map(|&(service_port, target_port)| ServicePort {

@@ -197,7 +197,12 @@ fn parent(route: &Route, reference: &ParentRef, services: &Services, gateway: Op
 
 fn ports(service: &Service, reference: &ParentRef) -> Result<Vec<u16>, Rejection> {
     if service.vips.is_empty() {
-        let message = format!("Service {} is headless: it has no address to route for", full_name(service));
+        let name = full_name(service);
+        let message = if service.headless {
+            format!("Service {name} is headless: it has no address to route for")
+        } else {
+            format!("Service {name} has no clusterIP yet, as it is written: routes take effect once it has one")
+        };
         return Err(("NoMatchingParent", message));
     }
     let missing = |what: String| ("NoMatchingParent", format!("Service {} has no port {what}", full_name(service)));

@@ -1,7 +1,7 @@
 //! The files of a folder, with what they last said. Only files that changed are read again; a broken one keeps what it
 //! last said.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hasher as _};
 use std::io;
 use std::ops::Bound;
@@ -214,14 +214,17 @@ impl Folder {
         self.files.len()
     }
 
-    /// Objects that waypoints read themselves, as they stand in the files.
+    /// Objects that waypoints read themselves, as they stand in the files; of several with one key the first, as of every
+    /// other kind.
     pub(super) fn raw(&self) -> Vec<Arc<Item<Raw>>> {
         let objects = self.files.values().flat_map(|file| &file.objects);
         let raw = objects.filter_map(|object| match object {
-            Object::Raw(item) => Some(Arc::clone(item)),
+            Object::Raw(item) => Some(item),
             _ => None,
         });
-        raw.collect()
+        let mut seen = HashSet::new();
+        let first = raw.filter(|item| seen.insert((item.spec.group_kind(), &item.meta.namespace, &item.meta.name)));
+        first.cloned().collect()
     }
 
     /// How many times a file was read, and how many times it was broken.

@@ -11,7 +11,7 @@ use crate::model::name::{Name, Namespace};
 use super::labelled::Labelled;
 use super::object::{
     AuthorizationPolicy, EndpointSlice, Gateway, GatewayClass, Item, Kind, Labels, Object, ObjectKey,
-    PeerAuthentication, Pod, Service, ServiceEntry,
+    PeerAuthentication, Pod, Raw, Service, ServiceEntry,
 };
 
 /// Label of the pods and services that are instances of a Gateway.
@@ -94,6 +94,12 @@ impl<T> Shelf<T> {
     }
 }
 
+/// The shelf of an object that only waypoints read; `None` for one that stands on a shelf of its own kind too.
+fn raw_key(item: &Item<Raw>) -> Option<(Box<str>, Box<str>)> {
+    let (group, kind) = item.spec.group_kind();
+    (Kind::of(&item.spec.api_version, kind) == Some(Kind::Route)).then(|| (group.into(), kind.into()))
+}
+
 /// All objects.
 #[derive(Debug, Default)]
 pub struct Inventory {
@@ -117,6 +123,8 @@ pub struct Inventory {
     pub policies: Shelf<AuthorizationPolicy>,
     /// ServiceEntries.
     pub entries: Shelf<ServiceEntry>,
+    /// Objects that only waypoints read, by group and kind.
+    pub raws: BTreeMap<(Box<str>, Box<str>), Shelf<Raw>>,
     /// Which pods have an address, oldest first: the first owns it.
     claims: HashMap<IpAddr, SmallVec<[Arc<Item<Pod>>; 1]>>,
     /// Pods that are instances of a Gateway: namespace, Gateway, pod.
@@ -138,7 +146,11 @@ impl Inventory {
             Object::PeerAuthentication(item) => self.peers.insert(Arc::clone(item)),
             Object::AuthorizationPolicy(item) => self.policies.insert(Arc::clone(item)),
             Object::ServiceEntry(item) => self.entries.insert(Arc::clone(item)),
-            Object::Raw(_) => {}
+            Object::Raw(item) => {
+                if let Some(key) = raw_key(item) {
+                    self.raws.entry(key).or_default().insert(Arc::clone(item));
+                }
+            }
         }
     }
 
@@ -155,7 +167,16 @@ impl Inventory {
             Object::PeerAuthentication(item) => self.peers.remove(item),
             Object::AuthorizationPolicy(item) => self.policies.remove(item),
             Object::ServiceEntry(item) => self.entries.remove(item),
-            Object::Raw(_) => {}
+            Object::Raw(item) => {
+                if let Some(key) = raw_key(item)
+                    && let Some(shelf) = self.raws.get_mut(&key)
+                {
+                    shelf.remove(item);
+                    if shelf.is_empty() {
+                        self.raws.remove(&key);
+                    }
+                }
+            }
         }
     }
 

@@ -23,6 +23,7 @@ pub mod inventory; // the objects that are in effect, by kind, namespace and nam
 mod labelled; // which pods a selector selects
 pub mod parse; // text -> objects, errors with file, line, object and field
 pub mod object; // the kinds we read, checked, in the form we keep
+mod names; // what an object calls itself and others has the form of a name
 mod schema; // the kinds we read, as they are written
 mod node; // a YAML document with the line of every value
 pub mod problem; // what is wrong, and where

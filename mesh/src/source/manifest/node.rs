@@ -84,6 +84,11 @@ impl Node {
 }
 
 impl Misfit {
+    /// What is wrong with the value at a place; the steps to it are written innermost first.
+    pub(super) fn of(line: u32, steps: Vec<String>, message: String) -> Self {
+        Self { line, steps, message }
+    }
+
     /// The field, as `spec.ports[0].port`.
     pub(super) fn field(&self) -> Option<String> {
         let mut path = String::new();
@@ -94,6 +99,12 @@ impl Misfit {
             path.push_str(step);
         }
         (!path.is_empty()).then_some(path)
+    }
+
+    /// The same one step further out.
+    pub(super) fn below(mut self, step: String) -> Self {
+        self.steps.push(step);
+        self
     }
 
     fn at(mut self, line: u32) -> Self {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 
+use super::names;
 use super::node::{Misfit, Node, Value};
 use super::object::{Kind, Object, Reader, Shared};
 use super::problem::{Origin, Problem, Severity};
@@ -165,8 +166,9 @@ impl Reading<'_> {
         };
         let label = label(kind, &kind_name, &node);
         let line = node.line;
-        if let Err(misfit) = named(&node) {
-            return self.error(line, Some(label), &misfit);
+        if let Err(misfit) = names::check(kind, &node) {
+            self.error(misfit.line.max(line), Some(label), &misfit);
+            return self.stand_in(kind, &node);
         }
         let policy = matches!(kind, Kind::PeerAuthentication | Kind::AuthorizationPolicy).then(|| node.clone());
         let at = self.at(line);
@@ -226,7 +228,7 @@ impl Reading<'_> {
             _ => "is not a kind the mesh knows; it is ignored",
         };
         let object = label(Kind::Ignored, kind, node);
-        let message = format!("{api_version} {kind} {why}");
+        let message = format!("{} {} {why}", api_version.escape_debug(), kind.escape_debug());
         self.parsed.problems.push(Problem::of(&self.at(node.line), object, Severity::Warning, message));
     }
 }
@@ -234,9 +236,11 @@ impl Reading<'_> {
 /// `Kind namespace/name`, as problems name an object.
 fn label(kind: Kind, kind_name: &str, node: &Node) -> String {
     let of = |key| node.get("metadata").and_then(|metadata| metadata.get(key)?.text()).filter(|text| !text.is_empty());
-    let name = of("name").unwrap_or("?");
+    // What is no name is shown too, and is no second line of a log.
+    let name = of("name").unwrap_or("?").escape_debug();
+    let kind_name = kind_name.escape_debug();
     if kind.is_namespaced() {
-        format!("{kind_name} {}/{name}", of("namespace").unwrap_or("default"))
+        format!("{kind_name} {}/{name}", of("namespace").unwrap_or("default").escape_debug())
     } else {
         format!("{kind_name} {name}")
     }
@@ -246,15 +250,6 @@ fn text_of(node: &Node, key: &str) -> Result<String, Misfit> {
     match node.get(key) {
         Some(node) => node.clone().read(),
         None => Err(serde::de::Error::custom(format!("missing field `{key}`: this is not a Kubernetes object"))),
-    }
-}
-
-fn named(node: &Node) -> Result<(), Misfit> {
-    let name = node.get("metadata").and_then(|metadata| metadata.get("name"));
-    match name.map(|name| &name.value) {
-        None | Some(Value::Null) => Err(serde::de::Error::custom("missing field `metadata.name`")),
-        Some(Value::Text(text)) if text.is_empty() => Err(serde::de::Error::custom("`metadata.name` is empty")),
-        Some(_) => Ok(()),
     }
 }
 

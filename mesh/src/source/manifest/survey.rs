@@ -54,6 +54,9 @@ pub(super) fn survey<'a>(
     duplicates("PeerAuthentication", &inventory.peers, &mut problems);
     duplicates("AuthorizationPolicy", &inventory.policies, &mut problems);
     duplicates("ServiceEntry", &inventory.entries, &mut problems);
+    for ((_, kind), shelf) in &inventory.raws {
+        duplicates(kind, shelf, &mut problems);
+    }
     problems.sort();
     problems
 }

@@ -1,10 +1,12 @@
 //! Pure. One object of whichever kind; and what stands in for a policy that cannot be read.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::IgnoredAny;
 
+use crate::model::syntax::Form;
 use crate::source::manifest::node::{Misfit, Node, Value};
 use crate::source::manifest::problem::Origin;
 use crate::source::manifest::schema::meta::{Bare, Full, Lenient, Metadata};
@@ -80,8 +82,15 @@ pub struct Raw {
     pub kind: String,
     /// `apiVersion`.
     pub api_version: String,
-    /// The whole object.
+    /// The whole object; null where no waypoint reads it.
     pub value: serde_json::Value,
+}
+
+impl Raw {
+    /// Group and kind: with namespace and name the key of an object, whichever version it is written in.
+    pub fn group_kind(&self) -> (&str, &str) {
+        (self.api_version.split_once('/').map_or("", |(group, _)| group), &self.kind)
+    }
 }
 
 impl Kind {
@@ -183,6 +192,14 @@ impl Object {
                 let raw: Lenient<service::ServiceEntrySpec> = node.read()?;
                 ServiceEntry::read(raw, reader).map(|entry| Self::ServiceEntry(Arc::new(entry)))
             }
+            // Nothing but waypoints reads them; that there are two of one is worth knowing anywhere.
+            Kind::Route if !reader.shared.keeps_raw => {
+                let text = |key| node.get(key).and_then(Node::text).unwrap_or_default().to_owned();
+                let (kind, api_version) = (text("kind"), text("apiVersion"));
+                let meta = reader.meta(&node.read::<Bare>()?.metadata, true);
+                let spec = Raw { kind, api_version, value: serde_json::Value::Null };
+                Some(Self::Raw(Arc::new(Item { at: reader.at.clone(), meta, spec })))
+            }
             Kind::Route => None,
         })
     }
@@ -196,8 +213,13 @@ impl Object {
         reader: &mut Reader<'_>,
     ) -> Option<(Self, &'static str)> {
         let of = |key| node.get("metadata").and_then(|metadata| metadata.get(key)?.text()).map(str::to_owned);
-        let name = of("name").unwrap_or_default();
-        let meta = reader.meta(&Metadata { name, namespace: of("namespace"), ..Metadata::default() }, true);
+        let name = of("name").filter(|name| Form::Subdomain.admits(name)).unwrap_or_else(|| nameless(&reader.at));
+        // Nothing lives in a namespace that cannot be.
+        let namespace = of("namespace").filter(|namespace| !namespace.is_empty());
+        if namespace.as_ref().is_some_and(|namespace| !Form::Label.admits(namespace)) {
+            return None;
+        }
+        let meta = reader.meta(&Metadata { name, namespace, ..Metadata::default() }, true);
         let spec = node.get("spec");
         let selector = spec.and_then(|spec| spec.get("selector")).cloned();
         // A selector that cannot be read either selects all of the namespace.
@@ -289,6 +311,13 @@ impl Object {
             Self::Raw(item) => &item.meta,
         }
     }
+}
+
+/// What stands in for a policy is called so when the policy's own name is none: by its place, so that two are two.
+fn nameless(at: &Origin) -> String {
+    let mut hasher = DefaultHasher::new();
+    at.file.hash(&mut hasher);
+    format!("unnamed-{:016x}-{}", hasher.finish(), at.line)
 }
 
 /// Whether a policy that cannot be read is certainly an ALLOW: its action says so, or is absent and not misspelt.

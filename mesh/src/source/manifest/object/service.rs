@@ -161,7 +161,8 @@ impl Service {
             }
         }
         if addresses.is_empty() && !headless && !external_name {
-            let message = "not set: nobody can call the service by address";
+            let message =
+                "not set, as in a Service that is kept in git: nobody can call it by address until it has one";
             reader.note(Severity::Info, "spec.clusterIP", message);
         }
         let service = Self {
@@ -353,7 +354,12 @@ impl ServiceEntry {
             });
         }
         let spec = Self {
-            hosts: spec.hosts.iter().map(|host| reader.name(host)).collect(),
+            // Host names are one in whatever case, and with the root's dot.
+            hosts: spec
+                .hosts
+                .iter()
+                .map(|host| reader.name(&host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()))
+                .collect(),
             addresses: spec.addresses.iter().map(|cidr| cidr.0).collect(),
             ports,
             resolution,

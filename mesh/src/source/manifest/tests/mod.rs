@@ -3,6 +3,7 @@
 mod authorizations;
 mod changes;
 mod documents;
+mod duplicates;
 mod golden;
 mod peers;
 mod pods;
