@@ -46,6 +46,7 @@ use crate::ready::Ready;
 use crate::redirected;
 use crate::share::Shares;
 use crate::steering::Steering;
+use crate::witness;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How long cut connections may take to say goodbye.
@@ -172,7 +173,8 @@ async fn start(
     let steering = steer(&options, &node).await?;
 
     let ready = Ready::waiting_for(["manifests", "captures"]);
-    let source = ManifestSource::new(&options.manifests, manifest_options(&options));
+    let source = ManifestSource::new(&options.manifests, manifest_options(&options))
+        .witnessed(options.node.clone(), Arc::new(witness::shown));
     let captures = Arc::new(Captures::default());
     let status = source.status();
     dump::follow_counts(&node, &status, ready.clone());

@@ -151,7 +151,7 @@ fn judge(mesh: &Snapshot, source: &Workload, hop: &Hop, waypoint: Option<&Identi
         Ok(_) if !enforced => "admitted: the destination is not enrolled, nothing judges it".to_owned(),
         Ok(Some(policy)) => format!("admitted by {policy}"),
         Ok(None) => "admitted: no ALLOW policy applies".to_owned(),
-        Err(refusal @ (Refusal::Denied(_) | Refusal::Bypassed(_))) => format!("refused: {refusal}"),
+        Err(refusal @ (Refusal::Denied(_) | Refusal::Bypassed(_) | Refusal::Disputed)) => format!("refused: {refusal}"),
         Err(Refusal::NotAllowed) => format!("refused: {}{}", Refusal::NotAllowed, plaintext_hint(&applying, &facts)),
     };
     let workload = format!("{}/{}", hop.workload.namespace, hop.workload.name);
@@ -197,10 +197,7 @@ fn find_destination(mesh: &Snapshot, source: &Workload, text: &str) -> Result<So
     let mut services: Vec<_> = mesh.services().filter(|e| fits(&e.service.key.hostname)).collect();
     services.sort_by(|a, b| a.service.key.cmp(&b.service.key));
     if let Some(entry) = services.first() {
-        let vip = entry.service.vips.iter().find_map(|vip| match vip {
-            mesh::model::service::Vip::Address(address) => Some(*address),
-            mesh::model::service::Vip::Range(_) => None,
-        });
+        let vip = entry.service.vips.iter().find_map(mesh::model::service::Vip::address);
         let vip = vip.ok_or_else(|| format!("service {} has no virtual address: name a pod", entry.service.key))?;
         return Ok(SocketAddr::new(vip, port));
     }

@@ -7,6 +7,7 @@ pub mod cli; // the command line
 #[cfg(test)]
 mod sizes; // what one connection costs in memory
 mod app; // builds every part, runs, drains
+mod witness; // asks the kernel where addresses are that several pods claim
 mod dump; // what the agent adds to the admin server
 mod explain; // the path of a connection and the verdict, without making it
 mod enroll; // which workloads are in the mesh, and making it so

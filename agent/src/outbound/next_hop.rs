@@ -10,7 +10,7 @@ use mesh::model::connection::{Fault, ResponseFlag};
 use mesh::model::identity::Identity;
 use mesh::model::service::{BalanceMode, ServiceKey};
 use mesh::model::waypoint::{Waypoint, WaypointDestination};
-use mesh::model::workload::{Health, Workload};
+use mesh::model::workload::{Health, Standing, Workload};
 use mesh::state::endpoints::Endpoint;
 use mesh::state::snapshot::{ServiceEntry, Snapshot};
 use thiserror::Error;
@@ -105,6 +105,12 @@ pub(crate) enum Refused {
     /// The service has no such port.
     #[error("service {0} has no port {1}")]
     NoPort(ServiceKey, u16),
+    /// Nothing says whose the address is: pods or services disagree.
+    #[error("disputed_address: {0} is claimed by {1}, and nothing says whose it is")]
+    Disputed(SocketAddr, String),
+    /// Another pod claims an address of the caller's, and nothing says whose it is: neither has an identity.
+    #[error("disputed_address: another pod claims an address of the caller, and nothing says whose it is")]
+    DisputedCaller,
     /// The destination is the mesh's own port, or an address that means this host.
     #[error("{0} is not a destination: the mesh's own port, or an address of this host")]
     OwnPort(SocketAddr),
@@ -115,7 +121,7 @@ impl Refused {
     pub(crate) fn fault(&self) -> Fault {
         match self {
             Self::NoEndpoint(_) | Self::UnknownWaypoint { .. } => Fault::Upstream,
-            Self::NoPort(..) | Self::OwnPort(_) => Fault::Client,
+            Self::NoPort(..) | Self::OwnPort(_) | Self::Disputed(..) | Self::DisputedCaller => Fault::Client,
         }
     }
 
@@ -137,8 +143,14 @@ pub(crate) fn resolve(mesh: &Snapshot, source: &Workload, original: SocketAddr) 
     if original.ip().is_loopback() || original.ip().is_unspecified() || source.addresses.contains(&original.ip()) {
         return Err(Refused::OwnPort(original));
     }
-    if let Some(entry) = mesh.service_at(&source.network, original.ip()) {
+    if source.standing == Standing::Disputed {
+        return Err(Refused::DisputedCaller);
+    }
+    if let Some(entry) = mesh.service_at(&source.network, original.ip(), &source.namespace) {
         return to_service(mesh, entry, original);
+    }
+    if let Some(claimants) = mesh.disputed_at(&source.network, original.ip(), &source.namespace) {
+        return Err(Refused::Disputed(original, claimants.to_string()));
     }
     let Some(workload) = mesh.workload_at(&source.network, original.ip()) else {
         return Ok(Destination::Outside(original));
@@ -182,7 +194,7 @@ fn through(
             .service(&ServiceKey { namespace: namespace.clone(), hostname: hostname.clone() })
             .map(|entry| WaypointInstances::Service(Arc::clone(entry))),
         Some(WaypointDestination::Address { network, address }) => mesh
-            .service_at(network, *address)
+            .service_at(network, *address, &waypoint.namespace)
             .map(|entry| WaypointInstances::Service(Arc::clone(entry)))
             .or_else(|| mesh.workload_at(network, *address).map(|w| WaypointInstances::Workload(Arc::clone(w)))),
     };
@@ -252,7 +264,8 @@ fn address_of(workload: &Workload, ipv6: bool) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh::model::service::Service;
+    use mesh::model::reserved::{Holder, Reserved};
+    use mesh::model::service::{LoadBalancing, Service, Vip};
     use mesh::model::update::Update;
     use mesh::model::workload::{TunnelProtocol, WorkloadService};
     use mesh::state::store::Store;
@@ -338,6 +351,46 @@ mod tests {
         );
         let Ok(Destination::Workload(workload, to)) = resolved(&mesh(true), "10.0.0.3:9090") else { panic!() };
         assert_eq!(to_workload(&client(), &workload, to, &[]).via, Via::Plain("10.0.0.3:9090".parse().unwrap()));
+    }
+
+    /// A service of a namespace that claims what is not the mesh's, and sends it on unchanged.
+    fn claim(namespace: &str, vips: &[&str]) -> Update {
+        let vips = vips.iter().map(|vip| vip.parse().map_or_else(|_| Vip::External(ip(vip)), Vip::Range)).collect();
+        let load_balancing = LoadBalancing { mode: BalanceMode::Passthrough, ..LoadBalancing::default() };
+        let service = Service::sample("net", namespace, &[], &[(80, 80)]);
+        Update::Service(Box::new(Service { vips, load_balancing, canonical: false, ..service }))
+    }
+
+    #[test]
+    fn no_claim_turns_a_connection_to_an_enrolled_workload_into_plaintext() {
+        let store = mesh(true);
+        store.apply([claim("default", &["0.0.0.0/0", "10.0.0.0/24", "10.0.0.2", "10.96.0.1", "10.96.0.2"])]);
+        let Ok(Destination::Workload(workload, to)) = resolved(&store, "10.0.0.2:9090") else { panic!() };
+        assert!(matches!(to_workload(&client(), &workload, to, &[]).via, Via::Tunnel(_)));
+        assert!(matches!(resolved(&store, "10.96.0.1:80"), Ok(Destination::Service(..))));
+        assert!(matches!(resolved(&store, "10.96.0.2:80"), Ok(Destination::Waypoint(_))));
+        assert!(matches!(resolved(&store, "192.0.2.1:80"), Ok(Destination::Outside(_))));
+    }
+
+    #[test]
+    fn a_disputed_address_is_refused_and_so_is_a_caller_who_may_be_another() {
+        let store = mesh(true);
+        let by = Holder::Disputed("Pod a/x and Pod b/y".into());
+        store.apply([
+            Update::Reserved(Box::new(Reserved { address: ip("10.0.0.66"), by })),
+            claim("default", &["10.0.0.0/24"]),
+        ]);
+        let refused = resolved(&store, "10.0.0.66:80").unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "disputed_address: 10.0.0.66:80 is claimed by Pod a/x and Pod b/y, and nothing says whose it is"
+        );
+        let disputed = Workload { standing: Standing::Disputed, ..client() };
+        let refused = resolve(&store.snapshot(), &disputed, "10.96.0.1:80".parse().unwrap());
+        assert!(matches!(refused, Err(Refused::DisputedCaller)));
+        // Two strangers claim one external address: neither gets the connection, and it does not go past them.
+        store.apply([claim("b", &["192.0.2.1"]), claim("c", &["192.0.2.1"])]);
+        assert!(matches!(resolved(&store, "192.0.2.1:80"), Err(Refused::Disputed(..))));
     }
 
     #[test]

@@ -5,4 +5,6 @@
 //! no reader of objects has another way. ARCHITECTURE.md has the model as a table. In doubt an object has no effect, and
 //! says so.
 
+pub mod addresses; // whose an address is
+pub mod claims; // for whom a claim to what is not the mesh's counts
 pub mod tenancy; // whose word counts for whom

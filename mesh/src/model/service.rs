@@ -43,6 +43,7 @@ pub struct Service {
     /// Service as it is kept in git has none yet.
     pub vips: Box<[Vip]>,
     /// Whether it is headless on purpose: `clusterIP: None`.
+    #[serde(skip)]
     pub headless: bool,
     /// Ports, as declared on the service; `target_port` 0 means that it differs between workloads (a named port).
     pub ports: Box<[ServicePort]>,
@@ -54,16 +55,64 @@ pub struct Service {
     pub load_balancing: LoadBalancing,
     /// Whether it came from a Kubernetes Service: wins over a ServiceEntry that claims the same host name or address.
     pub canonical: bool,
+    /// For whom its external addresses, ranges and, if it is not canonical, its host name count.
+    #[serde(skip)]
+    pub reach: Reach,
+}
+
+/// For which clients what a service claims beside cluster IPs counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Whether its namespace is a root namespace.
+    pub root: bool,
+    /// To whom it is exported.
+    pub exported: Exported,
+}
+
+/// To which namespaces something is exported (ServiceEntry `exportTo`, annotation `networking.istio.io/exportTo`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Exported {
+    /// `*`.
+    #[default]
+    Everywhere,
+    /// `.`: its own namespace.
+    Own,
+    /// These; none for `~`.
+    To(Box<[Namespace]>),
+}
+
+impl Exported {
+    /// Whether what is of namespace `own` is exported to a client.
+    pub fn covers(&self, own: &Namespace, client: &Namespace) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::Own => own == client,
+            Self::To(namespaces) => namespaces.contains(client),
+        }
+    }
 }
 
 /// One virtual address of a service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Vip {
-    /// A single address.
+    /// A cluster IP, which is the service's for everybody.
     Address(IpAddr),
+    /// An address that the service claims and that is not the mesh's to give: `externalIPs`, `status.loadBalancer`, a
+    /// single address of a ServiceEntry.
+    External(IpAddr),
     /// A range (ServiceEntry only): the longest prefix wins, a single address before any range.
     Range(IpNet),
+}
+
+impl Vip {
+    /// The address, if it is a single one.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) | Self::External(address) => Some(*address),
+            Self::Range(_) => None,
+        }
+    }
 }
 
 /// One port of a service.
@@ -167,6 +216,7 @@ impl Service {
             waypoint: None,
             load_balancing: LoadBalancing::default(),
             canonical: true,
+            reach: Reach::default(),
         }
     }
 }

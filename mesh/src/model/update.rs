@@ -1,7 +1,10 @@
 //! Pure. One change to the model: what every source speaks and the store alone applies.
 
+use std::net::IpAddr;
+
 use super::name::WorkloadUid;
 use super::policy::{Authorization, PolicyKey};
+use super::reserved::Reserved;
 use super::service::{Service, ServiceKey};
 use super::workload::Workload;
 
@@ -20,4 +23,8 @@ pub enum Update {
     Authorization(Box<Authorization>),
     /// A policy is gone.
     AuthorizationGone(PolicyKey),
+    /// An address is reserved, or by somebody else than before.
+    Reserved(Box<Reserved>),
+    /// An address is no longer reserved.
+    ReservedGone(IpAddr),
 }

@@ -62,8 +62,24 @@ pub struct Workload {
     pub policies: Box<[PolicyKey]>,
     /// Relative share of traffic among the endpoints of a service; 1 unless said otherwise.
     pub capacity: u32,
+    /// Whether its addresses are its own.
+    #[serde(skip)]
+    pub standing: Standing,
     /// Stand-alone only: path of the pod's network namespace (annotation `culvert.dev/netns`).
     pub netns: Option<Box<str>>,
+}
+
+/// Whether the addresses of a workload are its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Standing {
+    /// They are.
+    #[default]
+    Owner,
+    /// Another pod claims one of them, and nothing decides between the two: nobody reaches it, and it reaches nobody.
+    Disputed,
+    /// It is no pod, only the address of an endpoint that somebody wrote down.
+    Endpoint,
 }
 
 /// One service that a workload is an endpoint of.
@@ -199,6 +215,7 @@ impl Workload {
             services: Box::default(),
             policies: Box::default(),
             capacity: 1,
+            standing: Standing::Owner,
             netns: None,
         }
     }

@@ -8,7 +8,7 @@ use super::cover::{Believed, Cover};
 use super::matcher::{self, Answer, Subject};
 use crate::model::connection::Facts;
 use crate::model::policy::{Action, Authorization, PolicyKey};
-use crate::model::workload::Workload;
+use crate::model::workload::{Standing, Workload};
 use crate::state::snapshot::Snapshot;
 
 /// What judges the connections to one workload.
@@ -18,18 +18,21 @@ pub struct Applying {
     pub policies: Vec<Arc<Authorization>>,
     /// The waypoints in front of it.
     pub cover: Cover,
+    /// Whether it is disputed who it is: nobody may connect to it.
+    pub disputed: bool,
 }
 
 impl Applying {
     /// What judges the connections to `workload`.
     pub fn to(mesh: &Snapshot, workload: &Workload) -> Self {
-        Self { policies: mesh.policies_of(workload), cover: Cover::of(mesh, workload) }
+        let disputed = workload.standing == Standing::Disputed;
+        Self { policies: mesh.policies_of(workload), cover: Cover::of(mesh, workload), disputed }
     }
 }
 
 impl<T: Into<Vec<Arc<Authorization>>>> From<T> for Applying {
     fn from(policies: T) -> Self {
-        Self { policies: policies.into(), cover: Cover::default() }
+        Self { policies: policies.into(), ..Self::default() }
     }
 }
 
@@ -58,10 +61,16 @@ pub enum Refusal {
     /// It should have come through a waypoint and did not.
     #[error("bypassed_waypoint: it must come through waypoint {0}")]
     Bypassed(Box<str>),
+    /// Another pod claims one of its addresses, and nothing says whose it is.
+    #[error("disputed_address: another pod claims an address of the destination, and nothing says whose it is")]
+    Disputed,
 }
 
 /// Judges one connection: by where it has to come from, then by the policies.
 pub fn authorize(applying: &Applying, facts: &Facts) -> Result<Permit, Refusal> {
+    if applying.disputed {
+        return Err(Refusal::Disputed);
+    }
     if let Some(waypoint) = applying.cover.bypassed(facts.destination.port(), facts.source_identity.as_ref()) {
         return Err(Refusal::Bypassed(waypoint.into()));
     }

@@ -139,10 +139,12 @@ fn identities(mesh: &Snapshot, waypoint: &Waypoint) -> Vec<Identity> {
         Some(WaypointDestination::Service { namespace, hostname }) => {
             of_service(&ServiceKey { namespace: namespace.clone(), hostname: hostname.clone() })
         }
-        Some(WaypointDestination::Address { network, address }) => match mesh.service_at(network, *address) {
-            Some(entry) => of_service(&entry.service.key),
-            None => mesh.workload_at(network, *address).map(|workload| workload.identity()).into_iter().collect(),
-        },
+        Some(WaypointDestination::Address { network, address }) => {
+            match mesh.service_at(network, *address, &waypoint.namespace) {
+                Some(entry) => of_service(&entry.service.key),
+                None => mesh.workload_at(network, *address).map(|workload| workload.identity()).into_iter().collect(),
+            }
+        }
     };
     found.sort();
     found.dedup();

@@ -13,7 +13,10 @@ use crate::model::policy::{Action, Authorization, PlaintextRules, PlaintextVerdi
 /// Compiles what judges the connections to one workload. A port behind a waypoint takes no plaintext: without a
 /// certificate nobody is the waypoint.
 pub fn compile(applying: &Applying) -> PlaintextRules {
-    let Applying { policies, cover } = applying;
+    let Applying { policies, cover, disputed } = applying;
+    if *disputed {
+        return PlaintextRules { default: PlaintextVerdict::Refuse, ports: Box::default() };
+    }
     let verdict = |port| match cover.bypassed(port, None) {
         Some(_) => PlaintextVerdict::Refuse,
         None => verdict(policies, port),
@@ -71,6 +74,12 @@ mod tests {
 
     fn strict() -> Arc<Authorization> {
         policy(Action::Deny, Match { not_principals: [StringMatch::Presence].into(), ..Match::default() })
+    }
+
+    #[test]
+    fn what_is_disputed_takes_nothing() {
+        let applying = Applying { disputed: true, ..Applying::default() };
+        assert_eq!(compile(&applying), PlaintextRules { default: PlaintextVerdict::Refuse, ports: Box::default() });
     }
 
     #[test]

@@ -9,10 +9,11 @@ use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use super::endpoints::Endpoint;
-use crate::model::name::{Hostname, Namespace, Network, WorkloadUid};
+use crate::authority::claims::{Tier, tier};
+use crate::model::name::{Hostname, Namespace, Network, NodeName, WorkloadUid};
 use crate::model::policy::{Authorization, PolicyKey, Scope};
 use crate::model::service::{NetworkAddress, Service, ServiceKey};
-use crate::model::workload::Workload;
+use crate::model::workload::{Standing, Workload};
 
 /// A service with its endpoints.
 #[derive(Clone, Debug)]
@@ -21,6 +22,17 @@ pub struct ServiceEntry {
     pub service: Arc<Service>,
     /// Its endpoints, those that are not ready included.
     pub endpoints: Arc<[Arc<Endpoint>]>,
+}
+
+/// Services that claim the same.
+pub(super) type Claims = SmallVec<[ServiceKey; 1]>;
+
+/// What the services that claim an address beside the mesh's come to for one client.
+enum Foreign<'a> {
+    Nothing,
+    One(&'a Arc<ServiceEntry>),
+    /// Several namespaces that are all strangers to the client: none of them comes before another.
+    Several(&'a [ServiceKey]),
 }
 
 /// An immutable view of the mesh.
@@ -32,10 +44,17 @@ pub struct Snapshot {
     pub(super) by_address: OrdMap<NetworkAddress, Arc<Workload>>,
     pub(super) local: OrdMap<WorkloadUid, Arc<Workload>>,
     pub(super) services: OrdMap<ServiceKey, Arc<ServiceEntry>>,
-    pub(super) vips: OrdMap<NetworkAddress, ServiceKey>,
-    pub(super) ranges: HashMap<IpNet, ServiceKey>,
+    /// Cluster IPs.
+    pub(super) vips: OrdMap<IpAddr, ServiceKey>,
+    /// Who claims a single address that is no cluster IP, in the order of their keys.
+    pub(super) external: OrdMap<IpAddr, Claims>,
+    /// Who claims a range, in the order of their keys.
+    pub(super) ranges: HashMap<IpNet, Claims>,
     /// Prefix lengths in `ranges`, so that a look-up tries each length once however many ranges there are.
     pub(super) range_lengths: Arc<BTreeSet<(bool, u8)>>,
+    pub(super) nodes: OrdMap<IpAddr, NodeName>,
+    /// Addresses that nobody is reached by, and who disagree about them.
+    pub(super) disputed: OrdMap<IpAddr, Arc<str>>,
     pub(super) hosts: OrdMap<Hostname, SmallVec<[Namespace; 1]>>,
     pub(super) policies: HashMap<PolicyKey, Arc<Authorization>>,
     pub(super) global: OrdMap<PolicyKey, Arc<Authorization>>,
@@ -58,26 +77,94 @@ impl Snapshot {
         self.services.get(key)
     }
 
-    /// The service with this virtual address: an exact one before a range, the longest range first.
-    pub fn service_at(&self, network: &Network, address: IpAddr) -> Option<&Arc<ServiceEntry>> {
+    /// The service with this address for a client of a namespace. A cluster IP is its service's for everybody; an address that
+    /// is neither that nor a pod's, a node's or disputed may be claimed: by the client's own namespace first (an exact
+    /// address before a range, the longest range first), then by a root namespace, then by one other, with an exact address.
+    pub fn service_at(&self, network: &Network, address: IpAddr, client: &Namespace) -> Option<&Arc<ServiceEntry>> {
         let address = address.to_canonical();
-        let exact = self.vips.get(&NetworkAddress { network: network.clone(), address });
-        let key = exact.or_else(|| self.range_of(address))?;
-        self.services.get(key)
+        if let Some(key) = self.vips.get(&address) {
+            return self.services.get(key);
+        }
+        match self.foreign_at(network, address, client) {
+            Foreign::One(entry) => Some(entry),
+            Foreign::Nothing | Foreign::Several(_) => None,
+        }
     }
 
-    fn range_of(&self, address: IpAddr) -> Option<&ServiceKey> {
-        self.range_lengths.iter().rev().filter(|(v6, _)| *v6 == address.is_ipv6()).find_map(|(_, length)| {
-            let net = IpNet::new(address, *length).ok()?.trunc();
-            self.ranges.get(&net)
-        })
+    /// Why nobody is reached by an address: pods or services disagree about whose it is.
+    pub fn disputed_at(&self, network: &Network, address: IpAddr, client: &Namespace) -> Option<Arc<str>> {
+        let address = address.to_canonical();
+        if let Some(claimants) = self.disputed.get(&address) {
+            return Some(Arc::clone(claimants));
+        }
+        match self.foreign_at(network, address, client) {
+            Foreign::Several(keys) => {
+                let names: Vec<String> = keys.iter().map(|key| format!("service {key}")).collect();
+                Some(names.join(" and ").into())
+            }
+            Foreign::Nothing | Foreign::One(_) => None,
+        }
     }
 
-    /// The service of this host name, that of `prefer` first when several namespaces have one.
-    pub fn service_named(&self, hostname: &Hostname, prefer: &Namespace) -> Option<&Arc<ServiceEntry>> {
-        let namespaces = self.hosts.get(hostname)?;
-        let namespace = namespaces.iter().find(|n| *n == prefer).or_else(|| namespaces.first())?;
-        self.services.get(&ServiceKey { namespace: namespace.clone(), hostname: hostname.clone() })
+    /// Whether an address is a pod's, a node's or disputed, so that no service may claim it.
+    fn is_taken(&self, network: &Network, address: IpAddr) -> bool {
+        let pod = || self.workload_at(network, address).is_some_and(|held| held.standing != Standing::Endpoint);
+        self.nodes.contains_key(&address) || self.disputed.contains_key(&address) || pod()
+    }
+
+    fn foreign_at(&self, network: &Network, address: IpAddr, client: &Namespace) -> Foreign<'_> {
+        if self.external.is_empty() && self.ranges.is_empty() {
+            return Foreign::Nothing;
+        }
+        let exact = self.external.get(&address).map_or(&[][..], SmallVec::as_slice);
+        let of = |keys: &'_ [ServiceKey], wanted: Tier| {
+            keys.iter().find_map(|key| {
+                let entry = self.services.get(key)?;
+                (tier(client, &key.namespace, &entry.service.reach) == Some(wanted)).then_some(entry)
+            })
+        };
+        let found = [Tier::Own, Tier::Root]
+            .into_iter()
+            .find_map(|wanted| of(exact, wanted).or_else(|| self.ranges_of(address).find_map(|keys| of(keys, wanted))));
+        let found = match found {
+            Some(entry) => Foreign::One(entry),
+            None => match of(exact, Tier::Other) {
+                None => return Foreign::Nothing,
+                Some(first) => {
+                    let other = exact.iter().filter(|key| key.namespace != first.service.key.namespace);
+                    let visible = |key: &&ServiceKey| of(std::slice::from_ref(*key), Tier::Other).is_some();
+                    if other.clone().any(|key| visible(&key)) { Foreign::Several(exact) } else { Foreign::One(first) }
+                }
+            },
+        };
+        // Asked last: most addresses are claimed by nobody.
+        if self.is_taken(network, address) { Foreign::Nothing } else { found }
+    }
+
+    /// Who claims the ranges that an address is in, the longest range first.
+    fn ranges_of(&self, address: IpAddr) -> impl Iterator<Item = &Claims> {
+        let lengths = self.range_lengths.iter().rev().filter(move |(v6, _)| *v6 == address.is_ipv6());
+        lengths.filter_map(move |(_, length)| self.ranges.get(&IpNet::new(address, *length).ok()?.trunc()))
+    }
+
+    /// The service of this host name for a client of a namespace: a Kubernetes Service's before any other, then that of the
+    /// client's own namespace, of a root namespace, of the one other that exports it.
+    pub fn service_named(&self, hostname: &Hostname, client: &Namespace) -> Option<&Arc<ServiceEntry>> {
+        let entry = |namespace: &Namespace| {
+            self.services.get(&ServiceKey { namespace: namespace.clone(), hostname: hostname.clone() })
+        };
+        let entries: SmallVec<[&Arc<ServiceEntry>; 2]> = self.hosts.get(hostname)?.iter().filter_map(entry).collect();
+        if let Some(canonical) = entries.iter().copied().find(|entry| entry.service.canonical) {
+            return Some(canonical);
+        }
+        let of = |wanted: Tier| {
+            entries
+                .iter()
+                .copied()
+                .filter(move |entry| tier(client, &entry.service.key.namespace, &entry.service.reach) == Some(wanted))
+        };
+        let close = of(Tier::Own).chain(of(Tier::Root)).next();
+        close.or_else(|| of(Tier::Other).next().filter(|_| of(Tier::Other).nth(1).is_none()))
     }
 
     /// The policies that apply to a workload: global, of its namespace, and those it is selected by.

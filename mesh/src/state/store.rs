@@ -9,12 +9,13 @@ use ipnet::IpNet;
 use parking_lot::Mutex;
 
 use super::endpoints::{Endpoint, Load};
-use super::snapshot::{ServiceEntry, Snapshot};
+use super::snapshot::{Claims, ServiceEntry, Snapshot};
 use crate::model::name::{NodeName, WorkloadUid};
 use crate::model::policy::{Authorization, PolicyKey, Scope};
+use crate::model::reserved::{Holder, Reserved};
 use crate::model::service::{NetworkAddress, Service, ServiceKey, Vip};
 use crate::model::update::Update;
-use crate::model::workload::{NetworkMode, Workload};
+use crate::model::workload::{NetworkMode, Standing, Workload};
 
 /// What a batch changed, for those who must act on it.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -43,6 +44,8 @@ struct Writer {
     loads: HashMap<WorkloadUid, Arc<Load>>,
     /// How many objects claim an address as the mesh's.
     claims: HashMap<IpNet, u32>,
+    /// Ranges that are the mesh's for somebody on this node.
+    ranges: HashSet<IpNet>,
 }
 
 /// One batch being applied.
@@ -52,6 +55,8 @@ struct Batch<'a> {
     writer: &'a mut Writer,
     touched: HashSet<ServiceKey>,
     claimed: HashMap<IpNet, i64>,
+    /// Whether ranges, or those for whom they may count, changed.
+    ranges: bool,
     applied: Applied,
 }
 
@@ -75,6 +80,7 @@ impl Store {
             writer: &mut writer,
             touched: HashSet::new(),
             claimed: HashMap::new(),
+            ranges: false,
             applied: Applied::default(),
         };
         let updates: Vec<Update> = updates.into_iter().collect();
@@ -94,6 +100,8 @@ impl Store {
                 Update::ServiceGone(_) => {}
                 Update::Authorization(policy) => batch.authorization(Arc::new(*policy)),
                 Update::AuthorizationGone(key) => batch.authorization_gone(&key),
+                Update::Reserved(reserved) => batch.reserved(*reserved),
+                Update::ReservedGone(address) => batch.reserved_gone(address),
             }
         }
         let (next, applied) = batch.finish();
@@ -106,7 +114,11 @@ impl Batch<'_> {
     fn workload(&mut self, workload: Arc<Workload>) {
         self.workload_gone(&workload.uid);
         for address in addresses_of(&workload) {
-            self.next.by_address.insert(address, Arc::clone(&workload));
+            // Whoever writes an endpoint down at a pod's address says nothing about the pod.
+            let pod = self.next.by_address.get(&address).is_some_and(|held| held.standing == Standing::Owner);
+            if workload.standing == Standing::Owner || workload.standing == Standing::Endpoint && !pod {
+                self.next.by_address.insert(address, Arc::clone(&workload));
+            }
         }
         for net in mesh_addresses(&workload) {
             *self.claimed.entry(net).or_default() += 1;
@@ -163,19 +175,21 @@ impl Batch<'_> {
         for vip in &service.vips {
             match vip {
                 Vip::Address(address) => {
-                    let at = NetworkAddress { network: Default::default(), address: address.to_canonical() };
-                    // The first to claim an address keeps it, unless a Kubernetes Service takes it from a ServiceEntry.
-                    let holder = self.next.vips.get(&at).and_then(|key| self.next.services.get(key));
-                    if holder.is_none_or(|held| service.canonical && !held.service.canonical) {
-                        self.next.vips.insert(at, service.key.clone());
-                    }
+                    // Whose a cluster IP is was settled before: no two have it.
+                    self.next.vips.entry(address.to_canonical()).or_insert_with(|| service.key.clone());
+                }
+                Vip::External(address) => {
+                    add_claim(self.next.external.entry(address.to_canonical()).or_default(), &service.key);
                 }
                 Vip::Range(net) => {
-                    self.next.ranges.insert(net.trunc(), service.key.clone());
+                    add_claim(self.next.ranges.entry(net.trunc()).or_default(), &service.key);
                     Arc::make_mut(&mut self.next.range_lengths).insert(length_key(net));
+                    self.ranges = true;
                 }
             }
-            *self.claimed.entry(vip_net(*vip)).or_default() += 1;
+            if let Some(address) = vip.address() {
+                *self.claimed.entry(host_net(address)).or_default() += 1;
+            }
         }
         let namespaces = self.next.hosts.entry(service.key.hostname.clone()).or_default();
         if !namespaces.contains(&service.key.namespace) {
@@ -192,20 +206,29 @@ impl Batch<'_> {
         for vip in &old.service.vips {
             match vip {
                 Vip::Address(address) => {
-                    let at = NetworkAddress { network: Default::default(), address: address.to_canonical() };
+                    let at = address.to_canonical();
                     if self.next.vips.get(&at) == Some(key) {
                         self.next.vips.remove(&at);
                     }
                 }
+                Vip::External(address) => {
+                    let at = address.to_canonical();
+                    if self.next.external.get_mut(&at).is_some_and(|claims| drop_claim(claims, key)) {
+                        self.next.external.remove(&at);
+                    }
+                }
                 Vip::Range(net) => {
-                    if self.next.ranges.get(&net.trunc()) == Some(key) {
+                    if self.next.ranges.get_mut(&net.trunc()).is_some_and(|claims| drop_claim(claims, key)) {
                         self.next.ranges.remove(&net.trunc());
                     }
                     let lengths: BTreeSet<_> = self.next.ranges.keys().map(length_key).collect();
                     self.next.range_lengths = Arc::new(lengths);
+                    self.ranges = true;
                 }
             }
-            *self.claimed.entry(vip_net(*vip)).or_default() -= 1;
+            if let Some(address) = vip.address() {
+                *self.claimed.entry(host_net(address)).or_default() -= 1;
+            }
         }
         if let Some(namespaces) = self.next.hosts.get_mut(&key.hostname) {
             namespaces.retain(|n| *n != key.namespace);
@@ -213,6 +236,45 @@ impl Batch<'_> {
                 self.next.hosts.remove(&key.hostname);
             }
         }
+    }
+
+    fn reserved(&mut self, reserved: Reserved) {
+        self.reserved_gone(reserved.address);
+        let address = reserved.address.to_canonical();
+        match reserved.by {
+            Holder::Node(node) => _ = self.next.nodes.insert(address, node),
+            Holder::Disputed(claimants) => {
+                self.next.disputed.insert(address, claimants.into());
+                // Connections to it have to come to the agent, which refuses them.
+                *self.claimed.entry(host_net(address)).or_default() += 1;
+            }
+        }
+    }
+
+    fn reserved_gone(&mut self, address: IpAddr) {
+        let address = address.to_canonical();
+        self.next.nodes.remove(&address);
+        if self.next.disputed.remove(&address).is_some() {
+            *self.claimed.entry(host_net(address)).or_default() -= 1;
+        }
+    }
+
+    /// Says which ranges are the mesh's on this node: those of root namespaces, and those of namespaces that have a workload
+    /// here. A range of others counts for nobody here, so its traffic need not leave the kernel.
+    fn settle_ranges(&mut self) {
+        if !self.ranges && !(self.applied.local && !self.next.ranges.is_empty()) {
+            return;
+        }
+        let here: HashSet<&str> = self.next.local.values().map(|workload| workload.namespace.as_str()).collect();
+        let counts = |key: &ServiceKey| {
+            let root = || self.next.services.get(key).is_some_and(|entry| entry.service.reach.root);
+            here.contains(key.namespace.as_str()) || root()
+        };
+        let ranges = self.next.ranges.iter().filter(|(_, claims)| claims.iter().any(counts));
+        let ranges: HashSet<IpNet> = ranges.map(|(net, _)| *net).collect();
+        self.applied.mesh_added.extend(ranges.difference(&self.writer.ranges));
+        self.applied.mesh_removed.extend(self.writer.ranges.difference(&ranges));
+        self.writer.ranges = ranges;
     }
 
     fn authorization(&mut self, policy: Arc<Authorization>) {
@@ -272,6 +334,7 @@ impl Batch<'_> {
                 self.writer.claims.insert(net, after);
             }
         }
+        self.settle_ranges();
         (self.next, self.applied)
     }
 
@@ -299,11 +362,17 @@ fn host_net(address: IpAddr) -> IpNet {
     IpNet::from(address.to_canonical())
 }
 
-fn vip_net(vip: Vip) -> IpNet {
-    match vip {
-        Vip::Address(address) => host_net(address),
-        Vip::Range(net) => net.trunc(),
+/// Adds a claim; those of one address or range are in the order of their keys.
+fn add_claim(claims: &mut Claims, key: &ServiceKey) {
+    if let Err(place) = claims.binary_search(key) {
+        claims.insert(place, key.clone());
     }
+}
+
+/// Takes a claim back; whether there is none left.
+fn drop_claim(claims: &mut Claims, key: &ServiceKey) -> bool {
+    claims.retain(|other| other != key);
+    claims.is_empty()
 }
 
 fn length_key(net: &IpNet) -> (bool, u8) {

@@ -154,7 +154,8 @@ fn look_up(mesh: &Arc<Snapshot>, size: Size, measured: &mut Measured) -> Result<
     let pods: Vec<_> = scattered(size.workloads).map(many::pod_address).collect();
     measured.by_address = each(&pods, |address| mesh.workload_at(&network, *address).is_some())?;
     let vips: Vec<_> = scattered(size.services).map(many::service_address).collect();
-    measured.by_vip = each(&vips, |address| mesh.service_at(&network, *address).is_some())?;
+    let client = Namespace::default();
+    measured.by_vip = each(&vips, |address| mesh.service_at(&network, *address, &client).is_some())?;
     let names: Vec<(Namespace, Hostname)> = (0..size.services)
         .map(|service| {
             let (namespace, host) = many::service_host(service);

@@ -94,7 +94,7 @@ fn find(
     client: &Identity,
 ) -> Option<(ServiceKey, SocketAddr)> {
     let (entry, address) = match authority {
-        Authority::Address(address) => match world.snapshot.service_at(network, address.ip()) {
+        Authority::Address(address) => match world.snapshot.service_at(network, address.ip(), &client.namespace) {
             Some(entry) => (entry, Some(*address)),
             None => {
                 let workload = world.workload_at(address.ip())?;
@@ -106,10 +106,7 @@ fn find(
     let service = &entry.service;
     let plan = world.plan.services.get(&service.key)?;
     plan.ports.get(&authority.port())?;
-    let vip = service.vips.iter().find_map(|vip| match vip {
-        Vip::Address(address) => Some(*address),
-        Vip::Range(_) => None,
-    });
+    let vip = service.vips.iter().find_map(Vip::address);
     let unspecified = std::net::IpAddr::from([0, 0, 0, 0]);
     let address = address.unwrap_or_else(|| SocketAddr::new(vip.unwrap_or(unspecified), authority.port()));
     Some((service.key.clone(), address))

@@ -80,12 +80,9 @@ impl From<&ServiceEntry> for ServiceView {
         });
         let ranges = service.vips.iter().filter_map(|vip| match vip {
             Vip::Range(range) => Some(format!("/{range}")),
-            Vip::Address(_) => None,
+            Vip::Address(_) | Vip::External(_) => None,
         });
-        let addresses = service.vips.iter().filter_map(|vip| match vip {
-            Vip::Address(address) => Some(format!("/{address}")),
-            Vip::Range(_) => None,
-        });
+        let addresses = service.vips.iter().filter_map(Vip::address).map(|address| format!("/{address}"));
         let balancing = &service.load_balancing;
         Self {
             name: service.name.to_string(),

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::waypoint::{Waypoint, WaypointDestination};
-use crate::model::workload::{Health, NetworkMode, TunnelProtocol, Workload};
+use crate::model::workload::{Health, NetworkMode, Standing, TunnelProtocol, Workload};
 
 /// One workload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,7 +47,7 @@ pub struct WorkloadView {
     /// Network of the addresses.
     #[serde(default)]
     pub network: String,
-    /// `Healthy`, `Terminating` or `Unhealthy`.
+    /// `Healthy`, `Terminating`, `Unhealthy`, or `Disputed` when another pod claims one of its addresses.
     pub status: String,
     /// Whether it shares its node's network namespace. Ours.
     #[serde(default)]
@@ -131,7 +131,10 @@ impl From<&Workload> for WorkloadView {
             }),
             node: workload.node.to_string(),
             network: workload.network.to_string(),
-            status: health(workload.health).to_owned(),
+            status: match workload.standing {
+                Standing::Disputed => "Disputed".to_owned(),
+                Standing::Owner | Standing::Endpoint => health(workload.health).to_owned(),
+            },
             host_network: workload.network_mode == NetworkMode::HostNetwork,
             capacity: workload.capacity,
             authorization_policies: workload.policies.iter().map(ToString::to_string).collect(),

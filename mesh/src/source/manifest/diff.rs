@@ -1,9 +1,11 @@
 //! Pure. Two versions of something -> the updates that lead from one to the other.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use crate::model::name::WorkloadUid;
 use crate::model::policy::{Authorization, PolicyKey};
+use crate::model::reserved::Reserved;
 use crate::model::service::{Service, ServiceKey};
 use crate::model::update::Update;
 use crate::model::workload::Workload;
@@ -53,6 +55,18 @@ impl Published for Authorization {
 
     fn gone(key: PolicyKey) -> Update {
         Update::AuthorizationGone(key)
+    }
+}
+
+impl Published for Reserved {
+    type Key = IpAddr;
+
+    fn changed(self) -> Update {
+        Update::Reserved(Box::new(self))
+    }
+
+    fn gone(address: IpAddr) -> Update {
+        Update::ReservedGone(address)
     }
 }
 

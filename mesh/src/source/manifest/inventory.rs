@@ -1,6 +1,6 @@
-//! Pure. The objects that are in effect, by kind, namespace and name; and which pod owns which address.
+//! Pure. The objects that are in effect, by kind, namespace and name.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,9 +8,10 @@ use smallvec::SmallVec;
 
 use crate::model::name::{Name, Namespace};
 
+use super::holders::Holders;
 use super::labelled::Labelled;
 use super::object::{
-    AuthorizationPolicy, EndpointSlice, Gateway, GatewayClass, Item, Kind, Labels, Object, ObjectKey,
+    AuthorizationPolicy, EndpointSlice, Gateway, GatewayClass, Item, Kind, Labels, Node, Object, ObjectKey,
     PeerAuthentication, Pod, Raw, Service, ServiceEntry,
 };
 
@@ -106,7 +107,7 @@ pub struct Inventory {
     /// Namespaces.
     pub namespaces: Shelf<()>,
     /// Nodes.
-    pub nodes: Shelf<()>,
+    pub nodes: Shelf<Node>,
     /// Pods.
     pub pods: Shelf<Pod>,
     /// Services.
@@ -125,8 +126,8 @@ pub struct Inventory {
     pub entries: Shelf<ServiceEntry>,
     /// Objects that only waypoints read, by group and kind.
     pub raws: BTreeMap<(Box<str>, Box<str>), Shelf<Raw>>,
-    /// Which pods have an address, oldest first: the first owns it.
-    claims: HashMap<IpAddr, SmallVec<[Arc<Item<Pod>>; 1]>>,
+    /// Who has which address.
+    pub holders: Holders,
     /// Pods that are instances of a Gateway: namespace, Gateway, pod.
     gateway_pods: BTreeSet<(Namespace, Name, Name)>,
     labelled: Labelled,
@@ -137,7 +138,7 @@ impl Inventory {
     pub fn insert(&mut self, object: &Object) {
         match object {
             Object::Namespace(item) => self.namespaces.insert(Arc::clone(item)),
-            Object::Node(item) => self.nodes.insert(Arc::clone(item)),
+            Object::Node(item) => self.change_node(item, |nodes| nodes.insert(Arc::clone(item))),
             Object::Pod(item) => self.change_pod(item, |pods| pods.insert(Arc::clone(item))),
             Object::Service(item) => self.services.insert(Arc::clone(item)),
             Object::EndpointSlice(item) => self.slices.insert(Arc::clone(item)),
@@ -158,7 +159,7 @@ impl Inventory {
     pub fn remove(&mut self, object: &Object) {
         match object {
             Object::Namespace(item) => self.namespaces.remove(item),
-            Object::Node(item) => self.nodes.remove(item),
+            Object::Node(item) => self.change_node(item, |nodes| nodes.remove(item)),
             Object::Pod(item) => self.change_pod(item, |pods| pods.remove(item)),
             Object::Service(item) => self.services.remove(item),
             Object::EndpointSlice(item) => self.slices.remove(item),
@@ -186,14 +187,14 @@ impl Inventory {
         self.namespaces.get("", namespace).map_or(&NONE, |item| &item.meta.labels)
     }
 
-    /// The pod that owns an address: the oldest of those that have it.
+    /// The pod that has an address.
     pub fn owner(&self, address: IpAddr) -> Option<&Arc<Item<Pod>>> {
-        self.claims.get(&address)?.first()
+        self.holders.owner(address)
     }
 
-    /// Every pod that has an address, its owner first.
+    /// Every pod that claims an address.
     pub fn claimants(&self, address: IpAddr) -> &[Arc<Item<Pod>>] {
-        self.claims.get(&address).map_or(&[], |claims| claims)
+        self.holders.claimants(address)
     }
 
     /// Whether no other object has the key of this one, nor, for a pod, one of its addresses: then it does not matter
@@ -265,16 +266,20 @@ impl Inventory {
         }
     }
 
+    /// The same for a node.
+    fn change_node(&mut self, node: &Item<Node>, change: impl FnOnce(&mut Shelf<Node>)) {
+        if let Some(before) = self.nodes.get("", &node.meta.name) {
+            self.holders.withdraw_node(before);
+        }
+        change(&mut self.nodes);
+        if let Some(after) = self.nodes.get("", &node.meta.name) {
+            self.holders.claim_node(after);
+        }
+    }
+
     fn withdraw(&mut self, pod: &Arc<Item<Pod>>) {
         self.labelled.remove(pod);
-        for address in &pod.spec.addresses {
-            if let Some(claims) = self.claims.get_mut(address) {
-                claims.retain(|other| !Arc::ptr_eq(other, pod));
-                if claims.is_empty() {
-                    self.claims.remove(address);
-                }
-            }
-        }
+        self.holders.withdraw(pod);
         if let Some(gateway) = pod.meta.labels.get(GATEWAY_NAME) {
             self.gateway_pods.remove(&(pod.meta.namespace.clone(), gateway.clone(), pod.meta.name.clone()));
         }
@@ -285,14 +290,6 @@ impl Inventory {
         if let Some(gateway) = pod.meta.labels.get(GATEWAY_NAME) {
             self.gateway_pods.insert((pod.meta.namespace.clone(), gateway.clone(), pod.meta.name.clone()));
         }
-        // Pods in the host's network share the node's address; a pod that has ended has given its address back.
-        if pod.spec.template.host_network || pod.spec.ended {
-            return;
-        }
-        for &address in &pod.spec.addresses {
-            let claims = self.claims.entry(address).or_default();
-            let place = claims.partition_point(|other| other.age() < pod.age());
-            claims.insert(place, Arc::clone(pod));
-        }
+        self.holders.claim(pod);
     }
 }

@@ -11,16 +11,18 @@ use time::format_description::well_known::Rfc3339;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::model::name::NodeName;
 use crate::model::update::Update;
 
 use super::convert::Options;
 use super::folder::{Changes, Folder};
+use super::holders::Evidence;
 use super::object::{Item, Kind, Raw};
 use super::problem::{Problem, Severity};
 use super::status::{FileStatus, Status};
 use super::touched::Touched;
 use super::watch::{Watch, at};
-use super::world::World;
+use super::world::{Question, World};
 
 /// The survey of all problems takes at most one part in this many of the time.
 const SURVEY_SHARE: u32 = 50;
@@ -39,10 +41,17 @@ pub struct Loaded {
     pub raw: Vec<Arc<Item<Raw>>>,
 }
 
+/// How often the kernel is asked again while pods of this node disagree about an address.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Asks the kernel where addresses are: for each pod and address that it can see, whether it is there.
+pub type Witness = Arc<dyn Fn(&[Question]) -> Evidence + Send + Sync>;
+
 /// A folder of manifests as a source of updates.
 pub struct ManifestSource {
     dir: PathBuf,
     options: Options,
+    witness: Option<(NodeName, Witness)>,
     status: Arc<ArcSwap<Status>>,
 }
 
@@ -50,6 +59,7 @@ pub struct ManifestSource {
 struct State {
     folder: Folder,
     world: World,
+    witness: Option<(NodeName, Witness)>,
     /// Problems between objects that were already logged.
     known: Vec<Problem>,
 }
@@ -59,7 +69,13 @@ impl ManifestSource {
     pub fn new(dir: impl Into<PathBuf>, options: Options) -> Self {
         let dir = dir.into();
         let status = Status { dir: dir.clone(), ..Status::default() };
-        Self { dir, options, status: Arc::new(ArcSwap::from_pointee(status)) }
+        Self { dir, options, witness: None, status: Arc::new(ArcSwap::from_pointee(status)) }
+    }
+
+    /// The same, in which `witness` says what the kernel of this node shows where pods of the node claim what others claim.
+    /// It may block.
+    pub fn witnessed(self, node: NodeName, witness: Witness) -> Self {
+        Self { witness: Some((node, witness)), ..self }
     }
 
     /// Reads a folder once. Nothing is logged: the problems are in the answer.
@@ -105,6 +121,7 @@ impl ManifestSource {
         let state = State {
             folder: Folder::new(self.dir.clone(), self.options.keeps_raw),
             world: World::new(self.options.clone()),
+            witness: self.witness.clone(),
             known: Vec::new(),
         };
         let mut state = Box::new(state);
@@ -113,19 +130,21 @@ impl ManifestSource {
         let mut survey_at: Option<Instant> = None;
         let mut survey_not_before = Instant::now();
         loop {
-            let (changes, updates);
+            let (changes, updates, asked);
             let Some(looked) = blocking(move || look(state, &touched)).await else { return };
-            (state, changes, updates) = looked;
+            (state, changes, updates, asked) = looked;
+            let ask_at = asked.then(|| Instant::now() + ASK_AGAIN);
             watch.follow(state.folder.elsewhere());
             changes.problems.iter().for_each(log);
             let first = !synced && !state.folder.is_missing();
+            let updates_by_kernel = !updates.is_empty();
             let updates = (first || !updates.is_empty()).then_some(updates);
             let raw = (first || changes.has_raw()).then(|| state.folder.raw());
             if updates.is_some() || raw.is_some() && synced {
                 synced = true;
                 sink(updates, raw);
             }
-            if changes.any || first {
+            if changes.any || first || updates_by_kernel {
                 survey_at.get_or_insert(survey_not_before.max(Instant::now()));
                 self.publish(&state, synced);
             }
@@ -136,6 +155,10 @@ impl ManifestSource {
                     () = shutdown.cancelled() => return,
                     seen = &mut changed => {
                         touched = seen;
+                        break;
+                    }
+                    () = at(ask_at) => {
+                        touched = Touched::default();
                         break;
                     }
                     () = at(survey_at) => {
@@ -175,10 +198,18 @@ impl ManifestSource {
     }
 }
 
-fn look(mut state: Box<State>, touched: &Touched) -> (Box<State>, Changes, Vec<Update>) {
+/// Looks at what was touched; says too whether the kernel was asked anything, and so has to be asked again.
+fn look(mut state: Box<State>, touched: &Touched) -> (Box<State>, Changes, Vec<Update>, bool) {
     let changes = state.folder.refresh(touched);
-    let updates = state.world.change(&changes.removed, &changes.added);
-    (state, changes, updates)
+    let mut updates = state.world.change(&changes.removed, &changes.added);
+    let mut asked = false;
+    if let Some((node, witness)) = &state.witness {
+        let questions = state.world.questions(node);
+        asked = !questions.is_empty();
+        let evidence = if asked { witness(&questions) } else { Evidence::default() };
+        updates.extend(state.world.witness(evidence));
+    }
+    (state, changes, updates, asked)
 }
 
 /// Looks for problems between objects and logs the new ones.

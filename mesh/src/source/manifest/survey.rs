@@ -10,8 +10,10 @@ use crate::model::service::ServiceKey;
 use crate::model::workload::Workload;
 
 use super::convert::{Context, Enrolment, Left, Options};
+use super::holders::Title;
 use super::inventory::{Inventory, Shelf};
 use super::object::{Item, Pod};
+use super::overruled;
 use super::problem::{Problem, Severity};
 
 /// Every problem between objects.
@@ -26,6 +28,7 @@ pub(super) fn survey<'a>(
     let mut used: BTreeSet<PolicyKey> = BTreeSet::new();
     for pod in inventory.pods.iter() {
         problems.extend(of_pod(pod, context));
+        problems.extend(of_dispute(pod, inventory));
         match context.workload(pod, inventory, options) {
             Ok(workload) => {
                 for service in &workload.services {
@@ -41,6 +44,7 @@ pub(super) fn survey<'a>(
     for service in foreign.flat_map(|workload| &workload.services) {
         *endpoints.entry(service.service.clone()).or_default() += 1;
     }
+    problems.extend(overruled::overruled(inventory, context));
     services_without_endpoints(inventory, context, options, &endpoints, &mut problems);
     selectors_of_nothing(inventory, context, &used, &mut problems);
     problems.extend(context.namespace_problems(inventory));
@@ -69,12 +73,33 @@ fn of_left(pod: &Item<Pod>, left: &Left) -> Option<Problem> {
     let severity = match left {
         Left::Ended => return None,
         Left::NoAddress => Severity::Warning,
-        Left::AddressTaken(_) => Severity::Error,
+        Left::NodeAddress(..) | Left::AddressTaken(..) => Severity::Error,
     };
     Some(
         Problem::of(&pod.at, pod_name(pod), severity, format!("{left}; it is not part of the mesh"))
             .field("status.podIP"),
     )
+}
+
+/// Pods that nobody reaches because nothing says whose an address is.
+fn of_dispute(pod: &Item<Pod>, inventory: &Inventory) -> Option<Problem> {
+    if pod.spec.template.host_network || pod.spec.ended {
+        return None;
+    }
+    let key = pod.meta.key();
+    let (address, claimants) = pod.spec.addresses.iter().find_map(|&address| {
+        match inventory.holders.title((&key.namespace, &key.name), address) {
+            Title::Disputed(claimants) => Some((address, claimants)),
+            _ => None,
+        }
+    })?;
+    let others = claimants.iter().filter(|other| **other != key).map(|other| format!("Pod {other}"));
+    let others = others.collect::<Vec<_>>().join(" and ");
+    let message = format!(
+        "{address} is claimed by {others} too, and neither the kernel nor who had it first says whose it is: connections \
+         to it are refused until only one claims it"
+    );
+    Some(Problem::of(&pod.at, pod_name(pod), Severity::Error, message).field("status.podIP"))
 }
 
 fn of_pod(pod: &Item<Pod>, context: &Context) -> Option<Problem> {

@@ -8,14 +8,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::name::Namespace;
+use crate::model::name::{Name, Namespace, NodeName};
+use crate::model::reserved::{Holder, Reserved};
 use crate::model::update::Update;
 use crate::model::workload::Workload;
 
 use super::convert::{Context, Exchange, Options};
 use super::diff;
+use super::holders::{Evidence, Title};
 use super::inventory::{GATEWAY_NAME, Inventory};
-use super::object::{Kind, Object, ObjectKey};
+use super::object::{Item, Kind, Object, ObjectKey, Pod};
 use super::problem::Problem;
 use super::survey;
 
@@ -27,6 +29,19 @@ pub struct World {
     context: Context,
     /// Workloads of endpoints that are written down and are no pods.
     foreign: BTreeMap<IpAddr, Workload>,
+    /// Addresses of nodes, and those that nobody has.
+    reserved: BTreeMap<IpAddr, Reserved>,
+}
+
+/// A pod of a node that claims what others claim too.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Which pod.
+    pub pod: ObjectKey,
+    /// Path of its network namespace.
+    pub netns: Box<str>,
+    /// What it claims.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// Which pods a change can concern.
@@ -48,7 +63,7 @@ impl World {
     pub fn new(options: Options) -> Self {
         let inventory = Inventory::default();
         let context = Context::new(&inventory, &options);
-        Self { options, inventory, context, foreign: BTreeMap::new() }
+        Self { options, inventory, context, foreign: BTreeMap::new(), reserved: BTreeMap::new() }
     }
 
     /// The objects that are in effect.
@@ -58,20 +73,55 @@ impl World {
 
     /// Takes objects out that were taken in, and others in; returns what changes by that.
     pub fn change(&mut self, removed: &[Object], added: &[Object]) -> Vec<Update> {
-        let mut concern = self.concern(removed, added);
+        let concern = self.concern(removed, added);
+        self.apply(concern, |inventory| {
+            removed.iter().for_each(|object| inventory.remove(object));
+            added.iter().for_each(|object| inventory.insert(object));
+        })
+    }
+
+    /// Pods of a node that claim what others claim too, with where they live: what the kernel shows there decides.
+    pub fn questions(&self, node: &NodeName) -> Vec<Question> {
+        let here = |pod: &&Arc<Item<Pod>>| pod.spec.node == *node && pod.spec.netns.is_some();
+        let mut questions = Vec::new();
+        for pod in self.inventory.holders.contestants().filter(here) {
+            let netns = pod.spec.netns.as_deref().unwrap_or_default().into();
+            let question = Question { pod: pod.meta.key(), netns, addresses: pod.spec.addresses.to_vec() };
+            if !questions.contains(&question) {
+                questions.push(question);
+            }
+        }
+        questions
+    }
+
+    /// Takes in what the kernel shows, instead of what it showed before; returns what changes by that.
+    pub fn witness(&mut self, evidence: Evidence) -> Vec<Update> {
+        let mut concern = Concern::default();
+        concern.addresses.extend(self.inventory.holders.differing(&evidence));
+        if concern.addresses.is_empty() {
+            return Vec::new();
+        }
+        self.apply(concern, |inventory| inventory.holders.witness(evidence))
+    }
+
+    fn apply(&mut self, mut concern: Concern, change: impl FnOnce(&mut Inventory)) -> Vec<Update> {
+        let cluster_ip = concern.addresses.iter().any(|address| self.context.has_cluster_ip(*address));
+        concern.context |= cluster_ip;
         let claimants = concern.addresses.iter().flat_map(|&address| self.inventory.claimants(address));
         concern.pods.extend(claimants.map(|pod| pod.meta.key()));
         let before: Vec<Option<Workload>> = concern.pods.iter().map(|key| self.workload(key)).collect();
 
-        removed.iter().for_each(|object| self.inventory.remove(object));
-        added.iter().for_each(|object| self.inventory.insert(object));
+        let holders = self.inventory.holders.before(&concern.addresses);
+        change(&mut self.inventory);
+        let options = &self.options;
+        self.inventory.holders.settle(&concern.addresses, &holders, |namespace| options.is_root(namespace));
 
         let mut updates = Vec::new();
         // Endpoints become pods, and pods endpoints, by names and addresses.
         let named = |context: &Context| concern.pods.iter().flat_map(|pod| context.written_of(pod)).collect::<Vec<_>>();
         let mut written: BTreeSet<IpAddr> = concern.addresses.iter().copied().chain(named(&self.context)).collect();
         if concern.context {
-            let context = Context::new(&self.inventory, &self.options);
+            let context = self.context.after(&self.inventory, &self.options);
             diff::maps(self.context.services(), context.services(), &mut updates);
             diff::maps(self.context.authorizations(), context.authorizations(), &mut updates);
             let everybody = concern.everybody || !self.context.has_waypoints_of(&context);
@@ -98,7 +148,59 @@ impl World {
                 updates.extend(diff::workload(before, foreign));
             }
         }
+        let reserved = self.reserve();
+        diff::maps(&self.reserved, &reserved, &mut updates);
+        self.reserved = reserved;
         updates
+    }
+
+    /// Addresses of nodes, and those that nobody has: they are claimed by pods or services that disagree, or by a pod that
+    /// is left out because another of its addresses is somebody else's.
+    fn reserve(&self) -> BTreeMap<IpAddr, Reserved> {
+        let holders = &self.inventory.holders;
+        let node = |(address, name): (IpAddr, &Name)| {
+            (address, Reserved { address, by: Holder::Node(NodeName::from(name.as_str())) })
+        };
+        let mut reserved: BTreeMap<IpAddr, Reserved> = holders.nodes().map(node).collect();
+        let mut dispute = |address, claimants: String| {
+            let by = Holder::Disputed(claimants.into());
+            reserved.entry(address).or_insert(Reserved { address, by });
+        };
+        let left_out = |pod: &Item<Pod>| {
+            let title = |address: &IpAddr| holders.title((&pod.meta.namespace, &pod.meta.name), *address);
+            pod.spec.addresses.iter().map(title).find(|title| *title != Title::Own)
+        };
+        for pod in holders.contestants() {
+            let Some(title) = left_out(pod) else { continue };
+            for &address in &pod.spec.addresses {
+                if holders.owner(address).is_some_and(|owner| left_out(owner).is_none()) {
+                    continue;
+                }
+                let names = match &title {
+                    Title::Node(node) => format!("Pod {} and Node {node}", pod.meta.key()),
+                    Title::Taken(other) => format!("Pod {} and Pod {other}", pod.meta.key()),
+                    Title::Disputed(_) | Title::Own => {
+                        named("Pod", holders.claimants(address).iter().map(|pod| pod.meta.key()))
+                    }
+                };
+                dispute(address, names);
+            }
+        }
+        for (address, claimants) in self.context.disputed() {
+            if holders.claimants(address).is_empty() {
+                dispute(address, named("Service", claimants.iter().cloned()));
+            }
+        }
+        reserved
+    }
+
+    /// A world without objects that remembers who came first to which address (tests).
+    #[cfg(test)]
+    pub(super) fn heir(&self) -> Self {
+        let mut heir = Self::new(self.options.clone());
+        heir.inventory.holders.remember(self.inventory.holders.history());
+        heir.context.remember(&self.context);
+        heir
     }
 
     /// What is wrong between objects that are each well written.
@@ -181,6 +283,11 @@ impl World {
     }
 }
 
+fn named(kind: &str, keys: impl Iterator<Item = ObjectKey>) -> String {
+    let names: Vec<String> = keys.map(|key| format!("{kind} {key}")).collect();
+    names.join(" and ")
+}
+
 impl Concern {
     /// An object says what it said, but at another place, and so perhaps with another age.
     fn moved(&mut self, object: &Object, alone: bool, options: &Options) {
@@ -188,6 +295,7 @@ impl Concern {
             _ if !alone => self.add(object, true, options),
             Object::PeerAuthentication(_) | Object::ServiceEntry(_) => self.add(object, true, options),
             Object::Pod(_) | Object::Raw(_) => {}
+            Object::Node(_) => self.add(object, true, options),
             _ => self.context = true,
         }
     }
@@ -205,7 +313,10 @@ impl Concern {
             Object::Namespace(item) => {
                 self.namespaces.insert(item.meta.name.as_str().into());
             }
-            Object::Node(_) => self.everybody = true,
+            Object::Node(node) => {
+                self.everybody = true;
+                self.addresses.extend(node.spec.addresses.iter());
+            }
             Object::EndpointSlice(slice) => {
                 self.namespaces.insert(namespace.clone());
                 self.addresses.extend(slice.spec.endpoints.iter().map(|endpoint| endpoint.address));

@@ -9,14 +9,14 @@ use crate::model::service::{Service, ServiceKey};
 use crate::model::workload::{Locality, Workload};
 use crate::source::manifest::inventory::Inventory;
 use crate::source::manifest::object::{Item, Labels, ObjectKey, Pod};
-use crate::source::manifest::problem::{Problem, Severity};
+use crate::source::manifest::problem::{Origin, Problem, Severity};
 
 use super::authorization::authorization;
 use super::foreign;
 use super::options::Options;
 use super::peer::Peers;
 use super::selection::Selection;
-use super::service::{Assembly, Services};
+use super::service::{Assembly, Services, names_of_others};
 use super::waypoint::{Addressed, Hostnames, Waypoints};
 
 /// What all objects but pods add up to.
@@ -43,9 +43,18 @@ pub struct Context {
 impl Context {
     /// Puts everything but the pods together.
     pub fn new(inventory: &Inventory, options: &Options) -> Self {
+        Self::build(&Services::default(), inventory, options)
+    }
+
+    /// The same after a change: who had a contested address before keeps it.
+    pub fn after(&self, inventory: &Inventory, options: &Options) -> Self {
+        Self::build(&self.services, inventory, options)
+    }
+
+    fn build(before: &Services, inventory: &Inventory, options: &Options) -> Self {
         let mut problems = Vec::new();
         let waypoints = Waypoints::new(inventory, &hostnames(inventory, options), options);
-        let services = Assembly::new(inventory, options, &waypoints, &mut problems).run();
+        let services = Assembly::new(inventory, options, &waypoints, &mut problems).run(before);
         let mut authorizations = BTreeMap::new();
         let mut policies: HashMap<Namespace, Selection<PolicyKey>> = HashMap::new();
         let mut root_policies = Selection::default();
@@ -147,6 +156,29 @@ impl Context {
         foreign::workload_at(address, &self.services, inventory, options)
     }
 
+    /// Whether a service claims an address as its cluster IP.
+    pub fn has_cluster_ip(&self, address: IpAddr) -> bool {
+        self.services.has_cluster_ip(address)
+    }
+
+    /// Cluster IPs that nobody has because several services claim them, with those.
+    pub fn disputed(&self) -> impl Iterator<Item = (IpAddr, &[ObjectKey])> {
+        let disputed = self.services.contests.iter().filter(|(_, contest)| contest.owner.is_none());
+        disputed.map(|(address, contest)| (*address, contest.claimants.as_slice()))
+    }
+
+    /// Takes over who came first to contested addresses (tests).
+    #[cfg(test)]
+    pub(crate) fn remember(&mut self, other: &Self) {
+        self.services.contests = other.services.contests.clone();
+    }
+
+    /// Endpoints that are written down with a cluster IP, and where.
+    pub fn endpoints_at_cluster_ips(&self) -> Vec<(&Origin, String, IpAddr)> {
+        let wrong = self.services.written.iter().filter(|written| self.has_cluster_ip(written.address));
+        wrong.map(|written| (written.at(), written.object(), written.address)).collect()
+    }
+
     /// Every address of an endpoint that is written down.
     pub fn written(&self) -> impl Iterator<Item = IpAddr> {
         self.services.by_address.keys().copied()
@@ -165,5 +197,6 @@ fn hostnames(inventory: &Inventory, options: &Options) -> Hostnames {
     let entries = inventory.entries.iter();
     let entries =
         entries.flat_map(|item| item.spec.hosts.iter().map(|host| (host.clone(), item.meta.namespace.clone())));
+    let entries = entries.filter(|(host, namespace)| names_of_others(host, namespace, inventory, options).is_none());
     services.chain(entries).collect::<BTreeSet<_>>()
 }

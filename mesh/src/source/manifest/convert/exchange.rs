@@ -1,9 +1,10 @@
 //! Pure. Some services become others, and nothing else is looked at.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::model::service::{Service, ServiceKey, Vip};
+use crate::model::service::{Service, ServiceKey};
 use crate::source::manifest::inventory::{GATEWAY_NAME, Inventory};
 use crate::source::manifest::object::{self, Item, ObjectKey};
 
@@ -47,7 +48,7 @@ impl Context {
     pub fn is_apart(&self, exchange: &Exchange, inventory: &Inventory, options: &Options) -> bool {
         let services = &self.services;
         let mut keys: HashMap<ObjectKey, (usize, usize)> = HashMap::new();
-        let mut claims: HashMap<Vip, (u32, u32)> = HashMap::new();
+        let mut claims: HashMap<IpAddr, (u32, u32)> = HashMap::new();
         exchange.gone.iter().for_each(|item| keys.entry(item.meta.key()).or_default().0 += 1);
         exchange.come.iter().for_each(|item| keys.entry(item.meta.key()).or_default().1 += 1);
         for item in &exchange.gone {
@@ -60,15 +61,18 @@ impl Context {
             let known = inventory.services.all(&key.namespace, &key.name);
             known <= 1 && known + come <= 1 + gone
         };
-        let claimed_once = |(vip, (gone, come)): (&Vip, &(u32, u32))| {
+        let claimed_once = |(vip, (gone, come)): (&IpAddr, &(u32, u32))| {
             let known = services.claims.get(vip).copied().unwrap_or(0);
-            known <= 1 && known + come <= 1 + gone
+            let nobodys = inventory.holders.node(*vip).is_none() && inventory.claimants(*vip).is_empty();
+            let plain = !services.contests.contains_key(vip) && !services.by_address.contains_key(vip);
+            known <= 1 && known + come <= 1 + gone && nobodys && plain
         };
         keys.iter().all(alone)
             && claims.iter().all(claimed_once)
             && exchange.services().all(|item| {
                 let key = Self::service_key(item, options);
-                item.meta.labels.get(GATEWAY_NAME).is_none()
+                item.spec.external.is_empty()
+                    && item.meta.labels.get(GATEWAY_NAME).is_none()
                     && !services.sliced.contains(&item.meta.key())
                     && !services.others.contains(&key)
                     && !self.waypoints.name(&key.hostname)
@@ -106,17 +110,11 @@ impl Context {
     }
 }
 
-/// The addresses that a service claims, each once.
-fn vips(item: &Item<object::Service>) -> impl Iterator<Item = Vip> {
+/// The cluster IPs that a service claims, each once.
+fn vips(item: &Item<object::Service>) -> impl Iterator<Item = IpAddr> {
     let addresses = if item.spec.external_name { &[][..] } else { &item.spec.addresses[..] };
-    let first = |(place, address): &(usize, &std::net::IpAddr)| !addresses[..*place].contains(address);
-    addresses
-        .iter()
-        .enumerate()
-        .filter(first)
-        .map(|(_, address)| Vip::Address(*address))
-        .collect::<Vec<_>>()
-        .into_iter()
+    let first = |(place, address): &(usize, &IpAddr)| !addresses[..*place].contains(address);
+    addresses.iter().enumerate().filter(first).map(|(_, address)| *address)
 }
 
 #[cfg(test)]
@@ -152,9 +150,12 @@ mod tests {
                      metadata: {name: s, labels: {kubernetes.io/service-name: sliced}}\naddressType: IPv4\nendpoints: []\n";
         let entry = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e}\n\
                      spec: {hosts: [named.default.svc.cluster.local], addresses: [10.96.0.9], ports: [{number: 80, name: http}]}\n";
+        let others = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: p}\nstatus: {podIP: 10.0.0.9}\n\
+                      ---\napiVersion: v1\nkind: Node\nmetadata: {name: n}\nstatus: {addresses: [{type: InternalIP, address: 10.0.0.8}]}\n";
         let own = service("own", "", "10.96.0.1");
         let text =
-            [&own, slice, entry, &service("sliced", "", "10.96.0.2"), &service("other", "", "10.96.0.3")].concat();
+            [&own, slice, entry, others, &service("sliced", "", "10.96.0.2"), &service("other", "", "10.96.0.3")]
+                .concat();
         let mut inventory = Inventory::default();
         objects(&text).iter().for_each(|object| inventory.insert(object));
         let options = Options::default();
@@ -170,7 +171,8 @@ mod tests {
         assert!(apart(&both, &[service("own", "", "10.96.0.3"), service("other", "", "10.96.0.1")].concat()));
         for (why, come) in [
             ("the address of another", service("own", "", "10.96.0.3")),
-            ("the address of a ServiceEntry", service("own", "", "10.96.0.9")),
+            ("the address of a Pod", service("own", "", "10.0.0.9")),
+            ("the address of a Node", service("own", "", "10.0.0.8")),
             ("a Gateway's", service("own", "gateway.networking.k8s.io/gateway-name: g", "10.96.0.1")),
             ("twice", own.repeat(2)),
         ] {

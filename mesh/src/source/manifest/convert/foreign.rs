@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use crate::model::name::{Name, NodeName};
-use crate::model::workload::{Health, Locality, NetworkMode, TunnelProtocol, Workload, WorkloadService, WorkloadType};
+use crate::model::workload::{
+    Health, Locality, NetworkMode, Standing, TunnelProtocol, Workload, WorkloadService, WorkloadType,
+};
 use crate::source::manifest::inventory::Inventory;
 
 use super::options::Options;
@@ -16,6 +18,10 @@ pub(super) fn workload_at(
     inventory: &Inventory,
     options: &Options,
 ) -> Option<Workload> {
+    // A cluster IP leads to a service, and an endpoint is what a service leads to.
+    if services.has_cluster_ip(address) {
+        return None;
+    }
     let mut found: Option<Workload> = None;
     for &place in services.by_address.get(&address)? {
         let Some(written) = services.written.get(place as usize).filter(|written| !is_pod(written, inventory)) else {
@@ -50,11 +56,11 @@ fn known_port(ports: &[crate::model::service::ServicePort], service_port: u16) -
     ports.iter().any(|port| port.service_port == service_port)
 }
 
-/// Whether the endpoint is a pod that is known: then the pod is the workload.
+/// Whether the endpoint is a pod that is known, or claims the address of one: then there is no workload but the pod.
 fn is_pod(written: &Written, inventory: &Inventory) -> bool {
     let named = written.pod();
     named.is_some_and(|(namespace, name)| inventory.pods.get(namespace, name).is_some())
-        || inventory.owner(written.address).is_some()
+        || !inventory.claimants(written.address).is_empty()
 }
 
 fn workload(written: &Written, options: &Options) -> Workload {
@@ -94,6 +100,7 @@ fn workload(written: &Written, options: &Options) -> Workload {
         services: Box::default(),
         policies: Box::default(),
         capacity,
+        standing: Standing::Endpoint,
         netns: None,
     }
 }

@@ -6,15 +6,19 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::authority::addresses::{Claimant, Queue};
+use crate::authority::claims::namespace_of_host;
 use crate::model::name::{Name, Namespace};
-use crate::model::service::{AppProtocol, BalanceMode, LoadBalancing, Service, ServiceKey, ServicePort, Vip};
+use crate::model::service::{
+    AppProtocol, BalanceMode, Exported, LoadBalancing, Reach, Service, ServiceKey, ServicePort, Vip,
+};
 use crate::model::waypoint::Waypoint;
 use crate::model::workload::Health;
 use crate::source::manifest::inventory::{GATEWAY_NAME, Inventory};
 use crate::source::manifest::object::{
     self, EndpointSlice, Item, ObjectKey, Pod, Resolution, ServiceEntry, TargetPort,
 };
-use crate::source::manifest::problem::{Problem, Severity};
+use crate::source::manifest::problem::{Origin, Problem, Severity};
 
 use super::options::Options;
 use super::selection::Selection;
@@ -88,12 +92,31 @@ pub(super) struct Services {
     pub(super) by_address: HashMap<IpAddr, SmallVec<[u32; 2]>>,
     /// Every endpoint that is written down.
     pub(super) written: Vec<Written>,
-    /// How many services claim an address.
-    pub(super) claims: HashMap<Vip, u32>,
+    /// How many services claim a cluster IP.
+    pub(super) claims: HashMap<IpAddr, u32>,
+    /// Cluster IPs that several claim or claimed.
+    pub(super) contests: BTreeMap<IpAddr, Contest>,
     /// Services that have an EndpointSlice.
     pub(super) sliced: HashSet<ObjectKey>,
     /// Services that are made from other objects than a Service, or would be.
     pub(super) others: HashSet<ServiceKey>,
+}
+
+/// A cluster IP that several services claim or claimed.
+#[derive(Clone, Debug)]
+pub(super) struct Contest {
+    queue: Queue<ObjectKey>,
+    /// Whose it is; `None` when nothing decides.
+    pub(super) owner: Option<ObjectKey>,
+    /// Who claims it.
+    pub(super) claimants: Vec<ObjectKey>,
+}
+
+impl Services {
+    /// Whether an address is a service's, or would be if nobody else had it.
+    pub(super) fn has_cluster_ip(&self, address: IpAddr) -> bool {
+        self.claims.contains_key(&address)
+    }
 }
 
 /// Puts the services together.
@@ -103,7 +126,8 @@ pub(super) struct Assembly<'a> {
     pub(super) waypoints: &'a Waypoints,
     pub(super) problems: &'a mut Vec<Problem>,
     pub(super) services: Services,
-    taken: HashMap<Vip, ServiceKey>,
+    /// Addresses and ranges that are no cluster IPs, and which service of a namespace has them.
+    taken: HashMap<(Namespace, Vip), ServiceKey>,
 }
 
 impl<'a> Assembly<'a> {
@@ -119,18 +143,21 @@ impl<'a> Assembly<'a> {
     /// Adds to services that are there one that has nothing to do with any of them.
     pub(super) fn add(mut self, services: Services, item: &Item<object::Service>) -> Services {
         self.services = services;
+        self.count(item);
         self.service(item, false);
         self.services
     }
 
-    /// All services. Of several that claim one address the oldest has it; a Kubernetes Service before a ServiceEntry.
-    pub(super) fn run(mut self) -> Services {
+    /// All services; `before` are those of before, some of which have their addresses already.
+    pub(super) fn run(mut self, before: &Services) -> Services {
         let sliced = self.inventory.slices.iter();
         let sliced =
             sliced.map(|slice| ObjectKey { namespace: slice.meta.namespace.clone(), name: slice.spec.service.clone() });
         self.services.sliced = sliced.collect();
         let mut items: Vec<_> = self.inventory.services.iter().filter(|item| !item.spec.external_name).collect();
         items.sort_by(|a, b| a.age().cmp(&b.age()));
+        items.iter().for_each(|item| self.count(item));
+        self.settle(&items, before);
         for item in items {
             let has_slices = self.services.sliced.contains(&item.meta.key());
             self.service(item, has_slices);
@@ -153,17 +180,19 @@ impl<'a> Assembly<'a> {
         let spec = &item.spec;
         let key = ServiceKey { namespace: item.meta.namespace.clone(), hostname: self.options.hostname(&item.meta) };
         let object = format!("Service {}", item.meta.key());
-        let vips = self.vips(&key, item, &object, spec.addresses.iter().copied().map(Vip::Address));
+        let mut vips = self.cluster_ips(item, &object);
+        vips.extend(self.vips(&key, item, &object, spec.external.iter().copied().map(Vip::External)));
         let service = Service {
             name: item.meta.name.clone(),
             key: key.clone(),
-            vips,
+            vips: vips.into(),
             headless: spec.headless,
             ports: published_ports(&spec.ports),
             subject_alt_names: Box::default(),
             waypoint: self.waypoint(item, &object),
             load_balancing: spec.load_balancing.clone(),
             canonical: true,
+            reach: self.reach(&item.meta.namespace, &spec.exported),
         };
         self.services.published.insert(key.clone(), service);
         if !has_slices {
@@ -192,6 +221,7 @@ impl<'a> Assembly<'a> {
             waypoint: None,
             load_balancing: LoadBalancing::default(),
             canonical: false,
+            reach: Reach { root: false, exported: Exported::Own },
         };
         self.services.published.insert(key.clone(), service);
         self.services.others.insert(key.clone());
@@ -200,25 +230,99 @@ impl<'a> Assembly<'a> {
         selection.add(selector, Selecting { service: key, ports });
     }
 
-    fn vips<T>(
-        &mut self,
-        key: &ServiceKey,
-        item: &Item<T>,
-        object: &str,
-        vips: impl Iterator<Item = Vip>,
-    ) -> Box<[Vip]> {
-        let mut free = Vec::new();
-        let mut claimed: SmallVec<[Vip; 2]> = SmallVec::new();
-        for vip in vips {
-            if claimed.contains(&vip) {
+    fn count(&mut self, item: &Item<object::Service>) {
+        for address in once_each(&item.spec.addresses) {
+            *self.services.claims.entry(address).or_default() += 1;
+        }
+    }
+
+    /// Settles whose the cluster IPs are that several services claim. Age and the order of files prove nothing.
+    fn settle(&mut self, items: &[&Arc<Item<object::Service>>], before: &Services) {
+        let mut several: BTreeMap<IpAddr, Vec<ObjectKey>> =
+            before.contests.keys().map(|address| (*address, Vec::new())).collect();
+        several.extend(self.services.claims.iter().filter(|(_, count)| **count > 1).map(|(at, _)| (*at, Vec::new())));
+        if several.is_empty() {
+            return;
+        }
+        for item in items {
+            for address in once_each(&item.spec.addresses) {
+                several.entry(address).and_modify(|keys| keys.push(item.meta.key()));
+            }
+        }
+        let mut holders: HashMap<IpAddr, ObjectKey> = HashMap::new();
+        for service in before.published.values().filter(|service| service.canonical) {
+            for address in service.vips.iter().filter(|vip| matches!(vip, Vip::Address(_))).filter_map(Vip::address) {
+                if several.contains_key(&address) && !before.contests.contains_key(&address) {
+                    let key = ObjectKey { namespace: service.key.namespace.clone(), name: service.name.clone() };
+                    holders.insert(address, key);
+                }
+            }
+        }
+        for (address, keys) in several {
+            let mut queue = match before.contests.get(&address) {
+                Some(contest) => contest.queue.clone(),
+                None => Queue::of(holders.remove(&address).filter(|holder| keys.contains(holder))),
+            };
+            queue.meet(&keys);
+            if keys.is_empty() || keys.len() == 1 && queue.is_plain() {
                 continue;
             }
-            claimed.push(vip);
-            *self.services.claims.entry(vip).or_default() += 1;
-            match self.taken.get(&vip) {
+            let claimant = |key: &ObjectKey| Claimant {
+                key: key.clone(),
+                shown: None,
+                namespace: key.namespace.clone(),
+                root: self.options.is_root(&key.namespace),
+            };
+            let claimants: Vec<Claimant<ObjectKey>> = keys.iter().map(claimant).collect();
+            let owner = queue.settle(&claimants);
+            self.services.contests.insert(address, Contest { queue, owner, claimants: keys });
+        }
+    }
+
+    /// The cluster IPs that are a service's.
+    fn cluster_ips(&mut self, item: &Item<object::Service>, object: &str) -> Vec<Vip> {
+        let mut own = Vec::new();
+        for address in once_each(&item.spec.addresses) {
+            let why = match self.services.contests.get(&address) {
+                _ if self.inventory.holders.node(address).is_some() => {
+                    let node = self.inventory.holders.node(address).map(Name::as_str).unwrap_or_default();
+                    format!("{address} belongs to Node {node}: an address is a node's or a pod's before a Service's")
+                }
+                _ if !self.inventory.claimants(address).is_empty() => {
+                    let pod = self.inventory.owner(address).or_else(|| self.inventory.claimants(address).first());
+                    let pod = pod.map(|pod| pod.meta.key().to_string()).unwrap_or_default();
+                    format!("{address} belongs to Pod {pod}: an address is a node's or a pod's before a Service's")
+                }
+                Some(Contest { owner: Some(owner), .. }) if *owner != item.meta.key() => format!(
+                    "{address} belongs to Service {owner}, which keeps it: between namespaces neither age nor files prove anything"
+                ),
+                Some(Contest { owner: None, claimants, .. }) => {
+                    let others = claimants.iter().filter(|other| **other != item.meta.key());
+                    let others: Vec<String> = others.map(|other| format!("Service {other}")).collect();
+                    format!(
+                        "{address} is claimed by {} too, and nothing proves whose it is: connections to it are refused \
+                         until only one claims it",
+                        others.join(" and ")
+                    )
+                }
+                Some(_) | None => {
+                    own.push(Vip::Address(address));
+                    continue;
+                }
+            };
+            self.problems.push(Problem::of(&item.at, object, Severity::Error, why).field("spec.clusterIP"));
+        }
+        own
+    }
+
+    /// What a service claims beside cluster IPs; of several of its namespace that claim one address the first has it.
+    fn vips<T>(&mut self, key: &ServiceKey, item: &Item<T>, object: &str, vips: impl Iterator<Item = Vip>) -> Vec<Vip> {
+        let mut free = Vec::new();
+        for vip in vips {
+            match self.taken.get(&(key.namespace.clone(), vip)) {
                 Some(owner) if owner != key => {
                     let address = match vip {
-                        Vip::Address(address) => address.to_string(),
+                        Vip::Address(address) | Vip::External(address) => address.to_string(),
                         Vip::Range(range) => range.to_string(),
                     };
                     let message = format!("address {address} already belongs to {owner}, which keeps it");
@@ -226,12 +330,16 @@ impl<'a> Assembly<'a> {
                 }
                 Some(_) => {}
                 None => {
-                    self.taken.insert(vip, key.clone());
+                    self.taken.insert((key.namespace.clone(), vip), key.clone());
                     free.push(vip);
                 }
             }
         }
-        free.into()
+        free
+    }
+
+    fn reach(&self, namespace: &Namespace, exported: &Exported) -> Reach {
+        Reach { root: self.options.is_root(namespace), exported: exported.clone() }
     }
 
     fn waypoint<T>(&mut self, item: &Item<T>, object: &str) -> Option<Box<Waypoint>> {
@@ -313,6 +421,10 @@ impl<'a> Assembly<'a> {
         for host in &item.spec.hosts {
             let key = ServiceKey { namespace: item.meta.namespace.clone(), hostname: host.clone() };
             self.services.others.insert(key.clone());
+            if let Some(why) = names_of_others(host, &item.meta.namespace, self.inventory, self.options) {
+                self.problems.push(Problem::of(&item.at, object.clone(), Severity::Error, why).field("spec.hosts"));
+                continue;
+            }
             if let Some(other) = self.services.published.get(&key) {
                 let what = if other.canonical { "a Service" } else { "an older ServiceEntry" };
                 let message = format!("host {host} already belongs to {what}, which keeps it");
@@ -320,10 +432,10 @@ impl<'a> Assembly<'a> {
                 continue;
             }
             let vips = item.spec.addresses.iter().map(|net| match net.prefix_len() == net.max_prefix_len() {
-                true => Vip::Address(net.addr()),
+                true => Vip::External(net.addr()),
                 false => Vip::Range(*net),
             });
-            let vips = self.vips(&key, item, &object, vips);
+            let vips = self.vips(&key, item, &object, vips).into();
             let mode = match item.spec.resolution {
                 Resolution::None => BalanceMode::Passthrough,
                 Resolution::Static | Resolution::Dns => BalanceMode::Any,
@@ -338,6 +450,7 @@ impl<'a> Assembly<'a> {
                 waypoint: self.waypoint(item, &object),
                 load_balancing: LoadBalancing { mode, ..LoadBalancing::default() },
                 canonical: false,
+                reach: self.reach(&key.namespace, &item.spec.exported),
             };
             self.services.published.insert(key.clone(), service);
             if item.spec.resolution != Resolution::Static {
@@ -379,6 +492,23 @@ impl<'a> Assembly<'a> {
 }
 
 impl Written {
+    /// Where it is written down.
+    pub(super) fn at(&self) -> &Origin {
+        match &self.origin {
+            WrittenIn::Slice { slice, .. } => &slice.at,
+            WrittenIn::Entry { entry, .. } => &entry.at,
+        }
+    }
+
+    /// The object that it is written in.
+    pub(super) fn object(&self) -> String {
+        let kind = match &self.origin {
+            WrittenIn::Slice { .. } => "EndpointSlice",
+            WrittenIn::Entry { .. } => "ServiceEntry",
+        };
+        format!("{kind} {}/{}", self.namespace, self.name)
+    }
+
     /// The pod that it names.
     pub(super) fn pod(&self) -> Option<&(Namespace, Name)> {
         match &self.origin {
@@ -386,6 +516,31 @@ impl Written {
             WrittenIn::Entry { .. } => None,
         }
     }
+}
+
+/// Why a host name is not a ServiceEntry's to give: it is the name of a service of another namespace.
+pub(super) fn names_of_others(
+    host: &str,
+    namespace: &Namespace,
+    inventory: &Inventory,
+    options: &Options,
+) -> Option<String> {
+    let owner = namespace_of_host(host, &options.cluster_domain)?;
+    if options.speaks_for(namespace, owner) {
+        return None;
+    }
+    let service = inventory.services.get(owner, host.split('.').next().unwrap_or_default());
+    let whose = match service {
+        Some(service) => format!("the name of Service {}", service.meta.key()),
+        None => format!("a name of namespace {owner}"),
+    };
+    Some(format!("{host} is {whose} and has no effect: such names are their own namespace's, or a root namespace's"))
+}
+
+/// Addresses, each once.
+fn once_each(addresses: &[IpAddr]) -> impl Iterator<Item = IpAddr> + '_ {
+    let first = |(place, address): &(usize, &IpAddr)| !addresses[..*place].contains(address);
+    addresses.iter().enumerate().filter(first).map(|(_, address)| *address)
 }
 
 /// The ports of a service; target port 0 where it differs between workloads.

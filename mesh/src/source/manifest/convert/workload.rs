@@ -1,12 +1,14 @@
 //! Pure. Pod -> Workload.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
 use crate::model::name::{Name, WorkloadUid};
 use crate::model::policy::PolicyKey;
-use crate::model::workload::{NetworkMode, TunnelProtocol, Workload, WorkloadService};
+use crate::model::workload::{NetworkMode, Standing, TunnelProtocol, Workload, WorkloadService};
+use crate::source::manifest::holders::Title;
 use crate::source::manifest::inventory::Inventory;
 use crate::source::manifest::object::{Item, Labels, ObjectKey, Pod, Refusal};
 
@@ -28,8 +30,10 @@ pub enum Left {
     Ended,
     /// It has no address.
     NoAddress,
-    /// Another pod has its address.
-    AddressTaken(ObjectKey),
+    /// One of its addresses is a node's.
+    NodeAddress(IpAddr, Name),
+    /// Another pod has one of its addresses.
+    AddressTaken(IpAddr, ObjectKey),
 }
 
 /// Whether a pod is enrolled, and if not, why.
@@ -50,7 +54,14 @@ impl fmt::Display for Left {
         match self {
             Self::Ended => f.write_str("it has ended"),
             Self::NoAddress => f.write_str("it has no address: write status.podIP"),
-            Self::AddressTaken(other) => write!(f, "its address already belongs to Pod {other}, which keeps it"),
+            Self::NodeAddress(address, node) => {
+                write!(f, "{address} belongs to Node {node}: an address is a node's before a pod's")
+            }
+            Self::AddressTaken(address, other) => write!(
+                f,
+                "{address} belongs to Pod {other}, which keeps it: it is the pod's that the kernel shows, else the pod's \
+                 that had it first; between namespaces neither age nor files prove anything"
+            ),
         }
     }
 }
@@ -71,13 +82,19 @@ impl Enrolment {
 impl Context {
     /// What a pod is in the mesh, or why it is nothing.
     pub fn workload(&self, pod: &Item<Pod>, inventory: &Inventory, options: &Options) -> Result<Workload, Left> {
-        let owner = address_owner(pod, inventory);
-        match owner {
-            _ if pod.spec.ended => Err(Left::Ended),
-            _ if pod.spec.addresses.is_empty() => Err(Left::NoAddress),
-            Some(other) => Err(Left::AddressTaken(other)),
-            None => Ok(workload(pod, self, options)),
+        if pod.spec.ended {
+            return Err(Left::Ended);
         }
+        if pod.spec.addresses.is_empty() {
+            return Err(Left::NoAddress);
+        }
+        let standing = standing(pod, inventory)?;
+        let workload = workload(pod, self, options);
+        Ok(match standing {
+            // Whoever it is, it serves nobody.
+            Standing::Disputed => Workload { standing, services: Box::default(), ..workload },
+            standing => Workload { standing, ..workload },
+        })
     }
 }
 
@@ -120,6 +137,7 @@ fn workload(pod: &Item<Pod>, context: &Context, options: &Options) -> Workload {
         services: Box::default(),
         policies: policies(pod, context),
         capacity: 1,
+        standing: Standing::Owner,
         netns: spec.netns.clone(),
     };
     add_services(&mut workload, pod, context);
@@ -140,14 +158,21 @@ fn first_of(labels: &Labels, keys: &[&str]) -> Option<Name> {
     keys.iter().find_map(|key| labels.get(key)).filter(|value| !value.is_empty()).cloned()
 }
 
-/// Who has an address of the pod before it.
-fn address_owner(pod: &Item<Pod>, inventory: &Inventory) -> Option<ObjectKey> {
+/// Whether a pod has the addresses that it claims.
+fn standing(pod: &Item<Pod>, inventory: &Inventory) -> Result<Standing, Left> {
     if pod.spec.template.host_network {
-        return None;
+        return Ok(Standing::Owner);
     }
-    let owners = pod.spec.addresses.iter().filter_map(|&address| inventory.owner(address));
-    let mut others = owners.map(|owner| owner.meta.key()).filter(|owner| *owner != pod.meta.key());
-    others.next()
+    let mut standing = Standing::Owner;
+    for &address in &pod.spec.addresses {
+        match inventory.holders.title((&pod.meta.namespace, &pod.meta.name), address) {
+            Title::Own => {}
+            Title::Node(node) => return Err(Left::NodeAddress(address, node)),
+            Title::Taken(other) => return Err(Left::AddressTaken(address, other)),
+            Title::Disputed(_) => standing = Standing::Disputed,
+        }
+    }
+    Ok(standing)
 }
 
 /// Policies with a selector that selects the pod, and what is asked of its peers.

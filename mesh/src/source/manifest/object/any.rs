@@ -7,8 +7,8 @@ use serde::Serialize;
 use serde::de::IgnoredAny;
 
 use crate::model::syntax::Form;
-use crate::source::manifest::node::{Misfit, Node, Value};
-use crate::source::manifest::problem::Origin;
+use crate::source::manifest::node::{self, Misfit, Value};
+use crate::source::manifest::problem::{Origin, Severity};
 use crate::source::manifest::schema::meta::{Bare, Full, Lenient, Metadata};
 use crate::source::manifest::schema::{gateway, pod, policy, service};
 
@@ -16,7 +16,7 @@ use super::authorization::AuthorizationPolicy;
 use super::gateway::{Gateway, GatewayClass};
 use super::meta::{Item, Labels, Meta, Reader};
 use super::peer::PeerAuthentication;
-use super::pod::Pod;
+use super::pod::{Node, Pod};
 use super::service::{EndpointSlice, Service, ServiceEntry};
 
 /// A kind that the source knows.
@@ -53,8 +53,8 @@ pub enum Kind {
 pub enum Object {
     /// A Namespace: only its labels count.
     Namespace(Arc<Item<()>>),
-    /// A Node: only its labels count.
-    Node(Arc<Item<()>>),
+    /// A Node: its labels and addresses count.
+    Node(Arc<Item<Node>>),
     /// A Pod.
     Pod(Arc<Item<Pod>>),
     /// A Service.
@@ -138,10 +138,10 @@ impl Object {
     pub(in crate::source::manifest) fn raw(
         api_version: &str,
         kind_name: &str,
-        node: Node,
+        node: node::Node,
         reader: &mut Reader<'_>,
     ) -> Result<Self, Misfit> {
-        let metadata = node.get("metadata").cloned().map(Node::read::<Metadata>).transpose()?.unwrap_or_default();
+        let metadata = node.get("metadata").cloned().map(node::Node::read::<Metadata>).transpose()?.unwrap_or_default();
         let meta = reader.meta(&metadata, true);
         let spec = Raw { kind: kind_name.to_owned(), api_version: api_version.to_owned(), value: node.into_json() };
         Ok(Self::Raw(Arc::new(Item { at: reader.at.clone(), meta, spec })))
@@ -150,7 +150,7 @@ impl Object {
     /// Reads an object of a known kind. `Ok(None)`: there is nothing to keep of it.
     pub(in crate::source::manifest) fn read(
         kind: Kind,
-        node: Node,
+        node: node::Node,
         reader: &mut Reader<'_>,
     ) -> Result<Option<Self>, Misfit> {
         Ok(match kind {
@@ -160,8 +160,11 @@ impl Object {
                 Some(Self::Namespace(Arc::new(Item { at: reader.at.clone(), meta, spec: () })))
             }
             Kind::Node => {
-                let meta = reader.meta(&node.read::<Bare>()?.metadata, false);
-                Some(Self::Node(Arc::new(Item { at: reader.at.clone(), meta, spec: () })))
+                let raw: pod::Node = node.read()?;
+                let meta = reader.meta(&raw.metadata, false);
+                let addresses = raw.status.addresses.iter().filter_map(|address| address.address.parse().ok());
+                let addresses = reader.addresses(Severity::Warning, "status.addresses", addresses).into();
+                Some(Self::Node(Arc::new(Item { at: reader.at.clone(), meta, spec: Node { addresses } })))
             }
             Kind::Pod => Some(Self::Pod(Arc::new(Pod::read(node.read::<pod::Pod>()?, reader)))),
             Kind::Service => {
@@ -194,7 +197,7 @@ impl Object {
             }
             // Nothing but waypoints reads them; that there are two of one is worth knowing anywhere.
             Kind::Route if !reader.shared.keeps_raw => {
-                let text = |key| node.get(key).and_then(Node::text).unwrap_or_default().to_owned();
+                let text = |key| node.get(key).and_then(node::Node::text).unwrap_or_default().to_owned();
                 let (kind, api_version) = (text("kind"), text("apiVersion"));
                 let meta = reader.meta(&node.read::<Bare>()?.metadata, true);
                 let spec = Raw { kind, api_version, value: serde_json::Value::Null };
@@ -209,7 +212,7 @@ impl Object {
     /// Only what was certainly meant for others is left out: a policy with `targetRefs` is for waypoints.
     pub(in crate::source::manifest) fn stand_in(
         kind: Kind,
-        node: &Node,
+        node: &node::Node,
         reader: &mut Reader<'_>,
     ) -> Option<(Self, &'static str)> {
         let of = |key| node.get("metadata").and_then(|metadata| metadata.get(key)?.text()).map(str::to_owned);
@@ -321,7 +324,7 @@ fn nameless(at: &Origin) -> String {
 }
 
 /// Whether a policy that cannot be read is certainly an ALLOW: its action says so, or is absent and not misspelt.
-fn surely_allows(spec: &Node) -> bool {
+fn surely_allows(spec: &node::Node) -> bool {
     match (spec.get("action"), &spec.value) {
         (Some(action), _) => action.text() == Some("ALLOW"),
         (None, Value::Map(entries)) => {

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
+use crate::authority::addresses::unusable;
 use crate::model::name::{Name, Namespace};
 
 use crate::source::manifest::problem::{Origin, Problem, Severity};
@@ -134,6 +138,48 @@ impl Reader<'_> {
         self.problems.push(Problem::of(&self.at, self.object.clone(), severity, message).field(field));
     }
 
+    /// An address in the one form that it has, IPv4 where it is mapped into IPv6; `None`, and a problem noted, for one that
+    /// can be nobody's.
+    pub(super) fn address(&mut self, severity: Severity, field: &str, address: IpAddr) -> Option<IpAddr> {
+        let address = address.to_canonical();
+        let Some(why) = unusable(address) else { return Some(address) };
+        self.note(severity, field, format!("{address} is {why} and has no effect: it must be an address of its own"));
+        None
+    }
+
+    /// The same for several, each once.
+    pub(super) fn addresses(
+        &mut self,
+        severity: Severity,
+        field: &str,
+        addresses: impl Iterator<Item = IpAddr>,
+    ) -> Vec<IpAddr> {
+        let mut found = Vec::new();
+        for address in addresses {
+            let address = self.address(severity, field, address);
+            found.extend(address.filter(|address| !found.contains(address)));
+        }
+        found
+    }
+
+    /// The same for ranges, of which those are nobody's that hold nothing else.
+    pub(super) fn nets(&mut self, field: &str, nets: impl Iterator<Item = IpNet>) -> Vec<IpNet> {
+        let mut found = Vec::new();
+        for net in nets {
+            let net = canonical(net);
+            let (first, last) = (net.network(), net.broadcast());
+            let single = net.prefix_len() == net.max_prefix_len();
+            match unusable(first).filter(|_| single || unusable(last).is_some() && !net.addr().is_unspecified()) {
+                Some(why) => {
+                    let message = format!("{net} is {why} and has no effect");
+                    self.note(Severity::Warning, field, message);
+                }
+                None => found.push(net),
+            }
+        }
+        found
+    }
+
     /// What every object of a namespaced kind has; without a namespace it is in `default`.
     pub(super) fn meta(&mut self, metadata: &Metadata, namespaced: bool) -> Meta {
         let namespace = match &metadata.namespace {
@@ -147,6 +193,16 @@ impl Reader<'_> {
             labels: Labels::new(&metadata.labels, self.shared),
             created: metadata.creation_timestamp.map(|time| time.0),
         }
+    }
+}
+
+/// A range of IPv4 addresses that are mapped into IPv6 is a range of IPv4 addresses.
+fn canonical(net: IpNet) -> IpNet {
+    match (net, net.addr().to_canonical()) {
+        (IpNet::V6(v6), IpAddr::V4(v4)) if v6.prefix_len() >= 96 => {
+            IpNet::new(v4.into(), v6.prefix_len() - 96).unwrap_or(net).trunc()
+        }
+        _ => net,
     }
 }
 

@@ -16,7 +16,7 @@ pub use gateway::{AllowedNamespaces, Gateway, GatewayAddress, GatewayClass, Requ
 pub(in crate::source::manifest) use meta::Reader;
 pub use meta::{Item, Labels, Meta, ObjectKey};
 pub use peer::{PeerAuthentication, PeerMode};
-pub use pod::Pod;
+pub use pod::{Node, Pod};
 pub use service::{
     Endpoint, EndpointPort, EndpointSlice, EntryEndpoint, Resolution, Service, ServiceEntry, ServicePort, TargetPort,
     app_protocol,

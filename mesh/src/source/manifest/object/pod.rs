@@ -42,18 +42,21 @@ pub struct Pod {
     pub health: Health,
 }
 
+/// A Node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// `status.addresses`, those that are addresses.
+    pub addresses: Box<[IpAddr]>,
+}
+
 impl Pod {
     pub(super) fn read(raw: schema::Pod, reader: &mut Reader<'_>) -> Item<Self> {
         let schema::Pod { metadata, spec, status } = raw;
         let mut meta = reader.meta(&metadata, true);
         // Unlike other names, a pod's is not found in any other object.
         meta.name = metadata.name.as_str().into();
-        let mut addresses: SmallVec<[IpAddr; 1]> = SmallVec::new();
-        for address in status.pod_ips.iter().map(|ip| ip.ip).chain(status.pod_ip) {
-            if !addresses.contains(&address) {
-                addresses.push(address);
-            }
-        }
+        let addresses = status.pod_ips.iter().map(|ip| ip.ip).chain(status.pod_ip);
+        let addresses = reader.addresses(Severity::Error, "status.podIP", addresses).into_iter().collect();
         let not_ready =
             status.conditions.iter().any(|condition| condition.kind == "Ready" && condition.status != "True");
         let netns = metadata.annotations.get(NETNS);

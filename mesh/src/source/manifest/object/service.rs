@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use crate::model::identity::Identity;
 use crate::model::name::{Hostname, Name, Namespace, NodeName, ServiceAccount};
-use crate::model::service::{AppProtocol, BalanceMode, LoadBalancing, Scope};
+use crate::model::service::{AppProtocol, BalanceMode, Exported, LoadBalancing, Scope};
 use crate::model::workload::Health;
 use crate::source::manifest::problem::Severity;
 use crate::source::manifest::schema::meta::{Full, Lenient};
@@ -18,11 +18,18 @@ use super::meta::{Item, Labels, Reader};
 /// Label of an EndpointSlice that names its service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
+/// Annotation of a Service that says which namespaces it is for.
+const EXPORT_TO: &str = "networking.istio.io/exportTo";
+
 /// A Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
-    /// Cluster IPs, load balancer addresses and external IPs; empty when headless.
+    /// Cluster IPs; empty when headless, and when it has none yet.
     pub addresses: Box<[IpAddr]>,
+    /// Load balancer addresses and external IPs.
+    pub external: Box<[IpAddr]>,
+    /// Annotation `networking.istio.io/exportTo`.
+    pub exported: Exported,
     /// Whether it is headless on purpose: `clusterIP: None`.
     pub headless: bool,
     /// Whether it is only an alias of an external name: nothing for the mesh.
@@ -99,6 +106,8 @@ pub struct ServiceEntry {
     pub hosts: Box<[Hostname]>,
     /// `spec.addresses`.
     pub addresses: Box<[IpNet]>,
+    /// `spec.exportTo`.
+    pub exported: Exported,
     /// TCP ports; named target ports do not occur.
     pub ports: Box<[ServicePort]>,
     /// How its endpoints are found.
@@ -145,28 +154,27 @@ impl Service {
             if spec.cluster_ips.is_empty() { Vec::from_iter(spec.cluster_ip) } else { spec.cluster_ips.clone() };
         let headless = cluster_ips.contains(&ClusterIp::Headless);
         let external_name = spec.kind == Some(schema::ServiceType::ExternalName);
-        let mut addresses: Vec<IpAddr> = Vec::new();
-        if !headless {
-            let cluster = cluster_ips.iter().filter_map(|ip| match ip {
-                ClusterIp::Address(address) => Some(*address),
-                ClusterIp::Headless | ClusterIp::Unset => None,
-            });
-            addresses.extend(cluster);
-        }
-        let balancers =
-            raw.status.unwrap_or_default().load_balancer.ingress.into_iter().filter_map(|ingress| ingress.ip);
-        for address in balancers.chain(spec.external_ips.iter().copied()) {
-            if !addresses.contains(&address) {
-                addresses.push(address);
-            }
-        }
-        if addresses.is_empty() && !headless && !external_name {
+        let cluster = cluster_ips.iter().filter(|_| !headless).filter_map(|ip| match ip {
+            ClusterIp::Address(address) => Some(*address),
+            ClusterIp::Headless | ClusterIp::Unset => None,
+        });
+        let addresses = reader.addresses(Severity::Error, "spec.clusterIP", cluster);
+        let balancers = raw.status.unwrap_or_default().load_balancer.ingress.into_iter().filter_map(|found| found.ip);
+        let mut external = reader.addresses(Severity::Warning, "status.loadBalancer.ingress", balancers);
+        external.extend(reader.addresses(Severity::Warning, "spec.externalIPs", spec.external_ips.iter().copied()));
+        external.retain(|address| !addresses.contains(address));
+        external.dedup();
+        if addresses.is_empty() && external.is_empty() && !headless && !external_name {
             let message =
                 "not set, as in a Service that is kept in git: nobody can call it by address until it has one";
             reader.note(Severity::Info, "spec.clusterIP", message);
         }
+        let exported = raw.metadata.annotations.get(EXPORT_TO);
+        let exported = exported.map(|list| export_to(list.split(',').map(str::trim).filter(|part| !part.is_empty())));
         let service = Self {
             addresses: addresses.into(),
+            external: external.into(),
+            exported: exported.unwrap_or_default(),
             headless,
             external_name,
             selector: Labels::new(&spec.selector, reader.shared),
@@ -174,6 +182,16 @@ impl Service {
             ports: service_ports(spec.ports, reader),
         };
         Item { at: reader.at.clone(), meta, spec: service }
+    }
+}
+
+/// `exportTo`: `*`, `.`, `~` or names of namespaces; without any it is `*`.
+fn export_to<'a>(list: impl Iterator<Item = &'a str> + Clone) -> Exported {
+    match list.clone().next() {
+        None => Exported::Everywhere,
+        Some(_) if list.clone().any(|part| part == "*") => Exported::Everywhere,
+        Some(".") if list.clone().nth(1).is_none() => Exported::Own,
+        Some(_) => Exported::To(list.filter(|part| *part != "~").map(Into::into).collect()),
     }
 }
 
@@ -266,14 +284,12 @@ impl EndpointSlice {
             }
             // Kubernetes: consumers use the first address; more were never given a meaning.
             let Some(text) = endpoint.addresses.first() else { continue };
-            let Ok(address) = text.parse() else {
-                reader.note(
-                    Severity::Error,
-                    format!("endpoints[{index}].addresses[0]"),
-                    format!("{text:?} is not an address"),
-                );
+            let field = format!("endpoints[{index}].addresses[0]");
+            let Ok(address) = text.parse::<IpAddr>() else {
+                reader.note(Severity::Error, field, format!("{text:?} is not an address"));
                 continue;
             };
+            let Some(address) = reader.address(Severity::Warning, &field, address) else { continue };
             let target = endpoint.target_ref.filter(|target| target.kind.as_deref() == Some("Pod"));
             endpoints.push(Endpoint {
                 address,
@@ -334,13 +350,14 @@ impl ServiceEntry {
         let ports = entry_ports(spec.ports, reader);
         let mut endpoints = Vec::new();
         for (index, endpoint) in spec.endpoints.into_iter().enumerate() {
-            let Some(address) = endpoint.address.as_deref().and_then(|address| address.parse().ok()) else {
+            let field = format!("spec.endpoints[{index}].address");
+            let Some(address) = endpoint.address.as_deref().and_then(|address| address.parse::<IpAddr>().ok()) else {
                 if resolution == Resolution::Static {
-                    let message = "not an IP address; the endpoint is ignored";
-                    reader.note(Severity::Warning, format!("spec.endpoints[{index}].address"), message);
+                    reader.note(Severity::Warning, field, "not an IP address; the endpoint is ignored");
                 }
                 continue;
             };
+            let Some(address) = reader.address(Severity::Warning, &field, address) else { continue };
             endpoints.push(EntryEndpoint {
                 address,
                 ports: endpoint
@@ -360,7 +377,8 @@ impl ServiceEntry {
                 .iter()
                 .map(|host| reader.name(&host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()))
                 .collect(),
-            addresses: spec.addresses.iter().map(|cidr| cidr.0).collect(),
+            addresses: reader.nets("spec.addresses", spec.addresses.iter().map(|cidr| cidr.0)).into(),
+            exported: export_to(spec.export_to.iter().map(String::as_str)),
             ports,
             resolution,
             endpoints: endpoints.into(),

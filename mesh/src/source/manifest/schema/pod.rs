@@ -1,4 +1,4 @@
-//! Pure. `v1` Pod.
+//! Pure. `v1` Pod and Node.
 
 use std::net::IpAddr;
 
@@ -74,4 +74,26 @@ pub(crate) struct Pod {
     pub(crate) spec: PodSpec,
     #[serde(default)]
     pub(crate) status: PodStatus,
+}
+
+/// A Node.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Node {
+    #[serde(default)]
+    pub(crate) metadata: Metadata,
+    #[serde(default)]
+    pub(crate) status: NodeStatus,
+}
+
+/// `status` of a Node.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeStatus {
+    pub(crate) addresses: Vec<NodeAddress>,
+}
+
+/// One entry of `status.addresses`: an address, or a host name.
+#[derive(Debug, Deserialize)]
+pub(crate) struct NodeAddress {
+    pub(crate) address: String,
 }

@@ -151,6 +151,8 @@ pub(crate) struct ServiceEntrySpec {
     pub(crate) endpoints: Vec<EntryEndpoint>,
     pub(crate) workload_selector: Option<LabelSelector>,
     #[serde(default)]
+    pub(crate) export_to: Vec<String>,
+    #[serde(default)]
     pub(crate) subject_alt_names: Vec<String>,
 }
 

@@ -1,5 +1,6 @@
 //! Manifests in, model out.
 
+mod addresses;
 mod authorizations;
 mod changes;
 mod documents;

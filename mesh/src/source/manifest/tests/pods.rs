@@ -82,20 +82,23 @@ fn a_pod_that_has_ended_or_has_no_address_is_left_out() {
 }
 
 #[test]
-fn the_older_of_two_pods_keeps_their_address() {
+fn the_first_of_two_pods_of_a_namespace_has_their_address_whatever_their_age() {
     let young = pod("a", "10.0.0.1", ", creationTimestamp: 2026-01-02T00:00:00Z", "");
     let old = pod("b", "10.0.0.1", ", creationTimestamp: 2026-01-01T00:00:00Z", "");
     let host = pod("c", "10.0.0.1", "", ", hostNetwork: true");
     let (mesh, problems) = load(&format!("{young}{old}{host}"));
     assert_eq!(
         mesh.workloads.keys().map(String::as_str).collect::<Vec<_>>(),
-        ["Kubernetes//Pod/default/b", "Kubernetes//Pod/default/c"]
+        ["Kubernetes//Pod/default/a", "Kubernetes//Pod/default/c"]
     );
     assert_eq!(mesh.pod("c").network_mode, NetworkMode::HostNetwork);
     assert_eq!(
         problems,
-        ["mesh.yaml:2: Pod default/a: status.podIP: its address already belongs to Pod default/b, which keeps it; \
-          it is not part of the mesh"]
+        [
+            "mesh.yaml:8: Pod default/b: status.podIP: 10.0.0.1 belongs to Pod default/a, which keeps it: it is the pod's \
+          that the kernel shows, else the pod's that had it first; between namespaces neither age nor files prove \
+          anything; it is not part of the mesh"
+        ]
     );
 }
 

@@ -44,7 +44,7 @@ fn every_address_of_a_service_is_one_of_its_vips() {
         (
             "{type: LoadBalancer, clusterIP: 10.96.0.1, externalIPs: [192.0.2.7]}",
             "{loadBalancer: {ingress: [{ip: 192.0.2.1}, {hostname: lb.example.com}]}}",
-            &["Address(10.96.0.1)", "Address(192.0.2.1)", "Address(192.0.2.7)"],
+            &["Address(10.96.0.1)", "External(192.0.2.1)", "External(192.0.2.7)"],
         ),
         ("{}", "{}", &[]),
     ] {
@@ -216,7 +216,7 @@ fn a_slice_says_of_its_service_alone_who_is_ready() {
 }
 
 #[test]
-fn the_oldest_service_keeps_an_address_that_two_claim() {
+fn the_oldest_service_of_a_namespace_keeps_an_address_that_two_claim() {
     let claim = |name: &str, created: &str| {
         service(name, "{clusterIP: 10.96.0.1}")
             .replace("metadata: {", &format!("metadata: {{creationTimestamp: {created}, "))
@@ -227,8 +227,8 @@ fn the_oldest_service_keeps_an_address_that_two_claim() {
     assert_eq!(vips(mesh.service("young")), [""; 0]);
     assert!(
         problems.contains(
-            &"mesh.yaml:2: Service default/young: address 10.96.0.1 already belongs to \
-              default/old.default.svc.cluster.local, which keeps it"
+            &"mesh.yaml:2: Service default/young: spec.clusterIP: 10.96.0.1 belongs to Service default/old, which keeps it: \
+              between namespaces neither age nor files prove anything"
                 .to_owned()
         ),
         "{problems:?}"
@@ -266,7 +266,7 @@ fn a_service_entry_is_a_service_with_endpoints_of_its_own() {
     ]
     .concat());
     let db = &mesh.services["default/db.example.com"];
-    assert_eq!(vips(db), ["Address(240.0.0.1)", "Range(192.0.2.0/24)"]);
+    assert_eq!(vips(db), ["External(240.0.0.1)", "Range(192.0.2.0/24)"]);
     assert!(!db.canonical);
     assert_eq!(db.subject_alt_names.len(), 1);
     assert_eq!(mesh.services["default/any.example.com"].load_balancing.mode, BalanceMode::Passthrough);

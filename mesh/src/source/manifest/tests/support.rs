@@ -20,6 +20,8 @@ pub(super) struct Mesh {
     pub(super) workloads: BTreeMap<String, Workload>,
     pub(super) services: BTreeMap<String, Service>,
     pub(super) authorizations: BTreeMap<String, Authorization>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) reserved: BTreeMap<String, String>,
 }
 
 impl Mesh {
@@ -33,6 +35,12 @@ impl Mesh {
                 Update::Authorization(policy) => _ = self.authorizations.insert(policy.key.to_string(), *policy),
                 Update::AuthorizationGone(key) => {
                     assert!(self.authorizations.remove(&key.to_string()).is_some(), "{key}");
+                }
+                Update::Reserved(reserved) => {
+                    _ = self.reserved.insert(reserved.address.to_string(), format!("{:?}", reserved.by));
+                }
+                Update::ReservedGone(address) => {
+                    assert!(self.reserved.remove(&address.to_string()).is_some(), "{address}");
                 }
             }
         }

@@ -1,0 +1,71 @@
+//! Asks the kernel where the addresses are that several pods claim.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use mesh::source::manifest::holders::Evidence;
+use mesh::source::manifest::world::Question;
+
+use crate::capture;
+
+/// How long one namespace may take to answer. What a pod's manifest names as its namespace may be anything.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How many that have not answered may be left behind before nobody is asked any more.
+const STUCK: usize = 8;
+
+static ASKING: AtomicUsize = AtomicUsize::new(0);
+
+/// What the kernel shows of the addresses that pods of this node claim. Of a namespace that does not answer nothing is known.
+pub(crate) fn shown(questions: &[Question]) -> Evidence {
+    let mut evidence = Evidence::default();
+    for question in questions {
+        let Some(there) = ask(PathBuf::from(&*question.netns), question.addresses.clone()) else { continue };
+        for address in &question.addresses {
+            evidence.insert((question.pod.clone(), *address), there.contains(address));
+        }
+    }
+    evidence
+}
+
+fn ask(netns: PathBuf, addresses: Vec<IpAddr>) -> Option<Vec<IpAddr>> {
+    if ASKING.fetch_add(1, Ordering::Relaxed) >= STUCK {
+        ASKING.fetch_sub(1, Ordering::Relaxed);
+        return None;
+    }
+    let (tell, told) = mpsc::channel();
+    let asking =
+        std::thread::Builder::new().name("culvert-witness".to_owned()).stack_size(256 << 10).spawn(move || {
+            let found = capture::addresses_shown(&netns, &addresses).ok();
+            ASKING.fetch_sub(1, Ordering::Relaxed);
+            // Whoever asked may have gone on.
+            let _late = tell.send(found);
+        });
+    if asking.is_err() {
+        ASKING.fetch_sub(1, Ordering::Relaxed);
+        return None;
+    }
+    told.recv_timeout(PATIENCE).ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh::source::manifest::object::ObjectKey;
+
+    #[test]
+    fn of_what_is_no_namespace_nothing_is_known() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        for path in [fifo.as_path(), dir.path(), &dir.path().join("nothing"), std::path::Path::new("/proc/self/ns/net")]
+        {
+            let pod = ObjectKey { namespace: "a".into(), name: "b".into() };
+            let netns = path.to_str().unwrap().into();
+            let question = Question { pod, netns, addresses: vec!["10.0.0.1".parse().unwrap()] };
+            assert!(shown(&[question]).is_empty(), "{}", path.display());
+        }
+    }
+}
