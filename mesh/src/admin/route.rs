@@ -134,6 +134,21 @@ pub(super) fn is_foreign(headers: &HeaderMap) -> bool {
     !is_literal(host) || text(header::ORIGIN).is_some_and(|origin| !own_origin(origin))
 }
 
+/// Whether a proxy has passed the request on: whoever sent it, it was not somebody on this machine. Ours and everybody's
+/// say so by these headers (RFC 7239, RFC 9110 7.6.3).
+pub(super) fn is_relayed(headers: &HeaderMap) -> bool {
+    let relays = |name: &str| {
+        matches!(name, "forwarded" | "via" | "x-real-ip")
+            || ["x-forwarded-", "x-envoy-", "x-mesh-"].iter().any(|prefix| name.starts_with(prefix))
+    };
+    headers.keys().any(|name| relays(name.as_str()))
+}
+
+/// Whether only somebody on this machine may ask for it: it ends the process, or makes it do more.
+pub(super) fn is_for_this_machine(route: &Route) -> bool {
+    matches!(route, Route::Quit | Route::Logging(Some(_)))
+}
+
 fn is_literal(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split_once(']').map_or("?", |(address, _)| address),
@@ -203,6 +218,19 @@ mod tests {
         for text in ["a b&c=d%", "default/client", "é"] {
             assert_eq!(Query::parse(Some(&format!("k={}", encode(text)))).get("k"), Some(text));
         }
+    }
+
+    #[test]
+    fn what_a_proxy_passes_on_is_told_by_its_headers() {
+        let with = |name: &'static str| -> HeaderMap {
+            [(header::HeaderName::from_static(name), header::HeaderValue::from_static("x"))].into_iter().collect()
+        };
+        for name in ["x-forwarded-client-cert", "x-forwarded-for", "x-forwarded-proto", "forwarded", "via"] {
+            assert!(is_relayed(&with(name)), "{name}");
+        }
+        assert!(!is_relayed(&with("user-agent")));
+        assert!(is_for_this_machine(&Route::Quit) && is_for_this_machine(&Route::Logging(Some("debug".to_owned()))));
+        assert!(!is_for_this_machine(&Route::Logging(None)));
     }
 
     #[test]

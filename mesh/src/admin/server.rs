@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::route::{Query, Route, Surface, is_foreign, route};
+use super::route::{Query, Route, Surface, is_for_this_machine, is_foreign, is_relayed, route};
 use super::window::Window;
 use crate::telemetry::escape;
 use crate::telemetry::registry::CONTENT_TYPE;
@@ -85,12 +85,12 @@ impl Bound {
         loop {
             let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
             match self.listener.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     let window = Arc::clone(&window);
                     let surface = self.surface;
                     tokio::spawn(async move {
                         // A peer that is slow or gone is its own problem.
-                        let _ = timeout(WHOLE, serve_one(stream, surface, window)).await;
+                        let _ = timeout(WHOLE, serve_one(stream, peer, surface, window)).await;
                         drop(place);
                     });
                 }
@@ -103,10 +103,16 @@ impl Bound {
     }
 }
 
-async fn serve_one(stream: TcpStream, surface: Surface, window: Arc<Window>) -> Result<(), hyper::Error> {
+async fn serve_one(
+    stream: TcpStream,
+    peer: SocketAddr,
+    surface: Surface,
+    window: Arc<Window>,
+) -> Result<(), hyper::Error> {
+    let is_local = peer.ip().to_canonical().is_loopback();
     let service = service_fn(move |request| {
         let window = Arc::clone(&window);
-        async move { Ok::<_, std::convert::Infallible>(answer(surface, &request, window).await) }
+        async move { Ok::<_, std::convert::Infallible>(answer(surface, is_local, &request, window).await) }
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -117,15 +123,21 @@ async fn serve_one(stream: TcpStream, surface: Surface, window: Arc<Window>) -> 
         .await
 }
 
-async fn answer(surface: Surface, request: &Request<Incoming>, window: Arc<Window>) -> Response<Body> {
+async fn answer(surface: Surface, is_local: bool, request: &Request<Incoming>, window: Arc<Window>) -> Response<Body> {
     if surface == Surface::Admin && is_foreign(request.headers()) {
         return text(StatusCode::FORBIDDEN, "the admin server answers only requests to an address or localhost\n");
+    }
+    if surface == Surface::Admin && is_relayed(request.headers()) {
+        return text(StatusCode::FORBIDDEN, "the admin server answers no requests that a proxy passes on\n");
     }
     let query = Query::parse(request.uri().query());
     let route = match route(surface, request.method(), request.uri().path(), &query, &window.queries()) {
         Ok(route) => route,
         Err((status, message)) => return text(status, format!("{message}\n")),
     };
+    if !is_local && is_for_this_machine(&route) {
+        return text(StatusCode::FORBIDDEN, "this changes something: ask over loopback\n");
+    }
     let mut response = run(route, query, window).await;
     if request.method() == Method::HEAD {
         *response.body_mut() = full(Bytes::new());
@@ -370,6 +382,20 @@ mod tests {
             let answer = raw(addr, &format!("GET /config_dump HTTP/1.1\r\n{head}\r\n\r\n")).await;
             assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_proxy_passes_on_neither_ends_the_process_nor_reads_it() {
+        let (sender, mut asked) = mpsc::channel(1);
+        let quit = move || sender.try_send(()).unwrap();
+        let addr = serve(Surface::Admin, window().on_quit(quit));
+        for line in ["POST /quitquitquit", "POST /logging?level=trace", "GET /config_dump"] {
+            let head = "Host: localhost\r\nx-forwarded-client-cert: By=spiffe://td/ns/a/sa/wp";
+            let answer = raw(addr, &format!("{line} HTTP/1.1\r\n{head}\r\n\r\n")).await;
+            assert!(answer.starts_with("HTTP/1.1 403 "), "{line}: {answer}");
+        }
+        assert!(asked.try_recv().is_err());
+        assert_eq!(get(addr, "/logging").await.unwrap(), "current log level is info\n");
     }
 
     #[tokio::test]

@@ -7,4 +7,7 @@
 
 pub mod addresses; // whose an address is
 pub mod claims; // for whom a claim to what is not the mesh's counts
+pub mod dial; // where a waypoint may dial
+pub mod listeners; // whom a Gateway's listeners admit
+pub mod reach; // how far routes and rules about services reach
 pub mod tenancy; // whose word counts for whom

@@ -174,8 +174,8 @@ impl Reading<'_> {
         let at = self.at(line);
         let problems = &mut self.parsed.problems;
         let mut reader = Reader { shared: self.shared, at, object: label.clone(), problems };
-        let keeps_raw = reader.shared.keeps_raw && kind.is_for_waypoints();
-        let raw = keeps_raw.then(|| Object::raw(&api_version, &kind_name, node.clone(), &mut reader));
+        let keeps_raw = reader.shared.keeps_raw && kind.is_for_waypoints(&node);
+        let raw = keeps_raw.then(|| Object::raw((&api_version, &kind_name), kind, node.clone(), &mut reader));
         let object = Object::read(kind, node, &mut reader);
         let (raw, object) = match raw.transpose() {
             Ok(raw) => (raw, object),

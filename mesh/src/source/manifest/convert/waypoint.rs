@@ -135,7 +135,8 @@ impl Waypoints {
         if !covered {
             return None;
         }
-        if !gateway.allowed.admits(namespace == key.namespace.as_str(), inherited) {
+        let label = |label: &str| inherited.get(label).map(Name::as_str);
+        if !gateway.allowed.admits(&key.namespace, namespace, label) {
             return Some(Found::closed(
                 key,
                 gateway.hbone_port,

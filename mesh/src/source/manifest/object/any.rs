@@ -93,6 +93,19 @@ impl Raw {
     }
 }
 
+/// A Node or Pod with nothing but where its node is: the rest is long, and no waypoint asks for it.
+fn place_only((api_version, kind): (&str, &str), meta: &Meta, node: &node::Node) -> serde_json::Value {
+    let of = |key| node.get("status").and_then(|status| status.get(key)).cloned().map(node::Node::into_json);
+    serde_json::json!({
+        "apiVersion": api_version, "kind": kind,
+        "metadata": {"name": meta.name.as_str(), "namespace": meta.namespace.as_str()},
+        "status": {"addresses": of("addresses"), "hostIP": of("hostIP"), "hostIPs": of("hostIPs")},
+    })
+}
+
+/// Label of the pods that are instances of a Gateway.
+const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
+
 impl Kind {
     /// The kind of an object; `None` for one that the source does not know. Every version of a group counts.
     pub fn of(api_version: &str, kind: &str) -> Option<Self> {
@@ -122,9 +135,16 @@ impl Kind {
         })
     }
 
-    /// Whether waypoints read objects of the kind themselves, as they stand in the file.
-    pub fn is_for_waypoints(self) -> bool {
-        matches!(self, Self::Route | Self::Gateway | Self::AuthorizationPolicy)
+    /// Whether waypoints read this object of the kind themselves, as it stands in the file: of pods, their own.
+    pub(in crate::source::manifest) fn is_for_waypoints(self, node: &node::Node) -> bool {
+        let labels = || node.get("metadata").and_then(|metadata| metadata.get("labels"));
+        match self {
+            Self::Pod => labels().is_some_and(|labels| labels.get(GATEWAY_NAME).is_some()),
+            Self::Route | Self::Gateway | Self::GatewayClass | Self::AuthorizationPolicy => true,
+            Self::Namespace | Self::Node => true,
+            Self::Service | Self::EndpointSlice | Self::PeerAuthentication => false,
+            Self::ServiceEntry | Self::Ignored => false,
+        }
     }
 
     /// Whether objects of the kind live in a namespace.
@@ -136,14 +156,18 @@ impl Kind {
 impl Object {
     /// An object as it stands in the file, for waypoints.
     pub(in crate::source::manifest) fn raw(
-        api_version: &str,
-        kind_name: &str,
+        (api_version, kind_name): (&str, &str),
+        kind: Kind,
         node: node::Node,
         reader: &mut Reader<'_>,
     ) -> Result<Self, Misfit> {
         let metadata = node.get("metadata").cloned().map(node::Node::read::<Metadata>).transpose()?.unwrap_or_default();
-        let meta = reader.meta(&metadata, true);
-        let spec = Raw { kind: kind_name.to_owned(), api_version: api_version.to_owned(), value: node.into_json() };
+        let meta = reader.meta(&metadata, kind.is_namespaced());
+        let value = match kind {
+            Kind::Node | Kind::Pod => place_only((api_version, kind_name), &meta, &node),
+            _ => node.into_json(),
+        };
+        let spec = Raw { kind: kind_name.to_owned(), api_version: api_version.to_owned(), value };
         Ok(Self::Raw(Arc::new(Item { at: reader.at.clone(), meta, spec })))
     }
 

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
+use crate::authority::listeners::{AllowedNamespaces, Operator, Requirement};
 use crate::model::name::{Hostname, Name};
 use crate::source::manifest::problem::Severity;
 use crate::source::manifest::schema::gateway as schema;
 use crate::source::manifest::schema::meta::Full;
 
-use super::meta::{Item, Labels, Reader};
+use super::meta::{Item, Reader};
 
 /// Label that says which traffic a waypoint takes.
 const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
@@ -49,65 +50,11 @@ pub struct WaypointFor {
     pub workloads: bool,
 }
 
-/// Which namespaces may use a Gateway (`allowedRoutes.namespaces`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AllowedNamespaces {
-    /// Any.
-    All,
-    /// The Gateway's own.
-    Same,
-    /// None.
-    Nobody,
-    /// Those whose labels fit.
-    Selected {
-        /// `matchLabels`.
-        labels: Labels,
-        /// `matchExpressions`.
-        requirements: Box<[Requirement]>,
-    },
-}
-
-/// One entry of `matchExpressions`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Requirement {
-    /// Key of the label.
-    key: Name,
-    operator: schema::Operator,
-    values: Box<[Name]>,
-}
-
 /// A GatewayClass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayClass {
     /// `spec.controllerName`.
     pub controller: Name,
-}
-
-impl Requirement {
-    /// Whether labels meet it.
-    pub fn is_met_by(&self, labels: &Labels) -> bool {
-        let value = labels.get(&self.key);
-        match self.operator {
-            schema::Operator::In => value.is_some_and(|value| self.values.contains(value)),
-            schema::Operator::NotIn => !value.is_some_and(|value| self.values.contains(value)),
-            schema::Operator::Exists => value.is_some(),
-            schema::Operator::DoesNotExist => value.is_none(),
-        }
-    }
-}
-
-impl AllowedNamespaces {
-    /// Whether a namespace with these labels may use it; `same` for the Gateway's own namespace.
-    pub fn admits(&self, same: bool, labels: &Labels) -> bool {
-        match self {
-            Self::All => true,
-            Self::Same => same,
-            Self::Nobody => false,
-            Self::Selected { labels: selector, requirements } => {
-                labels.are_selected_by(selector) && requirements.iter().all(|requirement| requirement.is_met_by(labels))
-            }
-        }
-    }
 }
 
 impl WaypointFor {
@@ -176,18 +123,31 @@ fn allowed(namespaces: schema::RouteNamespaces, reader: &mut Reader<'_>) -> Allo
         schema::From::Selector => match namespaces.selector {
             None => AllowedNamespaces::Nobody,
             Some(selector) => AllowedNamespaces::Selected {
-                labels: Labels::new(&selector.match_labels, reader.shared),
+                labels: selector
+                    .match_labels
+                    .iter()
+                    .map(|(key, value)| (reader.name(key), reader.name(value)))
+                    .collect(),
                 requirements: selector
                     .match_expressions
                     .iter()
                     .map(|requirement| Requirement {
                         key: reader.name(&requirement.key),
-                        operator: requirement.operator,
+                        operator: operator(requirement.operator),
                         values: requirement.values.iter().map(|value| reader.name(value)).collect(),
                     })
                     .collect(),
             },
         },
+    }
+}
+
+fn operator(written: schema::Operator) -> Operator {
+    match written {
+        schema::Operator::In => Operator::In,
+        schema::Operator::NotIn => Operator::NotIn,
+        schema::Operator::Exists => Operator::Exists,
+        schema::Operator::DoesNotExist => Operator::DoesNotExist,
     }
 }
 

@@ -12,7 +12,7 @@ mod template; // what the pods of one workload have in common
 
 pub use any::{Kind, Object, Raw};
 pub use authorization::{AuthorizationPolicy, Effect};
-pub use gateway::{AllowedNamespaces, Gateway, GatewayAddress, GatewayClass, Requirement, WaypointFor};
+pub use gateway::{Gateway, GatewayAddress, GatewayClass, WaypointFor};
 pub(in crate::source::manifest) use meta::Reader;
 pub use meta::{Item, Labels, Meta, ObjectKey};
 pub use peer::{PeerAuthentication, PeerMode};
