@@ -11,7 +11,7 @@ use mesh::ca::EmbeddedCa;
 use mesh::hbone::{Pool, PoolOptions};
 use mesh::keyring::Keyring;
 use mesh::model::identity::Identity;
-use mesh::model::workload::Workload;
+use mesh::model::workload::{NetworkMode, Workload};
 use mesh::net::handshakes::Handshakes;
 use mesh::source::manifest::ManifestSource;
 use mesh::telemetry::access_log::AccessLog;
@@ -29,6 +29,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::args::RunArgs;
+use crate::around::Around;
+use crate::config::node_addresses;
 use crate::dump;
 use crate::handshakes::Handshaking;
 use crate::jwks::Keys;
@@ -116,7 +118,11 @@ async fn serve(
     let here = here(args, &worlds, &listeners);
     let identity = here.identity();
     keyring.want(identity.clone());
-    let shared = build(args, traffic, threads, &registry, (here, writer, Arc::clone(&worlds), &keyring));
+    let served = servers.iter().map(Bound::local_addr);
+    let served = served.chain(listeners.iter().filter_map(|listener| listener.local_addr().ok())).collect();
+    let around = Arc::new(Around::new(served, args.allow_local_targets.clone()));
+    let shared = build(args, traffic, threads, &registry, (here, writer, Arc::clone(&worlds), &keyring, around));
+    look_around(&shared);
     let window = Arc::new(dump::parts(window, &shared, status));
     for server in servers {
         tokio::spawn(server.serve(Arc::clone(&window)));
@@ -194,21 +200,22 @@ fn build(
     traffic: &Runtime,
     threads: usize,
     registry: &Arc<Registry>,
-    (here, writer, worlds, keyring): (Workload, &LogWriter, Arc<Worlds>, &Arc<Keyring>),
+    (here, writer, worlds, keyring, around): (Workload, &LogWriter, Arc<Worlds>, &Arc<Keyring>, Arc<Around>),
 ) -> Arc<Shared> {
     let identity: Identity = here.identity();
     let pool = {
         // The pool's tasks carry traffic.
         let _traffic = traffic.enter();
         let options = PoolOptions { spread: threads.min(4), idle: Duration::from_secs(60), ..PoolOptions::default() };
-        Pool::new(Arc::clone(keyring), Arc::new(FromHere), options)
+        Pool::new(Arc::clone(keyring), Arc::new(FromHere(Arc::clone(&around))), options)
     };
     let format = args.log_format.into();
     let sink = Sink { requests: Requests::new(registry), log: RequestLog::new(writer.clone(), format) };
     Arc::new(Shared {
         worlds,
         clusters: Clusters::default(),
-        connector: Connector::new(pool, here.uid.clone(), identity),
+        connector: Connector::new(pool, here.uid.clone(), identity, Arc::clone(&around)),
+        around,
         here,
         network: args.network.as_str().into(),
         sink,
@@ -229,9 +236,9 @@ fn build(
 /// Keys of issuers, spans, idle connections.
 fn background(shared: &Arc<Shared>, traffic: &Runtime, name: &Arc<str>, stop: &CancellationToken) {
     let (of_keys, stop_keys) = (Arc::clone(shared), stop.clone());
-    tokio::spawn(async move { of_keys.keys.keep_fresh(&of_keys.worlds, &stop_keys).await });
+    tokio::spawn(async move { of_keys.keys.keep_fresh(&of_keys.worlds, &of_keys.around, &stop_keys).await });
     let (of_spans, stop_spans, name) = (Arc::clone(shared), stop.clone(), Arc::clone(name));
-    tokio::spawn(async move { of_spans.spans.export(&of_spans.worlds, &name, &stop_spans).await });
+    tokio::spawn(async move { of_spans.spans.export(&of_spans.worlds, &of_spans.around, &name, &stop_spans).await });
     let (of_sweep, stop_sweep) = (Arc::clone(shared), stop.clone());
     traffic.spawn(async move {
         loop {
@@ -240,8 +247,20 @@ fn background(shared: &Arc<Shared>, traffic: &Runtime, name: &Arc<str>, stop: &C
                 () = tokio::time::sleep(SWEEP) => {}
             }
             of_sweep.clusters.sweep(&of_sweep.worlds.load(), Instant::now());
+            look_around(&of_sweep);
         }
     });
+}
+
+/// What is close to us may have changed: interfaces, and what the manifests say of our pod and node.
+fn look_around(shared: &Shared) {
+    let (objects, world, here) = (shared.worlds.objects(), shared.worlds.load(), &shared.here);
+    let mut node = node_addresses(&objects, here);
+    // Pods in the host's network have the node's address.
+    let beside = |other: &&Arc<Workload>| other.network_mode == NetworkMode::HostNetwork && other.node == here.node;
+    let beside = world.snapshot.workloads().filter(|_| !here.node.is_empty()).filter(beside);
+    node.extend(beside.flat_map(|other| other.addresses.iter().copied()));
+    shared.around.refresh(&here.addresses, node);
 }
 
 /// No new connections, no new streams; requests under way may end.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 use mesh::model::syntax::Form;
 use mesh::telemetry::line::Format;
 
@@ -56,6 +57,11 @@ pub struct RunArgs {
     /// Where HBONE is served; may be given several times
     #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:15008")]
     pub listen: Vec<SocketAddr>,
+
+    /// Ranges that backends, jwksUri and collectors may be in although they are the waypoint's own, its node's,
+    /// loopback or link-local; never the waypoint's own servers
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub allow_local_targets: Vec<IpNet>,
 
     /// The service account whose identity is taken [default: that of the pod at the listening address, else the Gateway's name]
     #[arg(long, value_name = "NAME", value_parser = service_account)]

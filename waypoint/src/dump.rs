@@ -19,6 +19,9 @@ use crate::upstream::cluster::ejected;
 struct ClusterView {
     service: String,
     port: u16,
+    /// The namespace whose clients alone use it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    clients_of: Option<String>,
     in_flight: u32,
     ejected: usize,
     endpoints: Vec<EndpointView>,
@@ -115,6 +118,7 @@ fn view(cluster: &Arc<Cluster>) -> ClusterView {
     ClusterView {
         service: cluster.service().to_string(),
         port: cluster.port(),
+        clients_of: cluster.client().map(ToString::to_string),
         in_flight: cluster.gate.inside(),
         ejected: ejected(cluster),
         endpoints: endpoints.collect(),

@@ -107,6 +107,27 @@ pub fn may_be_told(name: &HeaderName) -> bool {
     !NEVER.contains(&&*folded) && !forwards && !is_of_mesh(&folded)
 }
 
+/// Whether no route may write a header of this name: by it a message is read or delivered, or the mesh says who calls. In
+/// whichever form it is written.
+pub fn is_reserved(name: &HeaderName) -> bool {
+    const NEVER: [&str; 11] = [
+        "connection",
+        "content-length",
+        "expect",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    ];
+    let folded = folded(name);
+    let name = folded.as_deref().unwrap_or(name.as_str());
+    NEVER.contains(&name) || is_of_mesh(name)
+}
+
 /// Makes the headers that say who calls what the mesh says of it: to be called once, when nothing changes them any more.
 ///
 /// `x-forwarded-client-cert` and what is filled from tokens are the mesh's alone. To `x-forwarded-for`, and to `forwarded` if

@@ -14,10 +14,10 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use jsonwebtoken::jwk::JwkSet;
 use parking_lot::Mutex;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::around::Around;
 use crate::config::Plan;
 use crate::fetches::{self, Progress};
 use crate::https;
@@ -50,7 +50,7 @@ impl Keys {
     }
 
     /// Fetches what the plan in effect needs, until shutdown: from all issuers side by side.
-    pub async fn keep_fresh(&self, worlds: &Worlds, shutdown: &CancellationToken) {
+    pub async fn keep_fresh(&self, worlds: &Worlds, around: &Around, shutdown: &CancellationToken) {
         let mut tick = tokio::time::interval(Duration::from_millis(100));
         let mut fetching = FuturesUnordered::new();
         let mut of_world: Option<(u64, Namespaces)> = None;
@@ -66,7 +66,7 @@ impl Keys {
                     let wanted = of_world.as_ref().map(|(_, wanted)| wanted);
                     for url in wanted.map(|wanted| self.due(wanted)).unwrap_or_default() {
                         fetching.push(async move {
-                            let fetched = timeout(LIMIT, fetch(&url)).await.unwrap_or_else(|_| bail_late());
+                            let fetched = timeout(LIMIT, fetch(&url, around)).await.unwrap_or_else(|_| bail_late());
                             (url, fetched)
                         });
                     }
@@ -133,12 +133,12 @@ fn bail_late() -> Result<JwkSet> {
     bail!("no answer in {} s", LIMIT.as_secs())
 }
 
-async fn fetch(url: &str) -> Result<JwkSet> {
+async fn fetch(url: &str, around: &Around) -> Result<JwkSet> {
     let uri: Uri = url.parse().context("the URL")?;
     let authority = uri.authority().context("the URL has no host")?.clone();
     let tls = uri.scheme_str() == Some("https");
     let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-    let tcp = TcpStream::connect((authority.host(), port)).await.context("connecting")?;
+    let tcp = around.dial_name(authority.host(), port).await.context("connecting")?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let request = Request::get(path).header("host", authority.as_str()).header("accept", "application/json");
     let request = request.body(Empty::<Bytes>::new())?;

@@ -16,6 +16,7 @@ pub mod https; // TLS to the world outside
 pub mod span; // spans for a collector
 pub mod telemetry; // metrics and access log
 pub mod upstream; // reaching backends
+pub mod around; // what is close, and never dialled
 pub mod world; // what a request decides on
 pub mod config; // objects -> what the waypoint does
 pub mod authorize; // L7 authorization

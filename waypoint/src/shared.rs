@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::around::Around;
 use crate::jwks::Keys;
 use crate::limit::Limiter;
 use crate::span::Spans;
@@ -35,6 +36,8 @@ pub struct Shared {
     pub clusters: Clusters,
     /// Makes connections.
     pub connector: Connector,
+    /// What is never dialled.
+    pub around: Arc<Around>,
     /// The workload that we are, for closeness.
     pub here: Workload,
     /// The network that addresses belong to.

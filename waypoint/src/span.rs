@@ -11,11 +11,11 @@ use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::around::Around;
 use crate::trace::{SpanId, TraceId};
 use crate::world::Worlds;
 
@@ -66,7 +66,7 @@ impl Spans {
     }
 
     /// Sends spans to the collector of the plan in effect, until shutdown.
-    pub async fn export(&self, worlds: &Worlds, service: &str, shutdown: &CancellationToken) {
+    pub async fn export(&self, worlds: &Worlds, around: &Around, service: &str, shutdown: &CancellationToken) {
         let Some(mut waiting) = self.waiting.lock().take() else { return };
         let mut batch = Vec::with_capacity(BATCH);
         loop {
@@ -75,7 +75,7 @@ impl Spans {
                 _ = waiting.recv_many(&mut batch, BATCH) => {}
             }
             if let Some(collector) = worlds.load().plan.otlp.clone() {
-                let sent = timeout(LIMIT, send(&collector, &body(service, &batch))).await;
+                let sent = timeout(LIMIT, send(&collector, around, &body(service, &batch))).await;
                 if let Err(error) = sent.unwrap_or_else(|_| bail_late()) {
                     tracing::warn!("spans to {collector}: {error:#}; {} are lost", batch.len());
                 }
@@ -120,11 +120,11 @@ fn body(service: &str, spans: &[Span]) -> Value {
     }]})
 }
 
-async fn send(collector: &Arc<str>, body: &Value) -> Result<()> {
+async fn send(collector: &Arc<str>, around: &Around, body: &Value) -> Result<()> {
     let uri: Uri = format!("{}/v1/traces", collector.trim_end_matches('/')).parse().context("the URL")?;
     let authority = uri.authority().context("the URL has no host")?.clone();
     let port = authority.port_u16().unwrap_or(4318);
-    let tcp = TcpStream::connect((authority.host(), port)).await.context("connecting")?;
+    let tcp = around.dial_name(authority.host(), port).await.context("connecting")?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await?;
     let driving = tokio::spawn(connection);
     let request = Request::post(uri.path()).header("host", authority.as_str()).header(CONTENT_TYPE, "application/json");

@@ -1,6 +1,6 @@
 //! What a request decides on: the plan and the mesh it was compiled for, published together.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -99,7 +99,7 @@ impl Worlds {
     }
 
     /// Applies changes of the mesh, and the whole of the objects if any of them has changed. Routes are compiled anew when
-    /// objects or services changed; endpoints come and go without. Of several objects with one name the first counts.
+    /// objects or services changed; endpoints come and go without.
     pub fn apply(&self, updates: Option<Vec<Update>>, objects: Option<Vec<Arc<Object>>>) {
         let mut writer = self.writer.lock();
         let before = self.published.load_full();
@@ -110,9 +110,7 @@ impl Worlds {
             writer.store.apply(updates);
         }
         if let Some(objects) = objects {
-            let mut seen = HashSet::new();
-            let name = |object: &Object| (Arc::clone(&object.kind), object.full_name());
-            writer.objects = objects.into_iter().filter(|object| seen.insert(name(object))).collect();
+            writer.objects = objects;
         }
         let snapshot = writer.store.snapshot();
         let plan = if recompile {

@@ -1,9 +1,12 @@
 //! What manifests come to: problems of the files, and the status conditions of every object.
 
 use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Result;
+use mesh::authority::dial::{Surroundings, may_dial};
+use mesh::model::update::Update;
 use mesh::source::manifest::problem::{Problem, Severity};
 use mesh::telemetry::escape::line;
 use serde::Serialize;
@@ -28,7 +31,7 @@ pub(super) fn check(args: &CheckArgs) -> Result<(String, bool)> {
     let plan = compile(&objects, &services, &gateway, &mut History::default());
     let is_error = |problem: &Problem| problem.severity == Severity::Error;
     let ok = !loaded.problems.iter().any(is_error) && plan.statuses.iter().all(ObjectStatus::is_good);
-    let problems = loaded.problems.iter().map(ToString::to_string).collect();
+    let problems = loaded.problems.iter().map(ToString::to_string).chain(never_dialled(&loaded.updates)).collect();
     let notes = notes(&plan);
     let report = Report { problems, notes, statuses: plan.statuses, ok };
     let text = match args.output {
@@ -53,6 +56,23 @@ fn notes(plan: &Plan) -> Vec<String> {
     }
     notes.sort();
     notes
+}
+
+/// Endpoints that no waypoint dials, wherever it runs.
+fn never_dialled(updates: &[Update]) -> impl Iterator<Item = String> {
+    let anywhere = Surroundings::default();
+    let workloads = updates.iter().filter_map(|update| match update {
+        Update::Workload(workload) => Some(workload),
+        _ => None,
+    });
+    let off = move |address: &IpAddr| may_dial(&anywhere, SocketAddr::new(*address, 0)).err();
+    workloads.flat_map(move |workload| {
+        let found = workload.addresses.iter().find_map(|address| Some((*address, off(address)?)));
+        found.map(|(address, off)| {
+            let uid = &workload.uid;
+            format!("{uid}: {address} is {off}, which a waypoint never dials unless --allow-local-targets holds it")
+        })
+    })
 }
 
 fn text(report: &Report) -> String {

@@ -1,16 +1,21 @@
 //! Pure. Which routes apply to which service and port (GAMMA, GEP-1294), and what each parent reference is told.
+//!
+//! Who may route for whom is not decided here but asked of [`mesh::authority`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use mesh::authority::reach;
 use mesh::model::service::{Service, ServiceKey};
 use serde_json::Value;
 
+use super::gateways::Gateways;
 use super::object::Object;
+use super::policies::roots;
 use super::rules::{CompiledRule, RouteKind};
 use super::schema::route::{ParentRef, RouteSpec};
 use super::services::{Services, full_name, has_port, is_fronted};
-use super::status::{CONTROLLER, Findings, ObjectStatus, ParentStatus};
+use super::status::{CONTROLLER, Findings, ObjectStatus, ParentStatus, Rejection};
 
 /// A route with its rules.
 pub struct Route {
@@ -51,20 +56,18 @@ pub struct Attachment {
     reference: usize,
 }
 
-type Rejection = (&'static str, String);
-
 /// Attaches routes and writes their statuses. Where kinds meet on a port, GRPCRoute wins over HTTPRoute over TCPRoute.
 pub fn attach(
     routes: &[Route],
     services: &Services,
-    gateway: Option<(&str, &str)>,
+    (gateway, gateways): (Option<(&str, &str)>, &Gateways),
     statuses: &mut Vec<ObjectStatus>,
 ) -> Vec<Attachment> {
     let mut attachments = Vec::new();
     let mut outcomes: BTreeMap<(usize, usize), Result<(), Rejection>> = BTreeMap::new();
     for (index, route) in routes.iter().enumerate() {
         for (at, reference) in route.spec.parent_refs.iter().enumerate() {
-            let found = match parent(route, reference, services, gateway) {
+            let found = match parent(route, reference, services, (gateway, gateways)) {
                 Parent::Foreign => continue,
                 Parent::Rejected(rejection) => {
                     outcomes.insert((index, at), Err(rejection));
@@ -153,7 +156,12 @@ enum Parent {
     Ports(Vec<(ServiceKey, u16, Group)>),
 }
 
-fn parent(route: &Route, reference: &ParentRef, services: &Services, gateway: Option<(&str, &str)>) -> Parent {
+fn parent(
+    route: &Route,
+    reference: &ParentRef,
+    services: &Services,
+    (gateway, gateways): (Option<(&str, &str)>, &Gateways),
+) -> Parent {
     let namespace = reference.namespace.as_deref().unwrap_or(&route.object.namespace);
     let group = reference.group.as_deref().unwrap_or("gateway.networking.k8s.io");
     match (group, reference.kind.as_deref().unwrap_or("Gateway")) {
@@ -177,22 +185,48 @@ fn parent(route: &Route, reference: &ParentRef, services: &Services, gateway: Op
                 Err(rejection) => Parent::Rejected(rejection),
             }
         }
-        ("gateway.networking.k8s.io", "Gateway") => match gateway {
-            Some((own, name)) if (own, name) == (namespace, reference.name.as_str()) => {
-                if !route.spec.hostnames.is_empty() {
-                    let message = "hostnames have no meaning on a waypoint: services are told apart by address";
-                    return Parent::Rejected(("UnsupportedValue", message.to_owned()));
-                }
-                let fronted = services.iter().filter(|service| is_fronted(service, gateway));
-                let ports = fronted.flat_map(|service| {
-                    service.ports.iter().map(|port| (service.key.clone(), port.service_port, Group::Gateway))
-                });
-                Parent::Ports(ports.filter(|(_, port, _)| reference.port.is_none_or(|only| only == *port)).collect())
-            }
-            _ => Parent::Foreign,
-        },
+        ("gateway.networking.k8s.io", "Gateway") => {
+            let meant = (namespace, reference.name.as_str());
+            // Without a Gateway of our own every waypoint is looked at.
+            let is_ours = gateway.map_or_else(|| gateways.has(meant.0, meant.1), |own| own == meant);
+            if is_ours { of_gateway(route, reference, services, meant, gateways) } else { Parent::Foreign }
+        }
         _ => Parent::Foreign,
     }
+}
+
+/// A route on a Gateway applies to all services behind it that it may touch.
+fn of_gateway(
+    route: &Route,
+    reference: &ParentRef,
+    services: &Services,
+    (home, name): (&str, &str),
+    gateways: &Gateways,
+) -> Parent {
+    if let Err(rejection) = gateways.admit((home, name), &route.object, route.kind, reference) {
+        return Parent::Rejected(rejection);
+    }
+    if !route.spec.hostnames.is_empty() {
+        let message = "hostnames have no meaning on a waypoint: services are told apart by address";
+        return Parent::Rejected(("UnsupportedValue", message.to_owned()));
+    }
+    let speaker = &route.object.namespace;
+    let behind = services.iter().filter(|service| is_fronted(service, Some((home, name))));
+    let (mine, others): (Vec<_>, Vec<_>) =
+        behind.partition(|service| reach::routes_for(roots(), speaker, home, &service.key.namespace));
+    if let ([], [other, ..]) = (&mine[..], &others[..]) {
+        let message = format!(
+            "{} may route for services of {speaker} and of {home} behind Gateway {home}/{name}, and there are none; \
+             not for those of other namespaces, as Service {}",
+            route.object.label(),
+            full_name(other)
+        );
+        return Parent::Rejected(("RefNotPermitted", message));
+    }
+    let ports = mine
+        .into_iter()
+        .flat_map(|service| service.ports.iter().map(|port| (service.key.clone(), port.service_port, Group::Gateway)));
+    Parent::Ports(ports.collect())
 }
 
 fn ports(service: &Service, reference: &ParentRef) -> Result<Vec<u16>, Rejection> {
@@ -208,7 +242,11 @@ fn ports(service: &Service, reference: &ParentRef) -> Result<Vec<u16>, Rejection
     let missing = |what: String| ("NoMatchingParent", format!("Service {} has no port {what}", full_name(service)));
     match (reference.port, &reference.section_name) {
         (Some(port), _) if !has_port(service, port) => Err(missing(port.to_string())),
-        (Some(port), _) => Ok(vec![port]),
+        (Some(port), Some(name)) => {
+            let both = service.ports.iter().any(|known| known.service_port == port && *known.name == **name);
+            if both { Ok(vec![port]) } else { Err(missing(format!("{port} named {name}"))) }
+        }
+        (Some(port), None) => Ok(vec![port]),
         (None, Some(name)) => {
             let named = service.ports.iter().find(|port| *port.name == **name);
             named.map(|port| vec![port.service_port]).ok_or_else(|| missing(format!("named {name}")))

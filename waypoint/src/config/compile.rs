@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use mesh::authority::reach;
 use mesh::model::name::Namespace;
 use mesh::model::service::{AppProtocol, Service, ServiceKey};
 use mesh::model::workload::Workload;
 
 use super::attach::{Attachment, Group, Route, attach};
+use super::gateways::Gateways;
 use super::history::History;
 use super::object::Object;
 use super::plan::{OfWorkloads, Plan, PortPlan, Routing, ServicePlan, workload_key};
@@ -19,6 +21,7 @@ use super::schema::route::RouteSpec;
 use super::security::Securities;
 use super::services::{Services, is_fronted, protocol};
 use super::status::{Findings, ObjectStatus};
+use super::unique::unique;
 use crate::route::{Action, Age, Backend, BackendTarget, Rank, Rule, RuleId, Table, TableKind};
 use crate::settings::{Layer, Overlay, Settings, merge};
 
@@ -29,10 +32,12 @@ pub type GatewayName = Option<(Arc<str>, Arc<str>)>;
 pub fn compile(objects: &[Arc<Object>], services: &Services, gateway: &GatewayName, history: &mut History) -> Plan {
     let gateway = gateway.as_ref().map(|(namespace, name)| (&**namespace, &**name));
     let mut statuses = Vec::new();
+    let objects = &unique(objects, &mut statuses)[..];
+    let gateways = Gateways::read(objects);
     let policies = Policies::read(objects, services, history, &mut statuses);
     let securities = Securities::read(objects, services, history, &mut statuses);
     let routes = read_routes(objects, services, history);
-    let attachments = attach(&routes, services, gateway, &mut statuses);
+    let attachments = attach(&routes, services, (gateway, &gateways), &mut statuses);
     unsupported(objects, &mut statuses);
     history.retain(objects);
 
@@ -56,6 +61,10 @@ pub fn compile(objects: &[Arc<Object>], services: &Services, gateway: &GatewayNa
         let settings = compiler.settings(&layers);
         if !Arc::ptr_eq(&settings, &plan.default_settings) {
             plan.settings.insert(service.key.clone(), Arc::clone(&settings));
+        }
+        let scopes = compiler.scopes(service, &settings);
+        if !scopes.is_empty() {
+            plan.of_clients.insert(service.key.clone(), scopes);
         }
         if !is_fronted(service, gateway) {
             continue;
@@ -164,10 +173,27 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     fn layers(&self, service: &Service) -> Vec<Layer> {
+        self.layers_for(service, None)
+    }
+
+    fn layers_for(&self, service: &Service, client: Option<&str>) -> Vec<Layer> {
         let gateway = self.gateway.or_else(|| {
             service.waypoint.as_ref().map(|waypoint| (waypoint.namespace.as_str(), waypoint.name.as_str()))
         });
-        self.policies.of_service(&service.key.namespace, &service.name, gateway)
+        self.policies.of_service((&service.key.namespace, &service.name), gateway, client)
+    }
+
+    /// The settings that clients of some namespaces see instead of `everybody`'s. What others share stays within what
+    /// everybody has.
+    fn scopes(&mut self, service: &Service, everybody: &Arc<Settings>) -> HashMap<Namespace, Arc<Settings>> {
+        let mut scopes = HashMap::new();
+        for scope in self.policies.scopes(&service.key.namespace, &service.name) {
+            let settings = self.settings(&self.layers_for(service, Some(&scope)));
+            if !Arc::ptr_eq(&settings, everybody) {
+                scopes.insert(Namespace::from(scope), Arc::new(settings.within(everybody)));
+            }
+        }
+        scopes
     }
 
     fn settings(&mut self, layers: &[Layer]) -> Arc<Settings> {
@@ -178,11 +204,13 @@ impl Compiler<'_> {
     fn routing(&mut self, layers: &[Layer], routes: &[Route], attachments: &[&Attachment]) -> Routing {
         let mut ranked = Vec::new();
         let mut kind = RouteKind::Http;
-        for route in attachments.iter().map(|attachment| &routes[attachment.route]) {
+        for attachment in attachments {
+            let route = &routes[attachment.route];
             kind = route.kind;
             let age = route.object.age();
             for compiled in &route.rules {
-                let rule = self.rule(layers, route, compiled);
+                let foreign = reach::is_foreign(&route.object.namespace, &attachment.service.namespace);
+                let rule = self.rule(layers, route, compiled, foreign);
                 if kind == RouteKind::Tcp {
                     return Routing::Tcp(rule);
                 }
@@ -197,10 +225,11 @@ impl Compiler<'_> {
         Routing::Http(Box::new(Table::new(kind, ranked)))
     }
 
-    fn rule(&mut self, layers: &[Layer], route: &Route, compiled: &CompiledRule) -> Arc<Rule> {
+    fn rule(&mut self, layers: &[Layer], route: &Route, compiled: &CompiledRule, foreign: bool) -> Arc<Rule> {
         let layers = rule_layers(self.policies, layers, route, compiled);
         let mut rule = compiled.rule.clone();
         rule.settings = self.settings(&layers);
+        rule.foreign = foreign;
         Arc::new(rule)
     }
 }
@@ -221,3 +250,7 @@ pub fn rule_layers(policies: &Policies, service: &[Layer], route: &Route, compil
 #[cfg(test)]
 #[path = "compile_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "walls_tests.rs"]
+mod walls;

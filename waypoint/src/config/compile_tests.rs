@@ -110,6 +110,8 @@ fn producer_and_consumer_routes_never_mix() {
 #[test]
 fn routes_on_the_gateway_come_first() {
     let plan = plan_of(&[
+        json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway",
+            "metadata": {"name": "wp", "namespace": "default"}, "spec": {"gatewayClassName": "culvert-waypoint"}}),
         route("HTTPRoute", "producer", "default", to_shop(), to("v2")),
         route("HTTPRoute", "all", "default", json!({"name": "wp"}), to("v2")),
         route("HTTPRoute", "foreign", "default", json!({"name": "ingress"}), to("v2")),

@@ -10,6 +10,7 @@ use super::schema::route::{
 };
 use super::status::Findings;
 use crate::filter::{Cors, HeaderChanges, PathChange, Redirect, Rewrite};
+use crate::identity;
 use crate::path::{Normalization, normalize};
 use crate::route::{BackendTarget, Mirror};
 
@@ -57,10 +58,12 @@ fn one(filter: &Filter, resolver: &Resolver<'_>, findings: &mut Findings, out: &
     let missing = || format!("filter {} has no settings of its type", filter.r#type);
     match filter.r#type.as_str() {
         "RequestHeaderModifier" => {
-            out.request_headers = header_changes(filter.request_header_modifier.as_ref().ok_or_else(missing)?)?;
+            let modifier = filter.request_header_modifier.as_ref().ok_or_else(missing)?;
+            out.request_headers = permitted(header_changes(modifier)?, &filter.r#type, findings);
         }
         "ResponseHeaderModifier" => {
-            out.response_headers = header_changes(filter.response_header_modifier.as_ref().ok_or_else(missing)?)?;
+            let modifier = filter.response_header_modifier.as_ref().ok_or_else(missing)?;
+            out.response_headers = permitted(header_changes(modifier)?, &filter.r#type, findings);
         }
         "RequestRedirect" => out.redirect = Some(redirect(filter.request_redirect.as_ref().ok_or_else(missing)?)?),
         "URLRewrite" => out.rewrite = Some(rewrite(filter.url_rewrite.as_ref().ok_or_else(missing)?)?),
@@ -88,6 +91,27 @@ fn header_changes(modifier: &HeaderModifier) -> Result<HeaderChanges, String> {
     };
     let remove: Result<_, String> = modifier.remove.iter().map(|name| header_name(name)).collect();
     Ok::<_, String>(HeaderChanges { set: pairs(&modifier.set)?, add: pairs(&modifier.add)?, remove: remove? })
+}
+
+/// The changes without those to headers that only the mesh may write. Taking away what another proxy has said is no
+/// forgery.
+fn permitted(mut changes: HeaderChanges, filter: &str, findings: &mut Findings) -> HeaderChanges {
+    let mut refuse = |name: &HeaderName, does: &str| {
+        let message = format!("{filter} {does} {name}, which only the mesh may write: that is left out");
+        findings.dropped.push(message);
+        false
+    };
+    for (pairs, does) in [(&mut changes.set, "sets"), (&mut changes.add, "adds")] {
+        if pairs.iter().any(|(name, _)| identity::is_reserved(name)) {
+            let kept = pairs.iter().filter(|(name, _)| !identity::is_reserved(name) || refuse(name, does));
+            *pairs = kept.cloned().collect();
+        }
+    }
+    let foreign = |name: &HeaderName| name.as_str().starts_with("x-envoy-");
+    let kept = changes.remove.iter();
+    let kept = kept.filter(|name| !identity::is_reserved(name) || foreign(name) || refuse(name, "removes"));
+    changes.remove = kept.cloned().collect();
+    changes
 }
 
 fn path_change(modifier: &PathModifier) -> Result<PathChange, String> {

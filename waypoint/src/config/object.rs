@@ -33,6 +33,8 @@ pub struct Object {
     pub place: usize,
     /// `spec`, as written.
     pub spec: Value,
+    /// `status`, as written, of a Node or Pod: no other says what is not said elsewhere.
+    pub status: Value,
 }
 
 impl Object {
@@ -44,9 +46,11 @@ impl Object {
             let entries = meta.get(key).and_then(Value::as_object).into_iter().flatten();
             entries.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
         };
+        let kind = text(value, "kind")?;
+        let status = value.get("status").filter(|_| matches!(&*kind, "Node" | "Pod")).cloned().unwrap_or(Value::Null);
         Some(Self {
             api_version: text(value, "apiVersion")?,
-            kind: text(value, "kind")?,
+            kind,
             namespace: text(meta, "namespace").filter(|name| !name.is_empty()).unwrap_or_else(|| "default".into()),
             name: text(meta, "name")?,
             labels: map("labels"),
@@ -56,6 +60,7 @@ impl Object {
             origin: origin.into(),
             place,
             spec: value.get("spec").cloned().unwrap_or(Value::Null),
+            status,
         })
     }
 

@@ -255,8 +255,9 @@ pub fn destination_rule(policy: &TrafficPolicy) -> Result<Overlay, String> {
 }
 
 /// Fields of other people's kinds that have an effect here, by what they begin with.
-const DESTINATION_RULE: [&str; 18] = [
+const DESTINATION_RULE: [&str; 19] = [
     "host",
+    "exportTo",
     "trafficPolicy.loadBalancer.simple",
     "trafficPolicy.loadBalancer.consistentHash.httpHeaderName",
     "trafficPolicy.loadBalancer.consistentHash.httpCookie.name",

@@ -20,6 +20,8 @@ pub struct Plan {
     pub services: HashMap<ServiceKey, Arc<ServicePlan>>,
     /// Settings of every service that has any of its own.
     pub settings: HashMap<ServiceKey, Arc<Settings>>,
+    /// Settings of services as clients of one namespace see them, where they differ.
+    pub of_clients: HashMap<ServiceKey, HashMap<Namespace, Arc<Settings>>>,
     /// Settings of all others.
     pub default_settings: Arc<Settings>,
     /// What applies to workloads that are called by their own address.
@@ -144,7 +146,20 @@ pub fn address_of(key: &ServiceKey) -> Option<IpAddr> {
 }
 
 impl Plan {
-    /// The settings of a service as a backend.
+    /// The settings of a service as a backend of clients of this namespace.
+    pub fn settings_for(&self, service: &ServiceKey, client: &Namespace) -> &Arc<Settings> {
+        self.scoped(service, client).map_or_else(|| self.settings_of(service), |(_, settings)| settings)
+    }
+
+    /// The settings that only clients of this namespace see, if there are any.
+    pub fn scoped(&self, service: &ServiceKey, client: &Namespace) -> Option<(&Namespace, &Arc<Settings>)> {
+        if self.of_clients.is_empty() {
+            return None;
+        }
+        self.of_clients.get(service)?.get_key_value(client)
+    }
+
+    /// The settings of a service as a backend, of clients that see no others.
     pub fn settings_of(&self, service: &ServiceKey) -> &Arc<Settings> {
         self.settings.get(service).unwrap_or_else(|| match address_of(service) {
             Some(_) => &self.of_workloads.settings,

@@ -1,9 +1,11 @@
 //! Pure. Policies by what they apply to, and the layers of settings that result.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock};
 
+use mesh::authority::{reach, tenancy};
+use mesh::model::name::Namespace;
 use serde_json::Value;
 
 use super::history::History;
@@ -12,11 +14,19 @@ use super::overlays;
 use super::rules::RouteKind;
 use super::schema::policy::{BackendTrafficSpec, DestinationRuleSpec, MeshPolicySpec, TargetRef};
 use super::services::Services;
-use super::status::{CONTROLLER, Findings, ObjectStatus, ParentStatus};
+use super::status::{CONTROLLER, Findings, ObjectStatus, ParentStatus, Rejection};
 use crate::settings::{Layer, Overlay};
 
 /// Namespaces whose policies apply to the whole mesh.
-pub const ROOT_NAMESPACES: [&str; 2] = ["culvert-system", "istio-system"];
+pub fn roots() -> &'static [Namespace] {
+    static ROOTS: LazyLock<[Namespace; 2]> = LazyLock::new(|| ["culvert-system".into(), "istio-system".into()]);
+    &*ROOTS
+}
+
+/// Whether policies of this namespace apply to the whole mesh.
+pub fn is_root(namespace: &str) -> bool {
+    tenancy::is_root(roots(), namespace)
+}
 
 /// What a policy applies to; the order is that of specificity.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,10 +51,18 @@ enum PolicyKind {
     Mesh,
 }
 
+/// A DestinationRule: who wrote it decides whose clients it concerns.
+struct DestinationRule {
+    export_to: Vec<String>,
+    layer: Layer,
+}
+
 /// All policies.
 #[derive(Default)]
 pub struct Policies {
     layers: BTreeMap<(Target, PolicyKind), Layer>,
+    /// DestinationRules by service (namespace, name), then by their own namespace.
+    rules: BTreeMap<(Arc<str>, Arc<str>), BTreeMap<Arc<str>, DestinationRule>>,
     /// Where spans go, if anywhere (`tracing.otlp`).
     pub otlp: Option<Arc<str>>,
 }
@@ -59,7 +77,8 @@ impl Policies {
     ) -> Self {
         let mut policies = Self::default();
         let mut oldest_first: Vec<&Arc<Object>> = objects.iter().collect();
-        oldest_first.sort_by_cached_key(|object| object.age());
+        // What an operator says of a tenant's service cannot be forestalled by the tenant.
+        oldest_first.sort_by_cached_key(|object| (!is_root(&object.namespace), object.age()));
         for object in oldest_first {
             let read: fn(&Object, &Services) -> Result<Parsed, String> = match (object.group(), &*object.kind) {
                 ("culvert.dev", "MeshPolicy") => mesh_policy,
@@ -84,8 +103,16 @@ impl Policies {
         self.otlp = self.otlp.take().or(parsed.otlp);
         let overlay = Arc::new(parsed.overlay);
         let mut parents = Vec::new();
+        let mut findings = findings.clone();
         for (reference, target) in parsed.targets {
-            let rejected = target.and_then(|target| self.place(object, parsed.kind, target, &overlay)).err();
+            let placed = target.and_then(|target| match (parsed.kind, target) {
+                (PolicyKind::DestinationRule, Target::Service(namespace, name)) => {
+                    findings.notes.extend(of_consumer(object, &namespace));
+                    self.rule(object, (namespace, name), &parsed.export_to, &overlay)
+                }
+                (kind, target) => self.place(object, kind, target, &overlay),
+            });
+            let rejected = placed.err();
             parents.push(ParentStatus {
                 reference,
                 controller_name: CONTROLLER,
@@ -102,7 +129,7 @@ impl Policies {
         kind: PolicyKind,
         target: Target,
         overlay: &Arc<Overlay>,
-    ) -> Result<(), (&'static str, String)> {
+    ) -> Result<(), Rejection> {
         match self.layers.entry((target, kind)) {
             Entry::Occupied(other) => {
                 Err(("Conflicted", format!("{} has the same target and is older", other.get().source)))
@@ -114,17 +141,65 @@ impl Policies {
         }
     }
 
+    /// The same for DestinationRules, of which each namespace may have one about a service.
+    fn rule(
+        &mut self,
+        object: &Object,
+        service: (Arc<str>, Arc<str>),
+        export_to: &[String],
+        overlay: &Arc<Overlay>,
+    ) -> Result<(), Rejection> {
+        match self.rules.entry(service).or_default().entry(Arc::clone(&object.namespace)) {
+            Entry::Occupied(other) => {
+                Err(("Conflicted", format!("{} has the same host and is older", other.get().layer.source)))
+            }
+            Entry::Vacant(free) => {
+                let layer = Layer { source: object.label(), overlay: Arc::clone(overlay) };
+                free.insert(DestinationRule { export_to: export_to.to_vec(), layer });
+                Ok(())
+            }
+        }
+    }
+
+    /// The one DestinationRule that counts between clients of a namespace and a service (Istio: the client's, else the
+    /// service's, else a root's). `None` stands for the clients of a namespace that nobody names.
+    fn rule_for(&self, service: &(Arc<str>, Arc<str>), client: Option<&str>) -> Option<&Layer> {
+        let known = self.rules.get(service)?.iter();
+        let known = known.filter(|(home, rule)| reach::is_exported(&rule.export_to, home, client));
+        let standing =
+            known.filter_map(|(home, rule)| Some((reach::standing(roots(), home, &service.0, client)?, &rule.layer)));
+        standing.min_by_key(|(standing, _)| *standing).map(|(_, layer)| layer)
+    }
+
+    /// Namespaces whose clients may see other settings of a service than everybody else.
+    pub fn scopes(&self, namespace: &str, name: &str) -> BTreeSet<Arc<str>> {
+        let rules = self.rules.get(&(namespace.into(), name.into())).into_iter().flatten();
+        let named = rules.flat_map(|(home, rule)| {
+            let shown = rule.export_to.iter().map(|to| Arc::from(to.as_str()));
+            std::iter::once(Arc::clone(home)).chain(shown.filter(|to: &Arc<str>| !matches!(&**to, "*" | "." | "~")))
+        });
+        named.collect()
+    }
+
     /// The layers of everything.
     pub fn of_mesh(&self) -> Vec<Layer> {
         self.of(&Target::Mesh).collect()
     }
 
-    /// The layers of a service, the least specific first. `gateway` is the waypoint in front of it.
-    pub fn of_service(&self, namespace: &str, name: &str, gateway: Option<(&str, &str)>) -> Vec<Layer> {
+    /// The layers of a service as clients of a namespace see it, the least specific first. `gateway` is the waypoint in
+    /// front of it.
+    pub fn of_service(
+        &self,
+        (namespace, name): (&str, &str),
+        gateway: Option<(&str, &str)>,
+        client: Option<&str>,
+    ) -> Vec<Layer> {
         let mut targets = vec![Target::Mesh, Target::Namespace(namespace.into())];
         targets.extend(gateway.map(|(namespace, name)| Target::Gateway(namespace.into(), name.into())));
-        targets.push(Target::Service(namespace.into(), name.into()));
-        targets.iter().flat_map(|target| self.of(target)).collect()
+        let mut layers: Vec<Layer> = targets.iter().flat_map(|target| self.of(target)).collect();
+        layers.extend(self.rule_for(&(namespace.into(), name.into()), client).cloned());
+        layers.extend(self.of(&Target::Service(namespace.into(), name.into())));
+        layers
     }
 
     /// The layers of workloads behind a waypoint that are called by their own address.
@@ -146,16 +221,26 @@ impl Policies {
     }
 
     fn of(&self, target: &Target) -> impl Iterator<Item = Layer> + use<'_> {
-        let kinds = [PolicyKind::DestinationRule, PolicyKind::BackendTraffic, PolicyKind::Mesh];
+        let kinds = [PolicyKind::BackendTraffic, PolicyKind::Mesh];
         let target = target.clone();
         kinds.into_iter().filter_map(move |kind| self.layers.get(&(target.clone(), kind)).cloned())
     }
 }
 
+/// The rule of attachment (GEP-713).
+const OWN_ONLY: &str = "a policy applies to its own namespace only, unless that is a root namespace";
+
+/// What the author of a DestinationRule about another namespace's service is to know.
+fn of_consumer(object: &Object, service: &str) -> Option<String> {
+    let foreign = *object.namespace != *service && !is_root(&object.namespace);
+    foreign
+        .then(|| format!("concerns clients of namespace {} alone, within the service's own limits", object.namespace))
+}
+
 fn mesh_policy(object: &Object, services: &Services) -> Result<Parsed, String> {
     let spec: MeshPolicySpec = object.read()?;
     let overlay = overlays::mesh_policy(&spec).map_err(|error| format!("spec.{error}"))?;
-    let is_root = ROOT_NAMESPACES.contains(&&*object.namespace);
+    let is_root = is_root(&object.namespace);
     let targets: Vec<_> = if spec.target_refs.is_empty() {
         let target = if is_root { Target::Mesh } else { Target::Namespace(Arc::clone(&object.namespace)) };
         vec![(Value::Null, Ok(target))]
@@ -163,15 +248,16 @@ fn mesh_policy(object: &Object, services: &Services) -> Result<Parsed, String> {
         spec.target_refs.iter().map(|target| (json_of(target), resolve(object, target, services))).collect()
     };
     let otlp = spec.tracing.otlp.as_deref().filter(|_| is_root).map(Arc::from);
-    Ok(Parsed { kind: PolicyKind::Mesh, overlay, targets, otlp })
+    Ok(Parsed { kind: PolicyKind::Mesh, overlay, targets, export_to: vec![], otlp })
 }
 
-type Resolved = Result<Target, (&'static str, String)>;
+type Resolved = Result<Target, Rejection>;
 
 struct Parsed {
     kind: PolicyKind,
     overlay: Overlay,
     targets: Vec<(Value, Resolved)>,
+    export_to: Vec<String>,
     otlp: Option<Arc<str>>,
 }
 
@@ -181,20 +267,21 @@ fn json_of(target: &TargetRef) -> Value {
 
 /// What a reference means. Only the root namespaces may reach beyond their own.
 fn resolve(object: &Object, target: &TargetRef, services: &Services) -> Resolved {
-    let is_root = ROOT_NAMESPACES.contains(&&*object.namespace);
+    let is_root = is_root(&object.namespace);
     let namespace: Arc<str> = target.namespace.as_deref().map_or_else(|| Arc::clone(&object.namespace), Arc::from);
     if namespace != object.namespace && !is_root {
-        return Err(("Invalid", format!("a policy in {} cannot apply to namespace {namespace}", object.namespace)));
+        let meant = format!("{} {namespace}/{}", target.kind, target.name);
+        return Err(("RefNotPermitted", format!("{} cannot apply to {meant}: {OWN_ONLY}", object.label())));
     }
     let name: Arc<str> = target.name.as_str().into();
     match (target.group.as_str(), target.kind.as_str()) {
         ("" | "culvert.dev", "Mesh") if is_root => Ok(Target::Mesh),
         ("" | "culvert.dev", "Mesh") => {
-            Err(("Invalid", "only a root namespace may apply to the whole mesh".to_owned()))
+            Err(("RefNotPermitted", format!("{}: only a root namespace may apply to the whole mesh", object.label())))
         }
         ("", "Namespace") if *name == *object.namespace || is_root => Ok(Target::Namespace(name)),
         ("", "Namespace") => {
-            Err(("Invalid", format!("a policy in {} cannot apply to namespace {name}", object.namespace)))
+            Err(("RefNotPermitted", format!("{} cannot apply to Namespace {name}: {OWN_ONLY}", object.label())))
         }
         ("", "Service") if services.get(&namespace, &name).is_none() => {
             Err(("TargetNotFound", format!("there is no Service {namespace}/{name}")))
@@ -219,7 +306,7 @@ fn backend_traffic(object: &Object, services: &Services) -> Result<Parsed, Strin
         };
         (json_of(target), resolved)
     });
-    Ok(Parsed { kind: PolicyKind::BackendTraffic, overlay, targets: targets.collect(), otlp: None })
+    Ok(Parsed { kind: PolicyKind::BackendTraffic, overlay, targets: targets.collect(), export_to: vec![], otlp: None })
 }
 
 fn destination_rule(object: &Object, services: &Services) -> Result<Parsed, String> {
@@ -234,5 +321,6 @@ fn destination_rule(object: &Object, services: &Services) -> Result<Parsed, Stri
         None => Err(("TargetNotFound", format!("spec.host: no service has the host {:?}", spec.host))),
     };
     let reference = serde_json::json!({"host": spec.host});
-    Ok(Parsed { kind: PolicyKind::DestinationRule, overlay, targets: vec![(reference, target)], otlp: None })
+    let targets = vec![(reference, target)];
+    Ok(Parsed { kind: PolicyKind::DestinationRule, overlay, targets, export_to: spec.export_to, otlp: None })
 }

@@ -10,11 +10,11 @@ use serde_json::Value;
 
 use super::history::History;
 use super::object::Object;
-use super::policies::ROOT_NAMESPACES;
+use super::policies::is_root;
 use super::schema::policy::TargetRef;
 use super::schema::security as schema;
 use super::services::Services;
-use super::status::{CONTROLLER, Findings, ObjectStatus, ParentStatus};
+use super::status::{CONTROLLER, Findings, ObjectStatus, ParentStatus, Rejection};
 use crate::authorize::{Action, Attribute, Pattern, Policy, Rule, Test};
 use crate::identity::{self, Reserved};
 use crate::jwt::{JwtRule, KeySource, key_set};
@@ -226,16 +226,22 @@ fn is_dry_run(object: &Object) -> bool {
     value.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
 }
 
-fn target(object: &Object, reference: &TargetRef, services: &Services) -> Result<Target, (&'static str, String)> {
+fn target(object: &Object, reference: &TargetRef, services: &Services) -> Result<Target, Rejection> {
     let namespace = Arc::clone(&object.namespace);
     let name: Arc<str> = reference.name.as_str().into();
-    if reference.namespace.as_ref().is_some_and(|other| **other != *namespace) {
-        return Err(("Invalid", "a policy applies to its own namespace only".to_owned()));
+    if let Some(other) = reference.namespace.as_ref().filter(|other| ***other != *namespace) {
+        let meant = format!("{} {other}/{name}", reference.kind);
+        let label = object.label();
+        return Err((
+            "RefNotPermitted",
+            format!("{label} cannot apply to {meant}: a policy applies to its own namespace"),
+        ));
     }
     match (reference.group.as_str(), reference.kind.as_str()) {
         ("gateway.networking.k8s.io", "Gateway") => Ok(Target::Gateway(namespace, name)),
-        ("gateway.networking.k8s.io", "GatewayClass") if !ROOT_NAMESPACES.contains(&&*namespace) => {
-            Err(("Invalid", "only a root namespace may apply to a GatewayClass".to_owned()))
+        ("gateway.networking.k8s.io", "GatewayClass") if !is_root(&namespace) => {
+            let label = object.label();
+            Err(("RefNotPermitted", format!("{label}: only a root namespace may apply to GatewayClass {name}")))
         }
         ("gateway.networking.k8s.io", "GatewayClass") if CLASSES.contains(&&*name) => Ok(Target::Class),
         ("" | "core", "Service") | ("networking.istio.io", "ServiceEntry") => {

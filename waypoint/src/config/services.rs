@@ -9,7 +9,7 @@ use mesh::model::service::{AppProtocol, Service, ServiceKey};
 #[derive(Default)]
 pub struct Services {
     by_name: HashMap<(Arc<str>, Arc<str>), Arc<Service>>,
-    by_host: HashMap<Arc<str>, Arc<Service>>,
+    by_host: HashMap<Arc<str>, Vec<Arc<Service>>>,
 }
 
 impl Services {
@@ -22,9 +22,7 @@ impl Services {
             if service.canonical || !index.by_name.contains_key(&name) {
                 index.by_name.insert(name, Arc::clone(&service));
             }
-            if service.canonical || !index.by_host.contains_key(&host) {
-                index.by_host.insert(host, service);
-            }
+            index.by_host.entry(host).or_default().push(service);
         }
         index
     }
@@ -36,8 +34,14 @@ impl Services {
 
     /// The service of a host as DestinationRules write it: `shop`, `shop.default`, `shop.default.svc.cluster.local`.
     pub fn of_host(&self, host: &str, namespace: &str) -> Option<&Arc<Service>> {
-        if let Some(found) = self.by_host.get(host) {
-            return Some(found);
+        // A ServiceEntry of somebody else's that claims the same host does not stand in the way of one's own.
+        let claims = self.by_host.get(host).map_or(&[][..], |claims| claims);
+        let of = |fits: &dyn Fn(&Service) -> bool| claims.iter().find(|service| fits(service));
+        let found = of(&|service| service.canonical)
+            .or_else(|| of(&|service| service.key.namespace.as_str() == namespace))
+            .or_else(|| claims.iter().min_by(|a, b| a.key.cmp(&b.key)));
+        if found.is_some() {
+            return found;
         }
         match host.split('.').collect::<Vec<_>>()[..] {
             [name] => self.get(namespace, name),

@@ -10,6 +10,9 @@ use super::object::Object;
 /// `status.parents[].controllerName` of ours.
 pub const CONTROLLER: &str = "culvert.dev/waypoint";
 
+/// Why a reference is refused: reason and message.
+pub type Rejection = (&'static str, String);
+
 /// One condition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -61,9 +64,9 @@ pub struct ObjectStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Findings {
     /// Why it is not accepted: reason and message.
-    pub rejected: Option<(&'static str, String)>,
+    pub rejected: Option<Rejection>,
     /// References that do not resolve: reason and message.
-    pub unresolved: Vec<(&'static str, String)>,
+    pub unresolved: Vec<Rejection>,
     /// Rules that were dropped, and other things that a user should know.
     pub dropped: Vec<String>,
     /// What is accepted but has no effect.
@@ -77,7 +80,7 @@ impl Findings {
     }
 
     /// The conditions of one reference of `object`, which may have been rejected for reasons of its own.
-    pub fn conditions(&self, object: &Object, rejected: Option<(&'static str, String)>) -> Vec<Condition> {
+    pub fn conditions(&self, object: &Object, rejected: Option<Rejection>) -> Vec<Condition> {
         let condition = |kind, good: bool, reason, message| Condition {
             kind,
             status: if good { "True" } else { "False" },

@@ -16,8 +16,10 @@ use crate::route::Rule;
 use crate::shared::Shared;
 
 /// Who a token says is calling.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Caller {
+    /// The rule by which the token was found good.
+    pub rule: Option<Arc<JwtRule>>,
     /// What the token says.
     pub claims: Option<Claims>,
     /// What the backend is told of it.
@@ -61,7 +63,7 @@ fn own_principal(rules: &[Arc<JwtRule>], claims: Claims, issuer: &str) -> Result
 }
 
 /// What the backend gets of a token. Policies see it too.
-fn pass_on(rule: &JwtRule, found: &Found, claims: Claims, headers: &mut HeaderMap) -> Caller {
+fn pass_on(rule: &Arc<JwtRule>, found: &Found, claims: Claims, headers: &mut HeaderMap) -> Caller {
     if !rule.forward {
         for name in &found.headers {
             headers.remove(name);
@@ -75,7 +77,7 @@ fn pass_on(rule: &JwtRule, found: &Found, claims: Claims, headers: &mut HeaderMa
     for (name, value) in &told {
         headers.insert(name, value.clone());
     }
-    Caller { claims: Some(claims), headers: told }
+    Caller { rule: Some(Arc::clone(rule)), claims: Some(claims), headers: told }
 }
 
 /// Judges a request by the policies.
@@ -122,13 +124,17 @@ pub fn last_hop(parts: &mut Parts) -> Result<(), Reply> {
     }
 }
 
+/// Counts a request against the limit of a service.
+pub fn limit_service(shared: &Shared, service: &ServicePlan) -> Result<(), Reply> {
+    let Some(rate) = &service.settings.rate else { return Ok(()) };
+    let limiter = shared.limits.get(&service.service.key.to_string());
+    limiter.admit(rate, Instant::now()).map_err(Reply::limited)
+}
+
 /// Counts a request against the limit of its service, and that of its rule if it has one of its own.
 pub fn limit(shared: &Shared, service: &ServicePlan, rule: &Rule) -> Result<(), Reply> {
+    limit_service(shared, service)?;
     let now = Instant::now();
-    if let Some(rate) = &service.settings.rate {
-        let limiter = shared.limits.get(&service.service.key.to_string());
-        limiter.admit(rate, now).map_err(Reply::limited)?;
-    }
     if let Some(rate) = &rule.settings.rate
         && rule.settings.rate != service.settings.rate
     {

@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Response, Version};
+use http::{HeaderValue, Response, Version};
 use hyper::upgrade::OnUpgrade;
 use mesh::model::service::ServiceKey;
 use parking_lot::Mutex;
 
+use super::admit::Caller;
 use super::outgoing::Address;
 use super::reply::Reply;
 use super::response::ResponseBody;
@@ -66,8 +67,10 @@ pub struct Decision {
     pub origin: Option<HeaderValue>,
     /// What only the mesh may say of the request, in headers of the service's own choice.
     pub reserved: Arc<Reserved>,
-    /// What its token says, for the backend.
-    pub claims: Vec<(HeaderName, HeaderValue)>,
+    /// Who a token says is calling.
+    pub caller: Caller,
+    /// Whether the route's changes to the headers have been carried out already.
+    pub changed: bool,
 }
 
 /// What is known of a request at its beginning.

@@ -71,8 +71,9 @@ pub async fn forward(going: Going<'_>, mut parts: Parts, body: Incoming) -> Answ
         return Err((Box::new(Reply::error(500, "backend_invalid", "-", "the backend does not resolve")), record));
     };
     let rule = &*decision.rule.settings;
-    let settings = world.plan.settings_of(service);
-    let cluster = shared.clusters.get(service, *port, world, &shared.here);
+    let client = &connection.client.identity.namespace;
+    let settings = world.plan.settings_for(service, client);
+    let cluster = shared.clusters.get((service, *port), client, world, &shared.here);
     let version = version_of(&cluster, &parts, record.grpc);
     let deadline = deadline_of(&parts, rule, record.began);
     let hash = hash_of(settings, &parts, connection);
@@ -100,6 +101,7 @@ pub async fn forward(going: Going<'_>, mut parts: Parts, body: Incoming) -> Answ
         grpc: record.grpc,
         rule,
         service: settings,
+        everybody: world.plan.settings_of(service),
         deadline,
         interim: interim.clone(),
         tell_deadline: rule.deadline_propagate,
@@ -207,12 +209,10 @@ fn prepare(
     record.request_id = outgoing::request_id(&mut parts.headers);
     let here = trace::forward(&mut parts.headers, &incoming, span, &fresh);
     record.trace = Some(here);
-    if !(decision.rule.request_headers.is_empty() && backend.request_headers.is_empty()) {
-        decision.rule.request_headers.apply(&mut parts.headers);
-        backend.request_headers.apply(&mut parts.headers);
-        outgoing::contain(&mut parts.headers);
+    if !decision.changed && !(decision.rule.request_headers.is_empty() && backend.request_headers.is_empty()) {
+        outgoing::change(&mut parts.headers, &decision.rule, backend);
     }
-    identity::settle(&mut parts.headers, &connection.told, &decision.reserved, &decision.claims);
+    identity::settle(&mut parts.headers, &connection.told, &decision.reserved, &decision.caller.headers);
     Traced { here, own: span.map(|span| (span, incoming.context.map(|came| came.span))), began: SystemTime::now() }
 }
 
@@ -245,6 +245,10 @@ fn tee(
             grpc: record.grpc,
             client: connection.client.clone(),
             record: Box::new(record.copy()),
+        };
+        let copied = match mirror::judged(connection, world, mirror, decision, copied) {
+            Some(copied) => copied,
+            None => continue,
         };
         mirror::send_off(&connection.shared, world, mirror, version, copied);
     }

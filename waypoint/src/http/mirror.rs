@@ -1,5 +1,6 @@
 //! Copies of requests sent elsewhere. Nobody waits for them, and nothing they do reaches the caller.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -7,9 +8,14 @@ use http::request::Parts;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 
+use super::admit;
+use super::exchange::{Connection, Decision};
+use super::judge::{self, Form};
 use super::outgoing::{self, Address};
 use crate::deadline::{Allowed, Deadline};
 use crate::door::Content;
+use crate::identity;
+use crate::query::Query;
 use crate::route::Mirror;
 use crate::settings::Settings;
 use crate::shared::Shared;
@@ -46,6 +52,40 @@ pub fn chosen<'a>(mirrors: impl Iterator<Item = &'a Mirror>) -> Vec<&'a Mirror> 
     mirrors.filter(|mirror| fastrand::f64() < mirror.share).collect()
 }
 
+/// The copy, if whoever it is for admits it: a service behind this waypoint is no more open to copies than to requests.
+pub fn judged(
+    connection: &Connection,
+    world: &World,
+    mirror: &Mirror,
+    decision: &Decision,
+    mut copied: Copied,
+) -> Option<Copied> {
+    if mirror.service == connection.service && !decision.rule.foreign {
+        return Some(copied);
+    }
+    let Some(service) = world.plan.services.get(&mirror.service) else { return Some(copied) };
+    let method = copied.parts.method.clone();
+    copied.address.normalise(service.settings.normalization).ok()?;
+    let host = String::from_utf8_lossy(copied.address.host.as_bytes()).into_owned();
+    let (path, query) = (copied.address.path.path().to_owned(), copied.address.path.query().map(str::to_owned));
+    let form = Form {
+        method: &method,
+        host: &host,
+        path: &path,
+        query: &Query::new(query.as_deref().unwrap_or_default()),
+        destination: SocketAddr::new(judge::address_of(service), mirror.port),
+    };
+    identity::enter(&mut copied.parts.headers, &service.security.reserved);
+    let admitted = judge::admit(connection, service, &form, &mut copied.parts.headers, Some(&decision.caller));
+    match admitted.and_then(|_| admit::limit_service(&connection.shared, service)) {
+        Ok(()) => Some(copied),
+        Err(reply) => {
+            tracing::debug!("a copy for {} is not sent: {}", mirror.service, reply.detail);
+            None
+        }
+    }
+}
+
 /// Sends a copy, unless too many are under way.
 pub fn send_off(shared: &Arc<Shared>, world: &Arc<World>, mirror: &Mirror, version: Version, copied: Copied) {
     let Ok(permit) = Arc::clone(&shared.mirrors).try_acquire_owned() else { return };
@@ -54,11 +94,12 @@ pub fn send_off(shared: &Arc<Shared>, world: &Arc<World>, mirror: &Mirror, versi
     tokio::spawn(async move {
         let _permit = permit;
         let Copied { mut parts, address, body, content, grpc, client, mut record } = copied;
-        let cluster = shared.clusters.get(&service, port, &world, &shared.here);
+        let home = client.identity.namespace.clone();
+        let cluster = shared.clusters.get((&service, port), &home, &world, &shared.here);
         if outgoing::shape(&mut parts, &address, version, content, None).is_err() {
             return;
         }
-        let settings = world.plan.settings_of(&service);
+        let settings = world.plan.settings_for(&service, &home);
         // A copy is sent once: the caller's own request is what matters.
         let rule = Settings { retry_attempts: 0, ..(**settings).clone() };
         let began = Instant::now();
@@ -72,6 +113,7 @@ pub fn send_off(shared: &Arc<Shared>, world: &Arc<World>, mirror: &Mirror, versi
             grpc,
             rule: &rule,
             service: settings,
+            everybody: world.plan.settings_of(&service),
             deadline,
             interim: (version == Version::H1).then(|| Arc::<Interim>::default().begin(false, false)),
             tell_deadline: false,

@@ -4,6 +4,7 @@ pub mod request; // one request, step by step
 pub mod forward; // to a backend and back
 pub mod upgrade; // connections that stop being HTTP
 pub mod mirror; // copies sent elsewhere
+pub mod judge; // who judges a request, and in which form
 pub mod exchange; // a request, what was decided, our own answer
 pub mod admit; // tokens, authorization, rate limits
 pub mod outgoing; // the head for the backend

@@ -1,13 +1,16 @@
 //! The head of a request as the backend gets it.
 
+use std::borrow::Cow;
+
 use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::uri::PathAndQuery;
+use http::uri::{InvalidUri, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::reply::Reply;
 use crate::door::{Content, Upgrade, hop, upgrade};
 use crate::matcher::PathMatch;
+use crate::path::{self, Normalization};
 use crate::route::{Backend, Rule};
 use crate::upstream::connections::Version;
 
@@ -56,16 +59,43 @@ pub fn address(
     let change = rewrites.iter().flatten().find_map(|rewrite| rewrite.path.as_ref());
     let changed = change.map(|change| change.apply(path, matched));
     let path = changed.as_deref().unwrap_or(path);
-    let full = match query {
-        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
-        None => PathAndQuery::try_from(path),
-    };
-    let full = full.map_err(|_| Reply::error(400, "bad_request", "DPE", "malformed path"))?;
+    let full = with_query(path, query).map_err(|_| Reply::error(400, "bad_request", "DPE", "malformed path"))?;
     Ok(Address { host: hostname.unwrap_or(host).clone(), path: full })
 }
 
+impl Address {
+    /// Brings the path into normal form, so that what is judged is what is sent.
+    pub fn normalise(&mut self, how: Normalization) -> Result<(), Reply> {
+        if self.path.path() == "*" {
+            return Ok(());
+        }
+        let bad = |error: &dyn std::fmt::Display| Reply::error(400, "bad_request", "DPE", error.to_string());
+        let normal = match path::normalize(self.path.path().as_bytes(), how).map_err(|error| bad(&error))? {
+            Cow::Borrowed(_) => return Ok(()),
+            Cow::Owned(normal) => normal,
+        };
+        self.path = with_query(&normal, self.path.query()).map_err(|error| bad(&error))?;
+        Ok(())
+    }
+}
+
+/// Path and query in one.
+fn with_query(path: &str, query: Option<&str>) -> Result<PathAndQuery, InvalidUri> {
+    match query {
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+        None => PathAndQuery::try_from(path),
+    }
+}
+
+/// Carries out what a rule and its backend change about the headers of a request.
+pub fn change(headers: &mut HeaderMap, rule: &Rule, backend: &Backend) {
+    rule.request_headers.apply(headers);
+    backend.request_headers.apply(headers);
+    contain(headers);
+}
+
 /// Takes back what a route's changes may not touch: fields of the connection (RFC 9110, 7.6.1). `te: trailers` stays.
-pub fn contain(headers: &mut HeaderMap) {
+fn contain(headers: &mut HeaderMap) {
     let trailers = hop::takes_trailers(headers);
     hop::strip(headers);
     if trailers {

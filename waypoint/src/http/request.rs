@@ -9,21 +9,23 @@ use http::{HeaderValue, Method, Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use mesh::model::service::ServiceKey;
 
+use super::admit::Caller;
 use super::exchange::{Connection, Decision, answer, begin};
+use super::judge::{Form, Passing};
 use super::reply::Reply;
 use super::response::ResponseBody;
-use super::{admit, forward};
-use crate::authorize;
+use super::{admit, forward, judge};
 use crate::config::Routing;
 use crate::config::plan::ServicePlan;
 use crate::door::{self, Content, Head};
 use crate::filter::Asked;
 use crate::identity;
-use crate::jwt::Claims;
-use crate::path::{self, Normalization, Readings};
+use crate::matcher::PathMatch;
+use crate::path::{self, Normalization};
 use crate::query::Query;
-use crate::route::{Action, BackendTarget, TableKind};
+use crate::route::{Action, Backend, BackendTarget, Rule, TableKind};
 use crate::telemetry::Record;
 use crate::world::World;
 
@@ -113,8 +115,16 @@ fn decide(
     {
         return Err(Reply::preflight(headers));
     }
-    let caller = admit::authenticate(&connection.shared, service, &mut parts.headers, &query)?;
-    judge(connection, service, parts, (&record.host, &path), caller.claims.as_ref())?;
+    // What somebody else's route sends on is judged as it is sent; what it does not send on, as it came.
+    let is_sent = |rule: &Rule| matches!(rule.action, Action::Forward(_));
+    let waits = found.is_some_and(|found| found.rule.foreign && is_sent(found.rule));
+    let method = parts.method.clone();
+    let destination = connection.destination;
+    let came = Form { method: &method, host: &record.host, path: &path, query: &query, destination };
+    let mut caller = match waits {
+        true => Caller::default(),
+        false => judge::admit(connection, service, &came, &mut parts.headers, None)?,
+    };
     admit::last_hop(parts)?;
     let Some(found) = found else {
         let what = if table.kind == TableKind::Grpc { "no GRPCRoute matches" } else { "no route matches" };
@@ -124,47 +134,44 @@ fn decide(
     record.route = Some(Arc::clone(&rule.label));
     admit::limit(&connection.shared, service, &rule)?;
     let asked = Asked { host: &record.host, port: connection.port, path: &path, query: query_text.as_deref() };
+    let (index, backend, target) = choose(&rule, &asked, &found.fits.path)?;
+    let mut address =
+        super::outgoing::address(&rule, backend, &head.host, &path, query_text.as_deref(), &found.fits.path)?;
+    let origin = rule.cors.as_ref().and_then(|_| parts.headers.get(ORIGIN).cloned());
+    let passing = Passing { rule: &rule, backend, target, method: &method, query: &query };
+    let changed = passing.is_judged_as_sent(connection);
+    let mut reserved = Arc::clone(&service.security.reserved);
+    if changed {
+        let judged = passing.settle(connection, world, service, (&mut address, &mut parts.headers), &caller)?;
+        if let Some((known, by)) = judged {
+            (caller, reserved) = (known, by);
+        }
+    }
+    Ok(Decision { backend: index, address, origin, changed, caller, reserved, rule })
+}
+
+/// The backend of a rule that a request goes to, and its service and port; or the rule's own answer.
+fn choose<'a>(
+    rule: &'a Rule,
+    asked: &Asked<'_>,
+    matched: &PathMatch,
+) -> Result<(usize, &'a Backend, (&'a ServiceKey, u16)), Reply> {
     let backend = match &rule.action {
         Action::Fail(status, why) => return Err(Reply::error(*status, "route_invalid", "-", why.to_string())),
-        Action::Redirect(redirect) => {
-            return Err(Reply::redirect(redirect.status, &redirect.location(&asked, &found.fits.path)));
-        }
+        Action::Redirect(redirect) => return Err(Reply::redirect(redirect.status, &redirect.location(asked, matched))),
         Action::Forward(_) => rule.choose(fastrand::f64()),
     };
     let Some((index, backend)) = backend else {
         return Err(Reply::error(500, "no_backend", "-", "all backends of the rule have weight 0"));
     };
-    if let BackendTarget::Invalid(why) = &backend.target {
-        return Err(Reply::error(500, "backend_invalid", "-", why.to_string()));
-    }
-    if let Some(redirect) = &backend.redirect {
-        return Err(Reply::redirect(redirect.status, &redirect.location(&asked, &found.fits.path)));
-    }
-    let address = super::outgoing::address(&rule, backend, &head.host, &path, query_text.as_deref(), &found.fits.path)?;
-    let origin = rule.cors.as_ref().and_then(|_| parts.headers.get(ORIGIN).cloned());
-    let reserved = Arc::clone(&service.security.reserved);
-    Ok(Decision { backend: index, address, origin, rule, reserved, claims: caller.headers })
-}
-
-/// Judges a request by the policies, in every reading of its path; one that hides another place goes nowhere anyway.
-fn judge(
-    connection: &Connection,
-    service: &ServicePlan,
-    parts: &Parts,
-    (host, path): (&str, &str),
-    claims: Option<&Claims>,
-) -> Result<(), Reply> {
-    let path = Readings::of(path);
-    let http = authorize::Http { method: &parts.method, host, path: &path, headers: &parts.headers };
-    let judged = authorize::Request {
-        source: Some(&connection.client.identity),
-        source_ip: connection.client.address.ip(),
-        destination: connection.destination,
-        http: Some(http),
-        claims,
+    let target = match &backend.target {
+        BackendTarget::Service(service, port) => (service, *port),
+        BackendTarget::Invalid(why) => return Err(Reply::error(500, "backend_invalid", "-", why.to_string())),
     };
-    admit::authorize(service, &judged)?;
-    path.check().map_err(|error| Reply::error(400, "bad_request", "DPE", error.to_string()))
+    match &backend.redirect {
+        Some(redirect) => Err(Reply::redirect(redirect.status, &redirect.location(asked, matched))),
+        None => Ok((index, backend, target)),
+    }
 }
 
 fn normal(parts: &Parts, how: Normalization) -> Result<String, path::PathError> {

@@ -18,7 +18,7 @@ use crate::telemetry::Record;
 use crate::upstream::Replay;
 use crate::upstream::connections::Lease;
 use crate::upstream::endpoint::InFlight;
-use crate::upstream::gate::Pass;
+use crate::upstream::gate::Passes;
 
 /// A response's body.
 pub enum ResponseBody {
@@ -62,7 +62,7 @@ pub struct Streamed {
     /// The endpoint's figures.
     pub flight: InFlight,
     /// The service's figures.
-    pub pass: Pass,
+    pub pass: Passes,
     /// When the endpoint counts as failing.
     pub breaker: BreakerLimits,
     /// What is told at the end.

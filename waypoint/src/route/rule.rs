@@ -52,6 +52,8 @@ pub struct Rule {
     pub mirrors: Box<[Mirror]>,
     /// What applies to its requests, every source merged.
     pub settings: Arc<Settings>,
+    /// Whether it was written by others than the service's own namespace: what it changes comes before policy judges.
+    pub foreign: bool,
 }
 
 /// What becomes of a request.
@@ -125,6 +127,7 @@ impl Rule {
             rewrite: None,
             mirrors: Box::default(),
             settings: Arc::new(Settings::default()),
+            foreign: false,
         }
     }
 

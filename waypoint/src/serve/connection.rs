@@ -23,9 +23,11 @@ use super::opaque;
 use super::rewind::Rewind;
 use super::sniff::{Spoken, could_be_http, sniff};
 use crate::authorize::{self, judge};
+use crate::config::plan::ServicePlan;
 use crate::config::{Routing, workload_key};
 use crate::door::{MAX_HEAD, MAX_HEADERS};
 use crate::http::exchange::Connection;
+use crate::http::judge::address_of;
 use crate::http::request::handle;
 use crate::identity::Told;
 use crate::shared::Shared;
@@ -241,25 +243,38 @@ async fn carry_opaque(connection: &Connection, world: &Arc<World>, rule: &crate:
     let Connection { shared, client, service, destination, .. } = connection;
     let (traffic, log) = (Arc::clone(&shared.traffic), shared.tcp_log.clone());
     let mut record = TcpRecord::new(traffic, log, client, service, *destination);
-    if let Some(refusal) = refused(world, connection) {
+    let target = match opaque::choose(rule) {
+        Ok(target) => target,
+        Err(error) => {
+            mesh::net::duplex::Duplex::reset(&mut stream);
+            return record.failed(ResponseFlag::Connect, error.to_string());
+        }
+    };
+    if let Some(refusal) = refused(world, connection, target) {
         mesh::net::duplex::Duplex::reset(&mut stream);
         return record.failed(ResponseFlag::Deny, refusal);
     }
-    if let Err(error) = opaque::carry(shared, world, rule, client, &mut stream, &mut record).await {
+    if let Err(error) = opaque::carry(shared, world, target, client, &mut stream, &mut record).await {
         mesh::net::duplex::Duplex::reset(&mut stream);
         record.failed(ResponseFlag::Connect, error.to_string());
     }
 }
 
-fn refused(world: &World, connection: &Connection) -> Option<String> {
-    let policies = &world.service(&connection.service, connection.port)?.security.policies;
-    let request = authorize::Request {
-        source: Some(&connection.client.identity),
-        source_ip: connection.client.address.ip(),
-        destination: connection.destination,
-        http: None,
-        claims: None,
+/// Why the service that was called, or the one behind this waypoint that the route leads to, refuses the client.
+fn refused(world: &World, connection: &Connection, (target, port): (&ServiceKey, u16)) -> Option<String> {
+    let refusal = |plan: &ServicePlan, destination| {
+        let request = authorize::Request {
+            source: Some(&connection.client.identity),
+            source_ip: connection.client.address.ip(),
+            destination,
+            http: None,
+            claims: None,
+        };
+        let judgement = judge(plan.security.policies.iter().map(|policy| &**policy), &request);
+        judgement.refusal.map(mesh::telemetry::access_log::reason::rejected)
     };
-    let judgement = judge(policies.iter().map(|policy| &**policy), &request);
-    judgement.refusal.map(mesh::telemetry::access_log::reason::rejected)
+    let called = world.service(&connection.service, connection.port)?;
+    let other = world.plan.services.get(target).filter(|_| *target != connection.service);
+    let of_other = || other.and_then(|other| refusal(other, SocketAddr::new(address_of(other), port)));
+    refusal(&called, connection.destination).or_else(of_other)
 }

@@ -37,20 +37,27 @@ pub enum OpaqueError {
 /// Endpoints that are tried.
 const TRIES: usize = 3;
 
-/// Carries one connection of a client to a backend of the rule.
+/// The service and port of a backend of the rule.
+pub fn choose(rule: &Rule) -> Result<(&ServiceKey, u16), OpaqueError> {
+    match rule.choose(fastrand::f64()).map(|(_, backend)| &backend.target) {
+        Some(BackendTarget::Service(service, port)) => Ok((service, *port)),
+        Some(BackendTarget::Invalid(_)) | None => Err(OpaqueError::NoBackend),
+    }
+}
+
+/// Carries one connection of a client to a service.
 pub async fn carry<S: Duplex>(
     shared: &Arc<Shared>,
     world: &Arc<World>,
-    rule: &Rule,
+    (service, port): (&ServiceKey, u16),
     client: &Client,
     stream: &mut S,
     record: &mut TcpRecord,
 ) -> Result<(), OpaqueError> {
-    let backend = rule.choose(fastrand::f64()).map(|(_, backend)| &backend.target);
-    let Some(BackendTarget::Service(service, port)) = backend else { return Err(OpaqueError::NoBackend) };
-    let settings = world.plan.settings_of(service);
-    let cluster = shared.clusters.get(service, *port, world, &shared.here);
-    let entering = cluster.gate.enter(settings.max_in_flight, settings.max_pending, settings.max_wait);
+    let home = &client.identity.namespace;
+    let settings = world.plan.settings_for(service, home);
+    let cluster = shared.clusters.get((service, port), home, world, &shared.here);
+    let entering = cluster.enter(settings, world.plan.settings_of(service), settings.max_wait);
     let _pass = entering.await.map_err(|_| OpaqueError::Overflow)?;
     let mut tried: Vec<WorkloadUid> = vec![];
     let limits = settings.breaker();

@@ -152,7 +152,27 @@ settings! {
     "pathNormalization" normalization: Normalization = Normalization::Base;
 }
 
+/// Settings that bound what a service has to bear, whoever its callers are.
+pub const SHARED: [&str; 4] = [
+    "retry.budget.percent",
+    "circuitBreaker.service.maxInFlight",
+    "circuitBreaker.service.maxPending",
+    "circuitBreaker.endpoint.maxConnections",
+];
+
 impl Settings {
+    /// These settings for some of a service's clients, within what the service has for all of them ([`SHARED`]).
+    #[must_use]
+    pub fn within(&self, everybody: &Self) -> Self {
+        Self {
+            budget_percent: self.budget_percent.min(everybody.budget_percent),
+            max_in_flight: self.max_in_flight.min(everybody.max_in_flight),
+            max_pending: self.max_pending.min(everybody.max_pending),
+            max_connections: self.max_connections.min(everybody.max_connections),
+            ..self.clone()
+        }
+    }
+
     /// The retry policy in one piece.
     pub fn retry(&self) -> RetryPolicy {
         RetryPolicy {
@@ -203,6 +223,21 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_bounds_a_service_is_bounded_for_each_of_its_clients() {
+        let (mut some, mut everybody) = (Settings::default(), Settings::default());
+        (some.max_in_flight, some.max_pending, some.max_connections, some.budget_percent) = (9, 9, 9, 9);
+        (everybody.max_in_flight, everybody.max_pending) = (5, 5);
+        (everybody.max_connections, everybody.budget_percent) = (5, 5);
+        some.connect_timeout = secs(7);
+        let seen = some.within(&everybody);
+        assert_eq!(seen, Settings { connect_timeout: secs(7), ..everybody.clone() });
+        assert_eq!(everybody.within(&some), everybody);
+        let (before, after) = (some.effective(""), seen.effective(""));
+        let changed = before.iter().zip(&after).filter(|(a, b)| a != b).map(|(row, _)| row.name);
+        assert_eq!(changed.collect::<Vec<_>>(), SHARED, "the list names them all");
+    }
 
     #[test]
     fn the_reference_for_users_names_every_setting_with_its_default() {

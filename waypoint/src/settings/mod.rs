@@ -7,6 +7,6 @@ pub mod merge; // overlays on defaults, with the source of each value
 pub mod fields; // the settings, their defaults and names
 pub mod value; // how values print
 
-pub use fields::{Overlay, Settings};
+pub use fields::{Overlay, SHARED, Settings};
 pub use merge::{Layer, explain, merge};
 pub use value::{Effective, GrpcCodes, HashOn, Show};

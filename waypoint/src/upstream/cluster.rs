@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use mesh::balance::health::Admitted;
 use mesh::balance::locality;
 use mesh::model::identity::Identity;
-use mesh::model::name::WorkloadUid;
+use mesh::model::name::{Namespace, WorkloadUid};
 use mesh::model::service::{AppProtocol, Service, ServiceKey};
 use mesh::model::workload::Workload;
 use mesh::state::endpoints::Endpoint as Known;
@@ -19,9 +19,10 @@ use parking_lot::{Mutex, RwLock};
 
 use super::connect::Target;
 use super::endpoint::{Endpoint, InFlight, Roll, State};
-use super::gate::Gate;
+use super::gate::{Full, Gate, Passes};
 use crate::balance::{Algorithm, Candidates, Load, Maglev, pick};
 use crate::breaker::ALONE;
+use crate::config::Plan;
 use crate::config::services::protocol;
 use crate::retry::Budget;
 use crate::settings::Settings;
@@ -36,13 +37,20 @@ const PROBE_OVERDUE: Duration = Duration::from_secs(5);
 /// All clusters.
 #[derive(Default)]
 pub struct Clusters {
-    known: RwLock<HashMap<(ServiceKey, u16), Arc<Cluster>>>,
+    known: RwLock<HashMap<Place, Arc<Cluster>>>,
 }
+
+/// A service, a port, and whose clients see the service in a way of their own.
+type Place = (ServiceKey, u16, Option<Namespace>);
 
 /// The endpoints of one port of one service.
 pub struct Cluster {
     service: ServiceKey,
     port: u16,
+    /// The namespace whose clients alone use it; `None` is everybody.
+    client: Option<Namespace>,
+    /// Everybody's, within whose limits one of some clients stays.
+    pub everybody: Option<Arc<Self>>,
     /// The world that `set` was made for.
     version: AtomicU64,
     set: ArcSwap<Set>,
@@ -88,14 +96,26 @@ pub enum NoEndpoint {
 }
 
 impl Clusters {
-    /// The cluster of a service port, as of this world.
-    pub fn get(&self, service: &ServiceKey, port: u16, world: &World, here: &Workload) -> Arc<Cluster> {
-        // The tuple is built for the look-up only on a miss of the fast path below.
-        let found = self.known.read().get(&(service.clone(), port)).cloned();
+    /// The cluster of a service port as clients of this namespace use it, as of this world. What is known of endpoints is
+    /// everybody's, unless a rule of the clients' own namespace sets limits and trust for them alone.
+    pub fn get(
+        &self,
+        (service, port): (&ServiceKey, u16),
+        client: &Namespace,
+        world: &World,
+        here: &Workload,
+    ) -> Arc<Cluster> {
+        let everybody = self.one((service.clone(), port, None), None, world, here);
+        let Some((client, _)) = world.plan.scoped(service, client) else { return everybody };
+        self.one((service.clone(), port, Some(client.clone())), Some(everybody), world, here)
+    }
+
+    fn one(&self, place: Place, everybody: Option<Arc<Cluster>>, world: &World, here: &Workload) -> Arc<Cluster> {
+        let found = self.known.read().get(&place).cloned();
         let cluster = found.unwrap_or_else(|| {
             let mut known = self.known.write();
-            let make = || Arc::new(Cluster::new(service.clone(), port));
-            Arc::clone(known.entry((service.clone(), port)).or_insert_with(make))
+            let make = |place: &Place| Arc::new(Cluster::new(place.clone(), everybody));
+            Arc::clone(known.entry(place).or_insert_with_key(make))
         });
         cluster.refresh(world, here);
         cluster
@@ -109,23 +129,26 @@ impl Clusters {
     /// Closes idle connections, and forgets clusters of services that are gone.
     pub fn sweep(&self, world: &World, now: Instant) {
         for cluster in self.list() {
-            let idle = world.plan.settings_of(&cluster.service).connection_idle;
+            let idle = cluster.settings(&world.plan).connection_idle;
             for endpoint in &cluster.set.load().endpoints {
                 endpoint.state.connections.sweep(now, idle);
             }
         }
-        self.known.write().retain(|(service, _), cluster| {
+        self.known.write().retain(|(service, _, client), cluster| {
             let known = world.snapshot.service(service).is_some() || world.workload(service).is_some();
-            known || Arc::strong_count(cluster) > 1
+            let seen = client.as_ref().is_none_or(|client| world.plan.scoped(service, client).is_some());
+            known && seen || Arc::strong_count(cluster) > 1
         });
     }
 }
 
 impl Cluster {
-    fn new(service: ServiceKey, port: u16) -> Self {
+    fn new((service, port, client): Place, everybody: Option<Arc<Self>>) -> Self {
         Self {
             service,
             port,
+            client,
+            everybody,
             version: AtomicU64::new(0),
             set: ArcSwap::default(),
             writing: Mutex::new(()),
@@ -146,6 +169,28 @@ impl Cluster {
         self.port
     }
 
+    /// The namespace whose clients alone use it; `None` is everybody.
+    pub fn client(&self) -> Option<&Namespace> {
+        self.client.as_ref()
+    }
+
+    fn settings<'a>(&self, plan: &'a Plan) -> &'a Arc<Settings> {
+        match &self.client {
+            Some(client) => plan.settings_for(&self.service, client),
+            None => plan.settings_of(&self.service),
+        }
+    }
+
+    /// Lets a request in by the gate of these clients, then by everybody's; it waits at each for `patience` at most.
+    pub async fn enter(&self, own: &Settings, everybody: &Settings, patience: Duration) -> Result<Passes, Full> {
+        let pass = self.gate.enter(own.max_in_flight, own.max_pending, patience).await?;
+        let shared = match &self.everybody {
+            Some(all) => Some(all.gate.enter(everybody.max_in_flight, everybody.max_pending, patience).await?),
+            None => None,
+        };
+        Ok(Passes::new(pass, shared))
+    }
+
     /// The endpoints now.
     pub fn endpoints(&self) -> Arc<Set> {
         self.set.load_full()
@@ -162,7 +207,7 @@ impl Cluster {
         let old = self.set.load_full();
         let entry = world.snapshot.service(&self.service);
         let source = entry.map(|entry| Arc::clone(&entry.endpoints));
-        let settings = world.plan.settings_of(&self.service);
+        let settings = self.settings(&world.plan);
         if let Some((address, workload)) = world.workload(&self.service) {
             self.follow(&old, workload, address, settings);
             self.version.store(world.version, Ordering::Release);

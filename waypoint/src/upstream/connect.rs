@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::around::{Around, DialError};
 use crate::breaker::PATIENCE;
 
 /// On whose behalf.
@@ -43,6 +44,9 @@ pub struct Target {
 /// Why there is no stream. Nothing of a request was sent.
 #[derive(Clone, Debug, Error)]
 pub enum ConnectError {
+    /// It is never dialled: see [`mesh::authority::dial`].
+    #[error("connect: {0}")]
+    Off(Arc<DialError>),
     /// Plain TCP.
     #[error("connect: {0}")]
     Tcp(Arc<io::Error>),
@@ -76,7 +80,7 @@ impl ConnectError {
         match self {
             Self::Full => false,
             Self::Tunnel(error) => !matches!(error.fault(), Fault::Policy | Fault::ControlPlane | Fault::Ours),
-            Self::Tcp(_) | Self::Timeout(_) | Self::Http(_) => true,
+            Self::Off(_) | Self::Tcp(_) | Self::Timeout(_) | Self::Http(_) => true,
         }
     }
 }
@@ -86,12 +90,13 @@ pub struct Connector {
     pool: Arc<Pool>,
     uid: WorkloadUid,
     identity: Identity,
+    around: Arc<Around>,
 }
 
 impl Connector {
     /// A connector whose tunnels carry `identity`.
-    pub fn new(pool: Arc<Pool>, uid: WorkloadUid, identity: Identity) -> Self {
-        Self { pool, uid, identity }
+    pub fn new(pool: Arc<Pool>, uid: WorkloadUid, identity: Identity, around: Arc<Around>) -> Self {
+        Self { pool, uid, identity, around }
     }
 
     /// Who we are.
@@ -124,9 +129,13 @@ impl Connector {
     }
 
     async fn connect(&self, target: &Target, head: &ConnectHead, limit: Duration) -> Result<Io, ConnectError> {
+        self.around.check(target.address).map_err(|off| ConnectError::Off(Arc::new(off)))?;
         let connecting = async {
             match &target.tunnel {
-                None => plain(target.address).await.map(Io::Plain).map_err(|error| ConnectError::Tcp(Arc::new(error))),
+                None => {
+                    let dialled = plain(&self.around, target.address).await.map(Io::Plain);
+                    dialled.map_err(|error| ConnectError::Tcp(Arc::new(error)))
+                }
                 Some((destination, expected)) => {
                     let key = TunnelKey {
                         workload: self.uid.clone(),
@@ -145,18 +154,21 @@ impl Connector {
     }
 }
 
-async fn plain(address: SocketAddr) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(address).await?;
+async fn plain(around: &Around, address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = around.dial(address).await.map_err(|error| match error {
+        DialError::Io(error) => error,
+        off @ DialError::Off(..) => io::Error::new(io::ErrorKind::PermissionDenied, off),
+    })?;
     tune(&stream, &Liveness::default())?;
     Ok(stream)
 }
 
 /// Dials tunnels from this process's own network namespace.
-pub struct FromHere;
+pub struct FromHere(pub Arc<Around>);
 
 impl Dial for FromHere {
     fn dial<'a>(&'a self, key: &'a TunnelKey) -> DialFuture<'a> {
-        Box::pin(plain(key.destination))
+        Box::pin(plain(&self.0, key.destination))
     }
 }
 

@@ -19,6 +19,20 @@ pub struct Gate {
 #[derive(Debug)]
 pub struct Pass(Arc<Gate>);
 
+/// The right to be in flight to a service: within what some clients may, and within what everybody may.
+#[derive(Debug)]
+pub struct Passes {
+    _own: Pass,
+    _shared: Option<Pass>,
+}
+
+impl Passes {
+    /// Both in one.
+    pub fn new(own: Pass, shared: Option<Pass>) -> Self {
+        Self { _own: own, _shared: shared }
+    }
+}
+
 /// Why there is no pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {

@@ -13,7 +13,7 @@ use super::cluster::{Cluster, NoEndpoint, Wanted};
 use super::connect::{Client, ConnectError, Connector};
 use super::connections::{Limits, Version};
 use super::endpoint::{Endpoint, InFlight};
-use super::gate::{Full, Pass};
+use super::gate::{Full, Passes};
 use super::interim::Hearing;
 use super::replay::Replay;
 use crate::breaker::{PATIENCE, Sign};
@@ -39,8 +39,10 @@ pub struct Outgoing<'a> {
     pub grpc: bool,
     /// The settings of the rule.
     pub rule: &'a Settings,
-    /// The settings of the backend's service.
+    /// The settings of the backend's service, as these clients see them.
     pub service: &'a Settings,
+    /// The same, as everybody sees them.
+    pub everybody: &'a Settings,
     /// When it must be over.
     pub deadline: Deadline,
     /// What hears of interim responses; `None` with HTTP/2 backends, of whom nobody hears any.
@@ -105,7 +107,7 @@ pub struct Sent {
     /// Keeps the endpoint's figures until the body has ended.
     pub flight: InFlight,
     /// Keeps the service's figures until the body has ended.
-    pub pass: Pass,
+    pub pass: Passes,
     /// Retries that were made.
     pub retries: u32,
 }
@@ -139,14 +141,15 @@ impl Failure {
 pub async fn send(connector: &Connector, cluster: &Arc<Cluster>, outgoing: Outgoing<'_>) -> Result<Sent, Failure> {
     let service = outgoing.service;
     let patience = deadline::least(Some(service.max_wait), outgoing.left(Instant::now()));
-    let entering = cluster.gate.enter(service.max_in_flight, service.max_pending, patience.unwrap_or(service.max_wait));
-    let pass = entering.await.map_err(|full| {
+    let full = |full| {
         let detail = match full {
             Full::Queue => "too many requests wait for the service",
             Full::Patience => "too many requests are in flight to the service",
         };
         Failure { retry_after: Some(service.max_wait), ..Failure::new(503, "overflow", "UO", detail) }
-    })?;
+    };
+    let entering = cluster.enter(service, outgoing.everybody, patience.unwrap_or(service.max_wait));
+    let pass = entering.await.map_err(full)?;
     let mut sending =
         Sending { connector, cluster, policy: outgoing.rule.retry(), outgoing, tried: vec![], retries: 0 };
     sending.run(pass).await
@@ -168,8 +171,11 @@ enum Next {
 }
 
 impl Sending<'_> {
-    async fn run(&mut self, pass: Pass) -> Result<Sent, Failure> {
+    async fn run(&mut self, pass: Passes) -> Result<Sent, Failure> {
         self.cluster.budget.lock().request(&self.outgoing.service.budget(), Instant::now());
+        if let Some(all) = &self.cluster.everybody {
+            all.budget.lock().request(&self.outgoing.everybody.budget(), Instant::now());
+        }
         loop {
             let mut flight = self.choose()?;
             let endpoint = Arc::clone(&flight.endpoint);
@@ -312,8 +318,11 @@ impl Sending<'_> {
         match self.policy.decide(outcome, &attempt, fastrand::f64()) {
             Decision::Done(GaveUp::Deadline) | Decision::Done(_) => Next::Done,
             Decision::Retry(wait) => {
-                let limits = self.outgoing.service.budget_for(self.outgoing.rule);
-                let allowed = self.cluster.budget.lock().retry(&limits, now);
+                let rule = self.outgoing.rule;
+                let everybody = || self.outgoing.everybody.budget_for(rule);
+                let shared = |all: &Arc<Cluster>| all.budget.lock().retry(&everybody(), now);
+                let allowed = self.cluster.budget.lock().retry(&self.outgoing.service.budget_for(rule), now)
+                    && self.cluster.everybody.as_ref().is_none_or(shared);
                 if allowed { Next::Again(wait) } else { Next::Refused }
             }
         }

@@ -128,14 +128,25 @@ impl Backend {
         host: u8,
         behave: impl Fn(usize, &Seen) -> Act + Send + Sync + 'static,
     ) -> Arc<Self> {
+        Self::start_enrolled_as(rig, host, identity("shop"), behave).await
+    }
+
+    /// The same, as whom the pod's certificate is to be.
+    pub(crate) async fn start_enrolled_as(
+        rig: &Rig,
+        host: u8,
+        own: Identity,
+        behave: impl Fn(usize, &Seen) -> Act + Send + Sync + 'static,
+    ) -> Arc<Self> {
         let backend = Self::new(behave);
+        rig.keyring.want(own.clone());
         let listener = TcpListener::bind((rig.net.ip(host), hbone::PORT)).await.unwrap();
         let (serving, keyring) = (Arc::clone(&backend), Arc::clone(&rig.keyring));
         let expected = SocketAddr::new(rig.net.ip(host), TARGET).to_string();
         tokio::spawn(async move {
             loop {
                 let (tcp, _) = listener.accept().await.unwrap();
-                let tls = keyring.server_config(&identity("shop")).await.unwrap();
+                let tls = keyring.server_config(&own).await.unwrap();
                 let (serving, expected) = (Arc::clone(&serving), expected.clone());
                 tokio::spawn(async move {
                     let mut tunnel = hbone::accept(tcp, &tls, &hbone::Settings::default()).await.unwrap();

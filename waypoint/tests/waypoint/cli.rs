@@ -155,3 +155,57 @@ fn each_setting_is_explained_by_its_source() {
     let (code, _, errors) = waypoint(dir.path(), &["explain", "default/nobody"]);
     assert!(code == Some(1) && errors.contains("there is no Service default/nobody"), "{errors}");
 }
+
+#[test]
+fn an_object_in_two_files_is_an_error_that_names_both() {
+    let object = |api: &str, kind: &str, rest: &str| {
+        format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: twice, namespace: default}}\n{rest}\n")
+    };
+    let parents = "spec: {parentRefs: [{group: '', kind: Service, name: shop}], rules: [{backendRefs: [{name: shop, port: 80}]}]}";
+    let target = "spec: {targetRefs: [{group: '', kind: Service, name: shop}]}";
+    for (api, kind, rest) in [
+        ("gateway.networking.k8s.io/v1", "HTTPRoute", parents),
+        ("gateway.networking.k8s.io/v1", "GRPCRoute", parents),
+        ("gateway.networking.k8s.io/v1alpha2", "TCPRoute", parents),
+        ("gateway.networking.k8s.io/v1", "Gateway", "spec: {gatewayClassName: culvert-waypoint, listeners: []}"),
+        ("security.istio.io/v1", "AuthorizationPolicy", target),
+        ("security.istio.io/v1", "RequestAuthentication", target),
+        ("networking.istio.io/v1", "DestinationRule", "spec: {host: shop}"),
+        ("gateway.networking.x-k8s.io/v1alpha1", "XBackendTrafficPolicy", target),
+        ("culvert.dev/v1alpha1", "MeshPolicy", "spec: {}"),
+        ("v1", "Service", "spec: {clusterIP: 10.96.0.77, ports: [{port: 80}]}"),
+        (
+            "networking.istio.io/v1",
+            "ServiceEntry",
+            "spec: {hosts: [a.example], resolution: STATIC, ports: [{number: 80, name: http}]}",
+        ),
+        ("v1", "Namespace", ""),
+    ] {
+        let dir = folder(&shop("http", &[11]));
+        std::fs::write(dir.path().join("one.yaml"), object(api, kind, rest)).unwrap();
+        let (_, before, _) = waypoint(dir.path(), &["check"]);
+        assert!(!before.contains("two.yaml"), "{before}");
+        std::fs::write(dir.path().join("two.yaml"), object(api, kind, rest)).unwrap();
+        let (code, text, _) = waypoint(dir.path(), &["check"]);
+        assert_eq!(code, Some(1), "{kind}: {text}");
+        let line = text.lines().find(|line| line.contains("two.yaml") && line.contains("one.yaml"));
+        assert!(line.is_some_and(|line| line.contains("twice")), "{kind}: {text}");
+    }
+}
+
+#[test]
+fn check_tells_endpoints_that_are_never_dialled_and_routes_that_no_listener_admits() {
+    let entry = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e, namespace: default}\n\
+                 spec: {hosts: [e.example], addresses: [10.96.0.66], resolution: STATIC, ports: [{number: 80, name: http, protocol: HTTP}], endpoints: [{address: 127.0.0.1}]}\n";
+    let evil = route("[{backendRefs: [{name: shop, namespace: default, port: 80}]}]")
+        .replace("name: r, namespace: default", "name: evil, namespace: evil")
+        .replace("group: '', kind: Service, name: shop}], rules", "name: wp, namespace: default}], rules");
+    let dir = folder(&(shop("http", &[]) + entry + &evil));
+    let (code, text, _) = waypoint(dir.path(), &["check"]);
+    assert!(text.contains("127.0.0.1 is a loopback address, which a waypoint never dials"), "{text}");
+    assert!(
+        text.contains("Accepted=False NotAllowedByListeners: Gateway default/wp does not admit HTTPRoute evil/evil"),
+        "{text}"
+    );
+    assert_eq!(code, Some(1));
+}

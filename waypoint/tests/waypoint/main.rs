@@ -44,6 +44,8 @@ mod storms; // failing dependencies, and what they cost
 #[cfg(test)]
 mod time; // deadlines and cancellation
 #[cfg(test)]
+mod walls; // what one namespace may do to another's requests
+#[cfg(test)]
 mod tokens; // JWTs, with keys inline and behind a URL
 #[cfg(test)]
 mod upgrades; // offers to change the protocol

@@ -24,7 +24,7 @@ pub(crate) const TARGET: u16 = 8080;
 
 /// Ports of the admin, metrics and readiness servers, on the rig's own address. Below those that the kernel gives away: a port that it
 /// gave and took back may still be held for a moment by a program that another test is just starting.
-const SERVERS: [u16; 3] = [21_000, 21_020, 21_021];
+pub(crate) const SERVERS: [u16; 3] = [21_000, 21_020, 21_021];
 
 /// A waypoint process, and what is needed to call through it.
 pub(crate) struct Rig {
@@ -87,15 +87,29 @@ impl Got {
 }
 
 impl Rig {
-    /// Starts a waypoint over these manifests; `$NET` in them is the rig's part of loopback.
+    /// Starts a waypoint over these manifests; `$NET` in them is the rig's part of loopback. Backends on loopback are
+    /// allowed to it: without a namespace of their own, and so without privileges, tests have no other addresses.
     pub(crate) async fn start(manifests: &str) -> Self {
-        Self::start_with(manifests, &[]).await
+        let net = Net::new();
+        let own = format!("{}/24", net.ip(0));
+        Self::start_in(net, manifests, &["--allow-local-targets", &own]).await
     }
 
     /// The same, with further flags.
     pub(crate) async fn start_with(manifests: &str, flags: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
         let net = Net::new();
+        let own = format!("{}/24", net.ip(0));
+        let flags = [&["--allow-local-targets", &own], flags].concat();
+        Self::start_in(net, manifests, &flags).await
+    }
+
+    /// Starts a waypoint as its users do: it dials nothing on loopback.
+    pub(crate) async fn start_guarded(manifests: &str) -> Self {
+        Self::start_in(Net::new(), manifests, &[]).await
+    }
+
+    async fn start_in(net: Net, manifests: &str, flags: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("manifests")).unwrap();
         let ca_dir = dir.path().join("ca");
         let ca = EmbeddedCa::open(&ca_dir, &"cluster.local".into(), LEAF_LIFETIME).unwrap();
@@ -160,6 +174,11 @@ impl Rig {
 
     pub(crate) async fn metrics(&self) -> String {
         plain_get(SocketAddr::new(self.net.ip(1), SERVERS[1]), "/metrics").await.unwrap().1
+    }
+
+    /// Whether the process still runs.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.process.try_wait().unwrap().is_none()
     }
 
     pub(crate) async fn admin(&self, path: &str) -> String {

@@ -281,6 +281,8 @@ pub struct RequestRate {
 pub struct DestinationRuleSpec {
     /// A service's host name, short or full.
     pub host: String,
+    /// Namespaces whose clients it concerns: `*` (default), `.`, `~` or names.
+    pub export_to: Vec<String>,
     /// What applies to it.
     pub traffic_policy: TrafficPolicy,
 }

@@ -1,0 +1,131 @@
+//! Who judges a request, and in which form: its token, its policies.
+//!
+//! The policies of the service that was called judge the request as it came, unless somebody else's route changes it on
+//! the way: then they judge what is sent, because whoever changes a request that was judged already decides what was
+//! judged. The policies of another service behind this waypoint to which a route leads judge what is sent to it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+use mesh::model::service::{ServiceKey, Vip};
+
+use super::admit::{self, Caller};
+use super::exchange::Connection;
+use super::outgoing::{self, Address};
+use super::reply::Reply;
+use crate::authorize;
+use crate::config::plan::ServicePlan;
+use crate::identity::{self, Reserved};
+use crate::jwt::JwtRule;
+use crate::path::Readings;
+use crate::query::Query;
+use crate::route::{Backend, Rule};
+use crate::world::World;
+
+/// A request in the form that is judged.
+pub struct Form<'a, 'q> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Its host.
+    pub host: &'a str,
+    /// Its path in normal form, without the query.
+    pub path: &'a str,
+    /// Its query.
+    pub query: &'a Query<'q>,
+    /// The address that it is for.
+    pub destination: SocketAddr,
+}
+
+/// Lets a request in to a service, or says why not, once what a caller may not say is gone ([`identity::enter`]). `known` is
+/// what a token has said of its caller before.
+pub fn admit(
+    connection: &Connection,
+    service: &ServicePlan,
+    form: &Form<'_, '_>,
+    headers: &mut HeaderMap,
+    known: Option<&Caller>,
+) -> Result<Caller, Reply> {
+    let mut caller = admit::authenticate(&connection.shared, service, headers, form.query)?;
+    // A token that has been taken off the request stays good where the same rule asks for it.
+    let same = |rule: &Arc<JwtRule>| service.security.jwt.iter().any(|own| Arc::ptr_eq(own, rule));
+    if let Some(known) = known.filter(|known| caller.claims.is_none() && known.rule.as_ref().is_some_and(same)) {
+        caller = known.clone();
+        for (name, value) in &caller.headers {
+            headers.insert(name, value.clone());
+        }
+    }
+    let path = Readings::of(form.path);
+    let judged = authorize::Request {
+        source: Some(&connection.client.identity),
+        source_ip: connection.client.address.ip(),
+        destination: form.destination,
+        http: Some(authorize::Http { method: form.method, host: form.host, path: &path, headers }),
+        claims: caller.claims.as_ref(),
+    };
+    admit::authorize(service, &judged)?;
+    path.check().map_err(|error| Reply::error(400, "bad_request", "DPE", error.to_string()))?;
+    Ok(caller)
+}
+
+/// A request on its way to a backend.
+pub struct Passing<'a, 'q> {
+    /// The rule that sends it.
+    pub rule: &'a Rule,
+    /// Where to.
+    pub backend: &'a Backend,
+    /// The service and port of that backend.
+    pub target: (&'a ServiceKey, u16),
+    /// Its method.
+    pub method: &'a Method,
+    /// Its query.
+    pub query: &'a Query<'q>,
+}
+
+impl Passing<'_, '_> {
+    /// Whether the request is to be judged as it is sent, beside or in place of how it came.
+    pub fn is_judged_as_sent(&self, connection: &Connection) -> bool {
+        self.rule.foreign || *self.target.0 != connection.service
+    }
+
+    /// Carries the changes of the route out and has what results judged by whoever it is sent to; by the service that was
+    /// called, if that is nobody who is behind this waypoint and the route is somebody else's.
+    pub fn settle(
+        &self,
+        connection: &Connection,
+        world: &World,
+        called: &ServicePlan,
+        (address, headers): (&mut Address, &mut HeaderMap),
+        known: &Caller,
+    ) -> Result<Option<(Caller, Arc<Reserved>)>, Reply> {
+        outgoing::change(headers, self.rule, self.backend);
+        let (key, port) = self.target;
+        let is_same = *key == connection.service;
+        let other = if is_same { None } else { world.plan.services.get(key) };
+        let judge = match other {
+            Some(other) => &**other,
+            None if self.rule.foreign => called,
+            None => return Ok(None),
+        };
+        address.normalise(judge.settings.normalization)?;
+        let ip = other.map_or(connection.destination.ip(), |other| address_of(other));
+        let host = String::from_utf8_lossy(address.host.as_bytes()).into_owned();
+        let (path, destination) = (address.path.path().to_owned(), SocketAddr::new(ip, port));
+        let form = Form { method: self.method, host: &host, path: &path, query: self.query, destination };
+        identity::enter(headers, &judge.security.reserved);
+        let caller = admit(connection, judge, &form, headers, Some(known))?;
+        if other.is_some() {
+            admit::limit_service(&connection.shared, judge)?;
+        }
+        Ok(Some((caller, Arc::clone(&judge.security.reserved))))
+    }
+}
+
+/// The address of a service that policies know it by.
+pub fn address_of(plan: &ServicePlan) -> IpAddr {
+    let address = plan.service.vips.iter().find_map(|vip| match vip {
+        Vip::Address(address) => Some(*address),
+        Vip::Range(_) => None,
+    });
+    address.unwrap_or(IpAddr::from([0, 0, 0, 0]))
+}
