@@ -187,10 +187,13 @@ impl Compiler<'_> {
     /// everybody has.
     fn scopes(&mut self, service: &Service, everybody: &Arc<Settings>) -> HashMap<Namespace, Arc<Settings>> {
         let mut scopes = HashMap::new();
+        let mut bounded: HashMap<*const Settings, Arc<Settings>> = HashMap::new();
         for scope in self.policies.scopes(&service.key.namespace, &service.name) {
             let settings = self.settings(&self.layers_for(service, Some(&scope)));
             if !Arc::ptr_eq(&settings, everybody) {
-                scopes.insert(Namespace::from(scope), Arc::new(settings.within(everybody)));
+                let within =
+                    bounded.entry(Arc::as_ptr(&settings)).or_insert_with(|| Arc::new(settings.within(everybody)));
+                scopes.insert(Namespace::from(scope), Arc::clone(within));
             }
         }
         scopes

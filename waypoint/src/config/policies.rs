@@ -175,7 +175,9 @@ impl Policies {
     pub fn scopes(&self, namespace: &str, name: &str) -> BTreeSet<Arc<str>> {
         let rules = self.rules.get(&(namespace.into(), name.into())).into_iter().flatten();
         let named = rules.flat_map(|(home, rule)| {
-            let shown = rule.export_to.iter().map(|to| Arc::from(to.as_str()));
+            // A consumer's rule concerns its own clients, whomever else it is exported to.
+            let may_show = **home == *namespace || is_root(home);
+            let shown = rule.export_to.iter().filter(move |_| may_show).map(|to| Arc::from(to.as_str()));
             std::iter::once(Arc::clone(home)).chain(shown.filter(|to: &Arc<str>| !matches!(&**to, "*" | "." | "~")))
         });
         named.collect()
