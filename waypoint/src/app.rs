@@ -170,6 +170,7 @@ fn manifest_options(args: &RunArgs) -> mesh::source::manifest::Options {
         trust_domain: args.trust_domain.as_str().into(),
         network: args.network.as_str().into(),
         keeps_raw: true,
+        local_addresses: args.allow_local_targets.clone(),
         ..Default::default()
     }
 }

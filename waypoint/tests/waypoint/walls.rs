@@ -279,10 +279,10 @@ async fn a_waypoint_dials_nothing_on_loopback() {
     let keys = Backend::start(&rig, 40, |_, _| ok("{\"keys\": []}")).await;
     for path in ["/", "/copy"] {
         let answer = rig.get(path).await;
-        assert_eq!((answer.status, answer.header("x-culvert-error")), (503, "connect"), "{path}");
+        assert_eq!((answer.status, answer.header("x-culvert-error")), (503, "no_endpoint"), "{path}");
     }
-    rig.eventually("told", async || rig.log().contains("which a waypoint never dials")).await;
     rig.eventually("asked for keys", async || rig.log().contains("keys from http://")).await;
+    assert!(rig.log().contains("which a waypoint never dials"), "{}", rig.log());
     let count = |backend: &Backend| backend.connections.load(std::sync::atomic::Ordering::SeqCst);
     assert_eq!((count(&one), count(&two), count(&keys)), (0, 0, 0));
 }
@@ -293,8 +293,23 @@ async fn an_enrolled_endpoint_on_loopback_is_not_dialled_either() {
     let rig = Rig::start_guarded(&enrolled).await;
     let backend = Backend::start_enrolled(&rig, 11, |_, _| ok("fine")).await;
     let answer = rig.get("/").await;
-    assert_eq!((answer.status, answer.header("x-culvert-error")), (503, "connect"));
+    assert_eq!((answer.status, answer.header("x-culvert-error")), (503, "no_endpoint"));
     assert!(backend.on_behalf_of.lock().is_empty());
+}
+
+#[tokio::test]
+async fn a_waypoint_dials_no_address_of_its_own() {
+    let all = mesh::net::interfaces::addresses().unwrap();
+    let own = all.into_iter().find(|address| address.is_ipv4() && !address.is_loopback());
+    let own = own.expect("this machine has an address besides loopback");
+    let at_own = pod("shop-own", "shop", 11, "none").replace("$NET.11", &own.to_string());
+    let enrolled = pod("v2-own", "v2", 21, "ambient").replace("$NET.21", &own.to_string());
+    for (pods, name) in [(at_own, "shop"), (enrolled.replace("v2", "shop"), "enrolled")] {
+        let rig = Rig::start_guarded(&(shop("http", &[]) + &pods)).await;
+        let answer = rig.get("/").await;
+        assert_eq!((answer.status, answer.header("x-culvert-error")), (503, "connect"), "{name}");
+        assert!(answer.text().contains("the waypoint's own address") || rig.log().contains("own address"), "{name}");
+    }
 }
 
 #[tokio::test]

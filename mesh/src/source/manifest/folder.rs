@@ -1,13 +1,15 @@
 //! The files of a folder, with what they last said. Only files that changed are read again; a broken one keeps what it
 //! last said.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher as _};
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use ipnet::IpNet;
 
 use super::files::{self, Found, Stamp};
 use super::object::{Item, Object, Raw, Shared};
@@ -75,6 +77,12 @@ impl Changes {
 impl Folder {
     pub(super) fn new(dir: PathBuf, keeps_raw: bool) -> Self {
         Self { dir, shared: Shared::new(keeps_raw), ..Self::default() }
+    }
+
+    /// The same, in which workloads may have these addresses although they are local everywhere.
+    pub(super) fn with_local_addresses(mut self, ranges: &[IpNet]) -> Self {
+        self.shared.local_addresses = ranges.to_vec();
+        self
     }
 
     /// Looks again at what was touched. A folder that is gone keeps what its files said: an unmounted volume is no reason
@@ -214,17 +222,15 @@ impl Folder {
         self.files.len()
     }
 
-    /// Objects that waypoints read themselves, as they stand in the files; of several with one key the first, as of every
-    /// other kind.
+    /// Objects that waypoints read themselves, as they stand in the files. Several may have one key: waypoints tell those
+    /// that are not in effect.
     pub(super) fn raw(&self) -> Vec<Arc<Item<Raw>>> {
         let objects = self.files.values().flat_map(|file| &file.objects);
         let raw = objects.filter_map(|object| match object {
-            Object::Raw(item) => Some(item),
+            Object::Raw(item) => Some(Arc::clone(item)),
             _ => None,
         });
-        let mut seen = HashSet::new();
-        let first = raw.filter(|item| seen.insert((item.spec.group_kind(), &item.meta.namespace, &item.meta.name)));
-        first.cloned().collect()
+        raw.collect()
     }
 
     /// How many times a file was read, and how many times it was broken.

@@ -80,7 +80,7 @@ impl ManifestSource {
 
     /// Reads a folder once. Nothing is logged: the problems are in the answer.
     pub fn load_once(dir: &Path, options: &Options) -> Loaded {
-        let mut folder = Folder::new(dir.to_owned(), options.keeps_raw);
+        let mut folder = Folder::new(dir.to_owned(), options.keeps_raw).with_local_addresses(&options.local_addresses);
         let mut world = World::new(options.clone());
         let changes = folder.refresh(&Touched::everything());
         let updates = world.change(&changes.removed, &changes.added);
@@ -119,7 +119,8 @@ impl ManifestSource {
     ) {
         let mut watch = Watch::new(&self.dir);
         let state = State {
-            folder: Folder::new(self.dir.clone(), self.options.keeps_raw),
+            folder: Folder::new(self.dir.clone(), self.options.keeps_raw)
+                .with_local_addresses(&self.options.local_addresses),
             world: World::new(self.options.clone()),
             witness: self.witness.clone(),
             known: Vec::new(),

@@ -1,5 +1,7 @@
 //! Pure. What the converter is told besides the objects.
 
+use ipnet::IpNet;
+
 use crate::authority::tenancy;
 use crate::model::name::{ClusterId, Hostname, Name, Namespace, Network, TrustDomain};
 use crate::source::manifest::object::Meta;
@@ -19,6 +21,8 @@ pub struct Options {
     pub root_namespaces: Vec<Namespace>,
     /// Whether objects that waypoints read themselves are kept as they stand in the files.
     pub keeps_raw: bool,
+    /// Loopback and link-local addresses that an operator lets workloads have all the same.
+    pub local_addresses: Vec<IpNet>,
 }
 
 impl Default for Options {
@@ -30,6 +34,7 @@ impl Default for Options {
             cluster_domain: "cluster.local".into(),
             root_namespaces: vec!["culvert-system".into(), "istio-system".into()],
             keeps_raw: false,
+            local_addresses: vec![],
         }
     }
 }

@@ -142,7 +142,8 @@ impl Reader<'_> {
     /// can be nobody's.
     pub(super) fn address(&mut self, severity: Severity, field: &str, address: IpAddr) -> Option<IpAddr> {
         let address = address.to_canonical();
-        let Some(why) = unusable(address) else { return Some(address) };
+        let allowed = self.shared.local_addresses.iter().any(|range| range.contains(&address));
+        let Some(why) = unusable(address).filter(|_| !allowed) else { return Some(address) };
         self.note(severity, field, format!("{address} is {why} and has no effect: it must be an address of its own"));
         None
     }

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use crate::model::name::{Interner, Name};
 
 use super::template::PodTemplate;
@@ -16,6 +18,8 @@ pub struct Shared {
     pub(super) templates: Pool<PodTemplate>,
     /// Whether objects that waypoints use are kept as they stand in the files.
     pub(in crate::source::manifest) keeps_raw: bool,
+    /// Addresses that workloads may have although they are local everywhere.
+    pub(in crate::source::manifest) local_addresses: Vec<IpNet>,
 }
 
 impl Shared {
