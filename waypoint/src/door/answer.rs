@@ -3,7 +3,7 @@
 //! RFC 9112, 6.1 to 6.3 and 11.2. The connection that it came on is not used again.
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use thiserror::Error;
 
 /// What is wrong with a response.
@@ -55,6 +55,14 @@ pub fn check(version: Version, status: StatusCode, headers: &HeaderMap) -> Resul
     Ok(())
 }
 
+/// Whether a response without content names the length of one: what a backend sends by mistake after it would be read as the
+/// response to the next request.
+pub fn may_be_followed(method: &Method, status: StatusCode, headers: &HeaderMap) -> bool {
+    let has_none = *method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
+    let is_length = |length: &HeaderValue| length.as_bytes().iter().any(|digit| *digit != b'0');
+    has_none && (headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(is_length))
+}
+
 fn number(value: &[u8]) -> Option<u64> {
     let digits = value.iter().all(u8::is_ascii_digit).then_some(value)?;
     std::str::from_utf8(digits).ok()?.parse().ok()
@@ -62,8 +70,6 @@ fn number(value: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     #[test]
@@ -96,6 +102,23 @@ mod tests {
                 headers.append(*name, HeaderValue::from_static(value));
             }
             assert_eq!(check(version, StatusCode::from_u16(status).unwrap(), &headers), expected, "{status} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_length_without_content_makes_a_connection_dubious() {
+        for (method, status, name, value, dubious) in [
+            (Method::HEAD, 200, "content-length", "5", true),
+            (Method::HEAD, 200, "transfer-encoding", "chunked", true),
+            (Method::GET, 304, "content-length", "10", true),
+            (Method::HEAD, 200, "content-length", "0", false),
+            (Method::HEAD, 200, "etag", "5", false),
+            (Method::GET, 200, "content-length", "5", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(may_be_followed(&method, status, &headers), dubious, "{method} {status} {name}: {value}");
         }
     }
 }

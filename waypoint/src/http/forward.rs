@@ -304,6 +304,7 @@ impl Finishing<'_> {
             (_, _, switch) => self.connection.not_taken(version, switch),
         }
         let (mut parts, body) = answer.response.into_parts();
+        let dubious = door::answer::may_be_followed(&record.method, parts.status, &parts.headers);
         hop::strip(&mut parts.headers);
         self.decorate(&mut parts.headers);
         if version < HttpVersion::HTTP_2 && upload.as_ref().is_some_and(Replay::is_held) {
@@ -317,6 +318,7 @@ impl Finishing<'_> {
             lease: Some(answer.lease),
             upload,
             two: parts.version >= HttpVersion::HTTP_2,
+            dubious,
             flight,
             pass,
             breaker: self.settings.breaker(),

@@ -39,6 +39,8 @@ pub async fn handle(
     let (version, content) = (parts.version, content(&body));
     let switch = parts.extensions.remove::<OnUpgrade>();
     let read = door::decide(&mut parts, content, &connection.service.hostname);
+    // A client that waits is never asked for its content by an answer of our own.
+    let waits = read.as_ref().is_ok_and(|head| head.waits);
     let mut record = begin(&connection, &parts);
     let is_grpc = record.grpc;
     let decided = read.map_err(Reply::bad).and_then(|head| {
@@ -56,7 +58,7 @@ pub async fn handle(
         }
     };
     Ok(answered.unwrap_or_else(|(reply, record)| {
-        let unread = version < Version::HTTP_2 && is_unread(content, record.received());
+        let unread = version < Version::HTTP_2 && is_unread(content, record.received(), waits);
         let mut response = answer(*reply, record, is_grpc);
         if unread {
             // We will not read the rest (RFC 9112, 9.6).
@@ -79,10 +81,10 @@ fn content(body: &Incoming) -> Content {
 const SMALL: u64 = 8 << 10;
 
 /// Whether an answer of our own leaves content unread that is worth a connection.
-fn is_unread(content: Content, received: u64) -> bool {
+fn is_unread(content: Content, received: u64, waits: bool) -> bool {
     match content {
         Content::None => false,
-        Content::Length(length) => length > SMALL && received < length,
+        Content::Length(length) => (length > SMALL || waits) && received < length,
         Content::Unknown => true,
     }
 }

@@ -59,6 +59,8 @@ pub struct Streamed {
     pub upload: Option<Replay>,
     /// Whether the backend speaks HTTP/2, where an end is marked as one.
     pub two: bool,
+    /// Whether content could follow that must not: the connection is not used again.
+    pub dubious: bool,
     /// The endpoint's figures.
     pub flight: InFlight,
     /// The service's figures.
@@ -108,9 +110,19 @@ impl Streamed {
         let upload = self.upload.take();
         // A connection that is still busy with the request is nobody else's.
         match upload.filter(|upload| matches!(upload.upload(), Upload::Flowing(_))) {
-            Some(upload) => upload.answered(),
+            Some(upload) => {
+                if let Some(rest) = upload.answered() {
+                    tokio::spawn(async move {
+                        if rest.stalls().await
+                            && let Some(lease) = lease
+                        {
+                            lease.abort();
+                        }
+                    });
+                }
+            }
             None => {
-                if let Some(lease) = lease {
+                if let Some(lease) = lease.filter(|_| !self.dubious) {
                     lease.release();
                 }
             }

@@ -11,6 +11,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use mesh::model::identity::Identity;
 use parking_lot::Mutex;
+use tokio::task::AbortHandle;
 
 use super::body::RequestBody;
 use super::connect::{Client, ConnectError, Connector, Io, Target};
@@ -57,6 +58,7 @@ struct OfIdentity {
 
 struct Idle {
     sender: http1::SendRequest<RequestBody>,
+    task: AbortHandle,
     requests: u32,
     since: Instant,
 }
@@ -89,7 +91,7 @@ pub struct Lease {
 }
 
 enum Kind {
-    One { sender: http1::SendRequest<RequestBody>, requests: u32 },
+    One { sender: http1::SendRequest<RequestBody>, task: AbortHandle, requests: u32 },
     Two(Stream),
 }
 
@@ -170,7 +172,7 @@ impl Connections {
             }
         })?;
         let used_up = limits.requests > 0 && idle.requests >= limits.requests;
-        let kind = Kind::One { sender: idle.sender, requests: idle.requests + 1 };
+        let kind = Kind::One { sender: idle.sender, task: idle.task, requests: idle.requests + 1 };
         (!used_up).then(|| Lease { kind, home: Arc::clone(self), identity: identity.clone(), reused: true })
     }
 
@@ -187,13 +189,13 @@ impl Connections {
         builder.max_buf_size(MAX_HEAD * 2);
         let shaken = builder.handshake(TokioIo::new(Patient::new(io))).await;
         let (sender, connection) = shaken.map_err(|error| ConnectError::Http(Arc::new(error)))?;
-        tokio::spawn(async move {
+        let serving = tokio::spawn(async move {
             let _counted = counted;
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!("upstream connection: {error}");
             }
         });
-        let kind = Kind::One { sender, requests: 1 };
+        let kind = Kind::One { sender, task: serving.abort_handle(), requests: 1 };
         Ok(Lease { kind, home: Arc::clone(self), identity: client.identity.clone(), reused: false })
     }
 
@@ -349,14 +351,21 @@ impl Lease {
         })
     }
 
+    /// Ends the connection at once, if it carries this request alone.
+    pub fn abort(self) {
+        if let Kind::One { task, .. } = self.kind {
+            task.abort();
+        }
+    }
+
     /// The response has ended: the connection may carry the next request.
     pub fn release(self) {
         let Self { kind, home, identity, .. } = self;
-        if let Kind::One { sender, requests } = kind
+        if let Kind::One { sender, task, requests } = kind
             && !sender.is_closed()
             && !home.retired.load(Ordering::Relaxed)
         {
-            home.with(&identity, |of| of.idle.push(Idle { sender, requests, since: Instant::now() }));
+            home.with(&identity, |of| of.idle.push(Idle { sender, task, requests, since: Instant::now() }));
         }
     }
 }

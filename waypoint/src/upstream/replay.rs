@@ -1,8 +1,8 @@
 //! Request bodies that can be sent again: what one attempt has read is kept for the next, up to a limit.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,8 @@ pub enum UploadError {
 }
 
 struct Shared {
-    source: Incoming,
+    /// The caller's; gone when nobody takes the rest.
+    source: Option<Incoming>,
     kept: Vec<Bytes>,
     kept_bytes: usize,
     most: usize,
@@ -53,8 +54,6 @@ struct Shared {
     allowance: Arc<Allowance>,
     /// Not to be read before the backend has said so, or time has passed (RFC 9110, 10.1.1).
     held: Option<Pin<Box<Sleep>>>,
-    /// Nobody takes the rest.
-    cut: bool,
     waker: Option<Waker>,
 }
 
@@ -95,7 +94,7 @@ impl Replay {
         // A body that is known to be too long is not worth keeping the beginning of.
         let most = if length.is_some_and(|length| length > most as u64) { 0 } else { most };
         let shared = Shared {
-            source,
+            source: Some(source),
             kept: vec![],
             kept_bytes: 0,
             most,
@@ -106,7 +105,6 @@ impl Replay {
             read,
             allowance,
             held: None,
-            cut: false,
             waker: None,
         };
         Self { shared: Arc::new(Mutex::new(shared)), length }
@@ -130,27 +128,13 @@ impl Replay {
     }
 
     /// The response has ended. What was not asked for is not sent any more; what flows may flow on (RFC 9112, 9.3).
-    pub fn answered(self) {
+    pub fn answered(self) -> Option<Rest> {
         let mut shared = self.shared.lock();
         if shared.held.is_some() {
-            return shared.cut();
+            shared.cut();
+            return None;
         }
-        drop(shared);
-        let shared = Arc::downgrade(&self.shared);
-        drop(self);
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(STALL / 2).await;
-                let Some(shared) = shared.upgrade() else { return };
-                let mut shared = shared.lock();
-                if shared.is_over() {
-                    return;
-                }
-                if shared.moved.elapsed() >= STALL {
-                    return shared.cut();
-                }
-            }
-        });
+        Some(Rest(Arc::downgrade(&self.shared)))
     }
 
     /// The body for the next attempt.
@@ -175,13 +159,35 @@ impl Replay {
     }
 }
 
+/// What is left of a body whose response has ended.
+pub struct Rest(Weak<Mutex<Shared>>);
+
+impl Rest {
+    /// Waits until all was taken, or nobody takes any: then the caller is let go, and it is `true`.
+    pub async fn stalls(self) -> bool {
+        loop {
+            tokio::time::sleep(STALL / 2).await;
+            let Some(shared) = self.0.upgrade() else { return false };
+            let mut shared = shared.lock();
+            if shared.is_over() {
+                return false;
+            }
+            if shared.moved.elapsed() >= STALL {
+                shared.cut();
+                return true;
+            }
+        }
+    }
+}
+
 impl Shared {
     fn is_over(&self) -> bool {
-        self.ended || self.source.is_end_stream()
+        self.ended || self.source.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
+    /// Lets go of the caller, even if the connection that took its content never asks again.
     fn cut(&mut self) {
-        self.cut = true;
+        self.source = None;
         self.wake();
     }
 
@@ -194,7 +200,11 @@ impl Shared {
     /// The next frame of the caller, unless it is not to be read.
     fn poll_source(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let held = self.held.as_mut().is_some_and(|hold| hold.as_mut().poll(cx).is_pending());
-        let polled = if held { Poll::Pending } else { Pin::new(&mut self.source).poll_frame(cx) };
+        let polled = match &mut self.source {
+            None => return Poll::Ready(Some(Err(UploadError::Cut))),
+            Some(_) if held => Poll::Pending,
+            Some(source) => Pin::new(source).poll_frame(cx),
+        };
         if !held {
             self.held = None;
         }
@@ -237,9 +247,6 @@ impl Body for ReplayBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, UploadError>>> {
         let this = &mut *self;
         let mut shared = this.shared.lock();
-        if shared.cut {
-            return Poll::Ready(Some(Err(UploadError::Cut)));
-        }
         if let Some(data) = shared.kept.get(this.at).filter(|_| !shared.gone) {
             this.at += 1;
             return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
@@ -276,7 +283,7 @@ impl Body for ReplayBody {
         let shared = self.shared.lock();
         let all_sent = shared.gone || self.at >= shared.kept.len();
         let trailers_left = shared.trailers.is_some() && !self.trailers_sent;
-        all_sent && !trailers_left && (shared.ended || shared.source.is_end_stream())
+        all_sent && !trailers_left && (shared.ended || shared.source.as_ref().is_some_and(Incoming::is_end_stream))
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -34,6 +34,30 @@ fn good_manifests_check_well() {
 }
 
 #[test]
+fn ports_on_which_no_server_speaks_first_are_named() {
+    let note = "‼ Service default/shop port 80: appProtocol is not declared";
+    let security = |kind: &str, spec: &str| {
+        format!(
+            "---\napiVersion: security.istio.io/v1\nkind: {kind}\nmetadata: {{name: s, namespace: default}}\nspec: {{targetRefs: [{{group: '', kind: Service, name: shop}}], {spec}}}\n"
+        )
+    };
+    let of_connections = security("AuthorizationPolicy", "rules: [{from: [{source: {namespaces: [default]}}]}]");
+    let of_requests = security("AuthorizationPolicy", "rules: [{to: [{operation: {methods: [GET]}}]}]");
+    for (protocol, more, named) in [
+        ("undeclared", route(GOOD), true),
+        ("undeclared", of_requests.clone(), true),
+        ("undeclared", policy("{rateLimit: {requestsPerSecond: 5, burst: 5}}"), true),
+        ("undeclared", of_connections, false),
+        ("undeclared", String::new(), false),
+        ("http", route(GOOD) + &of_requests, false),
+    ] {
+        let dir = folder(&(shop(protocol, &[11]) + &more));
+        let (code, text, errors) = waypoint(dir.path(), &["check"]);
+        assert_eq!((code, text.contains(note)), (Some(0), named), "{more}\n{text}{errors}");
+    }
+}
+
+#[test]
 fn each_wrong_object_gets_its_condition_and_message() {
     let security = |kind: &str, spec: &str| {
         format!(

@@ -131,6 +131,71 @@ async fn a_client_that_waits_gets_the_backends_own_word() {
 }
 
 #[tokio::test]
+async fn an_answer_of_our_own_asks_for_no_content() {
+    let rig = Rig::start(&(shop("http", &[11]) + &route(ROUTE))).await;
+    let wire = Wire::start(&rig, 11, |_| say(OK)).await;
+    let mut stream = rig.connect(SHOP).await;
+    stream.write_all(UPLOAD.as_bytes()).await.unwrap();
+    let answer = read_answer(&mut stream).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 404") && field(&answer, "connection") == Some("close"), "{answer}");
+    assert!(wire.seen.lock().is_empty());
+}
+
+#[tokio::test]
+async fn content_after_an_answer_to_head_is_nobody_elses_response() {
+    let rig = Rig::start(&shop("http", &[11])).await;
+    let listener = TcpListener::bind((rig.net.ip(11), TARGET)).await.unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut tcp, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                while let Some(head) = read_head(&mut tcp).await {
+                    let said = if head.starts_with("HEAD") { OK.strip_suffix("ok").unwrap() } else { OK };
+                    tcp.write_all(said.as_bytes()).await.unwrap();
+                    if head.starts_with("HEAD") {
+                        // By mistake, and when the connection may carry the next request already.
+                        tokio::time::sleep(Duration::from_millis(150)).await;
+                        let _ = tcp.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison").await;
+                    }
+                }
+            });
+        }
+    });
+    let request = Request::head("/").header("host", "shop").body(Full::default()).unwrap();
+    assert_eq!(rig.call(request).await.status, 200);
+    for _ in 0..6 {
+        assert_eq!(rig.get("/").await.text(), "ok");
+        tokio::time::sleep(Duration::from_millis(40)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_backend_that_has_answered_and_reads_no_more_does_not_hold_the_upload() {
+    let rig = Rig::start(&shop("http", &[11])).await;
+    let listener = TcpListener::bind((rig.net.ip(11), TARGET)).await.unwrap();
+    let (ended, end) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        read_head(&mut tcp).await.unwrap();
+        tcp.write_all(OK.as_bytes()).await.unwrap();
+        // Neither read nor closed; what is in its buffers stays there.
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        let mut rest = vec![];
+        let _ = ended.send(tcp.read_to_end(&mut rest).await.is_ok());
+    });
+    let (mut read, mut write) = tokio::io::split(rig.connect(SHOP).await);
+    let writing = tokio::spawn(async move {
+        let _ = write.write_all(b"POST / HTTP/1.1\r\nhost: shop\r\ncontent-length: 90000000\r\n\r\n").await;
+        while write.write_all(&[0; 1 << 16]).await.is_ok() {}
+    });
+    assert!(read_answer(&mut read).await.unwrap().starts_with("HTTP/1.1 200"));
+    tokio::time::timeout(Duration::from_secs(20), end).await.expect("the backend's connection ends").unwrap();
+    let closed = tokio::time::timeout(Duration::from_secs(15), read.read_to_end(&mut vec![])).await;
+    assert!(closed.is_ok(), "and so does the client's");
+    writing.abort();
+}
+
+#[tokio::test]
 async fn a_backend_that_knows_no_expectation_gets_the_content_all_the_same() {
     let rig = Rig::start(&shop("http", &[11])).await;
     let wire = Wire::start(&rig, 11, |_| say(OK)).await;
@@ -332,6 +397,23 @@ async fn bytes_that_nobody_takes_for_http_pass_where_no_protocol_is_declared() {
     let mut back = [0; 8];
     stream.read_exact(&mut back).await.unwrap();
     assert_eq!(&back, b"\x16\x03\x01hello");
+}
+
+#[tokio::test]
+async fn a_policy_on_connections_alone_lets_servers_speak_first() {
+    let allow = "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: allow, namespace: default}\n\
+                 spec: {targetRefs: [{group: '', kind: Service, name: shop}], rules: [{from: [{source: {namespaces: [default]}}]}]}\n";
+    let rig = Rig::start(&(shop("undeclared", &[11]) + allow)).await;
+    let listener = TcpListener::bind((rig.net.ip(11), TARGET)).await.unwrap();
+    tokio::spawn(async move {
+        let (mut tcp, _) = listener.accept().await.unwrap();
+        tcp.write_all(b"220 ready\r\n").await.unwrap();
+        super::wire::echo(tcp).await;
+    });
+    let mut stream = rig.connect(SHOP).await;
+    let mut greeting = [0; 11];
+    tokio::time::timeout(Duration::from_secs(3), stream.read_exact(&mut greeting)).await.unwrap().unwrap();
+    assert_eq!(&greeting, b"220 ready\r\n");
 }
 
 #[tokio::test]
