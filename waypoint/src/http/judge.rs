@@ -123,9 +123,6 @@ impl Passing<'_, '_> {
 
 /// The address of a service that policies know it by.
 pub fn address_of(plan: &ServicePlan) -> IpAddr {
-    let address = plan.service.vips.iter().find_map(|vip| match vip {
-        Vip::Address(address) => Some(*address),
-        Vip::Range(_) => None,
-    });
+    let address = plan.service.vips.iter().find_map(Vip::address);
     address.unwrap_or(IpAddr::from([0, 0, 0, 0]))
 }
