@@ -273,6 +273,7 @@ fn manifest_options(options: &Options) -> mesh::source::manifest::Options {
         cluster_id: options.args.cluster.as_str().into(),
         trust_domain: options.args.trust_domain.as_str().into(),
         network: options.args.network.as_str().into(),
+        waypoint_enforcement: options.args.waypoint_enforcement.into(),
         ..Default::default()
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use mesh::model::syntax::Form;
+use mesh::model::waypoint::EnforcementMode;
 use mesh::telemetry::line::Format;
 
 /// The flags of `culvert agent`.
@@ -58,6 +59,11 @@ pub struct AgentArgs {
     /// Whether bytes between two workloads of this node are encrypted, or only checked and counted
     #[arg(long, value_name = "HOW", default_value = "mtls")]
     pub same_node: SameNode,
+
+    /// When a port behind a waypoint is closed to what did not come through it, unless Service, Pod, Namespace or Gateway says
+    /// otherwise
+    #[arg(long, value_name = "WHEN", default_value = "policy")]
+    pub waypoint_enforcement: WaypointEnforcement,
 
     /// Proxy everything, also what needs no proxy and would stay in the kernel
     #[arg(long)]
@@ -153,6 +159,27 @@ pub enum SameNode {
     Mtls,
     /// Policy and telemetry as between nodes, bytes in clear.
     Direct,
+}
+
+/// When a port behind a waypoint is closed to what did not come through it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WaypointEnforcement {
+    /// When something at the waypoint guards it.
+    Policy,
+    /// Always.
+    Strict,
+    /// Never.
+    Off,
+}
+
+impl From<WaypointEnforcement> for EnforcementMode {
+    fn from(when: WaypointEnforcement) -> Self {
+        match when {
+            WaypointEnforcement::Policy => Self::Policy,
+            WaypointEnforcement::Strict => Self::Strict,
+            WaypointEnforcement::Off => Self::Off,
+        }
+    }
 }
 
 /// How log lines are written.

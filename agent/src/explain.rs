@@ -9,13 +9,15 @@ use mesh::admin::dump::{Explanation, Judged, Verdict};
 use mesh::balance::health::Admitted;
 use mesh::model::connection::{Facts, OnBehalfOf};
 use mesh::model::identity::Identity;
+use mesh::model::policy::{Action, Authorization};
 use mesh::model::workload::Workload;
 use mesh::policy::authorize::{self, Applying, Refusal};
-use mesh::policy::matcher::{self, Answer, Subject};
+use mesh::policy::instances::Instances;
+use mesh::policy::matcher::{self, Answer};
 use mesh::policy::plaintext;
 use mesh::state::snapshot::{ServiceEntry, Snapshot};
 
-use crate::outbound::next_hop::{self, Destination, Hop, ToWaypoint, Via, WaypointInstances};
+use crate::outbound::next_hop::{self, Destination, Hop, ToWaypoint, Via};
 
 /// Explains a connection from `source` (`[namespace/]pod`) to `destination` (`address:port` or `service[.namespace]:port`).
 pub(crate) fn explain(mesh: &Snapshot, source: &str, destination: &str) -> Result<Explanation, String> {
@@ -77,11 +79,11 @@ fn follow_waypoint(mesh: &Snapshot, source: &Workload, to: &ToWaypoint, explanat
     let what = to.service.as_ref().map_or_else(|| to.target.to_string(), ToString::to_string);
     explanation.path.push(format!("{what} is behind waypoint {}, which routes and judges it", to.gateway));
     let instances: Vec<Arc<Workload>> = match &to.instances {
-        WaypointInstances::Service(entry) => {
+        Instances::Service(entry) => {
             let admitted = admitted(entry);
             entry.endpoints.iter().filter(|e| admitted.admits(e.health)).map(|e| Arc::clone(&e.workload)).collect()
         }
-        WaypointInstances::Workload(workload) => vec![Arc::clone(workload)],
+        Instances::Workload(workload) => vec![Arc::clone(workload)],
     };
     let hops: Vec<Hop> = instances.iter().filter_map(|instance| next_hop::to_instance(to, instance)).collect();
     let handed = source.is_enrolled();
@@ -133,29 +135,29 @@ fn judge(mesh: &Snapshot, source: &Workload, hop: &Hop, waypoint: Option<&Identi
         }
         (_, proven) => facts.source_identity = proven,
     }
-    let believed = applying.cover.believed(&facts);
-    let subject = Subject { identity: believed.identity, ..Subject::from(&facts) };
-    let policies = &applying.policies;
-    let judged = policies
-        .iter()
-        .map(|p| Judged {
-            policy: p.key.to_string(),
-            action: format!("{:?}", p.action).to_uppercase(),
-            matches: matcher::policy(p, subject) == Answer::Yes,
-            dry_run: p.dry_run,
-        })
-        .collect();
+    let judged = applying.policies.iter().map(|policy| judged(policy, &applying, &facts)).collect();
     let enforced = hop.workload.is_enrolled();
     let outcome = if enforced { authorize::authorize(&applying, &facts).map(|p| p.by().cloned()) } else { Ok(None) };
     let verdict = match &outcome {
         Ok(_) if !enforced => "admitted: the destination is not enrolled, nothing judges it".to_owned(),
         Ok(Some(policy)) => format!("admitted by {policy}"),
         Ok(None) => "admitted: no ALLOW policy applies".to_owned(),
-        Err(refusal @ (Refusal::Denied(_) | Refusal::Bypassed(_) | Refusal::Disputed)) => format!("refused: {refusal}"),
         Err(Refusal::NotAllowed) => format!("refused: {}{}", Refusal::NotAllowed, plaintext_hint(&applying, &facts)),
+        Err(refusal) => format!("refused: {refusal}"),
     };
     let workload = format!("{}/{}", hop.workload.namespace, hop.workload.name);
-    Verdict { workload, via, policies: judged, verdict, admitted: outcome.is_ok() }
+    let waypoint = applying.cover.told(target.port()).filter(|_| enforced);
+    Verdict { workload, via, waypoint, policies: judged, verdict, admitted: outcome.is_ok() }
+}
+
+/// Where two are judged, the peer and the client that it names, a DENY matches if it matches one of them, an ALLOW if both.
+fn judged(policy: &Authorization, applying: &Applying, facts: &Facts) -> Judged {
+    let (caller, named) = authorize::subjects(&applying.cover, facts);
+    let mut both = std::iter::once(caller).chain(named);
+    let fits = |subject| matcher::policy(policy, subject) == Answer::Yes;
+    let matches = if policy.action == Action::Deny { both.any(fits) } else { both.all(fits) };
+    let action = format!("{:?}", policy.action).to_uppercase();
+    Judged { policy: policy.key.to_string(), action, matches, dry_run: policy.dry_run }
 }
 
 /// Says so when plaintext is what is wrong.
@@ -210,20 +212,16 @@ fn find_destination(mesh: &Snapshot, source: &Workload, text: &str) -> Result<So
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh::model::policy::{Action, Authorization, Clause, Match, PolicyKey, Rule, Scope, StringMatch};
+    use mesh::model::policy::{Clause, Match, PolicyKey, Rule, Scope, StringMatch};
     use mesh::model::service::Service;
     use mesh::model::update::Update;
     use mesh::model::waypoint::{Waypoint, WaypointDestination};
-    use mesh::model::workload::{TunnelProtocol, WorkloadService};
+    use mesh::model::workload::{Health, TunnelProtocol, WorkloadService};
     use mesh::state::store::Store;
 
     fn mesh() -> Store {
         let shop = Service::sample("shop", "default", &["10.96.0.1".parse().unwrap()], &[(80, 8080)]);
-        let served = WorkloadService {
-            service: shop.key.clone(),
-            ports: shop.ports.clone(),
-            health: mesh::model::workload::Health::Healthy,
-        };
+        let served = WorkloadService { service: shop.key.clone(), ports: shop.ports.clone(), health: Health::Healthy };
         let deny = Authorization {
             key: PolicyKey { namespace: "default".into(), name: "no-client".into() },
             scope: Scope::Namespace,
@@ -281,18 +279,13 @@ mod tests {
         let wp = Service::sample("wp", "default", &[], &[(15008, 15008)]);
         let destination =
             WaypointDestination::Service { namespace: "default".into(), hostname: wp.key.hostname.clone() };
-        let (namespace, name) = ("default".into(), "wp".into());
-        let waypoint = Waypoint { namespace, name, destination: Some(destination), hbone_port: 15008 };
+        let waypoint = Waypoint::sample("default", "wp", Some(destination));
         let shop = Service::sample("shop", "default", &["10.96.0.1".parse().unwrap()], &[(80, 8080)]);
         let instance = Workload {
             native_tunnel: true,
             service_account: "wp".into(),
-            services: [WorkloadService {
-                service: wp.key.clone(),
-                ports: wp.ports.clone(),
-                health: mesh::model::workload::Health::Healthy,
-            }]
-            .into(),
+            services: [WorkloadService { service: wp.key.clone(), ports: wp.ports.clone(), health: Health::Healthy }]
+                .into(),
             ..Workload::sample("wp-1", "default", &["10.0.0.9".parse().unwrap()])
         };
         store.apply([
@@ -313,6 +306,42 @@ mod tests {
         assert!(plain.endpoints[0].verdict.contains("bypassed_waypoint"), "{plain:?}");
         let direct = explain(&store.snapshot(), "client", "10.0.0.2:8080").unwrap();
         assert!(direct.endpoints[0].verdict.contains("bypassed_waypoint"), "{direct:?}");
+        let closed =
+            "port 8080 takes only what came through waypoint default/wp: AuthorizationPolicy default/guard guards it";
+        assert_eq!(direct.endpoints[0].waypoint.as_deref(), Some(closed));
+    }
+
+    #[test]
+    fn through_the_waypoint_of_another_namespace_the_client_is_judged_too() {
+        let store = mesh();
+        let own = Service::sample("own", "evil", &[], &[(15008, 15008)]);
+        let trap = Service::sample("trap", "evil", &["10.96.6.6".parse().unwrap()], &[(80, 8080)]);
+        let served = |service: &Service| WorkloadService {
+            service: service.key.clone(),
+            ports: service.ports.clone(),
+            health: Health::Healthy,
+        };
+        let destination = WaypointDestination::Service { namespace: "evil".into(), hostname: own.key.hostname.clone() };
+        let instance = Workload {
+            native_tunnel: true,
+            services: [served(&own)].into(),
+            ..Workload::sample("own-1", "evil", &["10.0.0.9".parse().unwrap()])
+        };
+        let endpoint = Workload {
+            services: [served(&trap)].into(),
+            ..Workload::sample("shop-1", "default", &["10.0.0.2".parse().unwrap()])
+        };
+        let waypoint = Waypoint::sample("evil", "own", Some(destination));
+        store.apply([
+            Update::Service(Box::new(own)),
+            Update::Service(Box::new(Service { waypoint: Some(Box::new(waypoint)), ..trap })),
+            Update::Workload(Box::new(instance)),
+            Update::Workload(Box::new(endpoint)),
+        ]);
+        let said = explain(&store.snapshot(), "client", "10.96.6.6:80").unwrap();
+        let verdict = &said.endpoints[0];
+        assert!(!verdict.admitted && verdict.verdict.contains("refused was the client"), "{said:?}");
+        assert!(verdict.policies[0].matches && verdict.waypoint.is_none(), "{said:?}");
     }
 
     #[test]

@@ -172,6 +172,16 @@ pub fn peer_authentication(namespace: &str, name: &str, app: &str, mode: &str, p
     yaml
 }
 
+/// An AuthorizationPolicy that admits everybody, on a waypoint (kind `Gateway`) or a service behind one (kind `Service`): nobody
+/// gets past a waypoint with it.
+pub fn guard(namespace: &str, kind: &str, name: &str) -> String {
+    let group = if kind == "Gateway" { "gateway.networking.k8s.io" } else { "\"\"" };
+    format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata:\n  name: guard\n  namespace: {namespace}\nspec:\n  \
+         targetRefs:\n  - group: {group}\n    kind: {kind}\n    name: {name}\n  rules:\n  - {{}}\n"
+    )
+}
+
 /// An AuthorizationPolicy. `rules` is YAML of the list, indented by two; empty for none at all.
 pub fn authorization(namespace: &str, name: &str, app: &str, action: &str, rules: &str) -> String {
     let mut yaml = format!(

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use tests::apps::binary;
 use tests::eventually::eventually;
-use tests::manifest::{PodSpec, service};
+use tests::manifest::{PodSpec, guard, service};
 use tests::mesh::Mesh;
 use tests::process::Process;
 use tests::programs;
@@ -42,7 +42,15 @@ fn five_lines_put_a_service_behind_a_waypoint() -> Result<()> {
         ensure!(cert.contains("ns/shop/sa/gate") && cert.contains("ns/guest/sa/client"), "{cert}");
         Ok(())
     })?;
-    let past = client.fetch(server.at(8080), &["--timeout", "3000"])?;
-    ensure!(past.status == 0, "{past:?}");
-    Ok(())
+    let past = |expected: u16| {
+        eventually(&format!("a call of the pod itself ends with {expected}"), || {
+            let past = client.fetch(server.at(8080), &["--timeout", "3000"])?;
+            ensure!(past.status == expected, "{past:?}");
+            Ok(())
+        })
+    };
+    past(200)?;
+    // Nobody gets past the waypoint once something there guards the service.
+    mesh.apply("guard.yaml", &guard("shop", "Gateway", "gate"))?;
+    past(0)
 }

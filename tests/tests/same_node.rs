@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::eventually::eventually;
-use tests::manifest::PodSpec;
+use tests::manifest::{PodSpec, guard, service_behind};
 use tests::mesh::{Mesh, MeshOptions};
 
 #[cfg(test)]
@@ -142,4 +142,22 @@ fn killed_the_agent_takes_its_connections_along_and_the_next_one_serves_new_ones
     agent.launch()?;
     agent.wait_ready()?;
     eventually("it is back", || client.call_ok(server.at(80), &["who"]).map(drop))
+}
+
+#[test]
+fn a_port_behind_a_guarded_waypoint_takes_no_call_from_the_same_node() -> Result<()> {
+    let mesh = mesh()?;
+    let ns = mesh.namespace("guarded");
+    let client = mesh.pod(PodSpec::new(&ns, "client"))?;
+    let server = mesh.pod(PodSpec::new(&ns, "server"))?;
+    let _app = server.serve(&["echo:7000"])?;
+    let (vip, _) = mesh.vips();
+    let shop = service_behind("wp", &ns, "shop", "server", &[&vip], &[("tcp", 7000, "7000")]);
+    mesh.apply_seen(&format!("shop-{ns}.yaml"), &shop, &format!("shop.{ns}.svc"))?;
+    client.call_ok(server.at(7000), &["echo", "10"])?;
+    mesh.apply(&format!("guard-{ns}.yaml"), &guard(&ns, "Service", "shop"))?;
+    eventually("the pod takes no call", || client.call_refused(server.at(7000), &["echo", "10"]).map(drop))?;
+    let agent = client.agent();
+    agent.access("the refusal", |l| l.get("error").contains("bypassed_waypoint") && l.get("error").contains(&ns))?;
+    Ok(())
 }

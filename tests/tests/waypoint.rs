@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tests::apps::{Server, fetch};
 use tests::eventually::{allow, always, eventually};
-use tests::manifest::{PodSpec, authorization, service, service_behind, waypoint};
+use tests::manifest::{PodSpec, authorization, guard, service, service_behind, waypoint};
 use tests::mesh::{Mesh, Pod};
 use tests::pki::{Authority, LeafSpec};
 use tests::tunnel::{Tunnel, connect_to};
@@ -31,6 +31,7 @@ fn scene(stem: &str, traffic: &str) -> Result<Scene> {
     let ns = mesh.namespace(stem);
     let (vip4, vip6) = mesh.vips();
     mesh.apply(&format!("gateway-{ns}.yaml"), &waypoint(&ns, "wp", traffic))?;
+    mesh.apply(&format!("guard-{ns}.yaml"), &guard(&ns, "Gateway", "wp"))?;
     let ports = [("http", 80, "8080")];
     mesh.apply(&format!("shop-{ns}.yaml"), &service_behind("wp", &ns, "shop", "shop", &[&vip4, &vip6], &ports))?;
     let client = mesh.pod(PodSpec::new(&ns, "client"))?;
@@ -139,7 +140,8 @@ fn open_connections_past_the_waypoint_end_when_there_is_one() -> Result<()> {
     tunnelled.echo("before")?;
     open.echo("before")?;
     let yaml = service_behind("wp", &ns, "shop", "shop", &[&vip4], &[("tcp", 7000, "7000")]);
-    mesh.apply(&format!("shop-{ns}.yaml"), &(yaml + "---\n" + &waypoint(&ns, "wp", "service")))?;
+    let more = [waypoint(&ns, "wp", "service"), guard(&ns, "Service", "shop")].join("---\n");
+    mesh.apply(&format!("shop-{ns}.yaml"), &(yaml + "---\n" + &more))?;
     for talk in [&mut tunnelled, &mut open] {
         talk.ended(allow(Duration::from_secs(5))).context("an open connection past the waypoint")?;
     }
@@ -313,6 +315,7 @@ fn a_waypoint_of_another_namespace_is_used_and_enforced_if_it_admits_the_service
     mesh.apply(&format!("shop-{ns}.yaml"), &shop.replace("    istio.io/use-waypoint: wp\n", &label))?;
     // A Gateway is for its own namespace unless it says otherwise: until then the service is closed.
     mesh.apply(&format!("gateway-{infra}.yaml"), &waypoint(&infra, "wp", "service"))?;
+    mesh.apply(&format!("guard-{ns}.yaml"), &guard(&ns, "Service", "shop"))?;
     let waypoint_pod = WaypointPod::start(&mesh, "wp", PodSpec::new(&infra, "wp-1").account("wp"))?;
     let refused = |from: &Pod, at: SocketAddr| -> Result<()> {
         let answer = from.fetch(at, &["--timeout", "3000"])?;
@@ -394,6 +397,7 @@ fn traffic_to_the_pod_itself_takes_a_waypoint_for_workloads() -> Result<()> {
     let (mesh, _) = Mesh::shared_with_ca()?;
     let ns = mesh.namespace("workload");
     mesh.apply(&format!("gateway-{ns}.yaml"), &waypoint(&ns, "wp", "workload"))?;
+    mesh.apply(&format!("guard-{ns}.yaml"), &guard(&ns, "Gateway", "wp"))?;
     let client = mesh.pod(PodSpec::new(&ns, "client"))?;
     let plain = mesh.pod(PodSpec::new(&ns, "plain").plain())?;
     let server = mesh.pod(PodSpec::new(&ns, "shop").on(1).label("istio.io/use-waypoint", "wp"))?;

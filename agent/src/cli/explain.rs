@@ -34,6 +34,9 @@ fn tell(explanation: &Explanation) -> String {
     }
     for endpoint in &explanation.endpoints {
         out.push_str(&format!("\n{} by {}\n", line(&endpoint.workload), line(&endpoint.via)));
+        if let Some(waypoint) = &endpoint.waypoint {
+            out.push_str(&format!("  {}\n", line(waypoint)));
+        }
         let width = endpoint.policies.iter().map(|judged| judged.policy.chars().count()).max().unwrap_or_default();
         for judged in &endpoint.policies {
             let policy = line(&judged.policy);
@@ -78,6 +81,7 @@ mod tests {
             endpoints: vec![Verdict {
                 workload: "default/shop-1".into(),
                 via: "HBONE 10.0.0.2:15008 for 10.0.0.2:8080".into(),
+                waypoint: Some("port 8080 is open past waypoint default/gate: nothing guards it there".into()),
                 policies: vec![judged("default/no-client", "DENY", true), judged("default/web", "ALLOW", false)],
                 verdict: "refused: explicitly denied by: default/no-client".into(),
                 admitted: false,
@@ -91,6 +95,7 @@ mod tests {
         let expected = "default/client (spiffe://cluster.local/ns/default/sa/client) -> 10.96.0.1:80\n  \
             10.96.0.1:80 is port 80 of service default/shop\n\n\
             default/shop-1 by HBONE 10.0.0.2:15008 for 10.0.0.2:8080\n  \
+            port 8080 is open past waypoint default/gate: nothing guards it there\n  \
             DENY   default/no-client  matches\n  \
             ALLOW  default/web        does not match\n\
             × refused: explicitly denied by: default/no-client\n";

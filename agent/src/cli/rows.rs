@@ -87,11 +87,16 @@ fn waypoint(waypoint: Option<&WaypointView>) -> String {
     }
 }
 
+/// Whether calls past the waypoint are admitted, and why.
+fn past(waypoint: &WaypointView) -> String {
+    format!("{}: {}", if waypoint.closed { "closed" } else { "open" }, waypoint.enforcement)
+}
+
 fn services(all: &[ServiceView], wide: bool) -> Table {
     let mut table = columns(
         wide,
         &["NAMESPACE", "SERVICE NAME", "SERVICE VIP", "WAYPOINT", "ENDPOINTS"],
-        &["PORTS", "HOSTNAME", "LOAD BALANCING"],
+        &["PORTS", "HOSTNAME", "LOAD BALANCING", "PAST THE WAYPOINT"],
     );
     for s in all {
         let ready = s.endpoints.values().filter(|endpoint| endpoint.status == "Healthy").count();
@@ -115,6 +120,7 @@ fn services(all: &[ServiceView], wide: bool) -> Table {
             s.ports.iter().map(port).collect::<Vec<_>>().join(","),
             s.hostname.clone(),
             s.load_balancer.as_ref().map(balancing).unwrap_or_default(),
+            s.waypoint.as_ref().map(past).unwrap_or_default(),
         ];
         table.row(always.into_iter().chain(wide.then_some(more).into_iter().flatten()));
     }

@@ -165,8 +165,10 @@ pub(super) async fn enter(
 ) -> Result<(Tcp, Tracked), Failure> {
     let to = entry.facts.destination;
     let admitted = node.connections.admit(entry, || node.store.snapshot());
-    if let Err(Refusal::Bypassed(_)) = &admitted {
-        node.counters.bypassed_waypoint.inc();
+    match &admitted {
+        Err(Refusal::Bypassed(_)) => _ = node.counters.bypassed_waypoint.inc(),
+        Err(Refusal::OneOfTwo { refused, .. }) => node.counters.named_client_refused(refused.as_str()),
+        Ok(_) | Err(_) => {}
     }
     let (tracked, permit) = admitted?;
     let application = forward::dial(node, pod, client, to, &permit).await?;

@@ -19,12 +19,13 @@ use mesh::model::workload::Workload;
 use mesh::net::buffers::Buffers;
 use mesh::net::connect;
 use mesh::net::tcp::Tcp;
+use mesh::policy::instances::Instances;
 use mesh::state::endpoints::{Busy, Endpoint};
 use mesh::state::snapshot::ServiceEntry;
 use mesh::telemetry::access_log::HboneAddress;
 use tracing::debug;
 
-use super::next_hop::{self, Destination, Hop, ToWaypoint, Tunnel, Via, WaypointInstances};
+use super::next_hop::{self, Destination, Hop, ToWaypoint, Tunnel, Via};
 use crate::capture;
 use crate::failure::Failure;
 use crate::inbound::direct::{self, Entered};
@@ -91,14 +92,14 @@ pub(crate) async fn dial(
 async fn waypoint(caller: &Caller<'_>, to: &ToWaypoint, record: &mut Record) -> Result<Dialled, Failure> {
     let host = to.service.as_ref().map(|key| key.hostname.clone());
     match &to.instances {
-        WaypointInstances::Service(entry) => {
+        Instances::Service(entry) => {
             let hop_to = |endpoint: &Arc<Endpoint>| next_hop::to_instance(to, &endpoint.workload);
             // A waypoint's service need not list the HBONE port: any port that its endpoints have will do.
             let port = entry.service.ports.first().map_or(to.hbone_port, |port| port.service_port);
             let choice = Choice { entry, port, balancing: &entry.service.load_balancing };
             caller.any(choice, &hop_to, host, record).await
         }
-        WaypointInstances::Workload(workload) => {
+        Instances::Workload(workload) => {
             let hop = next_hop::to_instance(to, workload)
                 .ok_or_else(|| Failure::upstream(ResponseFlag::Connect, "the waypoint has no address"))?;
             caller.hop(hop, host, connect::TIMEOUT, record).await.map_err(|error| refused(&error))

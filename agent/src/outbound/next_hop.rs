@@ -9,8 +9,9 @@ use std::sync::Arc;
 use mesh::model::connection::{Fault, ResponseFlag};
 use mesh::model::identity::Identity;
 use mesh::model::service::{BalanceMode, ServiceKey};
-use mesh::model::waypoint::{Waypoint, WaypointDestination};
-use mesh::model::workload::{Health, Standing, Workload};
+use mesh::model::waypoint::Waypoint;
+use mesh::model::workload::{Standing, Workload};
+use mesh::policy::instances::Instances;
 use mesh::state::endpoints::Endpoint;
 use mesh::state::snapshot::{ServiceEntry, Snapshot};
 use thiserror::Error;
@@ -38,23 +39,14 @@ pub(crate) enum Destination {
 pub(crate) struct ToWaypoint {
     /// `<namespace>/<name>` of the Gateway.
     pub(crate) gateway: Box<str>,
-    /// The waypoint's own service; its endpoints are the instances.
-    pub(crate) instances: WaypointInstances,
+    /// Its instances.
+    pub(crate) instances: Instances,
     /// HBONE port of the instances.
     pub(crate) hbone_port: u16,
     /// The untranslated original destination, which the waypoint is asked for.
     pub(crate) target: SocketAddr,
     /// The service that was addressed, if it was one.
     pub(crate) service: Option<ServiceKey>,
-}
-
-/// The instances of a waypoint.
-#[derive(Clone, Debug)]
-pub(crate) enum WaypointInstances {
-    /// Endpoints of a service.
-    Service(Arc<ServiceEntry>),
-    /// One workload.
-    Workload(Arc<Workload>),
 }
 
 /// One hop: how one workload is reached.
@@ -188,23 +180,9 @@ fn through(
 ) -> Result<Destination, Refused> {
     let unknown =
         || Refused::UnknownWaypoint { namespace: waypoint.namespace.to_string(), name: waypoint.name.to_string(), by };
-    let instances = match &waypoint.destination {
-        None => None,
-        Some(WaypointDestination::Service { namespace, hostname }) => mesh
-            .service(&ServiceKey { namespace: namespace.clone(), hostname: hostname.clone() })
-            .map(|entry| WaypointInstances::Service(Arc::clone(entry))),
-        Some(WaypointDestination::Address { network, address }) => mesh
-            .service_at(network, *address, &waypoint.namespace)
-            .map(|entry| WaypointInstances::Service(Arc::clone(entry)))
-            .or_else(|| mesh.workload_at(network, *address).map(|w| WaypointInstances::Workload(Arc::clone(w)))),
-    };
     // An instance-less waypoint is as good as none: refused here, so that the reason names it. One that ends serves on until
     // another is ready.
-    let ready = instances.filter(|instances| match instances {
-        WaypointInstances::Service(entry) => entry.endpoints.iter().any(|e| e.health != Health::Unhealthy),
-        WaypointInstances::Workload(workload) => workload.health != Health::Unhealthy,
-    });
-    let instances = ready.ok_or_else(unknown)?;
+    let instances = Instances::of(mesh, waypoint).filter(Instances::serve).ok_or_else(unknown)?;
     let gateway = format!("{}/{}", waypoint.namespace, waypoint.name).into();
     let hbone_port = waypoint.hbone_port;
     Ok(Destination::Waypoint(Box::new(ToWaypoint { gateway, instances, hbone_port, target, service })))
@@ -228,8 +206,8 @@ pub(crate) fn to_endpoint(
 pub(crate) fn to_instance(to: &ToWaypoint, instance: &Arc<Workload>) -> Option<Hop> {
     let address = address_of(instance, to.target.is_ipv6())?;
     let also = match &to.instances {
-        WaypointInstances::Service(entry) => &entry.service.subject_alt_names[..],
-        WaypointInstances::Workload(_) => &[],
+        Instances::Service(entry) => &entry.service.subject_alt_names[..],
+        Instances::Workload(_) => &[],
     };
     let via = Via::Tunnel(Tunnel {
         via: SocketAddr::new(address, to.hbone_port),
@@ -267,7 +245,8 @@ mod tests {
     use mesh::model::reserved::{Holder, Reserved};
     use mesh::model::service::{LoadBalancing, Service, Vip};
     use mesh::model::update::Update;
-    use mesh::model::workload::{TunnelProtocol, WorkloadService};
+    use mesh::model::waypoint::WaypointDestination;
+    use mesh::model::workload::{Health, TunnelProtocol, WorkloadService};
     use mesh::state::store::Store;
 
     fn ip(text: &str) -> IpAddr {
@@ -275,7 +254,7 @@ mod tests {
     }
 
     fn waypoint(destination: Option<WaypointDestination>) -> Option<Box<Waypoint>> {
-        Some(Box::new(Waypoint { namespace: "default".into(), name: "wp".into(), destination, hbone_port: 15008 }))
+        Some(Box::new(Waypoint::sample("default", "wp", destination)))
     }
 
     /// client 10.0.0.1; enrolled 10.0.0.2; plain 10.0.0.3; service shop 10.96.0.1:80 -> enrolled:8080;
@@ -424,7 +403,7 @@ mod tests {
     #[test]
     fn a_service_with_a_ready_waypoint_goes_to_an_instance_asking_for_the_original_destination() {
         let Ok(Destination::Waypoint(to)) = resolved(&mesh(true), "10.96.0.2:80") else { panic!() };
-        let WaypointInstances::Service(entry) = &to.instances else { panic!() };
+        let Instances::Service(entry) = &to.instances else { panic!() };
         let hop = to_instance(&to, &entry.endpoints[0].workload).unwrap();
         let Via::Tunnel(tunnel) = hop.via else { panic!() };
         assert_eq!(tunnel.via, "10.0.0.9:15008".parse().unwrap());

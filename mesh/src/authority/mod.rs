@@ -10,4 +10,7 @@ pub mod claims; // for whom a claim to what is not the mesh's counts
 pub mod dial; // where a waypoint may dial
 pub mod listeners; // whom a Gateway's listeners admit
 pub mod reach; // how far routes and rules about services reach
+pub mod enforcement; // whether a port behind a waypoint takes what did not come through it
+pub mod attachment; // what a policy with targetRefs applies to
+pub mod standing; // what a Gateway and a service may say about a workload
 pub mod tenancy; // whose word counts for whom

@@ -29,6 +29,9 @@ pub enum HeadError {
     /// No authority, or one that is neither `ip:port` nor `host:port`.
     #[error("the authority {0:?} is not an address or a host name with a port")]
     Authority(String),
+    /// It names a client that cannot be read, or several. To take it for a call without one would widen what the peer may do.
+    #[error("x-mesh-source must be one SPIFFE ID: spiffe://<trust domain>/ns/<namespace>/sa/<service account>")]
+    Client,
 }
 
 /// Where a CONNECT goes.
@@ -179,7 +182,7 @@ pub struct ConnectHead {
     /// The network that the connection came from, when it crossed one.
     pub network: Option<Network>,
     /// The client that a waypoint speaks for (`x-mesh-source`). Worth what the tunnel's peer is worth: only a waypoint of
-    /// the destination may speak for others.
+    /// the destination may speak for others; named by anyone else, the client is judged besides the peer.
     pub on_behalf_of: Option<Identity>,
 }
 
@@ -217,7 +220,7 @@ impl ConnectHead {
         Ok(request)
     }
 
-    /// Reads a request. Headers that cannot be read are left out: they only label telemetry.
+    /// Reads a request. Headers that cannot be read are left out, since they only label telemetry; all but `x-mesh-source`.
     pub fn parse<T>(request: &Request<T>) -> Result<Self, HeadError> {
         if request.method() != Method::CONNECT {
             return Err(HeadError::Method(request.method().clone()));
@@ -230,8 +233,21 @@ impl ConnectHead {
             forwarded: text(headers, &FORWARDED).and_then(Forwarded::parse),
             traceparent: text(headers, &TRACEPARENT).and_then(|value| value.parse().ok()),
             network: text(headers, &NETWORK).filter(|value| value.len() <= 256).map(Network::from),
-            on_behalf_of: text(headers, &SOURCE).and_then(|value| value.parse().ok()),
+            on_behalf_of: client_of(headers)?,
         })
+    }
+}
+
+/// The client that is named.
+fn client_of(headers: &HeaderMap) -> Result<Option<Identity>, HeadError> {
+    let mut values = headers.get_all(SOURCE).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => {
+            let client = value.to_str().ok().and_then(|text| text.parse().ok());
+            client.map(Some).ok_or(HeadError::Client)
+        }
+        (Some(_), Some(_)) => Err(HeadError::Client),
     }
 }
 
@@ -349,6 +365,23 @@ mod tests {
         assert_eq!((head.forwarded, head.traceparent), (None, None));
         let baggage = head.baggage.unwrap();
         assert_eq!((baggage.service, baggage.version), (Some("a".into()), Some("b".into())));
+    }
+
+    #[test]
+    fn a_client_that_cannot_be_read_is_not_no_client() {
+        let parse = |values: &[&[u8]]| {
+            let mut request = Request::connect("10.0.0.1:80").body(()).unwrap();
+            for value in values {
+                request.headers_mut().append(SOURCE, HeaderValue::from_bytes(value).unwrap());
+            }
+            ConnectHead::parse(&request).map(|head| head.on_behalf_of.map(|client| client.to_string()))
+        };
+        let client = "spiffe://cluster.local/ns/default/sa/client";
+        assert_eq!(parse(&[]), Ok(None));
+        assert_eq!(parse(&[client.as_bytes()]), Ok(Some(client.to_owned())));
+        for wrong in [&[b"".as_slice()][..], &[b"client"], &[b"\xff"], &[client.as_bytes(), client.as_bytes()]] {
+            assert_eq!(parse(wrong), Err(HeadError::Client), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -29,9 +29,13 @@ pub struct Workload {
     /// It speaks HBONE itself, at its own address: an instance of a waypoint. Never captured.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub native_tunnel: bool,
-    /// Annotation `culvert.dev/allow-waypoint-bypass`: what did not come through its waypoint is admitted too.
+    /// Annotation `culvert.dev/allow-waypoint-bypass`, or `culvert.dev/waypoint-enforcement: off` of the pod: what did not come through its waypoint is admitted too.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub may_bypass_waypoint: bool,
+    /// Label or annotation `culvert.dev/waypoint-enforcement: strict` of the pod: nothing behind a waypoint is open to what did
+    /// not come through it, whatever guards it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub strict_waypoint: bool,
     /// Trust domain of its identity.
     pub trust_domain: TrustDomain,
     /// Service account of its identity.
@@ -200,6 +204,7 @@ impl Workload {
             protocol: TunnelProtocol::Hbone,
             native_tunnel: false,
             may_bypass_waypoint: false,
+            strict_waypoint: false,
             trust_domain: "cluster.local".into(),
             service_account: "default".into(),
             node: NodeName::default(),

@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::cover::{Believed, Cover};
 use super::matcher::{self, Answer, Subject};
 use crate::model::connection::Facts;
+use crate::model::identity::Identity;
 use crate::model::policy::{Action, Authorization, PolicyKey};
 use crate::model::workload::{Standing, Workload};
 use crate::state::snapshot::Snapshot;
@@ -59,30 +60,92 @@ pub enum Refusal {
     #[error("allow policies exist, but none allowed")]
     NotAllowed,
     /// It should have come through a waypoint and did not.
-    #[error("bypassed_waypoint: it must come through waypoint {0}")]
+    #[error("bypassed_waypoint: {0}")]
     Bypassed(Box<str>),
+    /// The peer names a client and is no waypoint of the port, so both are judged, and one of them is refused.
+    #[error("{why}; refused was {refused}")]
+    OneOfTwo {
+        /// Which.
+        refused: OneOfTwo,
+        /// Why.
+        why: Box<Refusal>,
+    },
     /// Another pod claims one of its addresses, and nothing says whose it is.
     #[error("disputed_address: another pod claims an address of the destination, and nothing says whose it is")]
     Disputed,
 }
 
-/// Judges one connection: by where it has to come from, then by the policies.
+/// Which of the two that call was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum OneOfTwo {
+    /// The peer itself, by what it proved.
+    #[error("the peer itself, which is no waypoint of this port, whatever client it names ({client})")]
+    Peer {
+        /// The client that it names.
+        client: Identity,
+    },
+    /// The client that it names.
+    #[error("the client {client}, which the peer names without being a waypoint of this port")]
+    Client {
+        /// The client.
+        client: Identity,
+    },
+}
+
+impl OneOfTwo {
+    /// `peer` or `client`: the label of a metric.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Peer { .. } => "peer",
+            Self::Client { .. } => "client",
+        }
+    }
+}
+
+/// Judges one connection: by where it has to come from, then by the policies. A client that is named by somebody who is no
+/// waypoint of the port is judged besides the peer itself, and both must be admitted.
 pub fn authorize(applying: &Applying, facts: &Facts) -> Result<Permit, Refusal> {
     if applying.disputed {
         return Err(Refusal::Disputed);
     }
-    if let Some(waypoint) = applying.cover.bypassed(facts.destination.port(), facts.source_identity.as_ref()) {
-        return Err(Refusal::Bypassed(waypoint.into()));
+    let port = facts.destination.port();
+    if let Some(waypoint) = applying.cover.bypassed(port, facts.source_identity.as_ref()) {
+        let why = applying.cover.told(port).unwrap_or_default();
+        return Err(Refusal::Bypassed(format!("it must come through waypoint {waypoint} ({why})").into()));
     }
-    let policies = applying.policies.iter().map(Arc::as_ref);
-    judge(policies.filter(|p| !p.dry_run), subject(applying.cover.believed(facts), facts))
+    judge_all(applying, facts, false)
 }
 
 /// What the policies in dry-run would have said; `None` when there are none that apply.
 pub fn dry_run(applying: &Applying, facts: &Facts) -> Option<Result<Permit, Refusal>> {
-    let policies = applying.policies.iter().map(Arc::as_ref).filter(|p| p.dry_run);
-    policies.clone().next()?;
-    Some(judge(policies, subject(applying.cover.believed(facts), facts)))
+    let tried = applying.policies.iter().any(|policy| policy.dry_run);
+    tried.then(|| judge_all(applying, facts, true))
+}
+
+/// Who is judged: the believed caller, then the client that a peer names without being a waypoint of the port.
+pub fn subjects<'a>(cover: &Cover, facts: &'a Facts) -> (Subject<'a>, Option<Subject<'a>>) {
+    let named = cover.unproven(facts).map(|client| Believed {
+        identity: Some(&client.identity),
+        source: client.source,
+        via: None,
+    });
+    (subject(cover.believed(facts), facts), named.map(|named| subject(named, facts)))
+}
+
+fn judge_all(applying: &Applying, facts: &Facts, dry_run: bool) -> Result<Permit, Refusal> {
+    let policies = applying.policies.iter().map(Arc::as_ref).filter(|policy| policy.dry_run == dry_run);
+    let (caller, named) = subjects(&applying.cover, facts);
+    let judged = judge(policies.clone(), caller);
+    let (Some(client), Some(named)) = (applying.cover.unproven(facts), named) else { return judged };
+    let client = client.identity.clone();
+    let permit = match judged {
+        Ok(permit) => permit,
+        Err(why) => return Err(Refusal::OneOfTwo { refused: OneOfTwo::Peer { client }, why: why.into() }),
+    };
+    match judge(policies, named) {
+        Ok(_) => Ok(permit),
+        Err(why) => Err(Refusal::OneOfTwo { refused: OneOfTwo::Client { client }, why: why.into() }),
+    }
 }
 
 fn subject<'a>(believed: Believed<'a>, facts: &'a Facts) -> Subject<'a> {
@@ -152,6 +215,44 @@ mod tests {
     fn an_allow_policy_without_rules_refuses_everything() {
         let none = Authorization { rules: Box::default(), ..(*policy("none", Action::Allow, &[])).clone() };
         assert_eq!(authorize(&[Arc::new(none)].into(), &to_port(80)), Err(Refusal::NotAllowed));
+    }
+
+    #[test]
+    fn to_name_a_client_only_narrows_what_a_peer_may_do() {
+        use crate::model::connection::OnBehalfOf;
+        use crate::model::policy::StringMatch;
+
+        let id = |namespace: &str| Identity::new("cluster.local", namespace, "default");
+        let of_namespace = |action, namespace: &str| {
+            let m = Match { namespaces: [StringMatch::parse(namespace)].into(), ..Match::default() };
+            let rules = [Rule { clauses: [Clause { matches: [m].into() }].into() }].into();
+            Arc::new(Authorization { rules, ..(*policy(namespace, action, &[])).clone() })
+        };
+        let said = |policies: &[Arc<Authorization>], peer: &str, client: Option<&str>| {
+            let named = client.map(|client| Box::new(OnBehalfOf { identity: id(client), source: None }));
+            let facts = Facts { source_identity: Some(id(peer)), on_behalf_of: named, ..to_port(80) };
+            match authorize(&policies.to_vec().into(), &facts) {
+                Ok(_) => "admitted",
+                Err(Refusal::OneOfTwo { refused, .. }) => refused.as_str(),
+                Err(_) => "refused",
+            }
+        };
+        let shop = [of_namespace(Action::Allow, "shop")];
+        for (peer, client, expected) in [
+            ("shop", None, "admitted"),
+            ("shop", Some("shop"), "admitted"),
+            ("shop", Some("evil"), "client"),
+            ("evil", Some("shop"), "peer"),
+            ("evil", Some("evil"), "peer"),
+            ("evil", None, "refused"),
+        ] {
+            assert_eq!(said(&shop, peer, client), expected, "ALLOW shop: {peer} for {client:?}");
+        }
+        let not_evil = [of_namespace(Action::Deny, "evil")];
+        assert_eq!(said(&not_evil, "shop", Some("evil")), "client");
+        assert_eq!(said(&not_evil, "evil", Some("shop")), "peer");
+        assert_eq!(said(&not_evil, "shop", Some("bank")), "admitted");
+        assert_eq!(said(&[], "shop", Some("evil")), "admitted", "no policy asks who calls");
     }
 
     #[test]

@@ -4,14 +4,18 @@
 //! addressed. What it can see is the port, and in doubt it refuses:
 //! - a port on which a service behind a waypoint stands is covered, whoever else stands on it;
 //! - a waypoint for workloads covers every port, except those on which only services without a waypoint stand: what is
-//!   addressed to those never goes through it.
+//!   addressed to those never goes through it;
+//! - a service of another namespace counts for none of this (`authority::standing`).
 //!
-//! Annotation `culvert.dev/allow-waypoint-bypass` of the pod lets the rest in again; waypoints are believed all the same.
+//! A covered port is closed to what did not come through the waypoint where enforcement says so (`authority::enforcement`):
+//! by default, where something at the waypoint guards it. The pod itself may say `off` or `strict` for all its ports. What a
+//! waypoint says of its client is believed all the same.
 
-use crate::model::connection::Facts;
+use super::instances::Instances;
+use crate::authority::standing::decides_about;
+use crate::model::connection::{Facts, OnBehalfOf};
 use crate::model::identity::Identity;
-use crate::model::service::ServiceKey;
-use crate::model::waypoint::{Waypoint, WaypointDestination};
+use crate::model::waypoint::{Enforcement, Waypoint};
 use crate::model::workload::Workload;
 use crate::state::snapshot::Snapshot;
 
@@ -20,6 +24,7 @@ use crate::state::snapshot::Snapshot;
 pub struct Cover {
     behind: Vec<Behind>,
     may_bypass: bool,
+    strict: bool,
 }
 
 /// One waypoint and what of the workload is behind it.
@@ -29,6 +34,7 @@ struct Behind {
     waypoint: String,
     identities: Vec<Identity>,
     ports: Ports,
+    enforcement: Enforcement,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,9 +49,13 @@ impl Cover {
         let mut behind = Vec::new();
         let (mut covered, mut open) = (Vec::new(), Vec::new());
         for served in &workload.services {
+            // A service of another namespace gives traffic to the workload and says nothing about it.
+            let Some(entry) = mesh.service(&served.service) else { continue };
+            if !decides_about(&entry.service, workload) {
+                continue;
+            }
             let ports: Vec<u16> = served.ports.iter().map(|port| port.target_port).filter(|port| *port != 0).collect();
-            let waypoint = mesh.service(&served.service).and_then(|entry| entry.service.waypoint.as_deref());
-            match waypoint {
+            match entry.service.waypoint.as_deref() {
                 None => open.extend(ports),
                 Some(waypoint) => {
                     covered.extend_from_slice(&ports);
@@ -57,7 +67,7 @@ impl Cover {
             open.retain(|port| !covered.contains(port));
             behind.push(Behind::new(mesh, waypoint, Ports::AllBut(open)));
         }
-        Self { behind, may_bypass: workload.may_bypass_waypoint }
+        Self { behind, may_bypass: workload.may_bypass_waypoint, strict: workload.strict_waypoint }
     }
 
     /// Whether no waypoint is in front of anything.
@@ -74,10 +84,28 @@ impl Cover {
 
     /// The waypoint that a connection of `peer` to `port` should have come through and did not.
     pub fn bypassed(&self, port: u16, peer: Option<&Identity>) -> Option<&str> {
-        if self.may_bypass || self.vouches(port, peer) {
-            return None;
-        }
-        self.behind.iter().find(|behind| behind.covers(port)).map(|behind| behind.waypoint.as_str())
+        let closing = self.closing(port)?;
+        (!self.vouches(port, peer)).then_some(closing.waypoint.as_str())
+    }
+
+    /// Of a port behind a waypoint: which, whether what did not come through it is refused, and why.
+    pub fn told(&self, port: u16) -> Option<String> {
+        let closing = self.closing(port);
+        let Behind { waypoint, enforcement, .. } =
+            closing.or_else(|| self.behind.iter().find(|behind| behind.covers(port)))?;
+        let state = if closing.is_some() { "takes only what came through" } else { "is open past" };
+        let why = match (self.may_bypass, self.strict) {
+            (true, _) => "the pod says so".to_owned(),
+            (false, true) => "enforcement is strict, says the pod".to_owned(),
+            (false, false) => enforcement.to_string(),
+        };
+        Some(format!("port {port} {state} waypoint {waypoint}: {why}"))
+    }
+
+    /// The waypoint that closes a port.
+    fn closing(&self, port: u16) -> Option<&Behind> {
+        let closes = |behind: &&Behind| (self.strict || behind.enforcement.is_closed()) && behind.covers(port);
+        self.behind.iter().find(closes).filter(|_| !self.may_bypass)
     }
 
     /// Whether `peer` is a waypoint in front of `port`, and so may speak for its clients.
@@ -86,8 +114,8 @@ impl Cover {
         self.behind.iter().any(|behind| behind.covers(port) && behind.identities.contains(peer))
     }
 
-    /// The connection as it is to be judged and told: what a waypoint says of its client is believed, of anyone else it
-    /// is as if it had not been said.
+    /// The connection as it is to be told: what a waypoint says of its client is believed, of anyone else it is as if it
+    /// had not been said.
     pub fn believed<'a>(&self, facts: &'a Facts) -> Believed<'a> {
         let said = facts.on_behalf_of.as_deref();
         let said = said.filter(|_| self.vouches(facts.destination.port(), facts.source_identity.as_ref()));
@@ -99,6 +127,13 @@ impl Cover {
                 via: facts.source_identity.as_ref(),
             },
         }
+    }
+
+    /// The client that a peer names without being a waypoint in front of the port. It is judged besides the peer itself:
+    /// to name a client can only narrow what a peer may do, so that a waypoint lends its own identity to nobody.
+    pub fn unproven<'a>(&self, facts: &'a Facts) -> Option<&'a OnBehalfOf> {
+        let vouched = self.vouches(facts.destination.port(), facts.source_identity.as_ref());
+        facts.on_behalf_of.as_deref().filter(|_| !vouched)
     }
 }
 
@@ -116,7 +151,8 @@ pub struct Believed<'a> {
 impl Behind {
     fn new(mesh: &Snapshot, waypoint: &Waypoint, ports: Ports) -> Self {
         let name = format!("{}/{}", waypoint.namespace, waypoint.name);
-        Self { waypoint: name, identities: identities(mesh, waypoint), ports }
+        let identities = Instances::of(mesh, waypoint).map(|instances| instances.identities()).unwrap_or_default();
+        Self { waypoint: name, identities, ports, enforcement: waypoint.enforcement.clone() }
     }
 
     fn covers(&self, port: u16) -> bool {
@@ -127,39 +163,16 @@ impl Behind {
     }
 }
 
-/// Who the instances of a waypoint are, those that are not ready included: they still have connections.
-fn identities(mesh: &Snapshot, waypoint: &Waypoint) -> Vec<Identity> {
-    let of_service = |key: &ServiceKey| {
-        let Some(entry) = mesh.service(key) else { return Vec::new() };
-        let instances = entry.endpoints.iter().map(|endpoint| endpoint.workload.identity());
-        instances.chain(entry.service.subject_alt_names.iter().cloned()).collect()
-    };
-    let mut found: Vec<Identity> = match &waypoint.destination {
-        None => Vec::new(),
-        Some(WaypointDestination::Service { namespace, hostname }) => {
-            of_service(&ServiceKey { namespace: namespace.clone(), hostname: hostname.clone() })
-        }
-        Some(WaypointDestination::Address { network, address }) => {
-            match mesh.service_at(network, *address, &waypoint.namespace) {
-                Some(entry) => of_service(&entry.service.key),
-                None => mesh.workload_at(network, *address).map(|workload| workload.identity()).into_iter().collect(),
-            }
-        }
-    };
-    found.sort();
-    found.dedup();
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
 
     use super::*;
     use crate::model::connection::OnBehalfOf;
-    use crate::model::service::Service;
+    use crate::model::service::{Reach, Service};
     use crate::model::update::Update;
-    use crate::model::workload::WorkloadService;
+    use crate::model::waypoint::WaypointDestination;
+    use crate::model::workload::{Health, WorkloadService};
     use crate::state::store::Store;
 
     fn ip(text: &str) -> IpAddr {
@@ -169,12 +182,7 @@ mod tests {
     fn behind(name: &str) -> Option<Box<Waypoint>> {
         let wp = Service::sample(name, "default", &[], &[]);
         let destination = WaypointDestination::Service { namespace: "default".into(), hostname: wp.key.hostname };
-        Some(Box::new(Waypoint {
-            namespace: "default".into(),
-            name: name.into(),
-            destination: Some(destination),
-            hbone_port: 15008,
-        }))
+        Some(Box::new(Waypoint::sample("default", name, Some(destination))))
     }
 
     /// `shop` (port 8080) is behind waypoint `wp`, whose pod is not ready; `plain` (8080 and 9090) is behind none.
@@ -186,7 +194,7 @@ mod tests {
         let serves = |service: &Service| WorkloadService {
             service: service.key.clone(),
             ports: service.ports.clone(),
-            health: crate::model::workload::Health::Healthy,
+            health: Health::Healthy,
         };
         let mut pod = Workload {
             services: [serves(&shop), serves(&plain)].into(),
@@ -197,7 +205,7 @@ mod tests {
             services: [serves(&wp)].into(),
             native_tunnel: true,
             service_account: "wp".into(),
-            health: crate::model::workload::Health::Unhealthy,
+            health: Health::Unhealthy,
             ..Workload::sample("wp-1", "default", &[ip("10.0.0.9")])
         };
         let store = Store::new(None);
@@ -247,6 +255,61 @@ mod tests {
         assert_eq!(cover.believed(&said_by("wp", 8080)).identity, Some(&id("client")));
     }
 
+    #[test]
+    fn a_port_that_nothing_guards_is_open_and_its_waypoint_is_still_believed() {
+        let open = |enforcement: Enforcement, change: fn(&mut Workload)| {
+            let mut shop = Service::sample("shop", "default", &[ip("10.96.0.1")], &[(80, 8080)]);
+            let waypoint = behind("wp").map(|waypoint| Waypoint { enforcement, ..*waypoint });
+            shop.waypoint = waypoint.map(Box::new);
+            let serves =
+                WorkloadService { service: shop.key.clone(), ports: shop.ports.clone(), health: Health::Healthy };
+            let wp = Service::sample("wp", "default", &[ip("10.96.0.9")], &[(15008, 15008)]);
+            let instance = Workload {
+                services: [WorkloadService {
+                    service: wp.key.clone(),
+                    ports: wp.ports.clone(),
+                    health: Health::Healthy,
+                }]
+                .into(),
+                service_account: "wp".into(),
+                ..Workload::sample("wp-1", "default", &[ip("10.0.0.9")])
+            };
+            let mut pod =
+                Workload { services: [serves].into(), ..Workload::sample("shop-1", "default", &[ip("10.0.0.1")]) };
+            change(&mut pod);
+            let store = Store::new(None);
+            let updates = [shop, wp].map(|service| Update::Service(Box::new(service))).into_iter();
+            store.apply(updates.chain([pod.clone(), instance].map(|workload| Update::Workload(Box::new(workload)))));
+            let cover = Cover::of(&store.snapshot(), &pod);
+            assert_eq!(cover.believed(&said_by("wp", 8080)).identity, Some(&id("client")));
+            (cover.bypassed(8080, None).is_none(), cover.told(8080).unwrap())
+        };
+        let guarded = || Enforcement::Guarded("AuthorizationPolicy default/p".into());
+        let cases: [(Enforcement, fn(&mut Workload), bool, &str); 6] = [
+            (Enforcement::Unguarded, |_| (), true, "is open past waypoint default/wp: nothing guards"),
+            (Enforcement::Off("Service default/shop".into()), |_| (), true, "off, says Service default/shop"),
+            (
+                guarded(),
+                |_| (),
+                false,
+                "only what came through waypoint default/wp: AuthorizationPolicy default/p guards it",
+            ),
+            (Enforcement::Strict("Namespace default".into()), |_| (), false, "strict, says Namespace default"),
+            (Enforcement::Unguarded, |pod| pod.strict_waypoint = true, false, "strict, says the pod"),
+            (
+                guarded(),
+                |pod| pod.may_bypass_waypoint = true,
+                true,
+                "is open past waypoint default/wp: the pod says so",
+            ),
+        ];
+        for (enforcement, change, expected, why) in cases {
+            let (open, told) = open(enforcement, change);
+            assert_eq!(open, expected, "{told}");
+            assert!(told.contains(why), "{told}");
+        }
+    }
+
     fn said_by(peer: &str, port: u16) -> Facts {
         Facts {
             source: "10.0.0.9:1".parse().unwrap(),
@@ -268,6 +331,36 @@ mod tests {
             let believed = cover.believed(&facts);
             assert_eq!((believed.identity, believed.via), (Some(&id(peer)), None), "{peer} {port}");
             assert_eq!(believed.source, Some(facts.source));
+            assert_eq!(cover.unproven(&facts).map(|client| &client.identity), Some(&id("client")), "{peer} {port}");
         }
+        assert_eq!(cover.unproven(&said_by("wp", 8080)), None);
+    }
+
+    #[test]
+    fn a_service_of_another_namespace_covers_nothing_and_opens_nothing() {
+        // `trap` of `evil` has the pod as an endpoint on port 8080, behind a waypoint that is not there.
+        let trap = |waypoint, root| Service {
+            waypoint,
+            reach: Reach { root, ..Reach::default() },
+            ..Service::sample("trap", "evil", &[ip("10.96.6.6")], &[(80, 8080), (81, 7000)])
+        };
+        let of = |trap: Service, waypoint: Option<Box<Waypoint>>| {
+            let serves =
+                WorkloadService { service: trap.key.clone(), ports: trap.ports.clone(), health: Health::Healthy };
+            let pod = Workload {
+                services: [serves].into(),
+                waypoint,
+                ..Workload::sample("vault", "default", &[ip("10.0.0.1")])
+            };
+            let store = Store::new(None);
+            store.apply([Update::Service(Box::new(trap)), Update::Workload(Box::new(pod.clone()))]);
+            Cover::of(&store.snapshot(), &pod)
+        };
+        let closed = |cover: &Cover| cover.bypassed(8080, Some(&id("client"))).map(str::to_owned);
+        assert_eq!(closed(&of(trap(behind("gone"), false), None)), None, "nobody is shut out by it");
+        assert_eq!(closed(&of(trap(behind("gone"), true), None)), Some("default/gone".into()), "a root may");
+        let own = behind("own");
+        assert_eq!(closed(&of(trap(None, false), own.clone())), Some("default/own".into()), "nobody is let in by it");
+        assert_eq!(closed(&of(trap(behind("evil"), false), own)), Some("default/own".into()));
     }
 }

@@ -139,8 +139,7 @@ mod tests {
         use crate::model::workload::{Workload, WorkloadService};
         use crate::state::store::Store;
 
-        let (namespace, name) = ("default".into(), "wp".into());
-        let waypoint = Waypoint { namespace, name, destination: None, hbone_port: 15008 };
+        let waypoint = Waypoint::sample("default", "wp", None);
         let shop = Service::sample("shop", "default", &[], &[(80, 8080)]);
         let served = WorkloadService {
             service: shop.key.clone(),

@@ -43,6 +43,7 @@ pub struct Counters {
     pub listeners_lost: Counter,
     captures_closed: Family<Reason, Gauge>,
     captures_failed: Family<Reason, Gauge>,
+    named_client_refusals: Family<Refused, Counter>,
     peer_refusals: Family<Reason, Counter>,
     limit_refusals: Family<Reason, Counter>,
     config_reload_failures: Family<File, Counter>,
@@ -53,6 +54,11 @@ pub struct Counters {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Refused {
+    refused: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -138,6 +144,11 @@ impl Counters {
                 "Connections refused because they did not come through the waypoint of their destination",
                 all.bypassed_waypoint.clone(),
             );
+            own.register(
+                "named_client_refusals",
+                "Connections refused whose peer names a client without being a waypoint of the port",
+                all.named_client_refusals.clone(),
+            );
             own.register("capture_probe", "Connections of the kubelet, proven and passed", all.capture_probe.clone());
             own.register(
                 "certificate_expiration_timestamp_seconds",
@@ -166,6 +177,12 @@ impl Counters {
     /// A connection was refused because a workload or a peer has as many as it may: `reason` says of what.
     pub fn limit_refused(&self, reason: &'static str) {
         self.limit_refusals.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// `culvert_named_client_refusals_total{refused}`: a peer named a client without being a waypoint of the port, and
+    /// `refused`, `peer` or `client`, is the one of them whom policy refuses.
+    pub fn named_client_refused(&self, refused: &'static str) {
+        self.named_client_refusals.get_or_create(&Refused { refused }).inc();
     }
 
     /// A configuration file could not be read or understood; what it said before stays in effect.

@@ -37,9 +37,9 @@ fn hand_off(stage: &mut Stage, report: &mut Report) -> Result<()> {
     report.step(
         "The waypoint",
         "A market joins the mesh: front asks cart, cart asks stock; catalog has six pods. One label on its namespace puts its
-         services behind the waypoint `gate` (deploy/examples/waypoint/namespace.yaml).",
+         services behind the waypoint `gate` (deploy/examples/waypoint/namespace.yaml), which a policy guards (access.yaml).",
     );
-    for file in ["market-namespace.yaml", "market-services.yaml", "market-pods.yaml"] {
+    for file in ["market-namespace.yaml", "market-access.yaml", "market-services.yaml", "market-pods.yaml"] {
         stage.apply(file)?;
     }
     stage.captured([7, 8])?;

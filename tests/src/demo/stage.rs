@@ -19,7 +19,7 @@ use crate::waypoint::{Waypoint, WaypointOptions};
 /// The prefix of namespaces in the manifests.
 const NAME: &str = "culvert-demo";
 /// The files of the examples.
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 12] = [
     ("pods.yaml", include_str!("../../../deploy/examples/shop/pods.yaml")),
     ("services.yaml", include_str!("../../../deploy/examples/shop/services.yaml")),
     ("enrol.yaml", include_str!("../../../deploy/examples/shop/enrol.yaml")),
@@ -27,6 +27,7 @@ const FILES: [(&str, &str); 11] = [
     ("policy.yaml", include_str!("../../../deploy/examples/shop/policy.yaml")),
     ("market-namespace.yaml", include_str!("../../../deploy/examples/waypoint/namespace.yaml")),
     ("market-gateway.yaml", include_str!("../../../deploy/examples/waypoint/gateway.yaml")),
+    ("market-access.yaml", include_str!("../../../deploy/examples/waypoint/access.yaml")),
     ("market-services.yaml", include_str!("../../../deploy/examples/waypoint/services.yaml")),
     ("market-pods.yaml", include_str!("../../../deploy/examples/waypoint/pods.yaml")),
     ("market-route.yaml", include_str!("../../../deploy/examples/waypoint/route.yaml")),

@@ -10,12 +10,7 @@ use crate::route::Found;
 
 fn service(name: &str, namespace: &str, address: u8) -> Arc<Service> {
     let mut service = Service::sample(name, namespace, &[[10, 96, 0, address].into()], &[(80, 8080), (81, 8081)]);
-    service.waypoint = Some(Box::new(Waypoint {
-        namespace: "default".into(),
-        name: "wp".into(),
-        destination: None,
-        hbone_port: 15008,
-    }));
+    service.waypoint = Some(Box::new(Waypoint::sample("default", "wp", None)));
     service.ports[1].name = "second".into();
     Arc::new(service)
 }

@@ -30,6 +30,9 @@ pub struct Verdict {
     pub workload: String,
     /// How it is reached: `HBONE 10.0.0.2:15008 for 10.0.0.2:80`, or `TCP 10.0.0.3:80`.
     pub via: String,
+    /// Of a port behind a waypoint: whether what did not come through it is refused, and why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waypoint: Option<String>,
     /// Each policy that applies.
     pub policies: Vec<Judged>,
     /// `admitted`, or why not.

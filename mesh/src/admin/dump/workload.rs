@@ -87,6 +87,12 @@ pub struct WaypointView {
     pub destination: Option<String>,
     /// Its HBONE port.
     pub hbone_mtls_port: u16,
+    /// Whether what did not come through it is refused. Ours.
+    #[serde(default)]
+    pub closed: bool,
+    /// Why. Ours.
+    #[serde(default)]
+    pub enforcement: String,
 }
 
 impl From<&Waypoint> for WaypointView {
@@ -98,6 +104,8 @@ impl From<&Waypoint> for WaypointView {
                 WaypointDestination::Address { network, address } => format!("{network}/{address}"),
             }),
             hbone_mtls_port: waypoint.hbone_port,
+            closed: waypoint.enforcement.is_closed(),
+            enforcement: waypoint.enforcement.to_string(),
         }
     }
 }
@@ -160,18 +168,15 @@ mod tests {
     fn a_workload_has_the_fields_that_istioctl_reads() {
         let mut workload = Workload::sample("shop-1", "default", &["10.0.0.2".parse().unwrap()]);
         workload.node = "worker".into();
-        workload.waypoint = Some(Box::new(Waypoint {
-            namespace: "default".into(),
-            name: "gate".into(),
-            destination: Some(WaypointDestination::Address {
-                network: "".into(),
-                address: "10.96.0.9".parse().unwrap(),
-            }),
-            hbone_port: 15008,
-        }));
+        let address = "10.96.0.9".parse().unwrap();
+        let destination = WaypointDestination::Address { network: "".into(), address };
+        workload.waypoint = Some(Box::new(Waypoint::sample("default", "gate", Some(destination))));
         let expected = serde_json::json!({
             "uid": "Kubernetes//Pod/default/shop-1", "workloadIps": ["10.0.0.2"],
-            "waypoint": {"gateway": "default/gate", "destination": "/10.96.0.9", "hboneMtlsPort": 15008},
+            "waypoint": {
+                "gateway": "default/gate", "destination": "/10.96.0.9", "hboneMtlsPort": 15008,
+                "closed": true, "enforcement": "AuthorizationPolicy default/guard guards it",
+            },
             "protocol": "HBONE", "name": "shop-1", "namespace": "default", "serviceAccount": "default",
             "workloadName": "shop-1", "workloadType": "pod", "canonicalName": "shop-1", "canonicalRevision": "latest",
             "clusterId": "Kubernetes", "trustDomain": "cluster.local", "locality": {}, "node": "worker", "network": "",

@@ -11,7 +11,7 @@ use crate::model::name::{Name, Namespace};
 use super::holders::Holders;
 use super::labelled::Labelled;
 use super::object::{
-    AuthorizationPolicy, EndpointSlice, Gateway, GatewayClass, Item, Kind, Labels, Node, Object, ObjectKey,
+    AuthorizationPolicy, EndpointSlice, Gateway, GatewayClass, Guard, Item, Kind, Labels, Node, Object, ObjectKey,
     PeerAuthentication, Pod, Raw, Service, ServiceEntry,
 };
 
@@ -122,6 +122,10 @@ pub struct Inventory {
     pub peers: Shelf<PeerAuthentication>,
     /// AuthorizationPolicies.
     pub policies: Shelf<AuthorizationPolicy>,
+    /// RequestAuthentications.
+    pub authentications: Shelf<Guard>,
+    /// MeshPolicies.
+    pub mesh_policies: Shelf<Guard>,
     /// ServiceEntries.
     pub entries: Shelf<ServiceEntry>,
     /// Objects that only waypoints read, by group and kind.
@@ -146,6 +150,8 @@ impl Inventory {
             Object::GatewayClass(item) => self.classes.insert(Arc::clone(item)),
             Object::PeerAuthentication(item) => self.peers.insert(Arc::clone(item)),
             Object::AuthorizationPolicy(item) => self.policies.insert(Arc::clone(item)),
+            Object::RequestAuthentication(item) => self.authentications.insert(Arc::clone(item)),
+            Object::MeshPolicy(item) => self.mesh_policies.insert(Arc::clone(item)),
             Object::ServiceEntry(item) => self.entries.insert(Arc::clone(item)),
             Object::Raw(item) => {
                 if let Some(key) = raw_key(item) {
@@ -167,6 +173,8 @@ impl Inventory {
             Object::GatewayClass(item) => self.classes.remove(item),
             Object::PeerAuthentication(item) => self.peers.remove(item),
             Object::AuthorizationPolicy(item) => self.policies.remove(item),
+            Object::RequestAuthentication(item) => self.authentications.remove(item),
+            Object::MeshPolicy(item) => self.mesh_policies.remove(item),
             Object::ServiceEntry(item) => self.entries.remove(item),
             Object::Raw(item) => {
                 if let Some(key) = raw_key(item)
@@ -213,6 +221,8 @@ impl Inventory {
             Object::GatewayClass(item) => self.classes.is_alone(item),
             Object::PeerAuthentication(item) => self.peers.is_alone(item),
             Object::AuthorizationPolicy(item) => self.policies.is_alone(item),
+            Object::RequestAuthentication(item) => self.authentications.is_alone(item),
+            Object::MeshPolicy(item) => self.mesh_policies.is_alone(item),
             Object::ServiceEntry(item) => self.entries.is_alone(item),
             Object::Raw(_) => true,
         }
@@ -249,6 +259,8 @@ impl Inventory {
             (Kind::GatewayClass, self.classes.len()),
             (Kind::PeerAuthentication, self.peers.len()),
             (Kind::AuthorizationPolicy, self.policies.len()),
+            (Kind::RequestAuthentication, self.authentications.len()),
+            (Kind::MeshPolicy, self.mesh_policies.len()),
             (Kind::ServiceEntry, self.entries.len()),
         ];
         counts.into_iter().filter(|&(_, count)| count > 0).collect()

@@ -170,7 +170,7 @@ impl Reading<'_> {
             self.error(misfit.line.max(line), Some(label), &misfit);
             return self.stand_in(kind, &node);
         }
-        let policy = matches!(kind, Kind::PeerAuthentication | Kind::AuthorizationPolicy).then(|| node.clone());
+        let policy = kind.is_policy().then(|| node.clone());
         let at = self.at(line);
         let problems = &mut self.parsed.problems;
         let mut reader = Reader { shared: self.shared, at, object: label.clone(), problems };
@@ -262,7 +262,7 @@ fn salvage(text: &str) -> Option<(Kind, Node)> {
     };
     let find = |key: &str| text.lines().find_map(|line| value(line, key));
     let kind = Kind::of(&find("apiVersion")?, &find("kind")?)?;
-    if !matches!(kind, Kind::PeerAuthentication | Kind::AuthorizationPolicy) {
+    if !kind.is_policy() {
         return None;
     }
     let metadata = text.lines().skip_while(|line| !line.starts_with("metadata:")).skip(1);

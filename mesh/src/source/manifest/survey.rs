@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::policy::{PolicyKey, Scope};
 use crate::model::service::ServiceKey;
+use crate::model::waypoint::Waypoint;
 use crate::model::workload::Workload;
 
 use super::convert::{Context, Enrolment, Left, Options};
@@ -26,14 +27,16 @@ pub(super) fn survey<'a>(
     let mut problems = context.problems().to_vec();
     let mut endpoints: BTreeMap<ServiceKey, usize> = BTreeMap::new();
     let mut used: BTreeSet<PolicyKey> = BTreeSet::new();
+    let mut closed: BTreeSet<ServiceKey> = BTreeSet::new();
     for pod in inventory.pods.iter() {
-        problems.extend(of_pod(pod, context));
+        problems.extend(of_pod(pod, context, options));
         problems.extend(of_dispute(pod, inventory));
         match context.workload(pod, inventory, options) {
             Ok(workload) => {
                 for service in &workload.services {
                     *endpoints.entry(service.service.clone()).or_default() += 1;
                 }
+                closed.extend(context.closed_to_callers_of(&workload, options));
                 for policy in workload.policies {
                     used.insert(policy);
                 }
@@ -46,8 +49,10 @@ pub(super) fn survey<'a>(
     }
     problems.extend(overruled::overruled(inventory, context));
     services_without_endpoints(inventory, context, options, &endpoints, &mut problems);
+    closed_headless_services(inventory, context, options, &closed, &mut problems);
     selectors_of_nothing(inventory, context, &used, &mut problems);
-    problems.extend(context.namespace_problems(inventory));
+    problems.extend(context.namespace_problems(inventory, options));
+    problems.extend(context.trespasses(inventory, options));
     duplicates("Namespace", &inventory.namespaces, &mut problems);
     duplicates("Node", &inventory.nodes, &mut problems);
     duplicates("Pod", &inventory.pods, &mut problems);
@@ -57,6 +62,8 @@ pub(super) fn survey<'a>(
     duplicates("GatewayClass", &inventory.classes, &mut problems);
     duplicates("PeerAuthentication", &inventory.peers, &mut problems);
     duplicates("AuthorizationPolicy", &inventory.policies, &mut problems);
+    duplicates("RequestAuthentication", &inventory.authentications, &mut problems);
+    duplicates("MeshPolicy", &inventory.mesh_policies, &mut problems);
     duplicates("ServiceEntry", &inventory.entries, &mut problems);
     for ((_, kind), shelf) in &inventory.raws {
         duplicates(kind, shelf, &mut problems);
@@ -102,7 +109,7 @@ fn of_dispute(pod: &Item<Pod>, inventory: &Inventory) -> Option<Problem> {
     Some(Problem::of(&pod.at, pod_name(pod), Severity::Error, message).field("status.podIP"))
 }
 
-fn of_pod(pod: &Item<Pod>, context: &Context) -> Option<Problem> {
+fn of_pod(pod: &Item<Pod>, context: &Context, options: &Options) -> Option<Problem> {
     let warn = |message: String| Some(Problem::of(&pod.at, pod_name(pod), Severity::Warning, message));
     match Enrolment::of(pod, context.namespace_labels(&pod.meta.namespace)) {
         Enrolment::Refused(refusal) => return warn(format!("not enrolled: {refusal}")),
@@ -113,7 +120,7 @@ fn of_pod(pod: &Item<Pod>, context: &Context) -> Option<Problem> {
     }
     // What a namespace asks for is said of the namespace.
     pod.meta.labels.get("istio.io/use-waypoint")?;
-    context.closed_waypoint(pod).and_then(warn)
+    context.closed_waypoint(pod, options).and_then(warn)
 }
 
 fn services_without_endpoints(
@@ -131,6 +138,29 @@ fn services_without_endpoints(
             let object = format!("Service {}", item.meta.key());
             problems.push(Problem::of(&item.at, object, Severity::Warning, message));
         }
+    }
+}
+
+/// Clients of a headless service call its pods, whose ports a guarded waypoint closes.
+fn closed_headless_services(
+    inventory: &Inventory,
+    context: &Context,
+    options: &Options,
+    closed: &BTreeSet<ServiceKey>,
+    problems: &mut Vec<Problem>,
+) {
+    for item in inventory.services.iter().filter(|item| item.spec.headless) {
+        let key = Context::service_key(item, options);
+        let service = context.services().get(&key).filter(|_| closed.contains(&key));
+        let Some(waypoint) = service.and_then(|service| service.waypoint.as_deref()) else { continue };
+        let Waypoint { namespace, name, enforcement, .. } = waypoint;
+        let message = format!(
+            "is headless, so clients call the addresses of its pods and are refused there: the ports take only what comes \
+             through waypoint {namespace}/{name} ({enforcement}); give it a clusterIP, or label it \
+             culvert.dev/waypoint-enforcement: off"
+        );
+        let object = format!("Service {}", item.meta.key());
+        problems.push(Problem::of(&item.at, object, Severity::Warning, message).field("spec.clusterIP"));
     }
 }
 

@@ -249,6 +249,8 @@ impl World {
             }
         }
         before.into_values().flatten().for_each(|object| concern.add(object, false, &self.options));
+        // Whose pod it is that a Gateway names by its address says whether the Gateway may.
+        concern.context |= self.context.names_addresses(concern.addresses.iter().copied());
         self.concern_of_services(&mut concern);
         for namespace in &concern.service_namespaces {
             let slices = self.inventory.slices.of(namespace);
@@ -338,8 +340,12 @@ impl Concern {
             Object::PeerAuthentication(_) | Object::AuthorizationPolicy(_) => {
                 self.namespaces.insert(namespace.clone());
             }
-            // Whether waypoints are somewhere else than before is seen when the contexts are compared.
-            Object::Gateway(_) | Object::GatewayClass(_) | Object::Raw(_) => {}
+            // Whether waypoints are somewhere else than before, or guarded by something else, is seen when the contexts are compared.
+            Object::Gateway(_)
+            | Object::GatewayClass(_)
+            | Object::RequestAuthentication(_)
+            | Object::MeshPolicy(_)
+            | Object::Raw(_) => {}
         }
     }
 }

@@ -17,7 +17,7 @@ use super::options::Options;
 use super::peer::Peers;
 use super::selection::Selection;
 use super::service::{Assembly, Services, names_of_others};
-use super::waypoint::{Addressed, Hostnames, Waypoints};
+use super::waypoint::{Addressed, Asked, Found, Hostnames, Waypoints};
 
 /// What all objects but pods add up to.
 #[derive(Debug)]
@@ -113,9 +113,9 @@ impl Context {
         self.namespaces.get(namespace).unwrap_or(&self.no_labels)
     }
 
-    /// Whether waypoints are where they were.
+    /// Whether pods have the waypoints that they had.
     pub fn has_waypoints_of(&self, other: &Self) -> bool {
-        self.waypoints == other.waypoints
+        self.waypoints.are_the_same_for_pods(&other.waypoints)
     }
 
     /// Every policy.
@@ -134,21 +134,59 @@ impl Context {
     }
 
     /// Why the waypoint of a pod cannot be used.
-    pub fn closed_waypoint(&self, pod: &Item<Pod>) -> Option<String> {
-        let inherited = self.namespace_labels(&pod.meta.namespace);
-        self.waypoints.of(&pod.meta.namespace, &pod.meta.labels, inherited, Addressed::Workload)?.closed
+    pub fn closed_waypoint(&self, pod: &Item<Pod>, options: &Options) -> Option<String> {
+        self.waypoint_of(pod, options)?.closed
+    }
+
+    /// The waypoint for traffic that is addressed to a pod.
+    pub(super) fn waypoint_of(&self, pod: &Item<Pod>, options: &Options) -> Option<Found> {
+        let asked = Asked {
+            kind: "Pod",
+            namespace: &pod.meta.namespace,
+            name: &pod.meta.name,
+            own: &pod.meta.labels,
+            inherited: self.namespace_labels(&pod.meta.namespace),
+            addressed: Addressed::Workload,
+        };
+        self.waypoints.of(asked, options)
+    }
+
+    /// Whether a Gateway names one of these as its address.
+    pub fn names_addresses(&self, addresses: impl IntoIterator<Item = IpAddr>) -> bool {
+        addresses.into_iter().any(|address| self.waypoints.names_address(address))
     }
 
     /// Namespaces whose waypoint cannot be used.
-    pub fn namespace_problems(&self, inventory: &Inventory) -> Vec<Problem> {
+    pub fn namespace_problems(&self, inventory: &Inventory, options: &Options) -> Vec<Problem> {
         let closed = inventory.namespaces.iter().filter_map(|item| {
-            let found =
-                self.waypoints.of(&item.meta.name, &self.no_labels, &item.meta.labels, Addressed::Service).or_else(
-                    || self.waypoints.of(&item.meta.name, &self.no_labels, &item.meta.labels, Addressed::Workload),
-                )?;
+            let of = |addressed| {
+                let (namespace, name) = (item.meta.name.as_str(), item.meta.name.as_str());
+                let (own, inherited) = (&self.no_labels, &item.meta.labels);
+                self.waypoints.of(Asked { kind: "Namespace", namespace, name, own, inherited, addressed }, options)
+            };
+            let found = of(Addressed::Service).or_else(|| of(Addressed::Workload))?;
             Some(Problem::of(&item.at, format!("Namespace {}", item.meta.name), Severity::Warning, found.closed?))
         });
         closed.collect()
+    }
+
+    /// Services whose waypoint closes the ports of this endpoint to those who call it by its own address: unless what is
+    /// addressed to the endpoint goes through the same waypoint.
+    pub fn closed_to_callers_of(&self, workload: &Workload, options: &Options) -> Vec<ServiceKey> {
+        if !workload.is_enrolled() || workload.may_bypass_waypoint {
+            return Vec::new();
+        }
+        let own = workload.waypoint.as_deref().map(|waypoint| (&waypoint.namespace, &waypoint.name));
+        let closed = workload.services.iter().filter(|served| {
+            let service = self.services.published.get(&served.service);
+            let waypoint = service.and_then(|service| service.waypoint.as_deref());
+            options.speaks_for(&served.service.namespace, &workload.namespace)
+                && waypoint.is_some_and(|waypoint| {
+                    let closed = waypoint.enforcement.is_closed() || workload.strict_waypoint;
+                    closed && own != Some((&waypoint.namespace, &waypoint.name))
+                })
+        });
+        closed.map(|served| served.service.clone()).collect()
     }
 
     /// The workload of the endpoints that are written down with an address, if it is no pod's.

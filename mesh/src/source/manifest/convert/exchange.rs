@@ -76,6 +76,7 @@ impl Context {
                     && !services.sliced.contains(&item.meta.key())
                     && !services.others.contains(&key)
                     && !self.waypoints.name(&key.hostname)
+                    && !self.names_addresses(item.spec.addresses.iter().copied())
             })
     }
 

@@ -85,6 +85,7 @@ fn workload(written: &Written, options: &Options) -> Workload {
         protocol: TunnelProtocol::None,
         native_tunnel: false,
         may_bypass_waypoint: false,
+        strict_waypoint: false,
         trust_domain: options.trust_domain.clone(),
         service_account,
         node,

@@ -4,6 +4,7 @@ use ipnet::IpNet;
 
 use crate::authority::tenancy;
 use crate::model::name::{ClusterId, Hostname, Name, Namespace, Network, TrustDomain};
+use crate::model::waypoint::EnforcementMode;
 use crate::source::manifest::object::Meta;
 
 /// What the converter is told besides the objects.
@@ -19,6 +20,8 @@ pub struct Options {
     pub cluster_domain: Name,
     /// Namespaces whose policies are for the whole mesh. The first is where generated policies stand.
     pub root_namespaces: Vec<Namespace>,
+    /// When a port behind a waypoint is closed to what did not come through it, unless somebody says otherwise.
+    pub waypoint_enforcement: EnforcementMode,
     /// Whether objects that waypoints read themselves are kept as they stand in the files.
     pub keeps_raw: bool,
     /// Loopback and link-local addresses that an operator lets workloads have all the same.
@@ -33,6 +36,7 @@ impl Default for Options {
             network: Network::default(),
             cluster_domain: "cluster.local".into(),
             root_namespaces: vec!["culvert-system".into(), "istio-system".into()],
+            waypoint_enforcement: EnforcementMode::default(),
             keeps_raw: false,
             local_addresses: vec![],
         }

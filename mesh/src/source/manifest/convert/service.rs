@@ -22,7 +22,7 @@ use crate::source::manifest::problem::{Origin, Problem, Severity};
 
 use super::options::Options;
 use super::selection::Selection;
-use super::waypoint::{Addressed, Implied, USE_WAYPOINT, Waypoints};
+use super::waypoint::{Addressed, Asked, Implied, USE_WAYPOINT, Waypoints};
 
 /// A service whose endpoints are the pods that it selects.
 #[derive(Debug)]
@@ -189,7 +189,7 @@ impl<'a> Assembly<'a> {
             headless: spec.headless,
             ports: published_ports(&spec.ports),
             subject_alt_names: Box::default(),
-            waypoint: self.waypoint(item, &object),
+            waypoint: self.waypoint(item, "Service", &object),
             load_balancing: spec.load_balancing.clone(),
             canonical: true,
             reach: self.reach(&item.meta.namespace, &spec.exported),
@@ -342,9 +342,16 @@ impl<'a> Assembly<'a> {
         Reach { root: self.options.is_root(namespace), exported: exported.clone() }
     }
 
-    fn waypoint<T>(&mut self, item: &Item<T>, object: &str) -> Option<Box<Waypoint>> {
-        let inherited = self.inventory.namespace_labels(&item.meta.namespace);
-        let found = self.waypoints.of(&item.meta.namespace, &item.meta.labels, inherited, Addressed::Service)?;
+    fn waypoint<T>(&mut self, item: &Item<T>, kind: &'static str, object: &str) -> Option<Box<Waypoint>> {
+        let asked = Asked {
+            kind,
+            namespace: &item.meta.namespace,
+            name: &item.meta.name,
+            own: &item.meta.labels,
+            inherited: self.inventory.namespace_labels(&item.meta.namespace),
+            addressed: Addressed::Service,
+        };
+        let found = self.waypoints.of(asked, self.options)?;
         // What a namespace asks for is said of the namespace.
         if let Some(why) = found.closed.filter(|_| item.meta.labels.get(USE_WAYPOINT).is_some()) {
             self.problems.push(Problem::of(&item.at, object, Severity::Warning, why));
@@ -447,7 +454,7 @@ impl<'a> Assembly<'a> {
                 headless: false,
                 ports: published_ports(&item.spec.ports),
                 subject_alt_names: item.spec.subject_alt_names.clone(),
-                waypoint: self.waypoint(item, &object),
+                waypoint: self.waypoint(item, "ServiceEntry", &object),
                 load_balancing: LoadBalancing { mode, ..LoadBalancing::default() },
                 canonical: false,
                 reach: self.reach(&key.namespace, &item.spec.exported),

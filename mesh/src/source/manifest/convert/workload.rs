@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::model::name::{Name, WorkloadUid};
 use crate::model::policy::PolicyKey;
+use crate::model::waypoint::EnforcementMode;
 use crate::model::workload::{NetworkMode, Standing, TunnelProtocol, Workload, WorkloadService};
 use crate::source::manifest::holders::Title;
 use crate::source::manifest::inventory::Inventory;
@@ -15,7 +16,7 @@ use crate::source::manifest::object::{Item, Labels, ObjectKey, Pod, Refusal};
 use super::context::Context;
 use super::foreign::add_service;
 use super::options::Options;
-use super::waypoint::Addressed;
+use super::waypoint;
 
 /// Label that enrolls a pod or the pods of a namespace.
 const DATAPLANE_MODE: &str = "istio.io/dataplane-mode";
@@ -106,8 +107,9 @@ fn workload(pod: &Item<Pod>, context: &Context, options: &Options) -> Workload {
     let namespace_labels = context.namespace_labels(&pod.meta.namespace);
     let enrolled = Enrolment::of(pod, namespace_labels) == Enrolment::Enrolled;
     let native_tunnel =
-        labels.get(TUNNEL).is_some_and(|how| how.as_str() == "http") || context.waypoints.has_instance(pod);
-    let found = context.waypoints.of(&pod.meta.namespace, labels, namespace_labels, Addressed::Workload);
+        labels.get(TUNNEL).is_some_and(|how| how.as_str() == "http") || context.waypoints.has_instance(pod, options);
+    let found = context.waypoint_of(pod, options);
+    let enforcement = waypoint::word(labels);
     let mut workload = Workload {
         uid: uid(pod, options),
         name: pod.meta.name.clone(),
@@ -116,7 +118,8 @@ fn workload(pod: &Item<Pod>, context: &Context, options: &Options) -> Workload {
         network: options.network.clone(),
         protocol: if enrolled || native_tunnel { TunnelProtocol::Hbone } else { TunnelProtocol::None },
         native_tunnel,
-        may_bypass_waypoint: spec.may_bypass_waypoint,
+        may_bypass_waypoint: spec.may_bypass_waypoint || enforcement == Some(EnforcementMode::Off),
+        strict_waypoint: enforcement == Some(EnforcementMode::Strict),
         trust_domain: options.trust_domain.clone(),
         service_account: template.service_account.clone(),
         node: spec.node.clone(),
@@ -142,7 +145,8 @@ fn workload(pod: &Item<Pod>, context: &Context, options: &Options) -> Workload {
     };
     add_services(&mut workload, pod, context);
     // An instance that carries no label of the Gateway is known by the service that it stands behind.
-    if workload.services.iter().any(|service| context.waypoints.is_served_by(&service.service)) {
+    let home = &pod.meta.namespace;
+    if workload.services.iter().any(|served| context.waypoints.is_served_by(&served.service, home, options)) {
         workload.native_tunnel = true;
         workload.protocol = TunnelProtocol::Hbone;
     }

@@ -14,6 +14,7 @@ use crate::source::manifest::schema::{gateway, pod, policy, service};
 
 use super::authorization::AuthorizationPolicy;
 use super::gateway::{Gateway, GatewayClass};
+use super::guard::Guard;
 use super::meta::{Item, Labels, Meta, Reader};
 use super::peer::PeerAuthentication;
 use super::pod::{Node, Pod};
@@ -40,6 +41,10 @@ pub enum Kind {
     PeerAuthentication,
     /// `security.istio.io`.
     AuthorizationPolicy,
+    /// `security.istio.io`.
+    RequestAuthentication,
+    /// `culvert.dev`.
+    MeshPolicy,
     /// `networking.istio.io`.
     ServiceEntry,
     /// A kind that only waypoints use; kept as it is.
@@ -69,6 +74,10 @@ pub enum Object {
     PeerAuthentication(Arc<Item<PeerAuthentication>>),
     /// An AuthorizationPolicy.
     AuthorizationPolicy(Arc<Item<AuthorizationPolicy>>),
+    /// A RequestAuthentication, as far as it guards.
+    RequestAuthentication(Arc<Item<Guard>>),
+    /// A MeshPolicy, as far as it guards.
+    MeshPolicy(Arc<Item<Guard>>),
     /// A ServiceEntry.
     ServiceEntry(Arc<Item<ServiceEntry>>),
     /// A kind that only waypoints use.
@@ -117,6 +126,7 @@ impl Kind {
             ("", "Service") => Self::Service,
             ("", "ConfigMap" | "Secret" | "ServiceAccount") => Self::Ignored,
             ("discovery.k8s.io", "EndpointSlice") => Self::EndpointSlice,
+            ("culvert.dev", "MeshPolicy") => Self::MeshPolicy,
             ("gateway.networking.k8s.io", "Gateway") => Self::Gateway,
             ("gateway.networking.k8s.io", "GatewayClass") => Self::GatewayClass,
             (
@@ -124,10 +134,10 @@ impl Kind {
                 "HTTPRoute" | "GRPCRoute" | "TCPRoute" | "TLSRoute" | "BackendTLSPolicy" | "ReferenceGrant",
             )
             | ("gateway.networking.x-k8s.io", "XBackendTrafficPolicy" | "XMesh")
-            | ("security.istio.io", "RequestAuthentication")
             | ("networking.istio.io", "DestinationRule" | "VirtualService")
             | ("telemetry.istio.io", "Telemetry")
             | ("culvert.dev", _) => Self::Route,
+            ("security.istio.io", "RequestAuthentication") => Self::RequestAuthentication,
             ("security.istio.io", "PeerAuthentication") => Self::PeerAuthentication,
             ("security.istio.io", "AuthorizationPolicy") => Self::AuthorizationPolicy,
             ("networking.istio.io", "ServiceEntry") => Self::ServiceEntry,
@@ -141,10 +151,19 @@ impl Kind {
         match self {
             Self::Pod => labels().is_some_and(|labels| labels.get(GATEWAY_NAME).is_some()),
             Self::Route | Self::Gateway | Self::GatewayClass | Self::AuthorizationPolicy => true,
+            Self::RequestAuthentication | Self::MeshPolicy => true,
             Self::Namespace | Self::Node => true,
             Self::Service | Self::EndpointSlice | Self::PeerAuthentication => false,
             Self::ServiceEntry | Self::Ignored => false,
         }
+    }
+
+    /// Whether something stands in for an object of the kind that cannot be read.
+    pub fn is_policy(self) -> bool {
+        matches!(
+            self,
+            Self::PeerAuthentication | Self::AuthorizationPolicy | Self::RequestAuthentication | Self::MeshPolicy
+        )
     }
 
     /// Whether objects of the kind live in a namespace.
@@ -180,7 +199,9 @@ impl Object {
         Ok(match kind {
             Kind::Ignored => None,
             Kind::Namespace => {
-                let meta = reader.meta(&node.read::<Bare>()?.metadata, false);
+                let metadata = node.read::<Bare>()?.metadata;
+                reader.check_enforcement(&metadata);
+                let meta = reader.meta(&metadata, false);
                 Some(Self::Namespace(Arc::new(Item { at: reader.at.clone(), meta, spec: () })))
             }
             Kind::Node => {
@@ -212,8 +233,19 @@ impl Object {
                 Some(Self::PeerAuthentication(Arc::new(PeerAuthentication::read(raw, reader))))
             }
             Kind::AuthorizationPolicy => {
+                let guard = Guard::security(&node, reader);
                 let raw: Lenient<policy::AuthorizationPolicySpec> = node.read()?;
-                Some(Self::AuthorizationPolicy(Arc::new(AuthorizationPolicy::read(raw, reader))))
+                Some(Self::AuthorizationPolicy(Arc::new(AuthorizationPolicy::read(raw, guard, reader))))
+            }
+            Kind::RequestAuthentication => {
+                let spec = Guard::security(&node, reader);
+                let meta = reader.meta(&node.read::<Bare>()?.metadata, true);
+                Some(Self::RequestAuthentication(Arc::new(Item { at: reader.at.clone(), meta, spec })))
+            }
+            Kind::MeshPolicy => {
+                let spec = Guard::mesh_policy(&node, reader);
+                let meta = reader.meta(&node.read::<Bare>()?.metadata, true);
+                Some(Self::MeshPolicy(Arc::new(Item { at: reader.at.clone(), meta, spec })))
             }
             Kind::ServiceEntry => {
                 let raw: Lenient<service::ServiceEntrySpec> = node.read()?;
@@ -233,7 +265,7 @@ impl Object {
 
     /// What stands in for a policy that cannot be read, and what is to be said of it. When in doubt about policy, refuse.
     ///
-    /// Only what was certainly meant for others is left out: a policy with `targetRefs` is for waypoints.
+    /// A policy with `targetRefs` is for waypoints: here it guards what stands behind them.
     pub(in crate::source::manifest) fn stand_in(
         kind: Kind,
         node: &node::Node,
@@ -259,12 +291,24 @@ impl Object {
             }
             Kind::AuthorizationPolicy => {
                 if spec.is_some_and(|spec| spec.get("targetRefs").or_else(|| spec.get("targetRef")).is_some()) {
-                    return None;
+                    let guard = Guard::security(node, reader);
+                    let item = AuthorizationPolicy::guarding(meta, guard, reader);
+                    return Some((Self::AuthorizationPolicy(Arc::new(item)), GUARD));
                 }
                 let allows = spec.is_some_and(surely_allows);
                 let what = if allows { "an ALLOW that admits nobody" } else { "a DENY that refuses everybody" };
                 let item = AuthorizationPolicy::stand_in(meta, selector, allows, reader);
                 Some((Self::AuthorizationPolicy(Arc::new(item)), what))
+            }
+            Kind::RequestAuthentication => {
+                let spec = Guard::security(node, reader).in_doubt(node);
+                let item = Item { at: reader.at.clone(), meta, spec };
+                Some((Self::RequestAuthentication(Arc::new(item)), GUARD))
+            }
+            Kind::MeshPolicy => {
+                let spec = Guard::mesh_policy(node, reader).in_doubt(node);
+                let item = Item { at: reader.at.clone(), meta, spec };
+                Some((Self::MeshPolicy(Arc::new(item)), GUARD))
             }
             _ => None,
         }
@@ -282,6 +326,8 @@ impl Object {
             (Self::GatewayClass(one), Self::GatewayClass(other)) => one.says_the_same(other),
             (Self::PeerAuthentication(one), Self::PeerAuthentication(other)) => one.says_the_same(other),
             (Self::AuthorizationPolicy(one), Self::AuthorizationPolicy(other)) => one.says_the_same(other),
+            (Self::RequestAuthentication(one), Self::RequestAuthentication(other))
+            | (Self::MeshPolicy(one), Self::MeshPolicy(other)) => one.says_the_same(other),
             (Self::ServiceEntry(one), Self::ServiceEntry(other)) => one.says_the_same(other),
             (Self::Raw(one), Self::Raw(other)) => one.says_the_same(other),
             _ => false,
@@ -300,6 +346,8 @@ impl Object {
             Self::GatewayClass(_) => Kind::GatewayClass,
             Self::PeerAuthentication(_) => Kind::PeerAuthentication,
             Self::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
+            Self::RequestAuthentication(_) => Kind::RequestAuthentication,
+            Self::MeshPolicy(_) => Kind::MeshPolicy,
             Self::ServiceEntry(_) => Kind::ServiceEntry,
             Self::Raw(_) => Kind::Route,
         }
@@ -317,6 +365,7 @@ impl Object {
             Self::GatewayClass(item) => &item.at,
             Self::PeerAuthentication(item) => &item.at,
             Self::AuthorizationPolicy(item) => &item.at,
+            Self::RequestAuthentication(item) | Self::MeshPolicy(item) => &item.at,
             Self::ServiceEntry(item) => &item.at,
             Self::Raw(item) => &item.at,
         }
@@ -334,6 +383,7 @@ impl Object {
             Self::GatewayClass(item) => &item.meta,
             Self::PeerAuthentication(item) => &item.meta,
             Self::AuthorizationPolicy(item) => &item.meta,
+            Self::RequestAuthentication(item) | Self::MeshPolicy(item) => &item.meta,
             Self::ServiceEntry(item) => &item.meta,
             Self::Raw(item) => &item.meta,
         }
@@ -346,6 +396,9 @@ fn nameless(at: &Origin) -> String {
     at.file.hash(&mut hasher);
     format!("unnamed-{:016x}-{}", hasher.finish(), at.line)
 }
+
+/// What stands in for a policy that waypoints enforce.
+const GUARD: &str = "a guard of what stands behind its waypoints";
 
 /// Whether a policy that cannot be read is certainly an ALLOW: its action says so, or is absent and not misspelt.
 fn surely_allows(spec: &node::Node) -> bool {

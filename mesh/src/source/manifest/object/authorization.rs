@@ -13,6 +13,7 @@ use crate::source::manifest::schema::meta::Lenient;
 use crate::source::manifest::schema::policy as schema;
 use crate::source::manifest::schema::value::{Cidr, Pattern, PortText};
 
+use super::guard::Guard;
 use super::meta::{Item, Labels, Meta, Reader};
 
 /// Annotation of a policy that is judged and logged, but not enforced.
@@ -27,6 +28,8 @@ pub struct AuthorizationPolicy {
     pub selector: Labels,
     /// What it does.
     pub effect: Effect,
+    /// What it guards at waypoints (`targetRefs`); `None` when it is not for them, or only tried.
+    pub guard: Option<Guard>,
 }
 
 /// What a policy does at L4.
@@ -46,11 +49,16 @@ pub enum Effect {
 }
 
 impl AuthorizationPolicy {
-    pub(super) fn read(raw: Lenient<schema::AuthorizationPolicySpec>, reader: &mut Reader<'_>) -> Item<Self> {
+    pub(super) fn read(
+        raw: Lenient<schema::AuthorizationPolicySpec>,
+        guard: Guard,
+        reader: &mut Reader<'_>,
+    ) -> Item<Self> {
         let meta = reader.meta(&raw.metadata, true);
         let spec = raw.spec.unwrap_or_default();
         let selector = Labels::new(&spec.selector.unwrap_or_default().match_labels, reader.shared);
         let dry_run = is_true(raw.metadata.annotations.get(DRY_RUN).map(String::as_str));
+        let guard = Some(guard).filter(|guard| guard.has_targets() && !dry_run);
         let action = match spec.action {
             schema::Action::Allow => Some(Action::Allow),
             schema::Action::Deny => Some(Action::Deny),
@@ -81,7 +89,7 @@ impl AuthorizationPolicy {
                 Effect::Judged { action, rules, dry_run }
             }
         };
-        Item { at: reader.at.clone(), meta, spec: Self { selector, effect } }
+        Item { at: reader.at.clone(), meta, spec: Self { selector, effect, guard } }
     }
 
     /// Whether a `spec` is written as the one of an AuthorizationPolicy must be, for agents and waypoints alike: no field but
@@ -98,7 +106,15 @@ impl AuthorizationPolicy {
     pub(super) fn stand_in(meta: Meta, selector: Labels, surely_allow: bool, reader: &Reader<'_>) -> Item<Self> {
         let (action, rules): (_, Box<[Rule]>) =
             if surely_allow { (Action::Allow, Box::default()) } else { (Action::Deny, [Rule::default()].into()) };
-        let spec = Self { selector, effect: Effect::Judged { action, rules, dry_run: false } };
+        let spec = Self { selector, effect: Effect::Judged { action, rules, dry_run: false }, guard: None };
+        Item { at: reader.at.clone(), meta, spec }
+    }
+}
+
+impl AuthorizationPolicy {
+    /// What stands in for a policy with `targetRefs` that cannot be read: it goes on guarding them.
+    pub(super) fn guarding(meta: Meta, guard: Guard, reader: &Reader<'_>) -> Item<Self> {
+        let spec = Self { selector: Labels::default(), effect: Effect::None, guard: Some(guard) };
         Item { at: reader.at.clone(), meta, spec }
     }
 }

@@ -71,6 +71,7 @@ impl WaypointFor {
 
 impl Gateway {
     pub(super) fn read(raw: Full<schema::GatewaySpec, schema::GatewayStatus>, reader: &mut Reader<'_>) -> Item<Self> {
+        reader.check_enforcement(&raw.metadata);
         let meta = reader.meta(&raw.metadata, true);
         let status = raw.status.unwrap_or_default();
         let label = meta.labels.get(WAYPOINT_FOR).map(Name::as_str);

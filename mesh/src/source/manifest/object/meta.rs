@@ -8,7 +8,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::authority::addresses::unusable;
+use crate::authority::enforcement::ENFORCEMENT;
 use crate::model::name::{Name, Namespace};
+use crate::model::waypoint::EnforcementMode;
 
 use crate::source::manifest::problem::{Origin, Problem, Severity};
 use crate::source::manifest::schema::meta::Metadata;
@@ -64,7 +66,7 @@ pub struct Meta {
     pub namespace: Namespace,
     /// Its name.
     pub name: Name,
-    /// `metadata.labels`.
+    /// `metadata.labels`, with annotation `culvert.dev/waypoint-enforcement` as the label that it may also be.
     pub labels: Labels,
     /// `metadata.creationTimestamp`, in seconds since 1970.
     pub created: Option<i64>,
@@ -191,10 +193,34 @@ impl Reader<'_> {
         Meta {
             namespace: self.shared.names.intern(namespace),
             name: self.shared.names.intern(&metadata.name),
-            labels: Labels::new(&metadata.labels, self.shared),
+            labels: match enforcement(metadata) {
+                None => Labels::new(&metadata.labels, self.shared),
+                Some(mode) => {
+                    let mut labels = metadata.labels.clone();
+                    labels.insert(ENFORCEMENT.to_owned(), mode.as_str().to_owned());
+                    Labels::new(&labels, self.shared)
+                }
+            },
             created: metadata.creation_timestamp.map(|time| time.0),
         }
     }
+
+    /// Notes what an object says of waypoint enforcement and nobody understands.
+    pub(super) fn check_enforcement(&mut self, metadata: &Metadata) {
+        for (place, map) in [("labels", &metadata.labels), ("annotations", &metadata.annotations)] {
+            let wrong = map.get(ENFORCEMENT).and_then(|text| text.parse::<EnforcementMode>().err());
+            if let Some(wrong) = wrong {
+                let message = format!("{wrong}; strict is assumed, so that nothing goes past a waypoint");
+                self.note(Severity::Warning, format!("metadata.{place}[{ENFORCEMENT}]"), message);
+            }
+        }
+    }
+}
+
+/// What an object says of waypoint enforcement, by label or annotation; of two words the one that closes more.
+fn enforcement(metadata: &Metadata) -> Option<EnforcementMode> {
+    let said = [metadata.labels.get(ENFORCEMENT), metadata.annotations.get(ENFORCEMENT)];
+    said.into_iter().flatten().map(|text| text.parse().unwrap_or(EnforcementMode::Strict)).max()
 }
 
 /// A range of IPv4 addresses that are mapped into IPv6 is a range of IPv4 addresses.

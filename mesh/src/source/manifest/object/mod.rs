@@ -2,6 +2,7 @@
 
 mod any; // one object of whichever kind
 mod authorization; // AuthorizationPolicy
+mod guard; // what waypoints enforce, as far as agents go
 mod peer; // PeerAuthentication
 mod gateway; // Gateway, GatewayClass
 mod service; // Service, EndpointSlice, ServiceEntry
@@ -13,6 +14,7 @@ mod template; // what the pods of one workload have in common
 pub use any::{Kind, Object, Raw};
 pub use authorization::{AuthorizationPolicy, Effect};
 pub use gateway::{Gateway, GatewayAddress, GatewayClass, WaypointFor};
+pub use guard::{Guard, TargetRef};
 pub(in crate::source::manifest) use meta::Reader;
 pub use meta::{Item, Labels, Meta, ObjectKey};
 pub use peer::{PeerAuthentication, PeerMode};

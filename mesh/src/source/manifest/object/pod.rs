@@ -52,6 +52,7 @@ pub struct Node {
 impl Pod {
     pub(super) fn read(raw: schema::Pod, reader: &mut Reader<'_>) -> Item<Self> {
         let schema::Pod { metadata, spec, status } = raw;
+        reader.check_enforcement(&metadata);
         let mut meta = reader.meta(&metadata, true);
         // Unlike other names, a pod's is not found in any other object.
         meta.name = metadata.name.as_str().into();

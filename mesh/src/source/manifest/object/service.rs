@@ -148,6 +148,7 @@ pub struct EntryEndpoint {
 
 impl Service {
     pub(super) fn read(raw: Full<schema::ServiceSpec, schema::ServiceStatus>, reader: &mut Reader<'_>) -> Item<Self> {
+        reader.check_enforcement(&raw.metadata);
         let meta = reader.meta(&raw.metadata, true);
         let spec = raw.spec;
         let cluster_ips =
@@ -333,6 +334,7 @@ fn health(conditions: &schema::EndpointConditions) -> Health {
 
 impl ServiceEntry {
     pub(super) fn read(raw: Lenient<schema::ServiceEntrySpec>, reader: &mut Reader<'_>) -> Option<Item<Self>> {
+        reader.check_enforcement(&raw.metadata);
         let meta = reader.meta(&raw.metadata, true);
         let Some(spec) = raw.spec else {
             reader.note(Severity::Error, "spec", "missing");

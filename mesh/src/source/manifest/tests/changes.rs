@@ -28,7 +28,7 @@ fn moved(text: &str) -> String {
 
 /// What each file may say.
 fn variants() -> Vec<Vec<String>> {
-    [pods(), services(), policies(), gateways()].concat()
+    [pods(), services(), policies(), gateways(), guards(), trespassers()].concat()
 }
 
 fn pods() -> Vec<Vec<String>> {
@@ -178,6 +178,97 @@ fn gateways() -> Vec<Vec<String>> {
             gateway("istio.io/waypoint-for: workload", "{addresses: [{value: 10.0.0.8}]}"),
         ],
         vec![class("culvert.dev/waypoint"), class("example.com/other")],
+    ]
+}
+
+/// What guards waypoints, and what says whether that closes a port.
+fn guards() -> Vec<Vec<String>> {
+    let security = |kind: &str, namespace: &str, target: &str| {
+        let metadata = format!("name: g, namespace: {namespace}");
+        object("security.istio.io/v1", kind, &metadata, &format!("spec: {{targetRefs: [{target}]}}"))
+    };
+    let (service, gateway) =
+        ("{kind: Service, group: '', name: c}", "{kind: Gateway, group: gateway.networking.k8s.io, name: wp}");
+    let class = "{kind: GatewayClass, group: gateway.networking.k8s.io, name: special}";
+    let limit = |namespace: &str, spec: &str| {
+        object(
+            "culvert.dev/v1alpha1",
+            "MeshPolicy",
+            &format!("name: g, namespace: {namespace}"),
+            &format!("spec: {spec}"),
+        )
+    };
+    let namespace = |word: &str| {
+        let metadata = format!("name: shop, annotations: {{culvert.dev/waypoint-enforcement: {word}}}");
+        object("v1", "Namespace", &metadata, "")
+    };
+    let of_shop = |word: &str| {
+        let metadata = format!(
+            "name: h, namespace: shop, labels: {{istio.io/use-waypoint: wp, istio.io/use-waypoint-namespace: default, \
+             culvert.dev/waypoint-enforcement: {word}}}"
+        );
+        object("v1", "Service", &metadata, "spec: {clusterIP: None, selector: {app: a}, ports: [{port: 80}]}")
+    };
+    vec![
+        vec![
+            security("AuthorizationPolicy", "default", service),
+            security("AuthorizationPolicy", "default", gateway),
+            security("AuthorizationPolicy", "istio-system", class),
+            security("AuthorizationPolicy", "default", gateway)
+                .replace("namespace: default", "namespace: default, annotations: {istio.io/dry-run: 'true'}"),
+        ],
+        vec![
+            security("RequestAuthentication", "default", gateway),
+            security("RequestAuthentication", "default", "{kind: 7}"),
+            security("RequestAuthentication", "shop", service),
+        ],
+        vec![
+            limit("default", "{rateLimit: {requestsPerSecond: 5}}"),
+            limit("culvert-system", "{rateLimit: {requestsPerSecond: 5}}"),
+            limit("culvert-system", "{retry: {attempts: 1}}"),
+        ],
+        vec![namespace("strict"), namespace("'off'"), namespace("policy")],
+        vec![of_shop("strict"), of_shop("policy"), of_shop("'off'")],
+    ]
+}
+
+/// What another namespace says about the pods and addresses of `default`.
+fn trespassers() -> Vec<Vec<String>> {
+    let slice = |endpoint: &str, labels: &str| {
+        object(
+            "v1",
+            "Service",
+            &format!("name: t, namespace: evil, labels: {{{labels}}}"),
+            "spec: {clusterIP: 10.96.6.6}",
+        ) + &object(
+            "discovery.k8s.io/v1",
+            "EndpointSlice",
+            "name: t, namespace: evil, labels: {kubernetes.io/service-name: t}",
+            &format!("addressType: IPv4\nports: []\nendpoints: [{endpoint}]"),
+        )
+    };
+    let gateway = |namespace: &str, address: &str| {
+        object(
+            "gateway.networking.k8s.io/v1",
+            "Gateway",
+            &format!("name: wp, namespace: {namespace}"),
+            &format!("spec: {{gatewayClassName: istio-waypoint}}\nstatus: {{addresses: [{{{address}}}]}}"),
+        )
+    };
+    vec![
+        vec![
+            slice("{addresses: [10.0.0.1]}", "gateway.networking.k8s.io/gateway-name: wp"),
+            slice(
+                "{addresses: [10.9.9.9], targetRef: {kind: Pod, name: a, namespace: default}}",
+                "istio.io/use-waypoint: wp",
+            ),
+        ],
+        vec![
+            gateway("evil", "value: 10.0.0.1"),
+            gateway("evil", "value: 10.96.0.7"),
+            gateway("evil", "type: Hostname, value: c.default.svc.cluster.local"),
+            gateway("istio-system", "value: 10.0.0.1"),
+        ],
     ]
 }
 
