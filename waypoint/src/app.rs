@@ -180,8 +180,10 @@ fn here(args: &RunArgs, worlds: &Worlds, listeners: &[TcpListener]) -> Workload 
     let network = args.network.as_str().into();
     let snapshot = Arc::clone(&worlds.load().snapshot);
     let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok());
-    let pod = addresses.map(|address| address.ip()).find_map(|ip| snapshot.workload_at(&network, ip).cloned());
     let gateway = &args.gateway;
+    let pod = addresses.map(|address| address.ip()).find_map(|ip| snapshot.workload_at(&network, ip).cloned());
+    // Whose identity is taken is not for anybody to say who writes our address down as an endpoint.
+    let pod = pod.filter(|pod| *pod.namespace == *gateway.namespace && pod.uid.contains("//Pod/"));
     let mut here = match pod {
         Some(pod) => (*pod).clone(),
         None => Workload {

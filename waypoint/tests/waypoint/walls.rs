@@ -189,10 +189,12 @@ async fn a_connection_is_not_let_around_policy_by_anothers_route_either() {
     let bank = Backend::start(&rig, 31, |_, _| ok("bank")).await;
     assert_eq!(call(&rig, identity("client"), SHOP, get("/")).await.text(), "bank");
     let authority = Authority::Address(SocketAddr::new(SHOP.parse().unwrap(), PORT));
-    let mut refused = rig.connect_by(identity("other"), authority).await.unwrap();
-    let mut buffer = [0; 16];
-    let read = tokio::time::timeout(Duration::from_secs(5), refused.read(&mut buffer)).await.unwrap();
-    assert!(!matches!(read, Ok(1..)), "{read:?}");
+    // The refusal comes with the tunnel or right behind it.
+    if let Ok(mut refused) = rig.connect_by(identity("other"), authority).await {
+        let mut buffer = [0; 16];
+        let read = tokio::time::timeout(Duration::from_secs(5), refused.read(&mut buffer)).await.unwrap();
+        assert!(!matches!(read, Ok(1..)), "{read:?}");
+    }
     assert_eq!(bank.connections.load(std::sync::atomic::Ordering::SeqCst), 1);
 }
 
