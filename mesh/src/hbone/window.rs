@@ -14,7 +14,7 @@ const BULK: Duration = Duration::from_millis(50);
 const NARROWEST: u32 = 8 * 1024;
 
 /// The part of the buffers that a tunnel may hold and still be taken for one whose readers keep up.
-const SLACK: usize = 16;
+const SLACK: usize = 32;
 
 /// Widths of windows, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,11 +53,12 @@ impl Widths {
 
     /// The widest that a stream's window may be.
     fn ceiling(&self, usage: Usage) -> u32 {
-        let quarter = (usage.limit / 4).max(1);
-        match usage.used / quarter {
+        // Far below the limit: what is under way when windows get narrow still comes, and so does what streams of the
+        // narrowest windows hold. At the limit nothing is added to the window of a tunnel, and all its streams stand still.
+        match usage.used / (usage.limit / 16).max(1) {
             0 => self.largest,
             1 => self.first,
-            2 => (self.first / 4).max(NARROWEST).min(self.first),
+            2 | 3 => (self.first / 4).max(NARROWEST).min(self.first),
             _ => NARROWEST.min(self.first),
         }
     }
@@ -116,7 +117,7 @@ mod tests {
     use super::*;
 
     const KIB: u32 = 1024;
-    const LIMIT: usize = 32 << 20;
+    const LIMIT: usize = 64 << 20;
 
     fn widths() -> Widths {
         Widths::new(&Settings::default())
@@ -150,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_more_is_held_the_narrower_the_windows() {
-        for (used, wanted) in [(0, 4096), (8 << 20, 256), (16 << 20, 64), (24 << 20, 8), (LIMIT, 8), (LIMIT * 9, 8)] {
+        for (used, wanted) in [(0, 4096), (4 << 20, 256), (8 << 20, 64), (16 << 20, 8), (LIMIT, 8), (LIMIT * 9, 8)] {
             assert_eq!(widths().next(4096 * KIB, usage(used), &bulk(0)), wanted * KIB, "{used}");
             assert_eq!(widths().at_first(usage(used)), wanted.min(256) * KIB, "{used}");
         }
@@ -158,10 +159,10 @@ mod tests {
 
     #[test]
     fn a_narrow_window_is_widened_when_little_is_held_and_not_before() {
-        assert_eq!(widths().next(8 * KIB, usage(20 << 20), &bulk(0)), 8 * KIB);
-        assert_eq!(widths().next(8 * KIB, usage(9 << 20), &bulk(0)), 64 * KIB);
+        assert_eq!(widths().next(8 * KIB, usage(15 << 20), &bulk(0)), 8 * KIB);
+        assert_eq!(widths().next(8 * KIB, usage(7 << 20), &bulk(0)), 64 * KIB);
         assert_eq!(widths().next(8 * KIB, usage(1 << 20), &bulk(0)), 256 * KIB);
-        assert_eq!(widths().next(64 * KIB, usage(15 << 20), &bulk(0)), 64 * KIB);
+        assert_eq!(widths().next(64 * KIB, usage(6 << 20), &bulk(0)), 64 * KIB);
     }
 
     #[test]

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes of tunnels that one workload's readers may leave unread. Five hundred readers that stall at once need about 25 MB.
-const HELD: usize = 32 << 20;
+/// Bytes of tunnels that one workload's readers may leave unread. As windows get narrow long before, a peer that heeds them
+/// comes nowhere near: five hundred readers that stall hold about 20 MB.
+const HELD: usize = 64 << 20;
 /// Bytes by which the windows of its tunnels may be wider than at first: two tunnels at full width.
 const WIDE: usize = 32 << 20;
 /// Bytes of large read buffers: sixteen connections at full size.
