@@ -54,11 +54,10 @@ fn follow(mesh: &Snapshot, source: &Workload, destination: Destination, explanat
         Destination::Service(entry, port) => {
             explanation.path.push(format!("{called} is port {port} of service {}", entry.service.key));
             let admitted = admitted(&entry);
-            let hops = entry
-                .endpoints
-                .iter()
-                .filter(|e| admitted.admits(e.health))
-                .filter_map(|endpoint| next_hop::to_endpoint(source, &entry, endpoint, port, called.is_ipv6()));
+            let hops =
+                entry.endpoints.iter().filter(|e| admitted.admits(e.health)).filter_map(|endpoint| {
+                    next_hop::to_endpoint(mesh, source, &entry, endpoint, port, called.is_ipv6())
+                });
             explanation.endpoints = hops.map(|hop| judge(mesh, source, &hop, None)).collect();
             let total = entry.endpoints.len();
             explanation.path.push(format!("{} of its {total} endpoints can be used", explanation.endpoints.len()));
@@ -104,7 +103,7 @@ fn follow_waypoint(mesh: &Snapshot, source: &Workload, to: &ToWaypoint, explanat
         Some(entry) => entry
             .endpoints
             .iter()
-            .filter_map(|endpoint| next_hop::to_endpoint(instance, entry, endpoint, to.target.port(), ipv6))
+            .filter_map(|endpoint| next_hop::to_endpoint(mesh, instance, entry, endpoint, to.target.port(), ipv6))
             .collect(),
         None => {
             let workload = mesh.workload_at(&source.network, to.target.ip());

@@ -46,7 +46,7 @@ impl Town {
         for caller in [&self.client, &self.thief] {
             for target in [self.till.at(80), self.till.at6(80), format!("{}:80", self.vip).parse()?] {
                 let outcome = eventually(&format!("{target} answers"), || caller.call_ok(target, &["who"]))?;
-                ensure!(outcome.text.starts_with("till "), "{target} is answered by {:?}", outcome.text);
+                ensure!(outcome.text.starts_with("server=till "), "{target} is answered by {:?}", outcome.text);
             }
         }
         Ok(())

@@ -81,7 +81,8 @@ pub(crate) async fn dial(
         Destination::Service(entry, port) => {
             let ipv6 = record.destination.is_ipv6();
             let host = entry.service.key.hostname.clone();
-            let hop_to = |endpoint: &Arc<Endpoint>| next_hop::to_endpoint(source, &entry, endpoint, port, ipv6);
+            let mesh = node.store.snapshot();
+            let hop_to = |endpoint: &Arc<Endpoint>| next_hop::to_endpoint(&mesh, source, &entry, endpoint, port, ipv6);
             let choice = Choice { entry: &entry, port, balancing: &entry.service.load_balancing };
             caller.any(choice, &hop_to, Some(host), record).await
         }

@@ -188,8 +188,11 @@ fn through(
     Ok(Destination::Waypoint(Box::new(ToWaypoint { gateway, instances, hbone_port, target, service })))
 }
 
-/// How `endpoint` of a service is reached for `source`, which used an address of the given family.
+/// How `endpoint` of a service is reached for `source`, which used an address of the given family. An endpoint that would be
+/// reached in plain text at an address that is an enrolled workload's, or disputed, is none: whatever wrote it down (a pod in the
+/// host's network, a slice) says nothing about whose the address is.
 pub(crate) fn to_endpoint(
+    mesh: &Snapshot,
     source: &Workload,
     entry: &ServiceEntry,
     endpoint: &Endpoint,
@@ -199,7 +202,13 @@ pub(crate) fn to_endpoint(
     let port = endpoint.target_port(service_port)?;
     let address = address_of(&endpoint.workload, ipv6)?;
     let target = SocketAddr::new(address, port);
-    Some(to_workload(source, &endpoint.workload, target, &entry.service.subject_alt_names))
+    let hop = to_workload(source, &endpoint.workload, target, &entry.service.subject_alt_names);
+    let others = |held: &Arc<Workload>| held.is_enrolled() && held.uid != hop.workload.uid;
+    let taken = || {
+        mesh.workload_at(&source.network, address).is_some_and(others)
+            || mesh.disputed_at(&source.network, address, &source.namespace).is_some()
+    };
+    if matches!(hop.via, Via::Plain(_)) && taken() { None } else { Some(hop) }
 }
 
 /// How an instance of a waypoint is reached.
@@ -246,7 +255,7 @@ mod tests {
     use mesh::model::service::{LoadBalancing, Service, Vip};
     use mesh::model::update::Update;
     use mesh::model::waypoint::WaypointDestination;
-    use mesh::model::workload::{Health, TunnelProtocol, WorkloadService};
+    use mesh::model::workload::{Health, NetworkMode, TunnelProtocol, WorkloadService};
     use mesh::state::store::Store;
 
     fn ip(text: &str) -> IpAddr {
@@ -332,6 +341,33 @@ mod tests {
         assert_eq!(to_workload(&client(), &workload, to, &[]).via, Via::Plain("10.0.0.3:9090".parse().unwrap()));
     }
 
+    #[test]
+    fn an_endpoint_at_the_address_of_an_enrolled_workload_is_not_reached_in_plain_text() {
+        let store = mesh(true);
+        let bait = Service::sample("bait", "evil", &[ip("10.96.0.66")], &[(80, 8080)]);
+        let served = WorkloadService { service: bait.key.clone(), ports: bait.ports.clone() };
+        let on_host = |name: &str, address: &str| {
+            Update::Workload(Box::new(Workload {
+                protocol: TunnelProtocol::None,
+                network_mode: NetworkMode::HostNetwork,
+                services: [served.clone()].into(),
+                ..Workload::sample(name, "evil", &[ip(address)])
+            }))
+        };
+        let by = Holder::Disputed("Pod a/x and Pod b/y".into());
+        store.apply([
+            Update::Service(Box::new(bait.clone())),
+            on_host("a", "10.0.0.2"),
+            on_host("b", "10.0.0.66"),
+            on_host("c", "10.0.0.67"),
+            Update::Reserved(Box::new(Reserved { address: ip("10.0.0.66"), by })),
+        ]);
+        let Ok(Destination::Service(entry, 80)) = resolved(&store, "10.96.0.66:80") else { panic!() };
+        let hops = entry.endpoints.iter().map(|e| to_endpoint(&store.snapshot(), &client(), &entry, e, 80, false));
+        let reached: Vec<String> = hops.flatten().map(|hop| hop.workload.name.to_string()).collect();
+        assert_eq!(reached, ["c"]);
+    }
+
     /// A service of a namespace that claims what is not the mesh's, and sends it on unchanged.
     fn claim(namespace: &str, vips: &[&str]) -> Update {
         let vips = vips.iter().map(|vip| vip.parse().map_or_else(|_| Vip::External(ip(vip)), Vip::Range)).collect();
@@ -381,7 +417,7 @@ mod tests {
     fn a_service_address_goes_to_an_endpoint_at_its_target_port_in_the_callers_family() {
         let store = mesh(true);
         let Ok(Destination::Service(entry, 80)) = resolved(&store, "10.96.0.1:80") else { panic!() };
-        let hop = |ipv6| to_endpoint(&client(), &entry, &entry.endpoints[0], 80, ipv6).unwrap().via;
+        let hop = |ipv6| to_endpoint(&store.snapshot(), &client(), &entry, &entry.endpoints[0], 80, ipv6).unwrap().via;
         assert!(matches!(hop(false), Via::Tunnel(t) if t.target == "10.0.0.2:8080".parse().unwrap()));
         assert!(matches!(hop(true), Via::Tunnel(t) if t.target == "[fd00::2]:8080".parse().unwrap()));
     }
@@ -391,7 +427,7 @@ mod tests {
         let store = mesh(true);
         let Ok(Destination::Service(entry, 80)) = resolved(&store, "10.96.0.1:80") else { panic!() };
         let endpoint = &entry.endpoints[0];
-        let hop = to_endpoint(&endpoint.workload, &entry, endpoint, 80, false).unwrap();
+        let hop = to_endpoint(&store.snapshot(), &endpoint.workload, &entry, endpoint, 80, false).unwrap();
         assert_eq!(hop.via, Via::Plain("10.0.0.2:8080".parse().unwrap()));
     }
 
