@@ -9,8 +9,7 @@ use crate::query::Query;
 
 fn service(name: &str, namespace: &str, address: u8) -> Arc<Service> {
     let mut service = Service::sample(name, namespace, &[[10, 96, 0, address].into()], &[(80, 8080), (81, 8081)]);
-    let waypoint = Waypoint { namespace: "infra".into(), name: "wp".into(), destination: None, hbone_port: 15008 };
-    service.waypoint = Some(Box::new(waypoint));
+    service.waypoint = Some(Box::new(Waypoint::sample("infra", "wp", None)));
     service.ports[0].name = "http".into();
     service.ports[1].name = "second".into();
     Arc::new(service)

@@ -246,10 +246,7 @@ fn tee(
             client: connection.client.clone(),
             record: Box::new(record.copy()),
         };
-        let copied = match mirror::judged(connection, world, mirror, decision, copied) {
-            Some(copied) => copied,
-            None => continue,
-        };
+        let Some(copied) = mirror::judged(connection, world, mirror, decision, copied) else { continue };
         mirror::send_off(&connection.shared, world, mirror, version, copied);
     }
     teed
