@@ -151,7 +151,8 @@ async fn serve(
 fn incoming(args: &RunArgs, keyring: &Arc<Keyring>) -> Incoming {
     let at_once = usize::try_from(args.peer_handshakes).unwrap_or(usize::MAX);
     let (keyring, settings) = (Arc::clone(keyring), Arc::default());
-    Incoming { keyring, settings, handshakes: Handshakes::new(at_once), limits: Handshaking { at_once } }
+    let (handshakes, limits) = (Handshakes::new(at_once), Handshaking { at_once });
+    Incoming { keyring, settings, handshakes, limits, buffers: Arc::default() }
 }
 
 fn listen(addresses: &[SocketAddr], traffic: &Runtime) -> Result<Vec<TcpListener>> {
@@ -210,7 +211,7 @@ fn build(
         // The pool's tasks carry traffic.
         let _traffic = traffic.enter();
         let options = PoolOptions { spread: threads.min(4), idle: Duration::from_secs(60), ..PoolOptions::default() };
-        Pool::new(Arc::clone(keyring), Arc::new(FromHere(Arc::clone(&around))), options)
+        Pool::new(Arc::clone(keyring), Arc::new(FromHere::new(Arc::clone(&around))), options)
     };
     let format = args.log_format.into();
     let sink = Sink { requests: Requests::new(registry), log: RequestLog::new(writer.clone(), format) };

@@ -1,16 +1,20 @@
 //! What one workload may have of this process for bytes that nobody takes: a bound, beyond which its own connections get
 //! slower and those of others do not notice.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 /// Bytes of tunnels that one workload's readers may leave unread. As windows get narrow long before, a peer that heeds them
 /// comes nowhere near: five hundred readers that stall hold about 20 MB.
 const HELD: usize = 64 << 20;
-/// Bytes by which the windows of its tunnels may be wider than at first: two tunnels at full width.
-const WIDE: usize = 32 << 20;
-/// Bytes of large read buffers: sixteen connections at full size.
-const LARGE: usize = 8 << 20;
+/// Bytes by which the windows of its tunnels may be wider than at first: four tunnels at full width.
+const WIDE: usize = 64 << 20;
+/// Bytes of large read buffers: thirty-two connections at full size.
+const LARGE: usize = 16 << 20;
 
 /// What bytes are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +59,24 @@ impl Buffers {
     /// Bytes that may be used.
     pub fn limit(&self, what: What) -> usize {
         self.limits[what as usize]
+    }
+}
+
+/// Buffers of those who are known by their address only: tunnels with one address share them.
+#[derive(Debug, Default)]
+pub struct ByAddress(Mutex<HashMap<IpAddr, Weak<Buffers>>>);
+
+impl ByAddress {
+    /// Those of an address, forgotten when the last who has them is gone.
+    pub fn of(&self, address: IpAddr) -> Arc<Buffers> {
+        let mut known = self.0.lock();
+        if let Some(buffers) = known.get(&address).and_then(Weak::upgrade) {
+            return buffers;
+        }
+        known.retain(|_, buffers| buffers.strong_count() > 0);
+        let buffers = Arc::default();
+        known.insert(address, Arc::downgrade(&buffers));
+        buffers
     }
 }
 
@@ -110,6 +132,17 @@ impl Drop for Part {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn those_with_one_address_share_and_nobody_is_remembered() {
+        let (by_address, one, other) = (ByAddress::default(), [10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let buffers = by_address.of(one);
+        assert!(Arc::ptr_eq(&buffers, &by_address.of(one)));
+        assert!(!Arc::ptr_eq(&buffers, &by_address.of(other)));
+        drop(buffers);
+        let _other = by_address.of(other);
+        assert_eq!(by_address.0.lock().len(), 1);
+    }
 
     #[test]
     fn parts_share_what_there_is_and_give_it_back() {

@@ -1,12 +1,13 @@
 //! HBONE in: TLS as the waypoint, each CONNECT is a connection for a service.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mesh::hbone::{self, ServerConnection};
 use mesh::keyring::Keyring;
+use mesh::net::buffers::ByAddress;
 use mesh::net::handshakes::{Begun, Handshakes};
 use mesh::net::socket::{Liveness, reset_on_close, tune};
 use mesh::telemetry::seldom::Seldom;
@@ -29,6 +30,8 @@ pub struct Incoming {
     pub handshakes: Arc<Handshakes>,
     /// How many there may be.
     pub limits: Handshaking,
+    /// What the tunnels of one peer may hold for readers that do not read.
+    pub buffers: Arc<ByAddress>,
 }
 
 /// Accepts until the process drains.
@@ -77,7 +80,8 @@ fn refuse(shared: &Shared, refused: &Seldom, stream: &TcpStream, peer: SocketAdd
 
 async fn tunnel(shared: Arc<Shared>, incoming: Incoming, begun: Begun, stream: TcpStream, peer: SocketAddr) {
     // Waiting for its turn and for our certificate is part of a peer's time: who fills its places waits for itself.
-    let shaking = timeout(incoming.settings.handshake, Box::pin(shake_hands(&shared, &incoming, &begun, stream)));
+    let shaking =
+        timeout(incoming.settings.handshake, Box::pin(shake_hands(&shared, &incoming, &begun, stream, peer.ip())));
     let shaken = shaking.await.unwrap_or_else(|_| Err(("timeout", "no handshake in time".to_owned())));
     drop(begun);
     match shaken {
@@ -94,13 +98,15 @@ async fn shake_hands(
     incoming: &Incoming,
     begun: &Begun,
     stream: TcpStream,
+    peer: IpAddr,
 ) -> Result<ServerConnection, (&'static str, String)> {
     let _turn = begun.turn().await;
     let identity = shared.connector.identity();
     let config = incoming.keyring.server_config(identity).await;
     let config = config.map_err(|error| ("no_certificate_yet", error.to_string()))?;
     tune(&stream, &Liveness::default()).map_err(|error| ("transport", error.to_string()))?;
-    let accepted = hbone::accept(stream, &config, &incoming.settings).await;
+    let buffers = incoming.buffers.of(peer);
+    let accepted = hbone::accept_within(stream, &config, &incoming.settings, &buffers).await;
     accepted.map_err(|error| (error.reason(), error.to_string()))
 }
 

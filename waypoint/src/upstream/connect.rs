@@ -12,6 +12,7 @@ use mesh::model::connection::Fault;
 use mesh::model::identity::Identity;
 use mesh::model::name::{Hostname, WorkloadUid};
 use mesh::model::workload::Workload;
+use mesh::net::buffers::{Buffers, ByAddress};
 use mesh::net::socket::{Liveness, tune};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -164,11 +165,26 @@ async fn plain(around: &Around, address: SocketAddr) -> io::Result<TcpStream> {
 }
 
 /// Dials tunnels from this process's own network namespace.
-pub struct FromHere(pub Arc<Around>);
+pub struct FromHere {
+    around: Arc<Around>,
+    /// Of tunnels to one endpoint.
+    buffers: ByAddress,
+}
+
+impl FromHere {
+    /// Dials only where `around` lets a waypoint dial.
+    pub fn new(around: Arc<Around>) -> Self {
+        Self { around, buffers: ByAddress::default() }
+    }
+}
 
 impl Dial for FromHere {
     fn dial<'a>(&'a self, key: &'a TunnelKey) -> DialFuture<'a> {
-        Box::pin(plain(&self.0, key.destination))
+        Box::pin(plain(&self.around, key.destination))
+    }
+
+    fn buffers(&self, key: &TunnelKey) -> Arc<Buffers> {
+        self.buffers.of(key.destination.ip())
     }
 }
 
