@@ -21,9 +21,9 @@ use tracing::debug;
 
 use super::driver::{Driver, Lost, Windows};
 use super::head::{ConnectHead, baggage_of};
-use super::receivers::Receivers;
+use super::load::{Load, Place};
 use super::settings::Settings;
-use super::stream::{Counted, Load, Opened, Stream};
+use super::stream::{Opened, Stream};
 use super::transport::Transport;
 use crate::keyring::KeyringError;
 use crate::model::connection::{Fault, ResponseFlag};
@@ -141,7 +141,6 @@ impl From<io::Error> for TunnelError {
 pub struct Tunnel {
     requests: SendRequest<Bytes>,
     load: Arc<Load>,
-    receivers: Arc<Receivers>,
     alive: Arc<AtomicBool>,
     peer: Peer,
     max_streams: usize,
@@ -173,8 +172,8 @@ impl Tunnel {
     ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), TunnelError> {
         let (stream, peer) = tls.connect(tcp, expected).await?;
         let transport = Transport::new(stream);
-        let receivers = Arc::default();
-        let windows = Windows::new(settings, buffers, &receivers);
+        let load = Arc::default();
+        let windows = Windows::new(settings, buffers, &load);
         let (stream_window, tunnel_window) = windows.sizes();
         let mut builder = Builder::new();
         builder
@@ -195,7 +194,7 @@ impl Tunnel {
         let driving = drive(connection, driver, Alive(Arc::clone(&alive)), cut.clone());
         let max_streams = settings.max_streams as usize;
         let opened = Instant::now();
-        Ok((Self { requests, load: Arc::default(), receivers, alive, peer, max_streams, opened, cut }, driving))
+        Ok((Self { requests, load, alive, peer, max_streams, opened, cut }, driving))
     }
 
     /// Who the peer has proven to be.
@@ -224,8 +223,8 @@ impl Tunnel {
     }
 
     /// Takes a place for a stream, so that others see it taken.
-    pub(crate) fn reserve(&self) -> Counted {
-        Counted::new(&self.load)
+    pub(crate) fn reserve(&self) -> Place {
+        Place::new(&self.load)
     }
 
     /// Sends a CONNECT and waits for its answer. Whoever drops this before has reset the stream.
@@ -233,7 +232,7 @@ impl Tunnel {
         self.connect_counted(head, self.reserve()).await
     }
 
-    pub(crate) async fn connect_counted(&self, head: &ConnectHead, counted: Counted) -> Result<Opened, TunnelError> {
+    pub(crate) async fn connect_counted(&self, head: &ConnectHead, place: Place) -> Result<Opened, TunnelError> {
         let request = head.to_request().map_err(|error| TunnelError::Head(Arc::new(error)))?;
         let mut requests = self.requests.clone().ready().await.inspect_err(|_| self.retire())?;
         let suspect = self.load.is_suspect();
@@ -251,11 +250,7 @@ impl Tunnel {
             return Err(TunnelError::Clogged);
         }
         let baggage = baggage_of(&parts.headers);
-        Ok(Opened {
-            stream: Stream::new(send, receive, Some(counted), &self.receivers),
-            peer: self.peer().identity.clone(),
-            baggage,
-        })
+        Ok(Opened { stream: Stream::new(send, receive, place), peer: self.peer().identity.clone(), baggage })
     }
 
     /// Whether a new stream could send nothing, because others have sent all that the peer takes and nobody reads it.

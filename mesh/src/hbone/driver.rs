@@ -9,7 +9,7 @@ use std::time::Duration;
 use h2::{Ping, PingPong};
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::receivers::Receivers;
+use super::load::Load;
 use super::settings::Settings;
 use super::transport::Transport;
 use super::window::{Seen, Usage, Widths};
@@ -71,7 +71,7 @@ pub(crate) struct Driver {
 /// The windows that the peer may fill.
 pub(crate) struct Windows {
     widths: Widths,
-    receivers: Arc<Receivers>,
+    load: Arc<Load>,
     /// What streams hold, as far as the workload's buffers have room for it: added to the tunnel's window.
     held: Part,
     wide: Part,
@@ -86,22 +86,13 @@ pub(crate) struct Windows {
 }
 
 impl Windows {
-    /// Those of a new tunnel, whose streams are counted among `receivers`.
-    pub(crate) fn new(settings: &Settings, buffers: &Arc<Buffers>, receivers: &Arc<Receivers>) -> Self {
+    /// Those of a new tunnel, whose streams are counted in `load`.
+    pub(crate) fn new(settings: &Settings, buffers: &Arc<Buffers>, load: &Arc<Load>) -> Self {
         let widths = Widths::new(settings);
         let (held, wide) = (Part::new(buffers, What::Held), Part::new(buffers, What::Wide));
         let stream = widths.at_first(usage(buffers));
         let tunnel = widths.of_tunnel(stream);
-        Self {
-            widths,
-            receivers: Arc::clone(receivers),
-            held,
-            wide,
-            stream,
-            tunnel,
-            looked: (Instant::now(), 0),
-            timer: None,
-        }
+        Self { widths, load: Arc::clone(load), held, wide, stream, tunnel, looked: (Instant::now(), 0), timer: None }
     }
 
     /// Windows of a stream and of the tunnel.
@@ -122,7 +113,7 @@ impl Windows {
             return;
         }
         self.looked = (now, received);
-        let held = self.receivers.held();
+        let held = self.load.held();
         let granted = self.held.resize(usize::try_from(held).unwrap_or(usize::MAX));
         let mut stream = self.widths.next(self.stream, usage(self.held.of()), &Seen { came, took, held });
         let wide = self.widths.wide(stream);

@@ -17,8 +17,9 @@ use tokio::time::{Instant, sleep};
 
 use super::client::{Tunnel, TunnelError};
 use super::head::ConnectHead;
+use super::load::Place;
 use super::settings::Settings;
-use super::stream::{Counted, Opened};
+use super::stream::Opened;
 use crate::keyring::Keyring;
 use crate::lane::Work;
 use crate::model::identity::Identity;
@@ -111,7 +112,7 @@ pub struct Pool {
 
 /// What a caller does next.
 enum Step {
-    Use(Arc<Tunnel>, Counted),
+    Use(Arc<Tunnel>, Place),
     Wait(watch::Receiver<Option<DialResult>>),
 }
 
@@ -175,7 +176,7 @@ impl Pool {
     }
 
     /// A tunnel with room, and a place in it.
-    async fn tunnel(&self, key: &TunnelKey) -> Result<(Arc<Tunnel>, Counted), TunnelError> {
+    async fn tunnel(&self, key: &TunnelKey) -> Result<(Arc<Tunnel>, Place), TunnelError> {
         loop {
             match self.shared.step(key) {
                 Step::Use(tunnel, counted) => return Ok((tunnel, counted)),

@@ -19,7 +19,7 @@ use tokio::time::{Instant, timeout};
 use super::baggage::Baggage;
 use super::driver::{Driver, Lost, Windows};
 use super::head::{ConnectHead, HeadError, add_baggage};
-use super::receivers::Receivers;
+use super::load::{Load, Place};
 use super::settings::Settings;
 use super::stream::Stream;
 use super::transport::Transport;
@@ -112,8 +112,8 @@ async fn shake_hands(
     let local = tcp.local_addr().map_err(TlsError::Io)?;
     let (stream, peer) = tls.accept(tcp).await?;
     let transport = Transport::new(stream);
-    let receivers = Arc::default();
-    let windows = Windows::new(settings, buffers, &receivers);
+    let load = Arc::default();
+    let windows = Windows::new(settings, buffers, &load);
     let (stream_window, tunnel_window) = windows.sizes();
     let mut builder = Builder::new();
     builder
@@ -127,14 +127,14 @@ async fn shake_hands(
     let mut connection = builder.handshake(transport.clone()).await?;
     let driver = Driver::new(transport, connection.ping_pong(), settings, windows);
     let resets = Resets { seen: Arc::default(), since: Instant::now(), most: settings.max_resets };
-    Ok(ServerConnection { connection, driver, receivers, peer, remote, local, resets, ended: None })
+    Ok(ServerConnection { connection, driver, load, peer, remote, local, resets, ended: None })
 }
 
 /// The far end of a tunnel.
 pub struct ServerConnection {
     connection: Connection<Transport, Bytes>,
     driver: Driver,
-    receivers: Arc<Receivers>,
+    load: Arc<Load>,
     peer: Peer,
     remote: SocketAddr,
     local: SocketAddr,
@@ -174,8 +174,8 @@ impl ServerConnection {
             Poll::Ready(Some(Ok((request, respond)))) => {
                 self.driver.flush(cx);
                 let head = ConnectHead::parse(&request);
-                let (resets, receivers) = (Arc::clone(&self.resets.seen), Arc::clone(&self.receivers));
-                return Poll::Ready(Some(Request { head, respond, receive: request.into_body(), receivers, resets }));
+                let (resets, load) = (Arc::clone(&self.resets.seen), Arc::clone(&self.load));
+                return Poll::Ready(Some(Request { head, respond, receive: request.into_body(), load, resets }));
             }
             Poll::Ready(Some(Err(error))) => Ended::Http2(error),
             Poll::Ready(None) => Ended::Closed,
@@ -247,7 +247,7 @@ pub struct Request {
     head: Result<ConnectHead, HeadError>,
     respond: SendResponse<Bytes>,
     receive: RecvStream,
-    receivers: Arc<Receivers>,
+    load: Arc<Load>,
     resets: Arc<AtomicU32>,
 }
 
@@ -272,7 +272,7 @@ impl Request {
         let send = self.respond.send_response(response, false).inspect_err(|_| {
             self.resets.fetch_add(1, Ordering::Relaxed);
         })?;
-        Ok(Stream::new(send, self.receive, None, &self.receivers))
+        Ok(Stream::new(send, self.receive, Place::new(&self.load)))
     }
 
     /// Answers with another status.

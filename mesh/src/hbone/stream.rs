@@ -2,8 +2,6 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
@@ -12,9 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 
 use super::baggage::Baggage;
-use super::receivers::{Receiver, Receivers};
+use super::load::Place;
 use crate::model::identity::Identity;
-use crate::net::duplex::{Duplex, Queue};
+use crate::net::duplex::{Duplex, Leaving, Queue};
 
 /// Most bytes of one `poll_write`.
 const WRITE: usize = 64 * 1024;
@@ -30,97 +28,19 @@ pub struct Opened {
     pub baggage: Option<Baggage>,
 }
 
-/// The streams of a tunnel that we have opened.
-#[derive(Debug, Default)]
-pub(crate) struct Load {
-    streams: AtomicUsize,
-    /// Those that may send nothing now.
-    waiting: AtomicUsize,
-    /// Whether a new one could send nothing either, and none has since.
-    clogged: AtomicBool,
-}
-
-impl Load {
-    /// How many are open.
-    pub(crate) fn streams(&self) -> usize {
-        self.streams.load(Ordering::Relaxed)
-    }
-
-    /// Whether some wait for the peer to take what they sent. It may be that others can send.
-    pub(crate) fn is_suspect(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
-    }
-
-    /// Whether streams that nobody reads have used up what the peer takes of the whole tunnel.
-    pub(crate) fn is_clogged(&self) -> bool {
-        self.clogged.load(Ordering::Relaxed) && self.is_suspect()
-    }
-
-    /// A new stream could send nothing.
-    pub(crate) fn clogged(&self) {
-        self.clogged.store(true, Ordering::Relaxed);
-    }
-}
-
-/// One stream among those of a tunnel, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Counted {
-    load: Arc<Load>,
-    waits: bool,
-}
-
-impl Counted {
-    pub(crate) fn new(load: &Arc<Load>) -> Self {
-        load.streams.fetch_add(1, Ordering::Relaxed);
-        Self { load: Arc::clone(load), waits: false }
-    }
-
-    /// It may send nothing now.
-    fn wait(&mut self) {
-        if !self.waits {
-            self.waits = true;
-            self.load.waiting.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// It may send.
-    fn go(&mut self) {
-        if self.waits {
-            self.waits = false;
-            self.load.waiting.fetch_sub(1, Ordering::Relaxed);
-            self.load.clogged.store(false, Ordering::Relaxed);
-        }
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.go();
-        self.load.streams.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 /// One connection in a tunnel. Dropped before both sides have ended, it resets the peer (`CANCEL`).
 #[derive(Debug)]
 pub struct Stream {
     send: SendStream<Bytes>,
     receive: RecvStream,
     received: Bytes,
-    /// Resolves when what was sent until then has left; made for a reset that waits for it.
-    flushed: Option<oneshot::Receiver<()>>,
-    counted: Option<Counted>,
-    _receiver: Receiver,
+    place: Place,
 }
 
 impl Stream {
-    pub(crate) fn new(
-        send: SendStream<Bytes>,
-        mut receive: RecvStream,
-        counted: Option<Counted>,
-        receivers: &Arc<Receivers>,
-    ) -> Self {
-        let receiver = receivers.add(receive.flow_control().clone());
-        Self { send, receive, received: Bytes::new(), flushed: None, counted, _receiver: receiver }
+    pub(crate) fn new(send: SendStream<Bytes>, mut receive: RecvStream, mut place: Place) -> Self {
+        place.take(receive.flow_control().clone());
+        Self { send, receive, received: Bytes::new(), place }
     }
 
     /// How many bytes may be sent now; waits until it is at least one.
@@ -130,9 +50,7 @@ impl Stream {
             // Asked first: h2 wakes for an increase only, not for what was there before.
             let capacity = self.send.capacity();
             if capacity > 0 {
-                if let Some(counted) = &mut self.counted {
-                    counted.go();
-                }
+                self.place.go();
                 return Poll::Ready(Ok(capacity));
             }
             match self.send.poll_capacity(cx) {
@@ -140,9 +58,7 @@ impl Stream {
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(broken(error))),
                 Poll::Ready(None) => return Poll::Ready(Err(self.refusal(cx))),
                 Poll::Pending => {
-                    if let Some(counted) = &mut self.counted {
-                        counted.wait();
-                    }
+                    self.place.wait();
                     return Poll::Pending;
                 }
             }
@@ -240,17 +156,17 @@ impl Duplex for Stream {
         }
     }
 
-    fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.flushed.is_none() {
+    fn poll_flushed(&mut self, cx: &mut Context<'_>, leaving: &mut Leaving) -> Poll<()> {
+        if leaving.is_none() {
             // An empty frame behind all others: h2 lets go of it when it has written it.
-            let (mark, flushed) = oneshot::channel();
+            let (mark, left) = oneshot::channel();
             if self.send.send_data(Bytes::from_owner(Mark(mark)), false).is_err() {
                 return Poll::Ready(());
             }
-            self.flushed = Some(flushed);
+            *leaving = Some(left);
         }
-        let Some(flushed) = &mut self.flushed else { return Poll::Ready(()) };
-        Pin::new(flushed).poll(cx).map(|_| ())
+        let Some(left) = leaving else { return Poll::Ready(()) };
+        Pin::new(left).poll(cx).map(|_| ())
     }
 
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {

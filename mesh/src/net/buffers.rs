@@ -56,6 +56,22 @@ impl Buffers {
         self.used[what as usize].load(Ordering::Relaxed)
     }
 
+    /// Takes all of so many bytes, or none.
+    pub fn take(&self, what: What, bytes: usize) -> bool {
+        let used = &self.used[what as usize];
+        // Taken before it is known to be there: two who ask at once see each other.
+        let fits = used.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.limit(what);
+        if !fits {
+            self.give_back(what, bytes);
+        }
+        fits
+    }
+
+    /// Gives back what was taken.
+    pub fn give_back(&self, what: What, bytes: usize) {
+        self.used[what as usize].fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// Bytes that may be used.
     pub fn limit(&self, what: What) -> usize {
         self.limits[what as usize]
@@ -156,5 +172,7 @@ mod tests {
         drop(other);
         assert_eq!(buffers.used(What::Held), 0);
         assert_eq!(Part::new(&buffers, What::Large).resize(1), 0);
+        assert!(buffers.take(What::Held, 60) && !buffers.take(What::Held, 60));
+        assert_eq!(buffers.used(What::Held), 60);
     }
 }

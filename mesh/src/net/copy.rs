@@ -100,7 +100,8 @@ pub(super) async fn carry<F: Flow<A, B>, G: Flow<B, A>, A: Duplex, B: Duplex>(
 
 /// Waits until what was sent to an end has left: a reset would overtake and destroy it.
 async fn flush(end: &mut impl Duplex) {
-    let flushed = async { while timeout(LOOK, poll_fn(|cx| end.poll_flushed(cx))).await.is_err() {} };
+    let mut leaving = None;
+    let flushed = async { while timeout(LOOK, poll_fn(|cx| end.poll_flushed(cx, &mut leaving))).await.is_err() {} };
     // Who takes nothing for so long does not get it.
     let _ = timeout(FLUSH, flushed).await;
 }
@@ -298,7 +299,7 @@ mod tests {
     use bytes::Bytes;
     use tokio::time::Instant;
 
-    use super::super::duplex::Queue;
+    use super::super::duplex::{Leaving, Queue};
     use super::super::watch::CHECK;
     use super::*;
 
@@ -351,7 +352,7 @@ mod tests {
             Poll::Ready(Ok(()))
         }
 
-        fn poll_flushed(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        fn poll_flushed(&mut self, _: &mut Context<'_>, _: &mut Leaving) -> Poll<()> {
             Poll::Ready(())
         }
 

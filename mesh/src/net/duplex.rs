@@ -5,6 +5,10 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
+use tokio::sync::oneshot;
+
+/// What an end remembers while what it sent leaves; nothing at first.
+pub type Leaving = Option<oneshot::Receiver<()>>;
 
 /// One end of a connection that is copied to another end.
 ///
@@ -31,9 +35,9 @@ pub trait Duplex: Unpin {
     /// Tells the peer that no more will be sent.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Ready when what was sent has left, so that a reset does not overtake it. Asked again now and then: an end need not wake
-    /// anybody.
-    fn poll_flushed(&mut self, cx: &mut Context<'_>) -> Poll<()>;
+    /// Ready when what was sent has left, so that a reset does not overtake it. Asked again now and then, with the same `leaving`:
+    /// an end need not wake anybody.
+    fn poll_flushed(&mut self, cx: &mut Context<'_>, leaving: &mut Leaving) -> Poll<()>;
 
     /// Whether the peer has broken the connection, asked for after its last byte was received. Here and of
     /// [`Duplex::poll_send`], `BrokenPipe` is that it takes no more and means no harm, `NotConnected` that it has closed
@@ -58,7 +62,8 @@ pub(crate) const SLICES: usize = 64;
 #[derive(Debug, Default)]
 pub struct Queue {
     chunks: VecDeque<Bytes>,
-    tail: BytesMut,
+    /// Apart, because most queues of most connections have none.
+    tail: Option<Box<BytesMut>>,
     len: usize,
 }
 
@@ -76,12 +81,12 @@ impl Queue {
     /// Adds at the end. Small chunks behind others are copied together.
     pub fn push(&mut self, chunk: Bytes) {
         self.len += chunk.len();
-        if chunk.len() < SMALL && !(self.chunks.is_empty() && self.tail.is_empty()) {
-            if self.tail.capacity() - self.tail.len() < chunk.len() {
+        if chunk.len() < SMALL && !(self.chunks.is_empty() && self.tail.is_none()) {
+            if self.tail.as_ref().is_some_and(|tail| tail.capacity() - tail.len() < chunk.len()) {
                 self.seal_tail();
-                self.tail.reserve(ROOM);
             }
-            self.tail.extend_from_slice(&chunk);
+            let tail = self.tail.get_or_insert_with(|| Box::new(BytesMut::with_capacity(ROOM)));
+            tail.extend_from_slice(&chunk);
         } else {
             self.seal_tail();
             self.chunks.push_back(chunk);
@@ -103,7 +108,7 @@ impl Queue {
 
     /// The front as buffers for one write.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES]) -> usize {
-        let tail = (!self.tail.is_empty()).then_some(&self.tail[..]);
+        let tail = self.tail.as_ref().map(|tail| &tail[..]);
         let all = self.chunks.iter().map(|chunk| &chunk[..]).chain(tail);
         all.zip(slices.iter_mut()).map(|(chunk, slice)| *slice = IoSlice::new(chunk)).count()
     }
@@ -120,8 +125,8 @@ impl Queue {
     }
 
     fn seal_tail(&mut self) {
-        if !self.tail.is_empty() {
-            self.chunks.push_back(self.tail.split().freeze());
+        if let Some(tail) = self.tail.take() {
+            self.chunks.push_back(tail.freeze());
         }
     }
 

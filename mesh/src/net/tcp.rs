@@ -10,8 +10,8 @@ use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::buffers::{Buffers, Part, What};
-use super::duplex::{Duplex, Queue, SLICES};
+use super::buffers::{Buffers, What};
+use super::duplex::{Duplex, Leaving, Queue, SLICES};
 use super::socket::reset_on_close;
 
 /// Sizes of the read buffer: the first serves requests and answers, the last a stream.
@@ -30,8 +30,10 @@ pub struct Tcp {
     /// The buffer before that: used again once its bytes have been passed on.
     before: BytesMut,
     size: u8,
-    /// Room for large buffers; without it they are not counted.
-    large: Option<Part>,
+    /// Where large buffers are taken from; without it they are not counted.
+    buffers: Option<Arc<Buffers>>,
+    /// How much was taken: nothing while no buffer is held.
+    taken: u32,
     /// Whether an error was seen. The kernel tells it once; after that the socket reads as if its peer had ended in peace.
     failed: bool,
 }
@@ -39,13 +41,21 @@ pub struct Tcp {
 impl Tcp {
     /// Wraps a connection.
     pub fn new(stream: TcpStream) -> Self {
-        Self { stream, spare: BytesMut::new(), before: BytesMut::new(), size: 0, large: None, failed: false }
+        Self {
+            stream,
+            spare: BytesMut::new(),
+            before: BytesMut::new(),
+            size: 0,
+            buffers: None,
+            taken: 0,
+            failed: false,
+        }
     }
 
     /// Takes large read buffers from those of a workload, as long as there are some.
     #[must_use]
     pub fn within(mut self, buffers: &Arc<Buffers>) -> Self {
-        self.large = Some(Part::new(buffers, What::Large));
+        self.buffers = Some(Arc::clone(buffers));
         self
     }
 
@@ -61,23 +71,24 @@ impl Tcp {
 
     /// Begins with a small buffer again.
     pub(super) fn streams_no_more(&mut self) {
-        self.resize(0);
+        self.size = 0;
     }
 
-    /// Reads fill buffers of another size from now on, if there is room for two of them.
-    fn resize(&mut self, size: u8) {
-        if let Some(large) = &mut self.large {
-            let needed = |size: u8| if size >= STREAMS { 2 * SIZES[usize::from(size)] } else { 0 };
-            if large.resize(needed(size)) < needed(size) {
-                large.resize(needed(self.size));
-                return;
-            }
+    /// Takes what two buffers of the present size need of those that are counted. If there is not so much, reads stay small.
+    fn reserve(&mut self) {
+        let Some(buffers) = &self.buffers else { return };
+        let (needed, taken) = (large(self.size), self.taken as usize);
+        if needed > taken && !buffers.take(What::Large, needed - taken) {
+            self.size = STREAMS - 1;
+        } else if needed != taken {
+            buffers.give_back(What::Large, taken.saturating_sub(needed));
+            self.taken = needed as u32;
         }
-        self.size = size;
     }
 
     /// Makes room for a read. While bytes stream two buffers take turns and the allocator is not asked.
     fn make_room(&mut self) {
+        self.reserve();
         let size = SIZES[usize::from(self.size)];
         if self.spare.capacity() >= WORTH_KEEPING || self.spare.try_reclaim(size) {
             return;
@@ -101,16 +112,31 @@ impl Tcp {
 
     fn release(&mut self) {
         (self.spare, self.before) = (BytesMut::new(), BytesMut::new());
+        if let Some(buffers) = self.buffers.as_ref().filter(|_| self.taken > 0) {
+            buffers.give_back(What::Large, self.taken as usize);
+            self.taken = 0;
+        }
     }
 
     fn adapt(&mut self, read: usize, room: usize) {
         let size = SIZES[usize::from(self.size)];
         if read == room && room == size && usize::from(self.size) + 1 < SIZES.len() {
-            self.resize(self.size + 1);
+            self.size += 1;
         } else if read < size / 8 && self.size > 0 {
-            self.resize(self.size - 1);
+            self.size -= 1;
         }
     }
+}
+
+impl Drop for Tcp {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+/// What two buffers of a size take of those that are counted.
+fn large(size: u8) -> usize {
+    if size >= STREAMS { 2 * SIZES[usize::from(size)] } else { 0 }
 }
 
 impl Duplex for Tcp {
@@ -169,7 +195,7 @@ impl Duplex for Tcp {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
-    fn poll_flushed(&mut self, _: &mut Context<'_>) -> Poll<()> {
+    fn poll_flushed(&mut self, _: &mut Context<'_>, _: &mut Leaving) -> Poll<()> {
         if unsent(&self.stream) == 0 { Poll::Ready(()) } else { Poll::Pending }
     }
 

@@ -325,7 +325,7 @@ fn a_copy_is_small() {
         let (mut a, mut b) = (mesh::net::tcp::Tcp::new(a), mesh::net::tcp::Tcp::new(b));
         let size = future_size(&mesh::net::copy::both_ways(&mut a, &mut b, &counters, &NONE));
         assert!(size <= 400, "{size}");
-        assert!(size_of::<mesh::net::tcp::Tcp>() <= 136);
+        assert!(size_of::<mesh::net::tcp::Tcp>() <= 120);
         assert!(size_of::<mesh::hbone::Stream>() <= 120);
     });
 }
