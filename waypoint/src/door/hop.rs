@@ -1,7 +1,8 @@
 //! Pure. Fields that mean one connection only (RFC 9110, 7.6.1): no hop passes them on, in either direction.
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
@@ -19,15 +20,21 @@ const KNOWN: [HeaderName; 9] = [
     UPGRADE,
 ];
 
-/// Takes them away, those that `Connection` nominates included. `Host` and `Content-Length` cannot be nominated: they are
-/// part of how the message is read.
+/// Whether a field means all recipients, whatever `Connection` says of it (RFC 9110, 7.6.1): how the message is read, who
+/// sends it and for whom. A hop that took such a field away would make policy or backend judge another caller.
+fn is_for_all(name: &HeaderName) -> bool {
+    const FOR_ALL: [HeaderName; 5] = [HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE, FORWARDED];
+    FOR_ALL.contains(name) || name.as_str().starts_with("x-forwarded-")
+}
+
+/// Takes them away, those that `Connection` nominates included.
 pub fn strip(headers: &mut HeaderMap) {
     if headers.contains_key(CONNECTION) {
         let values: SmallVec<[HeaderValue; 2]> = headers.get_all(CONNECTION).iter().cloned().collect();
         for option in values.iter().flat_map(options) {
             // Options that are no names nominate nothing.
             let Ok(name) = HeaderName::from_bytes(option) else { continue };
-            if name != HOST && name != CONTENT_LENGTH {
+            if !is_for_all(&name) {
                 headers.remove(name);
             }
         }
@@ -73,13 +80,16 @@ mod tests {
     fn headers_of_the_connection_stay_on_it() {
         let mut headers = headers(&[
             ("connection", b"x-private, keep-alive, host"),
-            ("connection", b"X-More,content-length"),
+            ("connection", b"X-More,content-length, authorization, Cookie,x-forwarded-for"),
             // One option that is not text hides none of the others.
             ("connection", b"\xff, x-hidden ,, te"),
             ("x-private", b"1"),
             ("x-more", b"1"),
             ("x-hidden", b"1"),
             ("host", b"a"),
+            ("authorization", b"Bearer x"),
+            ("cookie", b"a=1"),
+            ("x-forwarded-for", b"10.0.0.1"),
             ("content-length", b"3"),
             ("te", b"trailers"),
             ("upgrade", b"h2c"),
@@ -94,7 +104,7 @@ mod tests {
         strip(&mut headers);
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, ["content-length", "host", "x-public"]);
+        assert_eq!(left, ["authorization", "content-length", "cookie", "host", "x-forwarded-for", "x-public"]);
     }
 
     #[test]
