@@ -345,7 +345,7 @@ mod tests {
     fn an_endpoint_at_the_address_of_an_enrolled_workload_is_not_reached_in_plain_text() {
         let store = mesh(true);
         let bait = Service::sample("bait", "evil", &[ip("10.96.0.66")], &[(80, 8080)]);
-        let served = WorkloadService { service: bait.key.clone(), ports: bait.ports.clone() };
+        let served = WorkloadService { service: bait.key.clone(), ports: bait.ports.clone(), health: Health::Healthy };
         let on_host = |name: &str, address: &str| {
             Update::Workload(Box::new(Workload {
                 protocol: TunnelProtocol::None,
