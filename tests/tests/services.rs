@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
+use tests::eventually::eventually;
 use tests::manifest::{PodSpec, service};
 use tests::mesh::{Mesh, Pod};
 
@@ -273,6 +274,39 @@ fn an_endpoint_that_goes_away_takes_no_open_connection_of_others_with_it() -> Re
     })?;
     for talk in &mut talks {
         talk.echo("still here")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn endpoints_that_are_being_deleted_and_still_serve_are_used_where_nothing_is_ready() -> Result<()> {
+    let shop = shop("ends")?;
+    let ending = shop.mesh.pod(PodSpec::new(&shop.ns, "ending").on(1))?;
+    let fresh = shop.mesh.pod(PodSpec::new(&shop.ns, "fresh").on(1))?;
+    let _servers = (ending.serve(&["who:8080"])?, fresh.serve(&["who:8080"])?);
+    let target = shop.targets(80)?[0];
+    let terminating = "conditions: {ready: false, serving: true, terminating: true}";
+    let slice = |others: &str| {
+        format!(
+            "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: kept-1, namespace: {}, \
+             labels: {{kubernetes.io/service-name: kept}}}}\naddressType: IPv4\nports: [{{name: http, port: 8080}}]\n\
+             endpoints: [{{addresses: [{}], {terminating}, targetRef: {{kind: Pod, name: ending}}}}{others}]\n",
+            shop.ns, ending.ip4
+        )
+    };
+    let yaml = service(&shop.ns, "kept", "nobody", &[&shop.vip.0], &[("http", 80, "8080")]);
+    shop.mesh.apply_seen(&format!("svc-{}.yaml", shop.ns), &(yaml.clone() + &slice("")), &shop.vip.0)?;
+    let answers = |name: &str| -> Result<()> {
+        let outcome = shop.client.call(target, &["who"])?;
+        ensure!(outcome.ok && outcome.text.split(' ').next().is_some_and(|who| who.contains(name)), "{outcome:?}");
+        Ok(())
+    };
+    eventually("the one that ends is called", || answers("ending"))?;
+    let ready = format!(", {{addresses: [{}], targetRef: {{kind: Pod, name: fresh}}}}", fresh.ip4);
+    shop.mesh.apply(&format!("svc-{}.yaml", shop.ns), &(yaml + &slice(&ready)))?;
+    eventually("the ready one is called", || answers("fresh"))?;
+    for _ in 0..10 {
+        answers("fresh")?;
     }
     Ok(())
 }

@@ -8,8 +8,8 @@ mod pool; // tunnels by key: one dial at a time, streams spread, idle ones relea
 mod server; // the far end: each CONNECT of one TLS connection
 mod client; // the near end: one tunnel
 mod stream; // one connection in a tunnel
-mod load; // the streams of one tunnel: how many, who waits, what is unread
 mod driver; // what both ends do for the HTTP/2 connection: ping, windows, flush
+mod load; // the streams of one tunnel: how many, who waits, what is unread
 mod window; // how wide the windows of a tunnel are
 mod transport; // TLS under HTTP/2, flushed once per turn
 mod settings; // sizes and times of a tunnel

@@ -5,10 +5,9 @@ use std::collections::HashMap;
 use crate::authority::attachment::{self, Reference, Target};
 use crate::model::name::{Name, Namespace};
 use crate::source::manifest::inventory::Inventory;
-use crate::source::manifest::object::{Guard, Item, ObjectKey};
+use crate::source::manifest::object::{Guard, Item, ObjectKey, WAYPOINT_CLASSES};
 
 use super::options::Options;
-use super::waypoint::CLASSES;
 
 /// What guards the ports behind waypoints: of each target the first object, as `Kind namespace/name`.
 #[derive(Debug, Default, PartialEq)]
@@ -96,7 +95,7 @@ impl Guards {
 
     fn of_gateway(&self, gateway: &ObjectKey, class: Option<&Name>) -> Option<&Name> {
         // Waypoints enforce what applies to one of their two classes whatever their own is.
-        let ours = || CLASSES.iter().find_map(|class| self.classes.get(*class));
+        let ours = || WAYPOINT_CLASSES.iter().find_map(|class| self.classes.get(*class));
         let own = self.gateways.get(gateway).or_else(|| self.doubtful.get(&gateway.namespace));
         own.or_else(ours).or_else(|| self.classes.get(class?)).or(self.mesh.as_ref())
     }

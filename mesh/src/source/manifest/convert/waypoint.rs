@@ -12,7 +12,9 @@ use crate::model::name::{Hostname, Name, Namespace};
 use crate::model::service::ServiceKey;
 use crate::model::waypoint::{Enforcement, EnforcementMode, Waypoint, WaypointDestination};
 use crate::source::manifest::inventory::{GATEWAY_NAME, Inventory};
-use crate::source::manifest::object::{Gateway, GatewayAddress, Item, Labels, ObjectKey, Pod, Service};
+use crate::source::manifest::object::{
+    Gateway, GatewayAddress, Item, Labels, ObjectKey, Pod, Service, WAYPOINT_CLASSES,
+};
 
 use super::guards::Guards;
 use super::options::Options;
@@ -21,8 +23,6 @@ use super::options::Options;
 pub(super) const USE_WAYPOINT: &str = "istio.io/use-waypoint";
 /// Label that names the waypoint's namespace, if it is another one.
 const USE_WAYPOINT_NAMESPACE: &str = "istio.io/use-waypoint-namespace";
-/// Gateway classes of waypoints.
-pub(super) const CLASSES: [&str; 2] = ["culvert-waypoint", "istio-waypoint"];
 /// Controllers whose other classes are of waypoints too.
 const CONTROLLERS: [&str; 2] = ["culvert.dev/waypoint", "istio.io/mesh-controller"];
 
@@ -283,7 +283,7 @@ pub(super) type Hostnames = BTreeSet<(Hostname, Namespace)>;
 
 fn is_waypoint(gateway: &Item<Gateway>, inventory: &Inventory) -> bool {
     let class = gateway.spec.class.as_str();
-    CLASSES.contains(&class)
+    WAYPOINT_CLASSES.contains(&class)
         || inventory.classes.get("", class).is_some_and(|class| CONTROLLERS.contains(&class.spec.controller.as_str()))
 }
 

@@ -10,6 +10,8 @@ use crate::source::manifest::schema::meta::Full;
 
 use super::meta::{Item, Reader};
 
+/// Gateway classes of waypoints.
+pub const WAYPOINT_CLASSES: [&str; 2] = ["culvert-waypoint", "istio-waypoint"];
 /// Label that says which traffic a waypoint takes.
 const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
 /// Port of HBONE unless a listener says otherwise.

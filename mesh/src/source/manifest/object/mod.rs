@@ -13,7 +13,7 @@ mod template; // what the pods of one workload have in common
 
 pub use any::{Kind, Object, Raw};
 pub use authorization::{AuthorizationPolicy, Effect};
-pub use gateway::{Gateway, GatewayAddress, GatewayClass, WaypointFor};
+pub use gateway::{Gateway, GatewayAddress, GatewayClass, WAYPOINT_CLASSES, WaypointFor};
 pub use guard::{Guard, TargetRef};
 pub(in crate::source::manifest) use meta::Reader;
 pub use meta::{Item, Labels, Meta, ObjectKey};
