@@ -27,11 +27,11 @@ const FILES: [(&str, &str); 12] = [
     ("policy.yaml", include_str!("../../../deploy/examples/shop/policy.yaml")),
     ("market-namespace.yaml", include_str!("../../../deploy/examples/waypoint/namespace.yaml")),
     ("market-gateway.yaml", include_str!("../../../deploy/examples/waypoint/gateway.yaml")),
-    ("market-access.yaml", include_str!("../../../deploy/examples/waypoint/access.yaml")),
     ("market-services.yaml", include_str!("../../../deploy/examples/waypoint/services.yaml")),
     ("market-pods.yaml", include_str!("../../../deploy/examples/waypoint/pods.yaml")),
     ("market-route.yaml", include_str!("../../../deploy/examples/waypoint/route.yaml")),
     ("market-policy.yaml", include_str!("../../../deploy/examples/waypoint/policy.yaml")),
+    ("market-access.yaml", include_str!("../../../deploy/examples/waypoint/access.yaml")),
 ];
 
 /// Everything the steps act on.
