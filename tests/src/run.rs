@@ -20,6 +20,8 @@ const NETNS: &str = "/run/netns";
 static LIVE: Mutex<Vec<String>> = Mutex::new(Vec::new());
 /// Write end of the pipe that a signal handler writes to.
 static SIGNALLED: AtomicI32 = AtomicI32::new(-1);
+/// Whether a signal ends this process: then only the thread that answers it does.
+static ENDING: AtomicBool = AtomicBool::new(false);
 /// How many runs this process has begun.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -180,14 +182,23 @@ fn names(folder: impl AsRef<Path>, prefix: &str) -> Vec<PathBuf> {
 }
 
 extern "C" fn remove_all() {
-    let ids = std::mem::take(&mut *LIVE.lock().unwrap_or_else(PoisonError::into_inner));
+    // Whoever still works fails on what a signal's answer removes, and would end the process before that, with a code of its
+    // own and half of it left.
+    while ENDING.load(Ordering::Relaxed) {
+        thread::park();
+    }
+    remove_these(&std::mem::take(&mut *LIVE.lock().unwrap_or_else(PoisonError::into_inner)));
+}
+
+fn remove_these(ids: &[String]) {
     for id in ids {
-        remove(&id);
+        remove(id);
     }
 }
 
 extern "C" fn on_signal(signal: libc::c_int) {
     let byte = signal as u8;
+    ENDING.store(true, Ordering::Relaxed);
     #[expect(unsafe_code, reason = "the only thing a signal handler may do here is write to a pipe")]
     // SAFETY: write(2) is async-signal-safe, and the byte lives on this stack.
     unsafe {
@@ -220,7 +231,11 @@ fn install_hooks() -> Result<()> {
     thread::spawn(move || {
         let mut byte = [0];
         if nix::unistd::read(&read, &mut byte).is_ok() {
-            remove_all();
+            let ids = LIVE.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            remove_these(&ids);
+            // What was being made meanwhile.
+            thread::sleep(Duration::from_millis(100));
+            remove_these(&ids);
             #[expect(unsafe_code, reason = "exit hooks must not run a second time")]
             // SAFETY: ends the process at once.
             unsafe {

@@ -262,7 +262,7 @@ fn an_endpoint_that_goes_away_takes_no_open_connection_of_others_with_it() -> Re
     ensure!(on_the_one > 0 && on_the_one < talks.len(), "{on_the_one} of {} went to one", talks.len());
     // Out of the service, but alive: its connections go on too.
     goes.apply(&PodSpec { labels: Vec::new(), ..goes.spec.clone() })?;
-    tests::eventually::eventually("it gets no more", || {
+    eventually("it gets no more", || {
         let before = app.accepted();
         for target in shop.targets(7)? {
             for _ in 0..3 {

@@ -65,8 +65,8 @@ pub enum Refusal {
     /// The peer names a client and is no waypoint of the port, so both are judged, and one of them is refused.
     #[error("{why}; refused was {refused}")]
     OneOfTwo {
-        /// Which.
-        refused: OneOfTwo,
+        /// Which. Boxed: every open connection has room for a refusal.
+        refused: Box<OneOfTwo>,
         /// Why.
         why: Box<Refusal>,
     },
@@ -140,11 +140,11 @@ fn judge_all(applying: &Applying, facts: &Facts, dry_run: bool) -> Result<Permit
     let client = client.identity.clone();
     let permit = match judged {
         Ok(permit) => permit,
-        Err(why) => return Err(Refusal::OneOfTwo { refused: OneOfTwo::Peer { client }, why: why.into() }),
+        Err(why) => return Err(Refusal::OneOfTwo { refused: OneOfTwo::Peer { client }.into(), why: why.into() }),
     };
     match judge(policies, named) {
         Ok(_) => Ok(permit),
-        Err(why) => Err(Refusal::OneOfTwo { refused: OneOfTwo::Client { client }, why: why.into() }),
+        Err(why) => Err(Refusal::OneOfTwo { refused: OneOfTwo::Client { client }.into(), why: why.into() }),
     }
 }
 
