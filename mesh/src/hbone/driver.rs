@@ -79,6 +79,8 @@ pub(crate) struct Windows {
     stream: u32,
     /// Of the tunnel.
     tunnel: u32,
+    /// Whether the peer has not said yet that it knows of a narrower window.
+    narrowing: bool,
     /// When the windows were looked at, and how many bytes had come then.
     looked: (Instant, u64),
     /// While bytes are held they are looked at now and then, even if nothing else happens in the tunnel.
@@ -92,7 +94,17 @@ impl Windows {
         let (held, wide) = (Part::new(buffers, What::Held), Part::new(buffers, What::Wide));
         let stream = widths.at_first(usage(buffers));
         let tunnel = widths.of_tunnel(stream);
-        Self { widths, load: Arc::clone(load), held, wide, stream, tunnel, looked: (Instant::now(), 0), timer: None }
+        Self {
+            widths,
+            load: Arc::clone(load),
+            held,
+            wide,
+            stream,
+            tunnel,
+            narrowing: false,
+            looked: (Instant::now(), 0),
+            timer: None,
+        }
     }
 
     /// Windows of a stream and of the tunnel.
@@ -102,6 +114,9 @@ impl Windows {
 
     /// Looks at what came and what is held, now and then, and sets the windows.
     fn regulate(&mut self, cx: &mut Context<'_>, received: u64, h2: &mut impl SetWindows) {
+        if self.narrowing {
+            self.settle(h2);
+        }
         let came = received - self.looked.1;
         let enough = came >= self.widths.look_after(self.stream);
         if !enough && self.held.bytes() == 0 && !self.widths.is_narrow(self.stream) {
@@ -123,6 +138,7 @@ impl Windows {
         }
         // Fails while an earlier change is not acknowledged: the next look tries again.
         if stream != self.stream && h2.set_stream_window(stream).is_ok() {
+            self.narrowing |= stream < self.stream;
             self.stream = stream;
             // h2 sends it when it is polled next.
             cx.waker().wake_by_ref();
@@ -138,6 +154,17 @@ impl Windows {
             let timer = self.timer.insert(Box::pin(sleep(LOOK_AGAIN)));
             // Asked once, so that it wakes this task.
             let _ = timer.as_mut().poll(cx);
+        }
+    }
+}
+
+impl Windows {
+    /// Windows become narrow here when the peer acknowledges it. h2 does not tell, but refuses another change until then:
+    /// so it is asked for the same once more.
+    fn settle(&mut self, h2: &mut impl SetWindows) {
+        if h2.set_stream_window(self.stream).is_ok() {
+            self.narrowing = false;
+            self.load.give_back();
         }
     }
 }

@@ -31,6 +31,15 @@ impl Load {
         self.receivers.lock().iter().map(|(_, stream)| stream.used_capacity() as u64).sum()
     }
 
+    /// Gives back what was taken of windows that have become narrow. h2 does that only when something is taken, and a stream
+    /// whose window was used up by becoming narrow gets nothing any more that could be.
+    pub(crate) fn give_back(&self) {
+        for (_, stream) in self.receivers.lock().iter_mut() {
+            // Fails for a stream that is gone.
+            let _ = stream.release_capacity(0);
+        }
+    }
+
     /// Whether some wait for the peer to take what they sent. It may be that others can send.
     pub(crate) fn is_suspect(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0

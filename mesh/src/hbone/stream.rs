@@ -2,17 +2,17 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::oneshot;
 
 use super::baggage::Baggage;
 use super::load::Place;
 use crate::model::identity::Identity;
-use crate::net::duplex::{Duplex, Leaving, Queue};
+use crate::net::duplex::{Duplex, Queue};
 
 /// Most bytes of one `poll_write`.
 const WRITE: usize = 64 * 1024;
@@ -34,13 +34,15 @@ pub struct Stream {
     send: SendStream<Bytes>,
     receive: RecvStream,
     received: Bytes,
+    /// Held by each chunk that h2 has and has not written yet.
+    unsent: Arc<()>,
     place: Place,
 }
 
 impl Stream {
     pub(crate) fn new(send: SendStream<Bytes>, mut receive: RecvStream, mut place: Place) -> Self {
         place.take(receive.flow_control().clone());
-        Self { send, receive, received: Bytes::new(), place }
+        Self { send, receive, received: Bytes::new(), unsent: Arc::default(), place }
     }
 
     /// How many bytes may be sent now; waits until it is at least one.
@@ -80,12 +82,15 @@ impl Stream {
     }
 }
 
-/// Dropped with the frame that holds it.
-struct Mark(#[expect(dead_code, reason = "its drop is what counts")] oneshot::Sender<()>);
+/// A chunk on its way: h2 drops it when it has written it.
+struct Unsent {
+    chunk: Bytes,
+    _of: Arc<()>,
+}
 
-impl AsRef<[u8]> for Mark {
+impl AsRef<[u8]> for Unsent {
     fn as_ref(&self) -> &[u8] {
-        &[]
+        &self.chunk
     }
 }
 
@@ -143,7 +148,8 @@ impl Duplex for Stream {
         let capacity = ready!(self.poll_capacity(cx, queue.len()))?;
         let chunk = queue.take(capacity);
         let len = chunk.len();
-        match self.send.send_data(chunk, false) {
+        let chunk = Unsent { chunk, _of: Arc::clone(&self.unsent) };
+        match self.send.send_data(Bytes::from_owner(chunk), false) {
             Ok(()) => Poll::Ready(Ok(len)),
             Err(_) => Poll::Ready(Err(self.refusal(cx))),
         }
@@ -156,17 +162,9 @@ impl Duplex for Stream {
         }
     }
 
-    fn poll_flushed(&mut self, cx: &mut Context<'_>, leaving: &mut Leaving) -> Poll<()> {
-        if leaving.is_none() {
-            // An empty frame behind all others: h2 lets go of it when it has written it.
-            let (mark, left) = oneshot::channel();
-            if self.send.send_data(Bytes::from_owner(Mark(mark)), false).is_err() {
-                return Poll::Ready(());
-            }
-            *leaving = Some(left);
-        }
-        let Some(left) = leaving else { return Poll::Ready(()) };
-        Pin::new(left).poll(cx).map(|_| ())
+    fn is_flushed(&self) -> bool {
+        // No empty frame is sent to mark the place: h2 takes a hundred of them in the life of a connection, and then ends it.
+        Arc::strong_count(&self.unsent) == 1
     }
 
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {

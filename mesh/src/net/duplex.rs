@@ -5,10 +5,6 @@ use std::io::{self, IoSlice};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use tokio::sync::oneshot;
-
-/// What an end remembers while what it sent leaves; nothing at first.
-pub type Leaving = Option<oneshot::Receiver<()>>;
 
 /// One end of a connection that is copied to another end.
 ///
@@ -35,9 +31,8 @@ pub trait Duplex: Unpin {
     /// Tells the peer that no more will be sent.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Ready when what was sent has left, so that a reset does not overtake it. Asked again now and then, with the same `leaving`:
-    /// an end need not wake anybody.
-    fn poll_flushed(&mut self, cx: &mut Context<'_>, leaving: &mut Leaving) -> Poll<()>;
+    /// Whether what was sent has left, so that a reset does not overtake it.
+    fn is_flushed(&self) -> bool;
 
     /// Whether the peer has broken the connection, asked for after its last byte was received. Here and of
     /// [`Duplex::poll_send`], `BrokenPipe` is that it takes no more and means no harm, `NotConnected` that it has closed

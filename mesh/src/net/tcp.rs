@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::buffers::{Buffers, What};
-use super::duplex::{Duplex, Leaving, Queue, SLICES};
+use super::duplex::{Duplex, Queue, SLICES};
 use super::socket::reset_on_close;
 
 /// Sizes of the read buffer: the first serves requests and answers, the last a stream.
@@ -195,8 +195,8 @@ impl Duplex for Tcp {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
-    fn poll_flushed(&mut self, _: &mut Context<'_>, _: &mut Leaving) -> Poll<()> {
-        if unsent(&self.stream) == 0 { Poll::Ready(()) } else { Poll::Pending }
+    fn is_flushed(&self) -> bool {
+        unsent(&self.stream) == 0
     }
 
     fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<io::Error> {

@@ -209,6 +209,23 @@ async fn an_answer_that_ends_with_a_reset_arrives_before_the_reset() {
 }
 
 #[tokio::test]
+async fn a_tunnel_outlives_any_number_of_resets() {
+    let mesh = Mesh::new();
+    let far = mesh.far(Settings::default()).await;
+    let Carried { mut client, mut server, .. } = mesh.carry(&far, NONE).await;
+    for round in 0..400 {
+        let Carried { client: near, server: far, .. } = mesh.carry(&far, NONE).await;
+        let (first, mut second) = if round % 2 == 0 { (near, far) } else { (far, near) };
+        reset_on_close(&first).unwrap();
+        drop(first);
+        assert_eq!(second.read_u8().await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    }
+    client.write_all(b"still here").await.unwrap();
+    server.read_exact(&mut [0; 10]).await.unwrap();
+    assert_eq!(mesh.dialler.dials.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
 async fn bytes_written_before_a_reset_arrive_before_it() {
     for swap in [false, true] {
         for _ in 0..4 {

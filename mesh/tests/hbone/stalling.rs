@@ -98,7 +98,8 @@ async fn stalled_readers(each: usize) {
     let mesh = Mesh::with(PoolOptions { spread: 2, ..PoolOptions::default() });
     let (address, sent) = far(&mesh).await;
     let mut old = connect(&mesh, address, ECHO).await;
-    talk(&mut old, 10).await;
+    // More than the narrowest window, and less than what makes the peer give some back.
+    talk(&mut old, 1500).await;
     let mut stalled = Vec::new();
     for _ in 0..each {
         // Nobody reads what comes here.
@@ -144,6 +145,7 @@ async fn readers_that_stall_all_at_once_hold_up_nobody() {
     let mesh = Arc::new(Mesh::with(PoolOptions { spread: 2, ..PoolOptions::default() }));
     let (address, sent) = far(&mesh).await;
     let mut old = connect(&mesh, address, ECHO).await;
+    talk(&mut old, 1500).await;
     let opening = (0..400).map(|_| {
         let mesh = Arc::clone(&mesh);
         tokio::spawn(async move { connect(&mesh, address, SENDS).await })

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, StatusCode};
-use mesh::net::duplex::{Leaving, Queue};
+use mesh::net::duplex::Queue;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
 use super::*;
@@ -57,8 +57,8 @@ impl Duplex for End {
         Pin::new(&mut self.pipe).poll_shutdown(cx)
     }
 
-    fn poll_flushed(&mut self, _: &mut Context<'_>, _: &mut Leaving) -> Poll<()> {
-        Poll::Ready(())
+    fn is_flushed(&self) -> bool {
+        true
     }
 
     fn poll_broken(&mut self, _: &mut Context<'_>) -> Poll<io::Error> {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
-use mesh::net::duplex::{Duplex, Leaving, Queue};
+use mesh::net::duplex::{Duplex, Queue};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 /// Room for one read: a request's head mostly comes in one piece, and is best seen as one.
@@ -102,8 +102,8 @@ impl<S: Duplex> Duplex for Rewind<S> {
         self.stream.poll_finish(cx)
     }
 
-    fn poll_flushed(&mut self, cx: &mut Context<'_>, leaving: &mut Leaving) -> Poll<()> {
-        self.stream.poll_flushed(cx, leaving)
+    fn is_flushed(&self) -> bool {
+        self.stream.is_flushed()
     }
 
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
