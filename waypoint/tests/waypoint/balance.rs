@@ -48,7 +48,7 @@ fn counts(backends: &[Arc<Backend>]) -> Vec<usize> {
 #[tokio::test]
 async fn a_slow_pod_of_six_loses_its_share_and_gets_it_back() {
     // A shorter memory than the default's ten seconds, so that the test need not wait a minute for the return.
-    let rig = Rig::start(&(shop("http", &PODS) + &policy("{loadBalancing: {slowStart: 0s, decay: 2s}}"))).await;
+    let rig = Rig::start_alone(&(shop("http", &PODS) + &policy("{loadBalancing: {slowStart: 0s, decay: 2s}}"))).await;
     let backends = six(&rig).await;
     assert_eq!(call(&rig, 300, 2.0).await, 0);
     backends[2].now(|_, _| Act { delay: Duration::from_millis(150), ..ok("slow") });
@@ -68,7 +68,7 @@ async fn a_slow_pod_of_six_loses_its_share_and_gets_it_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_seconds_are_enough_at_a_low_rate_and_at_a_high_one() {
     for (rate, settle, measure) in [(60, 2.0, 6.0), (600, 2.0, 3.0)] {
-        let rig = Rig::start(&(shop("http2", &PODS) + &policy("{loadBalancing: {slowStart: 0s}}"))).await;
+        let rig = Rig::start_alone(&(shop("http2", &PODS) + &policy("{loadBalancing: {slowStart: 0s}}"))).await;
         let backends = six(&rig).await;
         assert_eq!(call(&rig, rate, 1.5).await, 0);
         backends[4].now(|_, _| Act { delay: Duration::from_millis(100), ..ok("slow") });

@@ -10,6 +10,8 @@ mod backend;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]
+mod turn; // who has the machine alone
+#[cfg(test)]
 mod wire;
 
 #[cfg(test)]
@@ -37,8 +39,9 @@ mod retries; // when, how often, when not
 #[cfg(test)]
 mod routing; // filters, splits, mirrors, live changes
 #[cfg(test)]
-mod security;
-mod readings; // policies, smuggling, identity, traces
+mod security; // policies, smuggling, identity, traces
+#[cfg(test)]
+mod readings; // one meaning of what a policy looks at
 #[cfg(test)]
 mod storms; // failing dependencies, and what they cost
 #[cfg(test)]

@@ -18,6 +18,8 @@ use mesh::keyring::{Keyring, Options};
 use mesh::model::identity::Identity;
 use tokio::net::{TcpSocket, TcpStream};
 
+use super::turn::Turn;
+
 /// The port of the service, and of the pods behind it.
 pub(crate) const PORT: u16 = 80;
 pub(crate) const TARGET: u16 = 8080;
@@ -33,6 +35,8 @@ pub(crate) struct Rig {
     pub(crate) keyring: Arc<Keyring>,
     pool: Arc<Pool>,
     process: Child,
+    /// Given back last.
+    _turn: Turn,
 }
 
 /// The part of loopback that belongs to one rig.
@@ -92,7 +96,15 @@ impl Rig {
     pub(crate) async fn start(manifests: &str) -> Self {
         let net = Net::new();
         let own = format!("{}/24", net.ip(0));
-        Self::start_in(net, manifests, &["--allow-local-targets", &own]).await
+        Self::start_in(net, manifests, &["--allow-local-targets", &own], Turn::shared()).await
+    }
+
+    /// The same, with the machine to itself: for tests that measure time.
+    pub(crate) async fn start_alone(manifests: &str) -> Self {
+        let turn = Turn::alone();
+        let net = Net::new();
+        let own = format!("{}/24", net.ip(0));
+        Self::start_in(net, manifests, &["--allow-local-targets", &own], turn).await
     }
 
     /// The same, with further flags.
@@ -100,15 +112,15 @@ impl Rig {
         let net = Net::new();
         let own = format!("{}/24", net.ip(0));
         let flags = [&["--allow-local-targets", &own], flags].concat();
-        Self::start_in(net, manifests, &flags).await
+        Self::start_in(net, manifests, &flags, Turn::shared()).await
     }
 
     /// Starts a waypoint as its users do: it dials nothing on loopback.
     pub(crate) async fn start_guarded(manifests: &str) -> Self {
-        Self::start_in(Net::new(), manifests, &[]).await
+        Self::start_in(Net::new(), manifests, &[], Turn::shared()).await
     }
 
-    async fn start_in(net: Net, manifests: &str, flags: &[&str]) -> Self {
+    async fn start_in(net: Net, manifests: &str, flags: &[&str], turn: Turn) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("manifests")).unwrap();
         let ca_dir = dir.path().join("ca");
@@ -136,7 +148,7 @@ impl Rig {
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
-        let rig = Self { dir, net, keyring, pool, process };
+        let rig = Self { dir, net, keyring, pool, process, _turn: turn };
         rig.eventually("ready", async || rig.is_ready().await).await;
         rig
     }

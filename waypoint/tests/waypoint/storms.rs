@@ -87,7 +87,7 @@ async fn a_failing_leaf_of_three_tiers_gets_no_storm() {
 async fn callers_of_a_dead_dependency_learn_it_at_once_and_one_probe_brings_it_back() {
     // Open for longer than a call takes: no endpoint is due for its probe before the other has failed five times.
     let patience = "{retry: {attempts: 0}, deadline: {default: 1100ms}, circuitBreaker: {endpoint: {open: {min: 2s}}}}";
-    let rig = Rig::start(&(shop("http", &[11, 12]) + &policy(patience))).await;
+    let rig = Rig::start_alone(&(shop("http", &[11, 12]) + &policy(patience))).await;
     // It takes connections and says nothing.
     let dead = Arc::new(AtomicBool::new(true));
     let (silent, most_at_once) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
