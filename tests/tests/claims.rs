@@ -125,9 +125,11 @@ fn an_agent_that_starts_between_two_claims_refuses_until_one_of_them_is_gone() -
     town.stands()?;
     let capture = Capture::start(&town.mesh.net, "disputed")?;
     // The agent of the till's node sees the till's address in the till's namespace; that of the client's sees nothing.
+    town.mesh.agents[1].kill()?;
     town.mesh.agents[1].restart()?;
     town.till.settled()?;
     town.stands()?;
+    town.mesh.agents[0].kill()?;
     town.mesh.agents[0].restart()?;
     for target in [town.till.at(80), town.till.at6(80)] {
         town.client.call_refused(target, &["who"])?;
