@@ -4,48 +4,48 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::connections::Connections;
 use anyhow::{Context as _, Result};
-use mesh::admin::{Bound, Surface, Window};
-use mesh::ca::{EmbeddedCa, Issuer};
-use mesh::connections::Connections;
-use mesh::hbone::{Pool, PoolOptions};
-use mesh::keyring::Keyring;
 use mesh::model::name::NodeName;
 use mesh::model::update::Update;
-use mesh::source::manifest::ManifestSource;
 use mesh::state::store::Store;
-use mesh::telemetry::access_log::AccessLog;
-use mesh::telemetry::counters::{self, Counters};
-use mesh::telemetry::line::Format;
-use mesh::telemetry::logging::{self, LogControl};
-use mesh::telemetry::registry::Registry;
-use mesh::telemetry::traffic::Traffic;
-use mesh::telemetry::writer::LogWriter;
-use mesh::{footprint, signals};
+use process::admin::{Bound, Surface, Window};
+use process::telemetry::access_log::AccessLog;
+use process::telemetry::counters::{self, Counters};
+use process::telemetry::line::Format;
+use process::telemetry::logging::{self, LogControl};
+use process::telemetry::registry::Registry;
+use process::telemetry::traffic::Traffic;
+use process::telemetry::writer::LogWriter;
+use process::{footprint, signals};
+use sources::ManifestSource;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
+use transport::ca::{EmbeddedCa, Issuer};
+use transport::hbone::{Pool, PoolOptions};
+use transport::keyring::Keyring;
 
-use crate::accept;
+use crate::admin::dump;
 use crate::capture::{Capture, CaptureConfig};
-use crate::captures::Captures;
 use crate::config::{AgentArgs, CaptureMode, FailMode, SameNode};
-use crate::dump;
+use crate::connection::outbound::dial::FromNetns;
 use crate::enroll::changes::Changes;
 use crate::enroll::reconcile::Reconciler;
-use crate::kernel_reports;
-use crate::limits::Limits;
+use crate::listen::accept;
+use crate::listen::redirected;
+use crate::listen::steering::Steering;
 use crate::node::Node;
-use crate::outbound::dial::FromNetns;
-use crate::passed::Passed;
-use crate::pod::Pods;
+use crate::passthrough::connections::Passed;
+use crate::passthrough::kernel_reports;
+use crate::pod::captures::Captures;
+use crate::pod::limits::Limits;
+use crate::pod::quota::Shares;
+use crate::pod::workload::Pods;
 use crate::ready::Ready;
-use crate::redirected;
-use crate::share::Shares;
-use crate::steering::Steering;
 use crate::witness;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -213,11 +213,11 @@ fn build(
     issuer: Arc<dyn Issuer>,
 ) -> Arc<Node> {
     let store = Arc::new(Store::new(Some(options.node.clone())));
-    let keyring = Keyring::new(issuer, mesh::keyring::Options::default());
+    let keyring = Keyring::new(issuer, transport::keyring::Options::default());
     let metrics = Traffic::new(registry);
     let counters = Arc::new(Counters::new(registry));
     let pods = Arc::new(Pods::default());
-    let settings = mesh::hbone::Settings::default();
+    let settings = transport::hbone::Settings::default();
     let pool = {
         // The pool's tasks carry traffic.
         let _traffic = traffic.enter();
@@ -236,7 +236,7 @@ fn build(
         counters,
         log,
         tunnel_settings: settings,
-        timeouts: mesh::net::copy::Timeouts::default(),
+        timeouts: transport::net::copy::Timeouts::default(),
         pods,
         lost: Arc::default(),
         shares,
@@ -268,8 +268,8 @@ async fn steer(options: &Options, node: &Arc<Node>) -> Result<Steering> {
     Ok(Steering::Ebpf(capture))
 }
 
-fn manifest_options(options: &Options) -> mesh::source::manifest::Options {
-    mesh::source::manifest::Options {
+fn manifest_options(options: &Options) -> sources::Options {
+    sources::Options {
         cluster_id: options.args.cluster.as_str().into(),
         trust_domain: options.args.trust_domain.as_str().into(),
         network: options.args.network.as_str().into(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use mesh::model::syntax::Form;
 use mesh::model::waypoint::EnforcementMode;
-use mesh::telemetry::line::Format;
+use process::telemetry::line::Format;
 
 /// The flags of `culvert agent`.
 #[derive(Args, Clone, Debug)]
@@ -125,7 +125,7 @@ pub struct AgentArgs {
     #[arg(long, value_name = "FORMAT", default_value = "text", env = "LOG_FORMAT")]
     pub log_format: LogFormat,
 
-    /// What is logged, such as info or info,mesh::hbone=trace,access=off; wins over -v
+    /// What is logged, such as info or info,transport::hbone=trace,access=off; wins over -v
     #[arg(long = "log", value_name = "LEVELS", env = "RUST_LOG")]
     pub log_levels: Option<String>,
 

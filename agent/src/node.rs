@@ -3,22 +3,22 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mesh::connections::Connections;
-use mesh::hbone::Pool;
-use mesh::keyring::Keyring;
+use crate::connections::Connections;
 use mesh::state::store::Store;
-use mesh::telemetry::access_log::AccessLog;
-use mesh::telemetry::counters::Counters;
-use mesh::telemetry::traffic::Traffic;
+use process::telemetry::access_log::AccessLog;
+use process::telemetry::counters::Counters;
+use process::telemetry::traffic::Traffic;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use transport::hbone::Pool;
+use transport::keyring::Keyring;
 
-use crate::limits::Full;
-use crate::lost::Lost;
-use crate::passed::Passed;
-use crate::pod::{Pod, Pods};
-use crate::share::Shares;
+use crate::listen::lost::Lost;
+use crate::passthrough::connections::Passed;
+use crate::pod::limits::Full;
+use crate::pod::quota::Shares;
+use crate::pod::workload::{Pod, Pods};
 
 /// What every connection of this node shares. Built once, by `app`.
 pub(crate) struct Node {
@@ -39,9 +39,9 @@ pub(crate) struct Node {
     /// The access log.
     pub(crate) log: AccessLog,
     /// How tunnels are set up.
-    pub(crate) tunnel_settings: mesh::hbone::Settings,
+    pub(crate) tunnel_settings: transport::hbone::Settings,
     /// When a connection that does nothing is cut.
-    pub(crate) timeouts: mesh::net::copy::Timeouts,
+    pub(crate) timeouts: transport::net::copy::Timeouts,
     /// The captured workloads.
     pub(crate) pods: Arc<Pods>,
     /// Listeners of theirs that somebody has destroyed.

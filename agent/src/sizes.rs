@@ -1,10 +1,10 @@
 //! What one connection costs in memory, as far as the compiler decides it. Budgets: DESIGN 8, idle connections.
 
-use mesh::connections::Open;
+use crate::connections::Open;
 
-use crate::inbound::{plaintext, request, tunnel};
-use crate::outbound::connection;
-use crate::record::Record;
+use crate::connection::inbound::{plaintext, request, tunnel};
+use crate::connection::outbound::connection;
+use crate::connection::record::Record;
 
 /// Size of the future that a function returns.
 macro_rules! future {

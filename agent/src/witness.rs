@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use mesh::source::manifest::holders::Evidence;
-use mesh::source::manifest::world::Question;
+use sources::objects::holders::Evidence;
+use sources::objects::world::Question;
 
 use crate::capture;
 
@@ -53,7 +53,7 @@ fn ask(netns: PathBuf, addresses: Vec<IpAddr>) -> Option<Vec<IpAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh::source::manifest::object::ObjectKey;
+    use sources::objects::kind::ObjectKey;
 
     #[test]
     fn of_what_is_no_namespace_nothing_is_known() {

@@ -6,39 +6,39 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use mesh::admin::{Bound, Surface, Window};
-use mesh::ca::EmbeddedCa;
-use mesh::hbone::{Pool, PoolOptions};
-use mesh::keyring::Keyring;
 use mesh::model::identity::Identity;
 use mesh::model::workload::{NetworkMode, Workload};
-use mesh::net::handshakes::Handshakes;
-use mesh::source::manifest::ManifestSource;
-use mesh::telemetry::access_log::AccessLog;
-use mesh::telemetry::counters::{self, Counters};
-use mesh::telemetry::logging::{self, LogControl};
-use mesh::telemetry::registry::Registry;
-use mesh::telemetry::traffic::Traffic;
-use mesh::telemetry::writer::LogWriter;
-use mesh::{footprint, signals};
+use process::admin::{Bound, Surface, Window};
+use process::telemetry::access_log::AccessLog;
+use process::telemetry::counters::{self, Counters};
+use process::telemetry::logging::{self, LogControl};
+use process::telemetry::registry::Registry;
+use process::telemetry::traffic::Traffic;
+use process::telemetry::writer::LogWriter;
+use process::{footprint, signals};
+use sources::ManifestSource;
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
+use transport::ca::EmbeddedCa;
+use transport::hbone::{Pool, PoolOptions};
+use transport::keyring::Keyring;
+use transport::net::handshakes::Handshakes;
 
 use crate::args::RunArgs;
-use crate::around::Around;
 use crate::config::node_addresses;
 use crate::dump;
 use crate::handshakes::Handshaking;
-use crate::jwks::Keys;
+use crate::keys::jwks::Keys;
+use crate::local_targets::Around;
 use crate::manifests;
 use crate::serve::listener::{self, Incoming};
 use crate::shared::{CONNECTIONS, Limits, MIRRORS, Shared};
-use crate::span::Spans;
 use crate::telemetry::record::Sink;
+use crate::telemetry::span::Spans;
 use crate::telemetry::{RequestLog, Requests};
 use crate::upstream::connect::FromHere;
 use crate::upstream::{Clusters, Connector};
@@ -87,7 +87,7 @@ async fn serve(
     let trust_domain = args.trust_domain.as_str().into();
     let ca = EmbeddedCa::open(&args.ca_dir, &trust_domain, args.cert_ttl)
         .with_context(|| format!("--ca-dir {}", args.ca_dir.display()))?;
-    let keyring = Keyring::new(Arc::new(ca), mesh::keyring::Options::default());
+    let keyring = Keyring::new(Arc::new(ca), transport::keyring::Options::default());
     let gateway = Some((Arc::clone(&args.gateway.namespace), Arc::clone(&args.gateway.name)));
     let worlds = Arc::new(Worlds::new(gateway, args.network.as_str().into()));
     let stop = CancellationToken::new();
@@ -165,8 +165,8 @@ fn listen(addresses: &[SocketAddr], traffic: &Runtime) -> Result<Vec<TcpListener
     addresses.iter().map(bind).collect()
 }
 
-fn manifest_options(args: &RunArgs) -> mesh::source::manifest::Options {
-    mesh::source::manifest::Options {
+fn manifest_options(args: &RunArgs) -> sources::Options {
+    sources::Options {
         cluster_id: args.cluster.as_str().into(),
         trust_domain: args.trust_domain.as_str().into(),
         network: args.network.as_str().into(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use mesh::model::syntax::Form;
-use mesh::telemetry::line::Format;
+use process::telemetry::line::Format;
 
 use crate::duration;
 

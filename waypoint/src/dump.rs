@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use mesh::admin::Window;
-use mesh::source::manifest::status::Status;
+use process::admin::Window;
 use serde::Serialize;
 use serde_json::json;
+use sources::manifests::status::Status;
 
 use crate::config::{Routing, ServicePlan, Services, explain};
 use crate::shared::Shared;
@@ -61,7 +61,7 @@ pub fn parts(window: Window, shared: &Arc<Shared>, status: Arc<ArcSwap<Status>>)
         .query("explain", move |query| {
             let name = query.get("service").unwrap_or_default();
             let Some((namespace, name)) = name.split_once('/') else {
-                return Err(mesh::admin::Refusal {
+                return Err(process::admin::Refusal {
                     status: http::StatusCode::BAD_REQUEST,
                     message: "service=NAMESPACE/NAME is missing".to_owned(),
                 });
@@ -71,7 +71,7 @@ pub fn parts(window: Window, shared: &Arc<Shared>, status: Arc<ArcSwap<Status>>)
             let objects = explained.worlds.objects();
             explain(&objects, &services, &None, (namespace, name), query.get("route"))
                 .map(|explained| json!(explained))
-                .map_err(|message| mesh::admin::Refusal { status: http::StatusCode::NOT_FOUND, message })
+                .map_err(|message| process::admin::Refusal { status: http::StatusCode::NOT_FOUND, message })
         })
 }
 

@@ -1,7 +1,7 @@
 //! Pure. How many handshakes with the waypoint may be in progress, of one peer and of all.
 
-use mesh::net::handshakes::Counted;
 use thiserror::Error;
+use transport::net::handshakes::Counted;
 
 /// Handshakes that may be in progress or wait, of all peers.
 const ALL: usize = 8192;

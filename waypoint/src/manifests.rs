@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use mesh::model::update::Update;
-use mesh::source::manifest::object::{Item, Raw};
-use mesh::source::manifest::{Loaded, ManifestSource, Options};
+use sources::objects::kind::{Item, Raw};
+use sources::{Loaded, ManifestSource, Options};
 
 use crate::config::{Object, Services};
 

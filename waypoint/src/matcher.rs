@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, Method};
 use regex::Regex;
 
-use crate::query::Query;
+use crate::request::query::Query;
 
 /// How a path is matched. Paths are in normal form and without a query.
 #[derive(Clone, Debug)]

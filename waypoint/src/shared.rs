@@ -6,19 +6,19 @@ use std::time::Instant;
 
 use mesh::model::name::Network;
 use mesh::model::workload::Workload;
-use mesh::telemetry::access_log::AccessLog;
-use mesh::telemetry::counters::Counters;
-use mesh::telemetry::traffic::Traffic;
 use parking_lot::Mutex;
+use process::telemetry::access_log::AccessLog;
+use process::telemetry::counters::Counters;
+use process::telemetry::traffic::Traffic;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::around::Around;
-use crate::jwks::Keys;
-use crate::limit::Limiter;
-use crate::span::Spans;
+use crate::keys::jwks::Keys;
+use crate::local_targets::Around;
+use crate::resilience::limit::Limiter;
 use crate::telemetry::record::Sink;
+use crate::telemetry::span::Spans;
 use crate::upstream::{Allowance, Clusters, Connector};
 use crate::world::Worlds;
 

@@ -26,8 +26,8 @@ const FOLDERS: [&str; 8] = [
     "agent/examples",
     "agent/build.rs",
     "waypoint/tests",
-    "mesh/tests",
-    "mesh/examples",
+    "transport/tests",
+    "transport/examples",
 ];
 
 /// Looks through every file of ours and fails when one goes past the door.

@@ -15,8 +15,11 @@ use crate::shell::{cargo, output, step, workspace};
 use crate::source::{SourceFile, attributes, is_for_tests};
 
 /// Crate roots whose module order is held.
-const ROOTS: [&str; 6] = [
+const ROOTS: [&str; 9] = [
     "mesh/src/lib.rs",
+    "sources/src/lib.rs",
+    "transport/src/lib.rs",
+    "process/src/lib.rs",
     "agent/src/lib.rs",
     "agent-ebpf/src/main.rs",
     "waypoint/src/lib.rs",
@@ -25,10 +28,13 @@ const ROOTS: [&str; 6] = [
 ];
 
 /// Which of our crates each crate may depend on. A crate that is not listed may use none.
-const MAY_USE: [(&str, &[&str]); 3] = [
-    ("agent", &["agent-abi", "mesh"]),
-    ("waypoint", &["mesh"]),
-    ("tests", &["agent", "agent-abi", "mesh", "waypoint"]),
+const MAY_USE: [(&str, &[&str]); 6] = [
+    ("sources", &["mesh"]),
+    ("transport", &["mesh"]),
+    ("process", &["mesh", "transport"]),
+    ("agent", &["agent-abi", "mesh", "process", "sources", "transport"]),
+    ("waypoint", &["mesh", "process", "sources", "transport"]),
+    ("tests", &["agent", "agent-abi", "mesh", "process", "sources", "transport", "waypoint"]),
 ];
 
 /// A module's place: the names from the crate root down. The root is empty.

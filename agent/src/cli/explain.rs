@@ -1,9 +1,9 @@
 //! `culvert explain`: asks the agent which path a connection would take.
 
 use anyhow::{Context, Result};
-use mesh::admin::Client;
-use mesh::admin::dump::{Explanation, Judged};
-use mesh::telemetry::escape::line;
+use process::admin::Client;
+use process::admin::dump::{Explanation, Judged};
+use process::telemetry::escape::line;
 
 use super::command::{ExplainArgs, Output};
 use super::get::{json, yaml};
@@ -62,7 +62,7 @@ fn answer(judged: &Judged) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use mesh::admin::dump::Verdict;
+    use process::admin::dump::Verdict;
 
     use super::*;
 

@@ -1,8 +1,8 @@
 //! `culvert get`: asks the admin server and lays out what it tells.
 
 use anyhow::{Context, Result, bail};
-use mesh::admin::Client;
-use mesh::telemetry::escape;
+use process::admin::Client;
+use process::telemetry::escape;
 use serde_json::Value;
 
 use super::command::{GetArgs, Output};
@@ -45,9 +45,9 @@ mod tests {
     use std::sync::Arc;
 
     use clap::Parser;
-    use mesh::admin::{Bound, Surface, Window};
-    use mesh::telemetry::logging::LogControl;
-    use mesh::telemetry::registry::Registry;
+    use process::admin::{Bound, Surface, Window};
+    use process::telemetry::logging::LogControl;
+    use process::telemetry::registry::Registry;
     use serde_json::json;
 
     use super::super::command::{Cli, Command};

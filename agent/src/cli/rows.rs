@@ -1,8 +1,8 @@
 //! Pure. The parts of a dump as tables, in the columns that users of istioctl know.
 
-use mesh::admin::dump::{CaptureState, CaptureView, CertificateView, ConnectionView, PolicyView, ProblemView};
-use mesh::admin::dump::{ServiceView, WaypointView, WorkloadView};
 use mesh::model::connection::Direction;
+use process::admin::dump::{CaptureState, CaptureView, CertificateView, ConnectionView, PolicyView, ProblemView};
+use process::admin::dump::{ServiceView, WaypointView, WorkloadView};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -113,7 +113,7 @@ fn services(all: &[ServiceView], wide: bool) -> Table {
             0 => format!("{port}:(named)"),
             _ => format!("{port}:{target}"),
         };
-        let balancing = |b: &mesh::admin::dump::LoadBalancerView| {
+        let balancing = |b: &process::admin::dump::LoadBalancerView| {
             format!("{} {}", b.mode, b.routing_preferences.join(",")).trim().to_owned()
         };
         let more = [

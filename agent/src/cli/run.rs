@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use mesh::admin::Client;
-use mesh::telemetry::escape::lines;
+use process::admin::Client;
+use process::telemetry::escape::lines;
 
 use super::check::check;
 use super::command::{CheckOutput, Cli, Command, LogArgs};

@@ -1,6 +1,6 @@
 //! Pure. Aligned columns.
 
-use mesh::telemetry::escape::line;
+use process::telemetry::escape::line;
 
 /// A table of text. Columns are as wide as their widest cell; nothing is cut.
 #[derive(Debug)]

@@ -6,8 +6,8 @@ use mesh::model::name::WorkloadUid;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::capture::Listener;
-use crate::listeners::Original;
-use crate::steering::{Enrolled, Refused};
+use crate::listen::listeners::Original;
+use crate::listen::steering::{Enrolled, Refused};
 
 /// What has become of a piece of work.
 pub(crate) enum Done {

@@ -30,12 +30,12 @@ use super::looks::Looks;
 use super::mending::Mending;
 use super::plan::{self, Place, Step};
 use crate::capture::Listener;
-use crate::captures::Captures;
+use crate::connection::serve;
+use crate::listen::steering::{Enrolled, Refused, Steering, Wanted};
 use crate::node::Node;
-use crate::pod::Pod;
+use crate::pod::captures::Captures;
+use crate::pod::workload::Pod;
 use crate::ready::Ready;
-use crate::serve;
-use crate::steering::{Enrolled, Refused, Steering, Wanted};
 
 /// How often what is not announced is looked for: failed enrolments, namespaces made anew, ended connections.
 const TICK: Duration = Duration::from_secs(1);

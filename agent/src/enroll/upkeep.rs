@@ -9,8 +9,8 @@ use tracing::{error, info, warn};
 use super::done::Done;
 use super::reconcile::{LostListeners, Reconciler};
 use crate::capture::Listener;
-use crate::listeners::Original;
-use crate::serve;
+use crate::connection::serve;
+use crate::listen::listeners::Original;
 
 impl Reconciler {
     /// Listeners are gone. Their pods are closed until all are back.

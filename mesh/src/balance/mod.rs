@@ -1,5 +1,4 @@
-//! Choosing one endpoint of a service.
+//! Which endpoints of a service may be chosen.
 
-pub mod pick; // least request among two choices, over what locality leaves
 pub mod health; // which endpoints are well enough
 pub mod locality; // which endpoints are close enough

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mesh::hbone::Baggage;
+use transport::hbone::Baggage;
 
 fuzz_target!(|text: &str| {
     let parsed = Baggage::parse(text);

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mesh::tls::Leaf;
+use transport::tls::Leaf;
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(leaf) = Leaf::parse(data) {

@@ -5,7 +5,7 @@ use std::str::FromStr as _;
 
 use http::{HeaderValue, Method, Request};
 use libfuzzer_sys::fuzz_target;
-use mesh::hbone::{Authority, ConnectHead};
+use transport::hbone::{Authority, ConnectHead};
 
 fuzz_target!(|data: &[u8]| {
     let mut parts = data.splitn(4, |byte| *byte == b'\n');

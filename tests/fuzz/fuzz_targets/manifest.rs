@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use libfuzzer_sys::fuzz_target;
-use mesh::source::manifest::Options;
-use mesh::source::manifest::object::Shared;
-use mesh::source::manifest::parse::parse;
-use mesh::source::manifest::world::World;
+use sources::Options;
+use sources::objects::kind::Shared;
+use sources::objects::parse::parse;
+use sources::objects::world::World;
 use mesh::state::store::Store;
 
 fuzz_target!(|text: &str| {

@@ -7,15 +7,17 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use mesh::ca::{EmbeddedCa, LEAF_LIFETIME};
-use mesh::hbone::{Authority, ConnectHead, Dial, DialFuture, Pool, PoolOptions, Settings, Stream, TunnelKey, accept};
-use mesh::keyring::{Keyring, Options};
 use mesh::model::identity::Identity;
-use mesh::tls::ServerConfig;
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use transport::ca::{EmbeddedCa, LEAF_LIFETIME};
+use transport::hbone::{
+    Authority, ConnectHead, Dial, DialFuture, Pool, PoolOptions, Settings, Stream, TunnelKey, accept,
+};
+use transport::keyring::{Keyring, Options};
+use transport::tls::ServerConfig;
 
 use super::http::{Asking, serve};
 use super::load::{Seen, Timing, drive};

@@ -9,10 +9,10 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use mesh::model::name::{Hostname, Namespace, Network};
 use mesh::model::update::Update;
-use mesh::source::manifest::{ManifestSource, Options};
 use mesh::state::snapshot::Snapshot;
 use mesh::state::store::Store;
 use serde::{Deserialize, Serialize};
+use sources::{ManifestSource, Options};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use anyhow::Result;
 use mesh::authority::dial::{Surroundings, may_dial};
 use mesh::model::update::Update;
-use mesh::source::manifest::problem::{Problem, Severity};
-use mesh::telemetry::escape::line;
+use process::telemetry::escape::line;
 use serde::Serialize;
+use sources::objects::problem::{Problem, Severity};
 
 use crate::args::{CheckArgs, Output};
 use crate::config::plan::Plan;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::{Result, anyhow};
-use mesh::telemetry::escape::line;
+use process::telemetry::escape::line;
 
 use crate::args::{ExplainArgs, Output};
 use crate::config;

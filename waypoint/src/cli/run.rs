@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
-use mesh::telemetry::escape::lines;
+use process::telemetry::escape::lines;
 
 use super::{check, explain};
 use crate::app;

@@ -11,7 +11,7 @@ use super::schema::route::{
 use super::status::Findings;
 use crate::filter::{Cors, HeaderChanges, PathChange, Redirect, Rewrite};
 use crate::identity;
-use crate::path::{Normalization, normalize};
+use crate::request::path::{Normalization, normalize};
 use crate::route::{BackendTarget, Mirror};
 
 /// The filters of one rule or backend.

@@ -5,7 +5,7 @@ use regex::Regex;
 
 use super::schema::route::{GrpcMethod, MethodMatch, NamedValue, RouteMatch};
 use crate::matcher::{Condition, Match, PathMatch, Text, whole};
-use crate::path::{Normalization, normalize};
+use crate::request::path::{Normalization, normalize};
 use crate::route::{Age, Rank};
 
 /// Longest path value (Gateway API).

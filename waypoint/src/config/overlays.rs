@@ -10,10 +10,10 @@ use super::schema::policy::{
 };
 use crate::balance::Algorithm;
 use crate::duration;
-use crate::grpc::GrpcCode;
-use crate::limit::Rate;
-use crate::path::Normalization;
-use crate::retry::StatusSet;
+use crate::request::grpc::GrpcCode;
+use crate::request::path::Normalization;
+use crate::resilience::limit::Rate;
+use crate::resilience::retry::StatusSet;
 use crate::settings::{GrpcCodes, HashOn, Overlay};
 
 type Read<T> = Result<Option<T>, String>;

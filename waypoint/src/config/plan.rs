@@ -9,7 +9,7 @@ use mesh::model::service::{AppProtocol, Service, ServiceKey};
 
 use super::security::Security;
 use super::status::ObjectStatus;
-use crate::authorize::{Action, Attribute, Policy, Test};
+use crate::auth::authorize::{Action, Attribute, Policy, Test};
 use crate::route::{Rule, Table};
 use crate::settings::Settings;
 

@@ -11,7 +11,7 @@ use super::schema::route::{Filter, Retry, RouteRule, RouteSpec, Timeouts};
 use super::status::Findings;
 use crate::duration;
 use crate::filter::PathChange;
-use crate::retry::StatusSet;
+use crate::resilience::retry::StatusSet;
 use crate::route::{Action, Rule, RuleId};
 use crate::settings::Overlay;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use http::HeaderName;
 use ipnet::IpNet;
-use mesh::source::manifest::object::AuthorizationPolicy;
 use serde_json::Value;
+use sources::objects::kind::AuthorizationPolicy;
 
 use super::history::History;
 use super::object::Object;
@@ -15,9 +15,9 @@ use super::schema::policy::TargetRef;
 use super::schema::security as schema;
 use super::services::Services;
 use super::status::{CONTROLLER, Findings, ObjectStatus, ParentStatus, Rejection};
-use crate::authorize::{Action, Attribute, Pattern, Policy, Rule, Test};
+use crate::auth::authorize::{Action, Attribute, Pattern, Policy, Rule, Test};
+use crate::auth::jwt::{JwtRule, KeySource, key_set};
 use crate::identity::{self, Reserved};
-use crate::jwt::{JwtRule, KeySource, key_set};
 
 /// Names of GatewayClasses whose Gateways are waypoints of ours.
 pub const CLASSES: [&str; 2] = ["culvert-waypoint", "istio-waypoint"];

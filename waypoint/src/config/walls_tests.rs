@@ -5,7 +5,7 @@ use mesh::model::waypoint::Waypoint;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::query::Query;
+use crate::request::query::Query;
 
 fn service(name: &str, namespace: &str, address: u8) -> Arc<Service> {
     let mut service = Service::sample(name, namespace, &[[10, 96, 0, address].into()], &[(80, 8080), (81, 8081)]);

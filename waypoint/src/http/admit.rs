@@ -8,10 +8,10 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::reply::Reply;
-use crate::authorize::{Request, judge};
+use crate::auth::authorize::{Request, judge};
+use crate::auth::jwt::{self, Claims, Found, JwtError, JwtRule, claimed_issuer};
 use crate::config::plan::ServicePlan;
-use crate::jwt::{self, Claims, Found, JwtError, JwtRule, claimed_issuer};
-use crate::query::Query;
+use crate::request::query::Query;
 use crate::route::Rule;
 use crate::shared::Shared;
 

@@ -17,15 +17,15 @@ use super::mirror::{self, Copied};
 use super::reply::Reply;
 use super::response::{ResponseBody, Streamed};
 use super::{outgoing, upgrade};
+use crate::auth::jwt::cookie;
 use crate::balance::maglev;
-use crate::deadline::{self, Allowed, Deadline};
-use crate::door::{self, Content, Head, Upgrade, hop};
 use crate::identity;
-use crate::jwt::cookie;
-use crate::query::Query;
+use crate::request::hygiene::{self, Content, Head, Upgrade, hop};
+use crate::request::query::Query;
+use crate::resilience::deadline::{self, Allowed, Deadline};
 use crate::route::{Backend, BackendTarget};
 use crate::settings::{HashOn, Settings};
-use crate::span::Span;
+use crate::telemetry::span::Span;
 use crate::telemetry::{Outcome, Record};
 use crate::trace::{self, Context, SpanId};
 use crate::upstream::connections::Version;
@@ -301,7 +301,7 @@ impl Finishing<'_> {
             (_, _, switch) => self.connection.not_taken(version, switch),
         }
         let (mut parts, body) = answer.response.into_parts();
-        let dubious = door::answer::may_be_followed(&record.method, parts.status, &parts.headers);
+        let dubious = hygiene::answer::may_be_followed(&record.method, parts.status, &parts.headers);
         hop::strip(&mut parts.headers);
         self.decorate(&mut parts.headers);
         if version < HttpVersion::HTTP_2 && upload.as_ref().is_some_and(Replay::is_held) {
@@ -364,7 +364,7 @@ impl Finishing<'_> {
         let mut headers = response.headers().clone();
         hop::strip(&mut headers);
         self.decorate(&mut headers);
-        let status = door::upgrade::agree(&upgrade, &mut headers);
+        let status = hygiene::upgrade::agree(&upgrade, &mut headers);
         record.outcome.status = status.as_u16();
         if status == StatusCode::SWITCHING_PROTOCOLS {
             self.connection.switched.store(true, Ordering::Relaxed);

@@ -14,12 +14,12 @@ use super::admit::{self, Caller};
 use super::exchange::Connection;
 use super::outgoing::{self, Address};
 use super::reply::Reply;
-use crate::authorize;
+use crate::auth::authorize;
+use crate::auth::jwt::JwtRule;
 use crate::config::plan::ServicePlan;
 use crate::identity::{self, Reserved};
-use crate::jwt::JwtRule;
-use crate::path::Readings;
-use crate::query::Query;
+use crate::request::path::Readings;
+use crate::request::query::Query;
 use crate::route::{Backend, Rule};
 use crate::world::World;
 

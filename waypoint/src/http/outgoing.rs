@@ -8,9 +8,9 @@ use http::uri::{InvalidUri, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::reply::Reply;
-use crate::door::{Content, Upgrade, hop, upgrade};
 use crate::matcher::PathMatch;
-use crate::path::{self, Normalization};
+use crate::request::hygiene::{Content, Upgrade, hop, upgrade};
+use crate::request::path::{self, Normalization};
 use crate::route::{Backend, Rule};
 use crate::upstream::connections::Version;
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 use http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::door::BadRequest;
-use crate::grpc;
 use crate::identity::RETRIED;
+use crate::request::grpc;
+use crate::request::hygiene::BadRequest;
 use crate::upstream::Failure;
 
 /// Says why the waypoint answered in a backend's place.

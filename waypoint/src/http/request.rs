@@ -19,12 +19,12 @@ use super::response::ResponseBody;
 use super::{admit, forward, judge};
 use crate::config::Routing;
 use crate::config::plan::ServicePlan;
-use crate::door::{self, Content, Head};
 use crate::filter::Asked;
 use crate::identity;
 use crate::matcher::PathMatch;
-use crate::path::{self, Normalization};
-use crate::query::Query;
+use crate::request::hygiene::{self, Content, Head};
+use crate::request::path::{self, Normalization};
+use crate::request::query::Query;
 use crate::route::{Action, Backend, BackendTarget, Rule, TableKind};
 use crate::telemetry::Record;
 use crate::world::World;
@@ -38,7 +38,7 @@ pub async fn handle(
     let (mut parts, body) = request.into_parts();
     let (version, content) = (parts.version, content(&body));
     let switch = parts.extensions.remove::<OnUpgrade>();
-    let read = door::decide(&mut parts, content, &connection.service.hostname);
+    let read = hygiene::decide(&mut parts, content, &connection.service.hostname);
     // A client that waits is never asked for its content by an answer of our own.
     let waits = read.as_ref().is_ok_and(|head| head.waits);
     let mut record = begin(&connection, &parts);

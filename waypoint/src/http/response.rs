@@ -10,10 +10,10 @@ use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::time::{Sleep, sleep_until};
 
-use crate::breaker::BreakerLimits;
-use crate::deadline::Upload;
-use crate::door::trailers;
-use crate::grpc;
+use crate::request::grpc;
+use crate::request::hygiene::trailers;
+use crate::resilience::breaker::BreakerLimits;
+use crate::resilience::deadline::Upload;
 use crate::telemetry::Record;
 use crate::upstream::Replay;
 use crate::upstream::connections::Lease;

@@ -15,7 +15,7 @@ use smallvec::SmallVec;
 use super::precedence::Rank;
 use super::rule::Rule;
 use crate::matcher::{Condition, Match, PathMatch, Text, with_value};
-use crate::query::Query;
+use crate::request::query::Query;
 
 /// What kind of routes a table was compiled from: it decides what a request gets that nothing matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,6 @@ use http::StatusCode;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use mesh::hbone::{self, Authority};
 use mesh::model::connection::ResponseFlag;
 use mesh::model::identity::Identity;
 use mesh::model::name::Network;
@@ -17,19 +16,20 @@ use parking_lot::Mutex;
 use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 use tracing::debug;
+use transport::hbone::{self, Authority};
 
 use super::guard::Guard;
 use super::opaque;
 use super::rewind::Rewind;
 use super::sniff::{Spoken, could_be_http, sniff};
-use crate::authorize::{self, judge};
+use crate::auth::authorize::{self, judge};
 use crate::config::plan::ServicePlan;
 use crate::config::{Routing, workload_key};
-use crate::door::{MAX_HEAD, MAX_HEADERS};
 use crate::http::exchange::Connection;
 use crate::http::judge::address_of;
 use crate::http::request::handle;
 use crate::identity::Told;
+use crate::request::hygiene::{MAX_HEAD, MAX_HEADERS};
 use crate::shared::Shared;
 use crate::telemetry::tcp::TcpRecord;
 use crate::upstream::Client;
@@ -246,16 +246,16 @@ async fn carry_opaque(connection: &Connection, world: &Arc<World>, rule: &crate:
     let target = match opaque::choose(rule) {
         Ok(target) => target,
         Err(error) => {
-            mesh::net::duplex::Duplex::reset(&mut stream);
+            transport::net::duplex::Duplex::reset(&mut stream);
             return record.failed(ResponseFlag::Connect, error.to_string());
         }
     };
     if let Some(refusal) = refused(world, connection, target) {
-        mesh::net::duplex::Duplex::reset(&mut stream);
+        transport::net::duplex::Duplex::reset(&mut stream);
         return record.failed(ResponseFlag::Deny, refusal);
     }
     if let Err(error) = opaque::carry(shared, world, target, client, &mut stream, &mut record).await {
-        mesh::net::duplex::Duplex::reset(&mut stream);
+        transport::net::duplex::Duplex::reset(&mut stream);
         record.failed(ResponseFlag::Connect, error.to_string());
     }
 }
@@ -271,7 +271,7 @@ fn refused(world: &World, connection: &Connection, (target, port): (&ServiceKey,
             claims: None,
         };
         let judgement = judge(plan.security.policies.iter().map(|policy| &**policy), &request);
-        judgement.refusal.map(mesh::telemetry::access_log::reason::rejected)
+        judgement.refusal.map(process::telemetry::access_log::reason::rejected)
     };
     let called = world.service(&connection.service, connection.port)?;
     let other = world.plan.services.get(target).filter(|_| *target != connection.service);

@@ -6,7 +6,7 @@
 
 use http::HeaderName;
 
-use crate::door::{MAX_HEAD, MAX_HEADERS};
+use crate::request::hygiene::{MAX_HEAD, MAX_HEADERS};
 
 /// Why a request cannot be let through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

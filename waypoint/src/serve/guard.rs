@@ -13,12 +13,12 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
-use mesh::net::duplex::Duplex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
+use transport::net::duplex::Duplex;
 
 use super::framing::Framing;
-use crate::door::REFUSED;
+use crate::request::hygiene::REFUSED;
 use crate::upstream::Interim;
 
 /// The stream.

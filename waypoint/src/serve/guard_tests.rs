@@ -3,8 +3,8 @@
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, StatusCode};
-use mesh::net::duplex::Queue;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use transport::net::duplex::Queue;
 
 use super::*;
 

@@ -5,15 +5,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mesh::hbone::{self, ServerConnection};
-use mesh::keyring::Keyring;
-use mesh::net::buffers::ByAddress;
-use mesh::net::handshakes::{Begun, Handshakes};
-use mesh::net::socket::{Liveness, reset_on_close, tune};
-use mesh::telemetry::seldom::Seldom;
+use process::telemetry::seldom::Seldom;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tracing::{debug, error, warn};
+use transport::hbone::{self, ServerConnection};
+use transport::keyring::Keyring;
+use transport::net::buffers::ByAddress;
+use transport::net::handshakes::{Begun, Handshakes};
+use transport::net::socket::{Liveness, reset_on_close, tune};
 
 use super::connection;
 use crate::handshakes::{Full, Handshaking};

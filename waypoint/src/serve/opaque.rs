@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use mesh::model::name::WorkloadUid;
 use mesh::model::service::ServiceKey;
-use mesh::net::copy::{Timeouts, both_ways};
-use mesh::net::duplex::Duplex;
-use mesh::net::tcp::Tcp;
 use thiserror::Error;
+use transport::net::copy::{Timeouts, both_ways};
+use transport::net::duplex::Duplex;
+use transport::net::tcp::Tcp;
 
 use crate::balance::maglev;
-use crate::breaker::Sign;
+use crate::resilience::breaker::Sign;
 use crate::route::{BackendTarget, Rule};
 use crate::shared::Shared;
 use crate::telemetry::tcp::TcpRecord;

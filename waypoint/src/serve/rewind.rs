@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
-use mesh::net::duplex::{Duplex, Queue};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use transport::net::duplex::{Duplex, Queue};
 
 /// Room for one read: a request's head mostly comes in one piece, and is best seen as one.
 const LOOK: usize = 2048;

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::value::{Effective, GrpcCodes, HashOn, Show};
 use crate::balance::{Algorithm, LoadSettings};
-use crate::breaker::BreakerLimits;
-use crate::grpc::GrpcCode;
-use crate::limit::Rate;
-use crate::path::Normalization;
-use crate::retry::{Backoff, BudgetLimits, RetryPolicy, StatusSet};
+use crate::request::grpc::GrpcCode;
+use crate::request::path::Normalization;
+use crate::resilience::breaker::BreakerLimits;
+use crate::resilience::limit::Rate;
+use crate::resilience::retry::{Backoff, BudgetLimits, RetryPolicy, StatusSet};
 
 macro_rules! settings {
     ($($(#[$doc:meta])* $name:literal $field:ident: $type:ty = $default:expr;)*) => {

@@ -8,10 +8,10 @@ use serde::Serialize;
 
 use crate::balance::Algorithm;
 use crate::duration;
-use crate::grpc::GrpcCode;
-use crate::limit::Rate;
-use crate::path::Normalization;
-use crate::retry::StatusSet;
+use crate::request::grpc::GrpcCode;
+use crate::request::path::Normalization;
+use crate::resilience::limit::Rate;
+use crate::resilience::retry::StatusSet;
 
 /// One setting as it is in effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

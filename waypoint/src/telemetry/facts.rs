@@ -9,7 +9,7 @@ use mesh::model::identity::Identity;
 use mesh::model::service::ServiceKey;
 use mesh::model::workload::Workload;
 
-use crate::grpc::GrpcCode;
+use crate::request::grpc::GrpcCode;
 use crate::trace::Context;
 
 /// What is known of one request.

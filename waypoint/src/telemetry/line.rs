@@ -3,8 +3,8 @@
 use std::fmt::Display;
 use std::time::{Instant, SystemTime};
 
-use mesh::telemetry::line::{Format, write_quoted, write_time};
-use mesh::telemetry::writer::{Kind, LogWriter};
+use process::telemetry::line::{Format, write_quoted, write_time};
+use process::telemetry::writer::{Kind, LogWriter};
 use tracing::Level;
 
 use super::facts::Facts;

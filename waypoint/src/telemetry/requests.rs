@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use mesh::model::service::ServiceKey;
 use mesh::model::workload::Workload;
-use mesh::telemetry::line::write_quoted;
-use mesh::telemetry::registry::{Registry, Source};
 use parking_lot::RwLock;
+use process::telemetry::line::write_quoted;
+use process::telemetry::registry::{Registry, Source};
 
 use super::facts::Facts;
 use crate::config::address_of;

@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use mesh::model::connection::{Direction, ResponseFlag};
 use mesh::model::service::ServiceKey;
-use mesh::net::copy::Count;
-use mesh::telemetry::access_log::{AccessLog, AccessRecord, Outcome};
-use mesh::telemetry::labels::ConnectionLabels;
-use mesh::telemetry::traffic::{ConnectionMeter, Traffic};
+use process::telemetry::access_log::{AccessLog, AccessRecord, Outcome};
+use process::telemetry::labels::ConnectionLabels;
+use process::telemetry::traffic::{ConnectionMeter, Traffic};
+use transport::net::copy::Count;
 
 use crate::upstream::Client;
 use crate::upstream::endpoint::Endpoint;

@@ -14,10 +14,10 @@ use super::connect::{Client, ConnectError, Connector};
 use super::connections::{Lease, Limits, Version};
 use super::endpoint::Endpoint;
 use super::interim::Hearing;
-use crate::door::answer::{self, BadAnswer};
-use crate::door::upgrade;
-use crate::grpc::{self, GrpcCode};
-use crate::retry::Outcome;
+use crate::request::grpc::{self, GrpcCode};
+use crate::request::hygiene::answer::{self, BadAnswer};
+use crate::request::hygiene::upgrade;
+use crate::resilience::retry::Outcome;
 
 /// A response's head, and what goes with it.
 pub struct Answer {

@@ -21,10 +21,10 @@ use super::connect::Target;
 use super::endpoint::{Endpoint, InFlight, Roll, State};
 use super::gate::{Full, Gate, Passes};
 use crate::balance::{Algorithm, Candidates, Load, Maglev, pick};
-use crate::breaker::ALONE;
 use crate::config::Plan;
 use crate::config::services::protocol;
-use crate::retry::Budget;
+use crate::resilience::breaker::ALONE;
+use crate::resilience::retry::Budget;
 use crate::settings::Settings;
 use crate::world::World;
 

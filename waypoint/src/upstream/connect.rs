@@ -7,20 +7,22 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use mesh::hbone::{self, Authority, Baggage, ConnectHead, Dial, DialFuture, Forwarded, Pool, TunnelError, TunnelKey};
 use mesh::model::connection::Fault;
 use mesh::model::identity::Identity;
 use mesh::model::name::{Hostname, WorkloadUid};
 use mesh::model::workload::Workload;
-use mesh::net::buffers::{Buffers, ByAddress};
-use mesh::net::socket::{Liveness, tune};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use transport::hbone::{
+    self, Authority, Baggage, ConnectHead, Dial, DialFuture, Forwarded, Pool, TunnelError, TunnelKey,
+};
+use transport::net::buffers::{Buffers, ByAddress};
+use transport::net::socket::{Liveness, tune};
 
-use crate::around::{Around, DialError};
-use crate::breaker::PATIENCE;
+use crate::local_targets::{Around, DialError};
+use crate::resilience::breaker::PATIENCE;
 
 /// On whose behalf.
 #[derive(Clone, Debug)]

@@ -17,7 +17,7 @@ use super::body::RequestBody;
 use super::connect::{Client, ConnectError, Connector, Io, Target};
 use super::counted::{Counted, Grant};
 use super::patient::Patient;
-use crate::door::MAX_HEAD;
+use crate::request::hygiene::MAX_HEAD;
 
 /// Which HTTP is spoken to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::connect::Target;
 use super::connections::Connections;
 use crate::balance::{Load, LoadSettings};
-use crate::breaker::{Admission, Breaker, BreakerLimits, PATIENCE, Sign, Transition, may_eject};
+use crate::resilience::breaker::{Admission, Breaker, BreakerLimits, PATIENCE, Sign, Transition, may_eject};
 use crate::settings::Settings;
 
 /// One endpoint as the current mesh has it.

@@ -13,8 +13,8 @@ use futures_util::task::AtomicWaker;
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
 
-use crate::door::answer::BadAnswer;
-use crate::door::hop;
+use crate::request::hygiene::answer::BadAnswer;
+use crate::request::hygiene::hop;
 
 /// Most interim responses to one request. A backend that sends more is not going to answer.
 pub const MOST: u32 = 32;

@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::time::Sleep;
 
-use crate::deadline::Upload;
-use crate::door::trailers;
+use crate::request::hygiene::trailers;
+use crate::resilience::deadline::Upload;
 
 /// Bytes that all bodies together may keep.
 pub struct Allowance(AtomicUsize);

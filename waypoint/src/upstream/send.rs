@@ -16,11 +16,11 @@ use super::endpoint::{Endpoint, InFlight};
 use super::gate::{Full, Passes};
 use super::interim::Hearing;
 use super::replay::Replay;
-use crate::breaker::{PATIENCE, Sign};
-use crate::deadline::{self, Deadline, Upload};
-use crate::door::answer::BadAnswer;
 use crate::identity::RETRIED;
-use crate::retry::{self, Attempt, Decision, GaveUp, Outcome, RetryPolicy};
+use crate::request::hygiene::answer::BadAnswer;
+use crate::resilience::breaker::{PATIENCE, Sign};
+use crate::resilience::deadline::{self, Deadline, Upload};
+use crate::resilience::retry::{self, Attempt, Decision, GaveUp, Outcome, RetryPolicy};
 use crate::settings::Settings;
 
 /// A request on its way out.

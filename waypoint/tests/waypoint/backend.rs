@@ -14,11 +14,11 @@ use hyper::body::{Frame, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use mesh::hbone;
 use mesh::model::identity::Identity;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use transport::hbone;
 
 use super::rig::{Rig, TARGET, identity};
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use mesh::hbone::Authority;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use transport::hbone::Authority;
 
 use super::backend::{Act, Backend, ok};
 use super::rig::{PORT, Rig, SHOP, TARGET, get, got, shop};
@@ -111,7 +111,7 @@ async fn http2_and_grpc_go_through_with_their_trailers() {
     let seen = backend.last();
     assert_eq!((seen.version, &seen.body[..]), (http::Version::HTTP_2, &b"question"[..]));
     assert_eq!(seen.header("te"), "trailers");
-    let told = waypoint::deadline::parse_grpc_timeout(seen.header("grpc-timeout")).unwrap();
+    let told = waypoint::resilience::deadline::parse_grpc_timeout(seen.header("grpc-timeout")).unwrap();
     assert!(told.as_millis() <= 5000 && told.as_millis() > 4000, "{told:?}");
     drop(sender);
     rig.eventually("counted", async || {

@@ -35,10 +35,10 @@ use http::{Request, Version};
 use http_body_util::Full;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use mesh::hbone::Authority;
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use transport::hbone::Authority;
 
 use super::backend::{Act, Backend, Seen};
 use super::rig::{Got, Rig, TARGET, consumer, get, got, identity, pod};

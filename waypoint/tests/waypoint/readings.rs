@@ -264,6 +264,6 @@ async fn nothing_that_a_caller_sends_reaches_the_log_raw() {
     assert_eq!(rig.call(get("/after")).await.status, 200);
     rig.eventually("logged", async || rig.log().contains("path=\"/after\"")).await;
     let log = rig.log();
-    assert!(!log.contains(|c| mesh::telemetry::escape::is_hidden(c) && c != '\n' && c != '\t'), "{log:?}");
+    assert!(!log.contains(|c| process::telemetry::escape::is_hidden(c) && c != '\n' && c != '\t'), "{log:?}");
     assert!(!answer.starts_with("HTTP/1.1 200") || log.contains(r"/marked?q=\u009b2J\u0085\u2028"), "{log}");
 }

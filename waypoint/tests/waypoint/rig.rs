@@ -12,11 +12,11 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use mesh::ca::{EmbeddedCa, LEAF_LIFETIME};
-use mesh::hbone::{Authority, ConnectHead, Dial, DialFuture, Pool, PoolOptions, Stream, TunnelKey};
-use mesh::keyring::{Keyring, Options};
 use mesh::model::identity::Identity;
 use tokio::net::{TcpSocket, TcpStream};
+use transport::ca::{EmbeddedCa, LEAF_LIFETIME};
+use transport::hbone::{Authority, ConnectHead, Dial, DialFuture, Pool, PoolOptions, Stream, TunnelKey};
+use transport::keyring::{Keyring, Options};
 
 use super::turn::Turn;
 

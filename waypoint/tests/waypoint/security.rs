@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use http::Request;
 use http_body_util::Full;
-use mesh::hbone::Authority;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use transport::hbone::Authority;
 
 use super::backend::{Backend, ok};
 use super::rig::{PORT, Rig, SHOP, got, shop};

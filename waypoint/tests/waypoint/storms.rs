@@ -169,7 +169,8 @@ async fn a_client_that_policy_refuses_spoils_nothing_for_others() {
     let rig = Rig::start(&(shop("http", &[]) + &super::rig::pod("shop-11", "shop", 11, "ambient"))).await;
     let backend = Backend::start_enrolled(&rig, 11, |_, _| ok("fine")).await;
     *backend.refuses.lock() = Some(super::rig::identity("other"));
-    let authority = mesh::hbone::Authority::Address(std::net::SocketAddr::new(SHOP.parse().unwrap(), super::rig::PORT));
+    let authority =
+        transport::hbone::Authority::Address(std::net::SocketAddr::new(SHOP.parse().unwrap(), super::rig::PORT));
     let stream = rig.connect_as("other", authority).await.unwrap();
     let io = hyper_util::rt::TokioIo::new(stream);
     let (mut refused, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();

@@ -67,7 +67,7 @@ async fn grpc_timeouts_are_kept_and_shortened() {
     let answer = got(sender.send_request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap()).await;
     assert_eq!((answer.status, answer.header("grpc-status")), (200, "4"));
     assert!(began.elapsed() < Duration::from_millis(900), "{:?}", began.elapsed());
-    let told = waypoint::deadline::parse_grpc_timeout(backend.last().header("grpc-timeout")).unwrap();
+    let told = waypoint::resilience::deadline::parse_grpc_timeout(backend.last().header("grpc-timeout")).unwrap();
     assert!(told <= Duration::from_millis(300) && told > Duration::from_millis(100), "{told:?}");
     rig.eventually("cancelled", async || backend.cancelled.load(Ordering::SeqCst) == 1).await;
 }

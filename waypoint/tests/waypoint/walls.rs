@@ -8,9 +8,9 @@ use http::Request;
 use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use mesh::hbone::Authority;
 use mesh::model::identity::Identity;
 use tokio::io::AsyncReadExt as _;
+use transport::hbone::Authority;
 
 use super::backend::{Act, Backend, ok};
 use super::rig::{Got, PORT, Rig, SERVERS, SHOP, TARGET, consumer, get, got, identity, pod, route, service, shop};
@@ -301,7 +301,7 @@ async fn an_enrolled_endpoint_on_loopback_is_not_dialled_either() {
 
 #[tokio::test]
 async fn a_waypoint_dials_no_address_of_its_own() {
-    let all = mesh::net::interfaces::addresses().unwrap();
+    let all = transport::net::interfaces::addresses().unwrap();
     let own = all.into_iter().find(|address| address.is_ipv4() && !address.is_loopback());
     let own = own.expect("this machine has an address besides loopback");
     let at_own = pod("shop-own", "shop", 11, "none").replace("$NET.11", &own.to_string());

@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use mesh::admin::dump::ProblemView;
-use mesh::ca::EmbeddedCa;
-use mesh::source::manifest::problem::{Problem, Severity};
-use mesh::source::manifest::{ManifestSource, Options};
+use process::admin::dump::ProblemView;
+use sources::objects::problem::{Problem, Severity};
+use sources::{ManifestSource, Options};
+use transport::ca::EmbeddedCa;
 
 use super::problems::judge;
 use super::report::{Check, Finding};

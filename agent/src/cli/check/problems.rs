@@ -1,7 +1,7 @@
 //! Pure. What the problems of manifests come to.
 
-use mesh::admin::dump::ProblemView;
-use mesh::telemetry::escape::line;
+use process::admin::dump::ProblemView;
+use process::telemetry::escape::line;
 
 use super::report::Finding;
 

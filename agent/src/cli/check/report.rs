@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use anyhow::Result;
-use mesh::telemetry::escape;
+use process::telemetry::escape;
 use serde_json::{Value, json};
 
 /// All checks, by section.

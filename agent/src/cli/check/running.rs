@@ -3,8 +3,8 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use mesh::admin::dump::{CaptureState, CaptureView, ProblemView};
-use mesh::admin::{Client, ClientError};
+use process::admin::dump::{CaptureState, CaptureView, ProblemView};
+use process::admin::{Client, ClientError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -99,9 +99,9 @@ fn captures(all: Vec<CaptureView>) -> Finding {
 mod tests {
     use std::sync::Arc;
 
-    use mesh::admin::{Bound, Surface, Window};
-    use mesh::telemetry::logging::LogControl;
-    use mesh::telemetry::registry::Registry;
+    use process::admin::{Bound, Surface, Window};
+    use process::telemetry::logging::LogControl;
+    use process::telemetry::registry::Registry;
     use serde_json::json;
 
     use super::*;

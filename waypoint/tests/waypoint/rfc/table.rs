@@ -48,8 +48,8 @@ const TESTS: [&str; 8] = [
     include_str!("../basics.rs"),
     include_str!("../retries.rs"),
     include_str!("../../../src/serve/framing.rs"),
-    include_str!("../../../src/door/head_tests.rs"),
-    include_str!("../../../src/door/host.rs"),
+    include_str!("../../../src/request/hygiene/head_tests.rs"),
+    include_str!("../../../src/request/hygiene/host.rs"),
 ];
 
 /// Runs all rows of a table, many at once, and tells of all that fail.

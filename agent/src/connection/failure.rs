@@ -1,0 +1,51 @@
+//! Pure. Why one connection was not carried to its end, in the terms of log, metric and status.
+
+use crate::connections::Closing;
+use http::StatusCode;
+use mesh::model::connection::{Fault, ResponseFlag};
+use mesh::policy::authorize::Refusal;
+use process::telemetry::access_log::reason;
+
+/// Why one connection was not carried to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// Whose doing it was.
+    pub(crate) fault: Fault,
+    /// The metric's flag; `None` when the connection had been open and is counted as closed.
+    pub(crate) flag: ResponseFlag,
+    /// The log's text.
+    pub(crate) text: String,
+}
+
+impl Failure {
+    /// A failure of the far side.
+    pub(crate) fn upstream(flag: ResponseFlag, text: impl Into<String>) -> Self {
+        Self { fault: Fault::Upstream, flag, text: text.into() }
+    }
+
+    /// What a CONNECT that ends so is answered.
+    pub(crate) fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.fault.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
+    }
+
+    /// A connection that was open and broke.
+    pub(crate) fn broken(fault: Fault, text: impl Into<String>) -> Self {
+        Self { fault, flag: ResponseFlag::None, text: text.into() }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self { fault: Fault::Policy, flag: ResponseFlag::Deny, text: reason::rejected(refusal) }
+    }
+}
+
+impl From<Closing> for Failure {
+    fn from(closing: Closing) -> Self {
+        let fault = match closing {
+            Closing::Policy(_) => Fault::Policy,
+            Closing::Drain => Fault::Upstream,
+        };
+        Self::broken(fault, closing.to_string())
+    }
+}

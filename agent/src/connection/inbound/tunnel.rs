@@ -1,0 +1,93 @@
+//! One HBONE connection: TLS as the workload, then each CONNECT in it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::StatusCode;
+use mesh::model::connection::Direction;
+use tokio::net::TcpStream;
+use tracing::debug;
+use transport::hbone::{self, ServerConnection};
+
+use super::request;
+use crate::node::Node;
+use crate::pod::workload::{Handshake, Held, Pod};
+
+/// Serves one connection to the HBONE port of `pod`: its handshakes here, then what is in it among the pod's connections,
+/// until the peer closes it or the process drains.
+pub(crate) async fn serve(
+    node: Arc<Node>,
+    pod: Held,
+    handshake: Handshake,
+    stream: TcpStream,
+    peer: SocketAddr,
+    dialled: SocketAddr,
+) {
+    let shaken = Box::pin(shake_hands(&node, &pod, &handshake, stream)).await;
+    drop(handshake);
+    match shaken {
+        Ok(tunnel) => {
+            let of = Arc::clone(&pod);
+            node.clone().spawn_for(&of, streams(node, pod, tunnel, peer, dialled));
+        }
+        Err((reason, text)) => {
+            node.counters.peer_refused(reason);
+            node.log.failed_early(peer, dialled, Direction::Inbound, text);
+        }
+    }
+}
+
+async fn shake_hands(
+    node: &Node,
+    pod: &Pod,
+    handshake: &Handshake,
+    stream: TcpStream,
+) -> Result<ServerConnection, (&'static str, String)> {
+    // Waiting is part of the time for a handshake: who fills the places of an address waits for itself.
+    let Ok(_turn) = tokio::time::timeout(node.tunnel_settings.handshake, handshake.begun.turn()).await else {
+        return Err(("peer_handshakes", "too many handshakes of this peer are in progress".to_owned()));
+    };
+    let config =
+        node.keyring.server_config(&pod.identity).await.map_err(|error| ("no_certificate_yet", error.to_string()))?;
+    let tuned = transport::net::socket::tune(&stream, &transport::net::socket::Liveness::default());
+    tuned.map_err(|error| ("transport", error.to_string()))?;
+    let accepted = hbone::accept_within(stream, &config, &node.tunnel_settings, pod.share.buffers()).await;
+    accepted.map_err(|error| (error.reason(), error.to_string()))
+}
+
+async fn streams(node: Arc<Node>, pod: Held, mut tunnel: ServerConnection, peer: SocketAddr, dialled: SocketAddr) {
+    let identity = tunnel.peer().identity.clone();
+    let mut draining = false;
+    loop {
+        let next = tokio::select! {
+            next = tunnel.next() => next,
+            // Either way the peer is asked for no more streams, and the tunnel ends with those that are open.
+            () = node.draining.cancelled(), if !draining => {
+                draining = true;
+                tunnel.drain();
+                continue;
+            }
+            () = pod.released.cancelled(), if !draining => {
+                draining = true;
+                tunnel.drain();
+                continue;
+            }
+        };
+        let Some(request) = next else { break };
+        let from = request::From { peer, dialled, identity: identity.clone() };
+        match pod.hold(1) {
+            Ok(held) => node.spawn_for(&pod, request::carry(Arc::clone(&node), held, request, from)),
+            Err(full) => {
+                request.refuse(StatusCode::SERVICE_UNAVAILABLE);
+                node.refused(&pod, full);
+            }
+        }
+    }
+    match tunnel.ended() {
+        Some(hbone::Ended::Closed) | None => {}
+        Some(ended) => {
+            node.counters.peer_refused(ended.reason());
+            debug!("tunnel from {peer} ({identity}): {ended}");
+        }
+    }
+}

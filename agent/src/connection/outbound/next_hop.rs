@@ -1,0 +1,464 @@
+//! Pure. Where one outbound connection goes next.
+//!
+//! First [`resolve`] says what was meant by the original destination; then, for a service, an endpoint is picked and
+//! [`to_endpoint`] says how it is reached. Connecting may fail and another endpoint be tried: only the second step repeats.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use mesh::model::connection::{Fault, ResponseFlag};
+use mesh::model::identity::Identity;
+use mesh::model::service::{BalanceMode, ServiceKey};
+use mesh::model::waypoint::Waypoint;
+use mesh::model::workload::{Standing, Workload};
+use mesh::policy::instances::Instances;
+use mesh::state::endpoints::Endpoint;
+use mesh::state::snapshot::{ServiceEntry, Snapshot};
+use thiserror::Error;
+
+use crate::connection::failure::Failure;
+
+/// The HBONE port of enrolled workloads.
+pub(crate) const HBONE_PORT: u16 = 15008;
+
+/// What the original destination means.
+#[derive(Clone, Debug)]
+pub(crate) enum Destination {
+    /// Outside the mesh: plain TCP to where the application meant to go.
+    Outside(SocketAddr),
+    /// One workload, by its own address.
+    Workload(Arc<Workload>, SocketAddr),
+    /// A port of a service: any of its endpoints.
+    Service(Arc<ServiceEntry>, u16),
+    /// Through a waypoint, which does the rest: the waypoint's endpoints, the authority to ask for, the service if any.
+    Waypoint(Box<ToWaypoint>),
+}
+
+/// A destination behind a waypoint.
+#[derive(Clone, Debug)]
+pub(crate) struct ToWaypoint {
+    /// `<namespace>/<name>` of the Gateway.
+    pub(crate) gateway: Box<str>,
+    /// Its instances.
+    pub(crate) instances: Instances,
+    /// HBONE port of the instances.
+    pub(crate) hbone_port: u16,
+    /// The untranslated original destination, which the waypoint is asked for.
+    pub(crate) target: SocketAddr,
+    /// The service that was addressed, if it was one.
+    pub(crate) service: Option<ServiceKey>,
+}
+
+/// One hop: how one workload is reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Hop {
+    /// The workload at the far end of the hop.
+    pub(crate) workload: Arc<Workload>,
+    /// How.
+    pub(crate) via: Via,
+}
+
+/// How a hop is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Via {
+    /// Plain TCP: not enrolled.
+    Plain(SocketAddr),
+    /// HBONE.
+    Tunnel(Tunnel),
+}
+
+/// One HBONE hop: dial `via`, ask for `target`, trust only a peer that proves one of `expect`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tunnel {
+    /// Socket address of the peer's HBONE port.
+    pub(crate) via: SocketAddr,
+    /// The `:authority` to ask for.
+    pub(crate) target: SocketAddr,
+    /// Identities that the peer may prove.
+    pub(crate) expect: Vec<Identity>,
+}
+
+/// Why a connection goes nowhere. The texts of the first two are those users of ambient meshes search for.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum Refused {
+    /// No endpoint is ready, or all were tried.
+    #[error("no healthy upstream: {0}")]
+    NoEndpoint(ServiceKey),
+    /// The named waypoint does not exist or is not ready. Never sent past it.
+    #[error("unknown waypoint: {namespace}/{name} is named by {by} but does not exist or has no ready instance")]
+    UnknownWaypoint {
+        /// Namespace of the Gateway.
+        namespace: String,
+        /// Name of the Gateway.
+        name: String,
+        /// What names it.
+        by: String,
+    },
+    /// The service has no such port.
+    #[error("service {0} has no port {1}")]
+    NoPort(ServiceKey, u16),
+    /// Nothing says whose the address is: pods or services disagree.
+    #[error("disputed_address: {0} is claimed by {1}, and nothing says whose it is")]
+    Disputed(SocketAddr, String),
+    /// Another pod claims an address of the caller's, and nothing says whose it is: neither has an identity.
+    #[error("disputed_address: another pod claims an address of the caller, and nothing says whose it is")]
+    DisputedCaller,
+    /// The destination is the mesh's own port, or an address that means this host.
+    #[error("{0} is not a destination: the mesh's own port, or an address of this host")]
+    OwnPort(SocketAddr),
+}
+
+impl Refused {
+    /// Whose doing it is.
+    pub(crate) fn fault(&self) -> Fault {
+        match self {
+            Self::NoEndpoint(_) | Self::UnknownWaypoint { .. } => Fault::Upstream,
+            Self::NoPort(..) | Self::OwnPort(_) | Self::Disputed(..) | Self::DisputedCaller => Fault::Client,
+        }
+    }
+
+    /// The metric's flag.
+    pub(crate) fn flag(&self) -> ResponseFlag {
+        ResponseFlag::Connect
+    }
+}
+
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        Self { fault: refused.fault(), flag: refused.flag(), text: refused.to_string() }
+    }
+}
+
+/// Says what the original destination of a connection of `source` means.
+pub(crate) fn resolve(mesh: &Snapshot, source: &Workload, original: SocketAddr) -> Result<Destination, Refused> {
+    let original = SocketAddr::new(original.ip().to_canonical(), original.port());
+    if original.ip().is_loopback() || original.ip().is_unspecified() || source.addresses.contains(&original.ip()) {
+        return Err(Refused::OwnPort(original));
+    }
+    if source.standing == Standing::Disputed {
+        return Err(Refused::DisputedCaller);
+    }
+    if let Some(entry) = mesh.service_at(&source.network, original.ip(), &source.namespace) {
+        return to_service(mesh, entry, original);
+    }
+    if let Some(claimants) = mesh.disputed_at(&source.network, original.ip(), &source.namespace) {
+        return Err(Refused::Disputed(original, claimants.to_string()));
+    }
+    let Some(workload) = mesh.workload_at(&source.network, original.ip()) else {
+        return Ok(Destination::Outside(original));
+    };
+    if let Some(waypoint) = &workload.waypoint {
+        let by = format!("workload {}/{}", workload.namespace, workload.name);
+        return through(mesh, waypoint, by, original, None);
+    }
+    if original.port() == HBONE_PORT && workload.is_enrolled() {
+        return Err(Refused::OwnPort(original));
+    }
+    Ok(Destination::Workload(Arc::clone(workload), original))
+}
+
+fn to_service(mesh: &Snapshot, entry: &Arc<ServiceEntry>, original: SocketAddr) -> Result<Destination, Refused> {
+    let service = &entry.service;
+    if let Some(waypoint) = &service.waypoint {
+        return through(mesh, waypoint, format!("service {}", service.key), original, Some(service.key.clone()));
+    }
+    if service.load_balancing.mode == BalanceMode::Passthrough {
+        return Ok(Destination::Outside(original));
+    }
+    if !service.ports.iter().any(|port| port.service_port == original.port()) {
+        return Err(Refused::NoPort(service.key.clone(), original.port()));
+    }
+    Ok(Destination::Service(Arc::clone(entry), original.port()))
+}
+
+fn through(
+    mesh: &Snapshot,
+    waypoint: &Waypoint,
+    by: String,
+    target: SocketAddr,
+    service: Option<ServiceKey>,
+) -> Result<Destination, Refused> {
+    let unknown =
+        || Refused::UnknownWaypoint { namespace: waypoint.namespace.to_string(), name: waypoint.name.to_string(), by };
+    // An instance-less waypoint is as good as none: refused here, so that the reason names it. One that ends serves on until
+    // another is ready.
+    let instances = Instances::of(mesh, waypoint).filter(Instances::serve).ok_or_else(unknown)?;
+    let gateway = format!("{}/{}", waypoint.namespace, waypoint.name).into();
+    let hbone_port = waypoint.hbone_port;
+    Ok(Destination::Waypoint(Box::new(ToWaypoint { gateway, instances, hbone_port, target, service })))
+}
+
+/// How `endpoint` of a service is reached for `source`, which used an address of the given family. An endpoint that would be
+/// reached in plain text at an address that is an enrolled workload's, or disputed, is none: whatever wrote it down (a pod in the
+/// host's network, a slice) says nothing about whose the address is.
+pub(crate) fn to_endpoint(
+    mesh: &Snapshot,
+    source: &Workload,
+    entry: &ServiceEntry,
+    endpoint: &Endpoint,
+    service_port: u16,
+    ipv6: bool,
+) -> Option<Hop> {
+    let port = endpoint.target_port(service_port)?;
+    let address = address_of(&endpoint.workload, ipv6)?;
+    let target = SocketAddr::new(address, port);
+    let hop = to_workload(source, &endpoint.workload, target, &entry.service.subject_alt_names);
+    let others = |held: &Arc<Workload>| held.is_enrolled() && held.uid != hop.workload.uid;
+    let taken = || {
+        mesh.workload_at(&source.network, address).is_some_and(others)
+            || mesh.disputed_at(&source.network, address, &source.namespace).is_some()
+    };
+    if matches!(hop.via, Via::Plain(_)) && taken() { None } else { Some(hop) }
+}
+
+/// How an instance of a waypoint is reached.
+pub(crate) fn to_instance(to: &ToWaypoint, instance: &Arc<Workload>) -> Option<Hop> {
+    let address = address_of(instance, to.target.is_ipv6())?;
+    let also = match &to.instances {
+        Instances::Service(entry) => &entry.service.subject_alt_names[..],
+        Instances::Workload(_) => &[],
+    };
+    let via = Via::Tunnel(Tunnel {
+        via: SocketAddr::new(address, to.hbone_port),
+        target: to.target,
+        expect: expected(instance, also),
+    });
+    Some(Hop { workload: Arc::clone(instance), via })
+}
+
+/// How `source` reaches a workload at one of its own addresses. `also` are further identities that it may prove.
+///
+/// Itself it reaches in plain text, as it does at its own address, which is never captured.
+pub(crate) fn to_workload(source: &Workload, workload: &Arc<Workload>, target: SocketAddr, also: &[Identity]) -> Hop {
+    let via = if workload.is_enrolled() && workload.uid != source.uid {
+        Via::Tunnel(Tunnel { via: SocketAddr::new(target.ip(), HBONE_PORT), target, expect: expected(workload, also) })
+    } else {
+        Via::Plain(target)
+    };
+    Hop { workload: Arc::clone(workload), via }
+}
+
+fn expected(workload: &Workload, also: &[Identity]) -> Vec<Identity> {
+    std::iter::once(workload.identity()).chain(also.iter().cloned()).collect()
+}
+
+/// An address of the caller's family if there is one, else the other: inside a tunnel both work.
+fn address_of(workload: &Workload, ipv6: bool) -> Option<IpAddr> {
+    let same = workload.addresses.iter().find(|a| a.is_ipv6() == ipv6);
+    same.or_else(|| workload.addresses.first()).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh::model::reserved::{Holder, Reserved};
+    use mesh::model::service::{LoadBalancing, Service, Vip};
+    use mesh::model::update::Update;
+    use mesh::model::waypoint::WaypointDestination;
+    use mesh::model::workload::{Health, NetworkMode, TunnelProtocol, WorkloadService};
+    use mesh::state::store::Store;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn waypoint(destination: Option<WaypointDestination>) -> Option<Box<Waypoint>> {
+        Some(Box::new(Waypoint::sample("default", "wp", destination)))
+    }
+
+    /// client 10.0.0.1; enrolled 10.0.0.2; plain 10.0.0.3; service shop 10.96.0.1:80 -> enrolled:8080;
+    /// service guarded 10.96.0.2 behind waypoint wp (service 10.96.0.9, instance 10.0.0.9).
+    fn mesh(waypoint_ready: bool) -> Store {
+        let shop = Service::sample("shop", "default", &[ip("10.96.0.1")], &[(80, 8080)]);
+        let wp = Service::sample("wp", "default", &[ip("10.96.0.9")], &[(15008, 15008)]);
+        let guarded = Service {
+            waypoint: waypoint(Some(WaypointDestination::Service {
+                namespace: "default".into(),
+                hostname: wp.key.hostname.clone(),
+            })),
+            ..Service::sample("guarded", "default", &[ip("10.96.0.2")], &[(80, 8080)])
+        };
+        let orphan = Service {
+            waypoint: waypoint(None),
+            ..Service::sample("orphan", "default", &[ip("10.96.0.3")], &[(80, 8080)])
+        };
+        let serving = |service: &Service, workload: Workload| Workload {
+            services: [WorkloadService {
+                service: service.key.clone(),
+                ports: service.ports.clone(),
+                health: Health::Healthy,
+            }]
+            .into(),
+            ..workload
+        };
+        let mut updates = vec![
+            Workload::sample("client", "default", &[ip("10.0.0.1"), ip("fd00::1")]),
+            serving(&shop, Workload::sample("enrolled", "default", &[ip("10.0.0.2"), ip("fd00::2")])),
+            Workload { protocol: TunnelProtocol::None, ..Workload::sample("plain", "default", &[ip("10.0.0.3")]) },
+        ];
+        if waypoint_ready {
+            updates.push(serving(&wp, Workload::sample("wp-1", "default", &[ip("10.0.0.9")])));
+        }
+        let store = Store::new(None);
+        store.apply(
+            [shop, wp, guarded, orphan]
+                .map(|s| Update::Service(Box::new(s)))
+                .into_iter()
+                .chain(updates.into_iter().map(|w| Update::Workload(Box::new(w)))),
+        );
+        store
+    }
+
+    fn client() -> Workload {
+        Workload::sample("client", "default", &[ip("10.0.0.1"), ip("fd00::1")])
+    }
+
+    fn resolved(store: &Store, to: &str) -> Result<Destination, Refused> {
+        let mesh = store.snapshot();
+        let client = mesh.workload_at(&Default::default(), ip("10.0.0.1")).unwrap();
+        resolve(&mesh, client, to.parse().unwrap())
+    }
+
+    #[test]
+    fn an_unknown_address_is_outside() {
+        let to = resolved(&mesh(true), "192.0.2.1:443");
+        assert!(matches!(to, Ok(Destination::Outside(a)) if a == "192.0.2.1:443".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_pod_address_is_that_workload_tunnelled_when_enrolled_and_plain_when_not() {
+        let Ok(Destination::Workload(workload, to)) = resolved(&mesh(true), "10.0.0.2:9090") else { panic!() };
+        let hop = to_workload(&client(), &workload, to, &[]);
+        assert_eq!(
+            hop.via,
+            Via::Tunnel(Tunnel {
+                via: "10.0.0.2:15008".parse().unwrap(),
+                target: "10.0.0.2:9090".parse().unwrap(),
+                expect: vec![Identity::new("cluster.local", "default", "default")],
+            })
+        );
+        let Ok(Destination::Workload(workload, to)) = resolved(&mesh(true), "10.0.0.3:9090") else { panic!() };
+        assert_eq!(to_workload(&client(), &workload, to, &[]).via, Via::Plain("10.0.0.3:9090".parse().unwrap()));
+    }
+
+    #[test]
+    fn an_endpoint_at_the_address_of_an_enrolled_workload_is_not_reached_in_plain_text() {
+        let store = mesh(true);
+        let bait = Service::sample("bait", "evil", &[ip("10.96.0.66")], &[(80, 8080)]);
+        let served = WorkloadService { service: bait.key.clone(), ports: bait.ports.clone(), health: Health::Healthy };
+        let on_host = |name: &str, address: &str| {
+            Update::Workload(Box::new(Workload {
+                protocol: TunnelProtocol::None,
+                network_mode: NetworkMode::HostNetwork,
+                services: [served.clone()].into(),
+                ..Workload::sample(name, "evil", &[ip(address)])
+            }))
+        };
+        let by = Holder::Disputed("Pod a/x and Pod b/y".into());
+        store.apply([
+            Update::Service(Box::new(bait.clone())),
+            on_host("a", "10.0.0.2"),
+            on_host("b", "10.0.0.66"),
+            on_host("c", "10.0.0.67"),
+            Update::Reserved(Box::new(Reserved { address: ip("10.0.0.66"), by })),
+        ]);
+        let Ok(Destination::Service(entry, 80)) = resolved(&store, "10.96.0.66:80") else { panic!() };
+        let hops = entry.endpoints.iter().map(|e| to_endpoint(&store.snapshot(), &client(), &entry, e, 80, false));
+        let reached: Vec<String> = hops.flatten().map(|hop| hop.workload.name.to_string()).collect();
+        assert_eq!(reached, ["c"]);
+    }
+
+    /// A service of a namespace that claims what is not the mesh's, and sends it on unchanged.
+    fn claim(namespace: &str, vips: &[&str]) -> Update {
+        let vips = vips.iter().map(|vip| vip.parse().map_or_else(|_| Vip::External(ip(vip)), Vip::Range)).collect();
+        let load_balancing = LoadBalancing { mode: BalanceMode::Passthrough, ..LoadBalancing::default() };
+        let service = Service::sample("net", namespace, &[], &[(80, 80)]);
+        Update::Service(Box::new(Service { vips, load_balancing, canonical: false, ..service }))
+    }
+
+    #[test]
+    fn no_claim_turns_a_connection_to_an_enrolled_workload_into_plaintext() {
+        let store = mesh(true);
+        store.apply([claim("default", &["0.0.0.0/0", "10.0.0.0/24", "10.0.0.2", "10.96.0.1", "10.96.0.2"])]);
+        let Ok(Destination::Workload(workload, to)) = resolved(&store, "10.0.0.2:9090") else { panic!() };
+        assert!(matches!(to_workload(&client(), &workload, to, &[]).via, Via::Tunnel(_)));
+        assert!(matches!(resolved(&store, "10.96.0.1:80"), Ok(Destination::Service(..))));
+        assert!(matches!(resolved(&store, "10.96.0.2:80"), Ok(Destination::Waypoint(_))));
+        assert!(matches!(resolved(&store, "192.0.2.1:80"), Ok(Destination::Outside(_))));
+    }
+
+    #[test]
+    fn a_disputed_address_is_refused_and_so_is_a_caller_who_may_be_another() {
+        let store = mesh(true);
+        let by = Holder::Disputed("Pod a/x and Pod b/y".into());
+        store.apply([
+            Update::Reserved(Box::new(Reserved { address: ip("10.0.0.66"), by })),
+            claim("default", &["10.0.0.0/24"]),
+        ]);
+        let refused = resolved(&store, "10.0.0.66:80").unwrap_err().to_string();
+        assert_eq!(
+            refused,
+            "disputed_address: 10.0.0.66:80 is claimed by Pod a/x and Pod b/y, and nothing says whose it is"
+        );
+        let disputed = Workload { standing: Standing::Disputed, ..client() };
+        let refused = resolve(&store.snapshot(), &disputed, "10.96.0.1:80".parse().unwrap());
+        assert!(matches!(refused, Err(Refused::DisputedCaller)));
+        // Two strangers claim one external address: neither gets the connection, and it does not go past them.
+        store.apply([claim("b", &["192.0.2.1"]), claim("c", &["192.0.2.1"])]);
+        assert!(matches!(resolved(&store, "192.0.2.1:80"), Err(Refused::Disputed(..))));
+    }
+
+    #[test]
+    fn a_mapped_address_is_the_ipv4_address() {
+        assert!(matches!(resolved(&mesh(true), "[::ffff:10.0.0.2]:80"), Ok(Destination::Workload(..))));
+    }
+
+    #[test]
+    fn a_service_address_goes_to_an_endpoint_at_its_target_port_in_the_callers_family() {
+        let store = mesh(true);
+        let Ok(Destination::Service(entry, 80)) = resolved(&store, "10.96.0.1:80") else { panic!() };
+        let hop = |ipv6| to_endpoint(&store.snapshot(), &client(), &entry, &entry.endpoints[0], 80, ipv6).unwrap().via;
+        assert!(matches!(hop(false), Via::Tunnel(t) if t.target == "10.0.0.2:8080".parse().unwrap()));
+        assert!(matches!(hop(true), Via::Tunnel(t) if t.target == "[fd00::2]:8080".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_workload_that_is_picked_for_its_own_call_is_reached_in_plain_text() {
+        let store = mesh(true);
+        let Ok(Destination::Service(entry, 80)) = resolved(&store, "10.96.0.1:80") else { panic!() };
+        let endpoint = &entry.endpoints[0];
+        let hop = to_endpoint(&store.snapshot(), &endpoint.workload, &entry, endpoint, 80, false).unwrap();
+        assert_eq!(hop.via, Via::Plain("10.0.0.2:8080".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_service_is_refused_on_a_port_it_does_not_have() {
+        assert!(matches!(resolved(&mesh(true), "10.96.0.1:81"), Err(Refused::NoPort(_, 81))));
+    }
+
+    #[test]
+    fn a_service_with_a_ready_waypoint_goes_to_an_instance_asking_for_the_original_destination() {
+        let Ok(Destination::Waypoint(to)) = resolved(&mesh(true), "10.96.0.2:80") else { panic!() };
+        let Instances::Service(entry) = &to.instances else { panic!() };
+        let hop = to_instance(&to, &entry.endpoints[0].workload).unwrap();
+        let Via::Tunnel(tunnel) = hop.via else { panic!() };
+        assert_eq!(tunnel.via, "10.0.0.9:15008".parse().unwrap());
+        assert_eq!(tunnel.target, "10.96.0.2:80".parse().unwrap());
+    }
+
+    #[test]
+    fn a_service_whose_waypoint_is_missing_or_not_ready_is_refused_by_name() {
+        for (store, to) in [(mesh(false), "10.96.0.2:80"), (mesh(true), "10.96.0.3:80")] {
+            let refused = resolved(&store, to).unwrap_err();
+            assert!(refused.to_string().contains("default/wp"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_meshs_own_ports_and_this_host_are_no_destinations() {
+        for to in ["127.0.0.1:80", "[::1]:80", "0.0.0.0:80", "10.0.0.1:80", "10.0.0.2:15008"] {
+            assert!(matches!(resolved(&mesh(true), to), Err(Refused::OwnPort(_))), "{to}");
+        }
+        assert!(matches!(resolved(&mesh(true), "10.0.0.3:15008"), Ok(Destination::Workload(..))));
+    }
+}

@@ -1,0 +1,281 @@
+//! The open connections: listed for the admin server, and closed when a changed policy refuses them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tracing::info;
+
+use mesh::model::connection::{Direction, Facts};
+use mesh::model::workload::Workload;
+use mesh::policy::authorize::{self, Applying, Permit, Refusal};
+use mesh::state::snapshot::Snapshot;
+use process::telemetry::labels::ConnectionLabels;
+use process::telemetry::traffic::ConnectionMeter;
+
+const SHARDS: usize = 16;
+
+/// Every open connection of the process.
+pub(crate) struct Connections {
+    shards: [Mutex<HashMap<u64, Arc<Open>>>; SHARDS],
+    next: AtomicU64,
+}
+
+/// One open connection. Counters run while it does.
+pub(crate) struct Open {
+    /// Unique in the process.
+    pub(crate) id: u64,
+    /// The workload of this node.
+    pub(crate) workload: Arc<Workload>,
+    /// What policy judges.
+    pub(crate) facts: Facts,
+    /// Where it goes: the next hop's socket address, once known.
+    pub(crate) hop: Option<SocketAddr>,
+    /// Who takes part, and on which side we are.
+    pub(crate) labels: Arc<ConnectionLabels>,
+    /// When it came.
+    pub(crate) since: Instant,
+    meter: OnceLock<ConnectionMeter>,
+    close: Mutex<Option<Closing>>,
+    closed: Notify,
+}
+
+/// Why the process ends a connection that its ends would have kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Closing {
+    /// A changed policy refuses it.
+    #[error("connection closed due to policy change: {0}")]
+    Policy(Refusal),
+    /// The workload was released, or the process drains and the deadline passed.
+    #[error("connection closed due to connection drain")]
+    Drain,
+}
+
+/// Holds a connection's place in the list until dropped.
+pub(crate) struct Tracked {
+    open: Arc<Open>,
+    list: Arc<Connections>,
+}
+
+/// What a connection is entered with.
+pub(crate) struct Entry {
+    /// The workload of this node.
+    pub(crate) workload: Arc<Workload>,
+    /// What policy judges.
+    pub(crate) facts: Facts,
+    /// Where it goes, if known.
+    pub(crate) hop: Option<SocketAddr>,
+    /// Who takes part, and on which side we are.
+    pub(crate) labels: Arc<ConnectionLabels>,
+}
+
+impl Connections {
+    /// None yet.
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self { shards: Default::default(), next: AtomicU64::new(1) })
+    }
+
+    /// Enters a connection.
+    pub(crate) fn track(self: &Arc<Self>, entry: Entry) -> Tracked {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let open = Arc::new(Open {
+            id,
+            workload: entry.workload,
+            facts: entry.facts,
+            hop: entry.hop,
+            labels: entry.labels,
+            since: Instant::now(),
+            meter: OnceLock::new(),
+            close: Mutex::new(None),
+            closed: Notify::new(),
+        });
+        self.shard(id).lock().insert(id, Arc::clone(&open));
+        Tracked { open, list: Arc::clone(self) }
+    }
+
+    /// Enters an inbound connection, then judges it. In this order: a policy that changes in between finds it listed.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        entry: Entry,
+        snapshot: impl FnOnce() -> Arc<Snapshot>,
+    ) -> Result<(Tracked, Permit), Refusal> {
+        let tracked = self.track(entry);
+        let snapshot = snapshot();
+        let workload = &tracked.open.workload;
+        let current = snapshot.workload(&workload.uid).unwrap_or(workload);
+        let applying = Applying::to(&snapshot, current);
+        report_dry_run(&applying, &tracked.open.facts);
+        let permit = authorize::authorize(&applying, &tracked.open.facts)?;
+        Ok((tracked, permit))
+    }
+
+    /// Judges every inbound connection again and closes those that are now refused. Returns how many.
+    pub(crate) fn judge_again(&self, snapshot: &Snapshot) -> usize {
+        let mut known = HashMap::new();
+        let mut closed = 0;
+        for open in self.list().into_iter().filter(|open| open.labels.direction == Direction::Inbound) {
+            let uid = &open.workload.uid;
+            let applying = known.entry(uid.clone()).or_insert_with(|| {
+                let current = snapshot.workload(uid).unwrap_or(&open.workload);
+                Applying::to(snapshot, current)
+            });
+            if let Err(refusal) = authorize::authorize(applying, &open.facts) {
+                open.close(Closing::Policy(refusal));
+                closed += 1;
+            }
+        }
+        closed
+    }
+
+    /// Closes every connection that `which` names.
+    pub(crate) fn close_all(&self, which: impl Fn(&Open) -> bool) {
+        for open in self.list().into_iter().filter(|open| which(open)) {
+            open.close(Closing::Drain);
+        }
+    }
+
+    /// Every open connection, in no order.
+    pub(crate) fn list(&self) -> Vec<Arc<Open>> {
+        self.shards.iter().flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// How many are open.
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+
+    /// Whether none is open.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Waits until none is open or the time is over; whether none is.
+    pub(crate) async fn drained(&self, within: Duration) -> bool {
+        let deadline = Instant::now() + within;
+        while !self.is_empty() {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        true
+    }
+
+    fn shard(&self, id: u64) -> &Mutex<HashMap<u64, Arc<Open>>> {
+        // Ids count up, so the low bits spread them evenly.
+        &self.shards[id as usize % SHARDS]
+    }
+}
+
+/// Says what policies in dry-run would have refused.
+pub(crate) fn report_dry_run(applying: &Applying, facts: &Facts) {
+    if let Some(Err(refusal)) = authorize::dry_run(applying, facts) {
+        let identity =
+            applying.cover.believed(facts).identity.map_or_else(|| "no identity".to_owned(), ToString::to_string);
+        info!("dry-run: {} ({identity}) -> {} would be refused: {refusal}", facts.source, facts.destination);
+    }
+}
+
+impl Open {
+    /// Starts counting its bytes. The first meter stays.
+    pub(crate) fn count_by(&self, meter: ConnectionMeter) -> &ConnectionMeter {
+        self.meter.get_or_init(|| meter)
+    }
+
+    /// Bytes that the workload has sent and received so far.
+    pub(crate) fn bytes(&self) -> (u64, u64) {
+        self.meter.get().map_or((0, 0), |meter| (meter.bytes_sent(), meter.bytes_received()))
+    }
+
+    /// Asks whoever carries the connection to end it. The first reason stays.
+    pub(crate) fn close(&self, why: Closing) {
+        self.close.lock().get_or_insert(why);
+        self.closed.notify_one();
+    }
+}
+
+impl Tracked {
+    /// The connection.
+    pub(crate) fn open(&self) -> &Arc<Open> {
+        &self.open
+    }
+
+    /// Resolves when the connection is to be ended, with the reason. Cancel-safe.
+    pub(crate) async fn closed(&self) -> Closing {
+        loop {
+            if let Some(why) = self.open.close.lock().clone() {
+                return why;
+            }
+            // `notify_one` leaves a permit when nobody waits, so nothing is missed between the look and the wait.
+            self.open.closed.notified().await;
+        }
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        let mut shard = self.list.shard(self.open.id).lock();
+        shard.remove(&self.open.id);
+        if shard.capacity() > 64 && shard.len() * 4 < shard.capacity() {
+            shard.shrink_to_fit();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mesh::model::policy::{Action, Authorization, PolicyKey, Rule, Scope};
+    use mesh::model::update::Update;
+    use mesh::state::store::Store;
+
+    fn entry(direction: Direction) -> Entry {
+        Entry {
+            workload: Arc::new(Workload::sample("shop", "default", &["10.0.0.1".parse().unwrap()])),
+            facts: Facts::plaintext("10.0.0.2:40000".parse().unwrap(), "10.0.0.1:80".parse().unwrap()),
+            hop: None,
+            labels: Arc::new(ConnectionLabels::new(direction)),
+        }
+    }
+
+    fn deny_all(store: &Store) {
+        store.apply([Update::Authorization(Box::new(Authorization {
+            key: PolicyKey { namespace: "default".into(), name: "no".into() },
+            scope: Scope::Namespace,
+            action: Action::Deny,
+            rules: [Rule::default()].into(),
+            dry_run: false,
+        }))]);
+    }
+
+    #[tokio::test]
+    async fn a_policy_change_closes_what_it_forbids_and_only_inbound() {
+        let (connections, store) = (Connections::new(), Store::new(None));
+        let Ok((inbound, _)) = connections.admit(entry(Direction::Inbound), || store.snapshot()) else {
+            panic!("no policy yet")
+        };
+        let outbound = connections.track(entry(Direction::Outbound));
+        assert_eq!(connections.judge_again(&store.snapshot()), 0);
+        deny_all(&store);
+        assert_eq!(connections.judge_again(&store.snapshot()), 1);
+        assert!(matches!(inbound.closed().await, Closing::Policy(Refusal::Denied(_))));
+        assert!(outbound.open().close.lock().is_none());
+        assert!(connections.admit(entry(Direction::Inbound), || store.snapshot()).is_err());
+        assert_eq!(connections.len(), 2, "a refused connection leaves no trace");
+    }
+
+    #[tokio::test]
+    async fn draining_ends_when_the_last_connection_does() {
+        let connections = Connections::new();
+        let tracked = connections.track(entry(Direction::Outbound));
+        assert!(!connections.drained(Duration::from_millis(30)).await);
+        connections.close_all(|_| true);
+        assert_eq!(tracked.closed().await, Closing::Drain);
+        drop(tracked);
+        assert!(connections.drained(Duration::ZERO).await);
+    }
+}

@@ -1,0 +1,233 @@
+//! What steers a workload's traffic to this process: our eBPF programs, or something else that redirects to fixed ports.
+
+use std::net::{IpAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use ipnet::IpNet;
+use mesh::model::name::WorkloadUid;
+use mesh::model::policy::PlaintextRules;
+
+use crate::capture::{Capture, CaptureError, Counters, Kind, Listener, Netns, PodSpec, PodStatus};
+use crate::listen::listeners::{Listeners, Original};
+use crate::listen::redirected;
+
+/// Who steers.
+#[derive(Clone)]
+pub(crate) enum Steering {
+    /// `--capture ebpf`: our programs.
+    Ebpf(Arc<Capture>),
+    /// `--capture none`: iptables rules of istio-cni, or nothing at all.
+    Redirected(Arc<redirected::Ids>),
+}
+
+/// A workload whose traffic now comes to `listeners`.
+pub(crate) struct Enrolled {
+    /// Number of the capture.
+    pub(crate) id: u32,
+    /// The workload's network namespace.
+    pub(crate) netns: Arc<Netns>,
+    /// Where it comes.
+    pub(crate) listeners: Listeners,
+}
+
+/// A workload that is to be captured.
+pub(crate) struct Wanted {
+    /// Its uid.
+    pub(crate) uid: WorkloadUid,
+    /// Path of its network namespace.
+    pub(crate) netns: PathBuf,
+    /// Its addresses.
+    pub(crate) addresses: Vec<IpAddr>,
+    /// What happens to plaintext.
+    pub(crate) rules: PlaintextRules,
+}
+
+/// A workload that could not be captured.
+pub(crate) struct Refused {
+    /// Why, for people.
+    pub(crate) error: String,
+    /// Why, for metrics.
+    pub(crate) reason: &'static str,
+    /// Cookie of its network namespace, if no new connection goes into it or out of it now.
+    pub(crate) closed: Option<u64>,
+}
+
+impl Refused {
+    /// Refused for a reason that is not capture's.
+    pub(crate) fn new(reason: &'static str, error: impl Into<String>) -> Self {
+        Self { error: error.into(), reason, closed: None }
+    }
+}
+
+/// What works in pods' namespaces waits for as long as they want, on the calling thread. What is `async` waits for the kernel only.
+impl Steering {
+    /// Starts capturing. Waits for the pod.
+    pub(crate) fn enroll(&self, wanted: Wanted) -> Result<Enrolled, Refused> {
+        let Wanted { uid, netns, addresses, rules } = wanted;
+        match self {
+            Self::Ebpf(capture) => {
+                let spec = PodSpec { owner: uid.to_string(), netns, addresses };
+                let captured = capture.enroll(&spec).map_err(|refused| Refused {
+                    reason: refused.error.reason(),
+                    error: refused.error.to_string(),
+                    closed: refused.closed,
+                })?;
+                if let Err(error) = capture.set_plaintext(captured.id, &rules) {
+                    let closed = capture.without_listener(captured.id, true).is_ok().then_some(captured.cookie);
+                    return Err(Refused { error: error.to_string(), reason: error.reason(), closed });
+                }
+                let kinds = [
+                    (Kind::Outbound, captured.outbound),
+                    (Kind::Plaintext, captured.plaintext),
+                    (Kind::Hbone, captured.hbone),
+                ];
+                let listeners = Listeners::new(Original::SocketName, kinds);
+                Ok(Enrolled { id: captured.id, netns: captured.netns, listeners })
+            }
+            Self::Redirected(ids) => {
+                let listening = redirected::listen(&netns);
+                let (netns, listeners) = listening.map_err(|error| Refused::new("namespace", format!("{error:#}")))?;
+                Ok(Enrolled { id: ids.next(), netns, listeners })
+            }
+        }
+    }
+
+    /// Takes back the rest, after the last captured connection has ended. Waits for the pod.
+    pub(crate) fn forget(&self, id: u32) -> Result<(), CaptureError> {
+        match self {
+            Self::Ebpf(capture) => capture.forget(id),
+            Self::Redirected(_) => Ok(()),
+        }
+    }
+
+    /// Opens a namespace that was closed because its workload could not be captured. Waits for the pod.
+    pub(crate) fn reopen(&self, cookie: u64) -> Result<(), CaptureError> {
+        match self {
+            Self::Ebpf(capture) => match capture.reopen(cookie)? {
+                Some(id) => capture.forget(id),
+                None => Ok(()),
+            },
+            Self::Redirected(_) => Ok(()),
+        }
+    }
+
+    /// Drops what an earlier process captured and is not in one of these namespaces (by cookie). Waits for the pods.
+    pub(crate) fn retain(&self, live: &[u64]) -> Result<(), CaptureError> {
+        match self {
+            Self::Ebpf(capture) => capture.retain(live),
+            Self::Redirected(_) => Ok(()),
+        }
+    }
+
+    /// Puts right what somebody has changed in a pod. Waits for the pod.
+    pub(crate) fn look_after(&self, id: u32) -> Result<(), CaptureError> {
+        match self {
+            Self::Ebpf(capture) => capture.look_after(id),
+            Self::Redirected(_) => Ok(()),
+        }
+    }
+
+    /// Makes one listener of a pod anew. Waits for the pod.
+    pub(crate) fn listen_again(&self, id: u32, netns: &Netns, which: Listener) -> Result<(TcpListener, Original)> {
+        Ok(match self {
+            Self::Ebpf(capture) => (capture.listen_again(id, which)?, Original::SocketName),
+            Self::Redirected(_) => (redirected::listen_again(netns, which)?, Original::Redirected),
+        })
+    }
+
+    /// Cookies of the namespaces that were at these paths when a process captured them: they are not to be dropped although nobody has
+    /// captured them yet.
+    pub(crate) fn left_at(&self, paths: &[PathBuf]) -> Vec<u64> {
+        match self {
+            Self::Ebpf(capture) => capture.left_at(paths),
+            Self::Redirected(_) => Vec::new(),
+        }
+    }
+
+    /// The captured pods as the kernel has them.
+    pub(crate) fn status(&self) -> Vec<PodStatus> {
+        match self {
+            Self::Ebpf(capture) => capture.pods(),
+            Self::Redirected(_) => Vec::new(),
+        }
+    }
+
+    /// What the kernel half has counted.
+    pub(crate) fn counters(&self) -> Counters {
+        match self {
+            Self::Ebpf(capture) => capture.counters().unwrap_or_default(),
+            Self::Redirected(_) => Counters::default(),
+        }
+    }
+
+    /// From now on what an earlier process captured is anybody's who can show that it is its own.
+    pub(crate) fn settle(&self) {
+        if let Self::Ebpf(capture) = self {
+            capture.settle();
+        }
+    }
+
+    /// Puts right what somebody has changed of the programs of the node; returns the listeners that are gone, with the numbers of their
+    /// pods.
+    pub(crate) async fn look_after_node(&self) -> Result<Vec<(u32, Listener)>> {
+        match self {
+            Self::Ebpf(capture) => {
+                in_background(capture, |capture| capture.look_after_node().map(|()| capture.gone())).await
+            }
+            Self::Redirected(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// Says that listeners of a pod are missing, which closes it, or that all are there.
+    pub(crate) async fn without_listener(&self, id: u32, missing: bool) -> Result<()> {
+        match self {
+            Self::Ebpf(capture) => in_background(capture, move |capture| capture.without_listener(id, missing)).await,
+            Self::Redirected(_) => Ok(()),
+        }
+    }
+
+    /// Says what happens to plaintext.
+    pub(crate) async fn set_plaintext(&self, id: u32, rules: PlaintextRules) -> Result<()> {
+        match self {
+            Self::Ebpf(capture) => in_background(capture, move |capture| capture.set_plaintext(id, &rules)).await,
+            // Everything comes to the plaintext listener, which judges each connection.
+            Self::Redirected(_) => Ok(()),
+        }
+    }
+
+    /// Says which addresses are the mesh's.
+    pub(crate) async fn update_mesh(&self, added: Vec<IpNet>, removed: Vec<IpNet>) -> Result<()> {
+        match self {
+            Self::Ebpf(capture) => in_background(capture, move |capture| capture.update_mesh(&added, &removed)).await,
+            Self::Redirected(_) => Ok(()),
+        }
+    }
+
+    /// Says which addresses are the mesh's, whatever an earlier process said.
+    pub(crate) async fn replace_mesh(&self, all: Vec<IpNet>) -> Result<()> {
+        match self {
+            Self::Ebpf(capture) => in_background(capture, move |capture| capture.replace_mesh(&all)).await,
+            Self::Redirected(_) => Ok(()),
+        }
+    }
+
+    /// Stops capturing new connections.
+    pub(crate) async fn release(&self, id: u32) -> Result<()> {
+        match self {
+            Self::Ebpf(capture) => in_background(capture, move |capture| capture.release(id)).await,
+            Self::Redirected(_) => Ok(()),
+        }
+    }
+}
+
+/// Asks the kernel on a thread that may block.
+async fn in_background<T: Send + 'static, E: std::error::Error + Send + Sync + 'static>(
+    capture: &Arc<Capture>,
+    call: impl FnOnce(&Capture) -> Result<T, E> + Send + 'static,
+) -> Result<T> {
+    let capture = Arc::clone(capture);
+    let result = tokio::task::spawn_blocking(move || call(&capture)).await.context("the capture thread panicked")?;
+    Ok(result?)
+}

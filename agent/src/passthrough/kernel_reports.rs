@@ -1,0 +1,38 @@
+//! Reads what the kernel half reports, while the agent runs.
+
+use std::io;
+use std::sync::Arc;
+use std::thread;
+
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use crate::capture::Events;
+use crate::passthrough::connections::Passed;
+
+/// The kernel wakes us only when the buffer fills: connections that pass should not cost a wake-up each.
+const PERIOD_MS: u16 = 100;
+
+/// Tells `passed` every report, until `stop`. A thread of its own: a flood of refused connections must not hold up the
+/// certificates and the configuration.
+pub(crate) fn follow(mut events: Events, passed: Arc<Passed>, stop: CancellationToken) -> io::Result<()> {
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    epoll.add(&events, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+    let read = move || {
+        let mut ready = [EpollEvent::empty(); 1];
+        loop {
+            while let Some(event) = events.next() {
+                passed.tell(&event);
+            }
+            if stop.is_cancelled() {
+                return;
+            }
+            match epoll.wait(&mut ready, EpollTimeout::from(PERIOD_MS)) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return error!("waiting for the kernel's reports: {error}"),
+            }
+        }
+    };
+    thread::Builder::new().name("reports".to_owned()).stack_size(256 * 1024).spawn(read).map(drop)
+}

@@ -1,0 +1,172 @@
+//! What each workload holds of the agent, and what it may: counts, turns, and the word about what was refused.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use process::telemetry::seldom::Seldom;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use transport::fair_queue::Lane;
+use transport::net::buffers::Buffers;
+use transport::net::handshakes::{Begun, Counted, Handshakes};
+
+use crate::pod::limits::{Full, Limits};
+
+/// What all workloads share.
+pub(crate) struct Shares {
+    limits: Limits,
+    runtime: Handle,
+    /// Threads that carry traffic.
+    threads: usize,
+    /// Sockets of all workloads.
+    all: AtomicUsize,
+    /// Whose handshakes are in progress.
+    handshakes: Arc<Handshakes>,
+}
+
+/// The share of one workload.
+pub(crate) struct Share {
+    shares: Arc<Shares>,
+    sockets: AtomicUsize,
+    handshakes: AtomicUsize,
+    dials: Semaphore,
+    /// What its connections and tunnels may hold for readers that do not read.
+    buffers: Arc<Buffers>,
+    /// Turns of its connections and tunnels.
+    lane: Lane,
+    /// Turns of the handshakes that others begin with it: they cost most, and anyone may begin them.
+    handshaking: Lane,
+    refused: Seldom,
+}
+
+impl Shares {
+    /// Nobody has anything yet. What is spawned runs on `runtime`.
+    pub(crate) fn new(limits: Limits, runtime: Handle, threads: usize) -> Arc<Self> {
+        let handshakes = Handshakes::new(limits.peer_handshakes);
+        Arc::new(Self { limits, runtime, threads, all: AtomicUsize::new(0), handshakes })
+    }
+
+    /// The share of one more workload.
+    pub(crate) fn share(self: &Arc<Self>) -> Share {
+        let lane = || match self.limits.turns {
+            true => Lane::new(self.runtime.clone(), self.threads),
+            false => Lane::without_turns(self.runtime.clone()),
+        };
+        Share {
+            sockets: AtomicUsize::new(0),
+            handshakes: AtomicUsize::new(0),
+            dials: Semaphore::new(self.limits.dials),
+            buffers: Arc::new(if self.limits.turns { Buffers::default() } else { Buffers::unlimited() }),
+            lane: lane(),
+            handshaking: lane(),
+            refused: Seldom::default(),
+            shares: Arc::clone(self),
+        }
+    }
+}
+
+impl Share {
+    /// Takes so many sockets, if it may have one more. They are given back by `give_back`.
+    pub(crate) fn take(&self, sockets: usize) -> Result<(), Full> {
+        let (own, all) = (self.sockets.load(Ordering::Relaxed), self.shares.all.load(Ordering::Relaxed));
+        self.shares.limits.connection(own, all)?;
+        self.take_anyway(sockets);
+        Ok(())
+    }
+
+    /// Counts sockets that are there already.
+    pub(crate) fn take_anyway(&self, sockets: usize) {
+        self.sockets.fetch_add(sockets, Ordering::Relaxed);
+        self.shares.all.fetch_add(sockets, Ordering::Relaxed);
+    }
+
+    /// Sockets were closed.
+    pub(crate) fn give_back(&self, sockets: usize) {
+        self.sockets.fetch_sub(sockets, Ordering::Relaxed);
+        self.shares.all.fetch_sub(sockets, Ordering::Relaxed);
+    }
+
+    /// A peer begins a handshake, if it may: to be ended by dropping what it gets.
+    pub(crate) fn handshake(&self, peer: IpAddr) -> Result<Begun, Full> {
+        let judge =
+            |counted: Counted| self.shares.limits.handshake(self.handshakes.load(Ordering::Relaxed), counted.of_peer);
+        let begun = self.shares.handshakes.begin(peer, judge)?;
+        self.handshakes.fetch_add(1, Ordering::Relaxed);
+        Ok(begun)
+    }
+
+    /// A handshake with it has ended.
+    pub(crate) fn handshake_ended(&self) {
+        self.handshakes.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Waits for one of the places of those who dial. None: not in that time.
+    pub(crate) async fn dialling(&self, within: Duration) -> Option<SemaphorePermit<'_>> {
+        if let Ok(place) = self.dials.try_acquire() {
+            return Some(place);
+        }
+        tokio::time::timeout(within, self.dials.acquire()).await.ok()?.ok()
+    }
+
+    /// What it may hold for readers that do not read.
+    pub(crate) fn buffers(&self) -> &Arc<Buffers> {
+        &self.buffers
+    }
+
+    /// Turns of its connections.
+    pub(crate) fn lane(&self) -> &Lane {
+        &self.lane
+    }
+
+    /// Turns of handshakes with it.
+    pub(crate) fn handshaking(&self) -> &Lane {
+        &self.handshaking
+    }
+
+    /// Counts a refusal. Some: it is time to say how many there were, once in a second at most.
+    pub(crate) fn refused(&self) -> Option<u64> {
+        self.refused.one_more(Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shares(connections: usize) -> Arc<Shares> {
+        Shares::new(Limits::new(8000, connections, 2), Handle::current(), 1)
+    }
+
+    #[tokio::test]
+    async fn what_is_given_back_can_be_taken_again() {
+        let shares = shares(2);
+        let (one, other) = (shares.share(), shares.share());
+        one.take(1).unwrap();
+        one.take(1).unwrap();
+        assert_eq!(one.take(1), Err(Full::Connections(2)));
+        other.take(1).unwrap();
+        one.give_back(1);
+        one.take(1).unwrap();
+        assert_eq!(shares.all.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn a_peer_with_slow_handshakes_waits_for_itself_and_for_nobody_else() {
+        let (slow, other): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
+        let shares = shares(100);
+        let share = shares.share();
+        let begun: Vec<Begun> = (0..16).map(|_| share.handshake(slow).unwrap()).collect();
+        assert_eq!(share.handshake(slow).err(), Some(Full::Peer(16)));
+        let _in_progress = (begun[0].turn().await, begun[1].turn().await);
+        let short = Duration::from_millis(20);
+        assert!(tokio::time::timeout(short, begun[2].turn()).await.is_err());
+        let unharmed = share.handshake(other).unwrap();
+        assert!(tokio::time::timeout(short, unharmed.turn()).await.is_ok());
+        drop(_in_progress);
+        assert!(tokio::time::timeout(short, begun[2].turn()).await.is_ok());
+        drop((begun, unharmed));
+        assert!(shares.handshakes.is_empty());
+    }
+}

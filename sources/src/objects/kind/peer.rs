@@ -1,0 +1,67 @@
+//! Pure. PeerAuthentication.
+
+use crate::objects::problem::Severity;
+use crate::objects::schema::meta::Lenient;
+use crate::objects::schema::policy as schema;
+
+use super::meta::{Item, Labels, Meta, Reader};
+
+/// A PeerAuthentication.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAuthentication {
+    /// Which workloads of its namespace it is for; empty for all.
+    pub selector: Labels,
+    /// What is asked of peers; `None` (UNSET) leaves it to the level above.
+    pub mode: Option<PeerMode>,
+    /// Ports, on the workload, with another mode, ascending.
+    pub ports: Box<[(u16, PeerMode)]>,
+}
+
+/// What is asked of peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerMode {
+    /// Nothing: plaintext is admitted.
+    Permissive,
+    /// A proven identity.
+    Strict,
+}
+
+impl PeerAuthentication {
+    pub(super) fn read(raw: Lenient<schema::PeerAuthenticationSpec>, reader: &mut Reader<'_>) -> Item<Self> {
+        let meta = reader.meta(&raw.metadata, true);
+        let spec = raw.spec.unwrap_or_default();
+        let selector = Labels::new(&spec.selector.unwrap_or_default().match_labels, reader.shared);
+        let mode = read_mode(spec.mtls.mode, "spec.mtls.mode", reader);
+        let mut ports: Vec<(u16, PeerMode)> = Vec::new();
+        for (port, mtls) in spec.port_level_mtls {
+            let field = format!("spec.portLevelMtls[{}].mode", port.0);
+            ports.extend(read_mode(mtls.mode, &field, reader).map(|mode| (port.0, mode)));
+        }
+        if selector.is_empty() && !ports.is_empty() {
+            // Istio refuses such an object. What tightens is kept, what loosens is not.
+            ports.retain(|&(_, mode)| mode == PeerMode::Strict);
+            let message = "needs a selector; only ports that are STRICT are taken from it";
+            reader.note(Severity::Warning, "spec.portLevelMtls", message);
+        }
+        Item { at: reader.at.clone(), meta, spec: Self { selector, mode, ports: ports.into() } }
+    }
+
+    /// What stands in for an object that cannot be read: STRICT.
+    pub(super) fn stand_in(meta: Meta, selector: Labels, reader: &Reader<'_>) -> Item<Self> {
+        let spec = Self { selector, mode: Some(PeerMode::Strict), ports: Box::default() };
+        Item { at: reader.at.clone(), meta, spec }
+    }
+}
+
+fn read_mode(mode: schema::Mode, field: &str, reader: &mut Reader<'_>) -> Option<PeerMode> {
+    match mode {
+        schema::Mode::Unset => None,
+        schema::Mode::Permissive => Some(PeerMode::Permissive),
+        schema::Mode::Strict => Some(PeerMode::Strict),
+        schema::Mode::Disable => {
+            let message = "DISABLE is the same as PERMISSIVE here: peers of the mesh keep using mTLS";
+            reader.note(Severity::Warning, field, message);
+            Some(PeerMode::Permissive)
+        }
+    }
+}

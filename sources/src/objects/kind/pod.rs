@@ -1,0 +1,190 @@
+//! Pure. Pod.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::objects::problem::Severity;
+use crate::objects::schema::meta::Metadata;
+use crate::objects::schema::pod as schema;
+use mesh::model::name::{Name, NodeName};
+use mesh::model::workload::{Health, WorkloadType};
+
+use super::meta::{Item, Meta, Reader};
+use super::template::{NamedPort, PodTemplate, Refusal};
+
+/// Annotation that says where the network namespace of a stand-alone pod is.
+const NETNS: &str = "culvert.dev/netns";
+/// Annotation that admits what did not come through the pod's waypoint.
+const BYPASS: &str = "culvert.dev/allow-waypoint-bypass";
+/// Annotation that Istio's injector leaves on a pod with a sidecar.
+const SIDECAR: &str = "sidecar.istio.io/status";
+/// Label with the hash that ends the name of a Deployment's ReplicaSet.
+const TEMPLATE_HASH: &str = "pod-template-hash";
+
+/// A Pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// `status.podIPs`, else `status.podIP`; empty until the pod has one.
+    pub addresses: SmallVec<[IpAddr; 1]>,
+    /// `spec.nodeName`.
+    pub node: NodeName,
+    /// What it has in common with others of its workload.
+    pub template: Arc<PodTemplate>,
+    /// Annotation `culvert.dev/netns`.
+    pub netns: Option<Box<str>>,
+    /// Annotation `culvert.dev/allow-waypoint-bypass`.
+    pub may_bypass_waypoint: bool,
+    /// Whether it has ended: phase Succeeded or Failed.
+    pub ended: bool,
+    /// Whether it may be given traffic: condition Ready, and whether it is being deleted.
+    pub health: Health,
+}
+
+/// A Node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// `status.addresses`, those that are addresses.
+    pub addresses: Box<[IpAddr]>,
+}
+
+impl Pod {
+    pub(super) fn read(raw: schema::Pod, reader: &mut Reader<'_>) -> Item<Self> {
+        let schema::Pod { metadata, spec, status } = raw;
+        reader.check_enforcement(&metadata);
+        let mut meta = reader.meta(&metadata, true);
+        // Unlike other names, a pod's is not found in any other object.
+        meta.name = metadata.name.as_str().into();
+        let addresses = status.pod_ips.iter().map(|ip| ip.ip).chain(status.pod_ip);
+        let addresses = reader.addresses(Severity::Error, "status.podIP", addresses).into_iter().collect();
+        let not_ready =
+            status.conditions.iter().any(|condition| condition.kind == "Ready" && condition.status != "True");
+        let netns = metadata.annotations.get(NETNS);
+        if netns.is_some_and(|path| !path.starts_with('/')) {
+            reader.note(Severity::Error, "metadata.annotations[culvert.dev/netns]", "the path is not absolute");
+        }
+        let pod = Self {
+            addresses,
+            node: reader.name(spec.node_name.as_deref().unwrap_or_default()),
+            template: template(&metadata, &meta, &spec, reader),
+            netns: netns.map(|path| path.as_str().into()),
+            may_bypass_waypoint: bypass(&metadata, reader),
+            ended: matches!(status.phase, Some(schema::Phase::Succeeded | schema::Phase::Failed)),
+            health: Health::of(!not_ready, metadata.deletion_timestamp.is_some()),
+        };
+        Item { at: reader.at.clone(), meta, spec: pod }
+    }
+}
+
+fn bypass(metadata: &Metadata, reader: &mut Reader<'_>) -> bool {
+    match metadata.annotations.get(BYPASS).map(String::as_str) {
+        Some("true") => true,
+        None | Some("false") => false,
+        Some(_) => {
+            let field = "metadata.annotations[culvert.dev/allow-waypoint-bypass]";
+            reader.note(Severity::Warning, field, "neither \"true\" nor \"false\"; bypasses are refused");
+            false
+        }
+    }
+}
+
+fn template(metadata: &Metadata, meta: &Meta, spec: &schema::PodSpec, reader: &mut Reader<'_>) -> Arc<PodTemplate> {
+    let (workload_name, workload_type) = owner(metadata, meta, reader);
+    let template = PodTemplate {
+        service_account: match spec.service_account_name.as_deref() {
+            None | Some("") => reader.name("default"),
+            Some(name) => reader.name(name),
+        },
+        host_network: spec.host_network,
+        refusal: refusal(metadata, spec.runtime_class_name.as_deref(), reader),
+        workload_name,
+        workload_type,
+        ports: named_ports(spec, reader),
+    };
+    reader.shared.templates.share(Box::new(template))
+}
+
+fn refusal(metadata: &Metadata, runtime_class: Option<&str>, reader: &mut Reader<'_>) -> Option<Refusal> {
+    if metadata.annotations.contains_key(SIDECAR) {
+        return Some(Refusal::Sidecar);
+    }
+    let class = runtime_class?;
+    let foreign = class.contains("gvisor") || class.contains("runsc") || class.starts_with("kata");
+    foreign.then(|| Refusal::Runtime(reader.name(class)))
+}
+
+/// Named ports of ordinary containers and of sidecars (init containers that keep running).
+fn named_ports(spec: &schema::PodSpec, reader: &mut Reader<'_>) -> Box<[NamedPort]> {
+    let sidecars =
+        spec.init_containers.iter().filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let mut ports = Vec::new();
+    for port in spec.containers.iter().chain(sidecars).flat_map(|container| &container.ports) {
+        let tcp = port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP");
+        if let Some(name) = port.name.as_deref().filter(|_| tcp) {
+            ports.push(NamedPort { name: reader.name(name), port: port.container_port.0 });
+        }
+    }
+    ports.into()
+}
+
+/// What owns the pod: `metadata.ownerReferences`, a ReplicaSet standing for its Deployment and a Job for its CronJob.
+fn owner(metadata: &Metadata, meta: &Meta, reader: &mut Reader<'_>) -> (Option<Name>, WorkloadType) {
+    let owners = &metadata.owner_references;
+    let Some(owner) = owners.iter().find(|owner| owner.controller).or_else(|| owners.first()) else {
+        return (None, WorkloadType::Pod);
+    };
+    let hash = meta.labels.get(TEMPLATE_HASH);
+    let (name, kind) = match owner.kind.as_str() {
+        "Deployment" => (owner.name.as_str(), WorkloadType::Deployment),
+        "CronJob" => (owner.name.as_str(), WorkloadType::Cronjob),
+        "ReplicaSet" => match hash.and_then(|hash| without_suffix(&owner.name, hash)) {
+            Some(deployment) => (deployment, WorkloadType::Deployment),
+            None => (owner.name.as_str(), WorkloadType::Pod),
+        },
+        "Job" => {
+            cron_job(&owner.name).map_or((owner.name.as_str(), WorkloadType::Job), |name| (name, WorkloadType::Cronjob))
+        }
+        _ => (owner.name.as_str(), WorkloadType::Pod),
+    };
+    (Some(reader.name(name)), kind)
+}
+
+fn without_suffix<'a>(name: &'a str, suffix: &str) -> Option<&'a str> {
+    name.strip_suffix(suffix)?.strip_suffix('-').filter(|rest| !rest.is_empty())
+}
+
+/// A CronJob names its Jobs after itself and the scheduled minute: 8 to 10 digits.
+fn cron_job(job: &str) -> Option<&str> {
+    let (name, minute) = job.rsplit_once('-')?;
+    let is_minute = (8..=10).contains(&minute.len()) && minute.bytes().all(|byte| byte.is_ascii_digit());
+    (is_minute && !name.is_empty()).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_of_a_cron_job_is_known_by_its_minute() {
+        for (job, cron) in [
+            ("backup-28012345", Some("backup")),
+            ("backup-db-28012345", Some("backup-db")),
+            ("backup-1234567", None),
+            ("backup-12345678901", None),
+            ("backup", None),
+            ("-28012345", None),
+            ("backup-2801234x", None),
+        ] {
+            assert_eq!(cron_job(job), cron, "{job}");
+        }
+    }
+
+    #[test]
+    fn a_replica_set_is_its_deployment_and_a_hash() {
+        assert_eq!(without_suffix("shop-7d4f", "7d4f"), Some("shop"));
+        assert_eq!(without_suffix("shop7d4f", "7d4f"), None);
+        assert_eq!(without_suffix("-7d4f", "7d4f"), None);
+        assert_eq!(without_suffix("shop", "7d4f"), None);
+    }
+}

@@ -1,0 +1,55 @@
+//! What the ring and its worker share: the identities and the schedule, under one lock that is never held across an await.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use super::entry::{Keys, Known};
+use super::schedule::Schedule;
+use mesh::model::identity::Identity;
+
+/// One identity that is wanted.
+#[derive(Default)]
+pub(crate) struct Entry {
+    /// How many workloads want it.
+    pub(crate) wanted: usize,
+    /// Its certificate, for whoever waits.
+    pub(crate) known: watch::Sender<Known>,
+}
+
+/// The identities and what to do for them, always changed together.
+#[derive(Default)]
+pub(crate) struct Inner {
+    pub(crate) entries: HashMap<Identity, Entry>,
+    pub(crate) schedule: Schedule,
+}
+
+/// What ring and worker share.
+#[derive(Default)]
+pub(crate) struct Shared {
+    pub(crate) inner: Mutex<Inner>,
+    pub(crate) changed: Notify,
+}
+
+impl Shared {
+    pub(crate) fn with_schedule<T>(&self, f: impl FnOnce(&mut Schedule) -> T) -> T {
+        f(&mut self.inner.lock().schedule)
+    }
+
+    /// Resolves after something was added to the schedule.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Stores what an attempt brought; nothing if the identity was forgotten meanwhile.
+    pub(crate) fn store(&self, identity: &Identity, result: Result<Keys, Arc<str>>) {
+        let inner = self.inner.lock();
+        let Some(entry) = inner.entries.get(identity) else { return };
+        entry.known.send_modify(|known| match result {
+            Ok(keys) => *known = Known { keys: Some(Arc::new(keys)), failure: None },
+            Err(why) => known.failure = Some(why),
+        });
+    }
+}

@@ -1,0 +1,176 @@
+//! Pure. The values that an attribute of a request may have for whoever reads it, compared with the values of a test.
+//!
+//! One line of a header is one value; several may be taken for the first, the last, all, or one that commas join (RFC 9110,
+//! 5.3), and a list for its members. A host may come with a port, with a dot behind it, in any case. Where readings differ
+//! the answer is `Depends`: it denies where a match denies, and admits nowhere.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use mesh::policy::matcher::Answer;
+
+use super::pattern::Pattern;
+use crate::filter::redirect::without_port;
+use crate::request::path::Readings;
+
+/// `Yes` when every reading fits, `No` when none does or there is none. `sure` are readings that every reader may have,
+/// `loose` are some more that one must be ready for; `None` is a value that cannot be read as text.
+fn compare<'a>(
+    sure: impl Iterator<Item = Option<Cow<'a, str>>>,
+    mut loose: impl Iterator<Item = Option<Cow<'a, str>>>,
+    fits: impl Fn(&str) -> bool,
+) -> Answer {
+    let (mut any, mut all, mut none) = (false, true, true);
+    for reading in sure {
+        none = false;
+        let fitting = reading.as_deref().map(&fits);
+        any |= fitting != Some(false);
+        all &= fitting == Some(true);
+    }
+    any = any || loose.any(|reading| reading.as_deref().map(&fits) != Some(false));
+    match (any, all && !none) {
+        (_, true) => Answer::Yes,
+        (true, false) => Answer::Depends,
+        (false, false) => Answer::No,
+    }
+}
+
+fn any_fits(values: &[Pattern], value: &str) -> bool {
+    values.iter().any(|pattern| pattern.fits(value))
+}
+
+fn text(bytes: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {
+    match bytes {
+        Cow::Borrowed(bytes) => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+        Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
+    }
+}
+
+/// A header. What is not UTF-8 cannot be told from any value.
+pub fn header(headers: &HeaderMap, name: &HeaderName, values: &[Pattern]) -> Answer {
+    let lines = || headers.get_all(name).iter().map(HeaderValue::as_bytes).map(<[u8]>::trim_ascii);
+    let (separator, joint) = if *name == COOKIE { (b';', &b"; "[..]) } else { (b',', &b","[..]) };
+    let joined = lines().nth(1).map(|_| Cow::Owned(lines().collect::<Vec<_>>().join(joint)));
+    let sure = lines().map(Cow::Borrowed).chain(joined).map(text);
+    let members =
+        lines().filter(|line| line.contains(&separator)).flat_map(|line| line.split(move |byte| *byte == separator));
+    let members = members.map(|member| text(Cow::Borrowed(member.trim_ascii())));
+    compare(sure, members, |value| any_fits(values, value))
+}
+
+/// A host. A value without a port stands for every port; a host without a port has HTTP's.
+pub fn host(host: &str, values: &[Pattern]) -> Answer {
+    let name = without_port(host);
+    let port = host.get(name.len()..).unwrap_or_default().trim_start_matches(':');
+    let plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']');
+    if host.is_empty() || !host.bytes().all(plain) {
+        return Answer::Depends;
+    }
+    let bare = name.trim_end_matches('.');
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
+    let bare: Cow<'_, str> = match address.map(|address| address.to_canonical()) {
+        Some(address) if address.is_ipv6() => format!("[{address}]").into(),
+        Some(address) => address.to_string().into(),
+        None => bare.into(),
+    };
+    let fits = |value: &str| any_fits(values, value) || any_fits(values, without_port(value));
+    let number = port.trim_start_matches('0');
+    let canonical = if port.is_empty() { bare.clone() } else { format!("{bare}:{number}").into() };
+    let of_http = (port.is_empty()).then(|| Some(Cow::Owned(format!("{bare}:80"))));
+    compare([Some(Cow::Borrowed(host)), Some(canonical)].into_iter(), of_http.into_iter(), fits)
+}
+
+/// A method. They have a case (RFC 9110, 9.1), which not every server knows.
+pub fn method(method: &Method, values: &[Pattern]) -> Answer {
+    let method = method.as_str();
+    let upper = method.bytes().any(|byte| byte.is_ascii_lowercase()).then(|| Some(method.to_ascii_uppercase().into()));
+    compare([Some(Cow::Borrowed(method))].into_iter(), upper.into_iter(), |value| any_fits(values, value))
+}
+
+/// A path: the one that is sent with values as they are written, other readings also with what values mean in them.
+pub fn path(readings: &Readings<'_>, written: &[Pattern], loose: &[Pattern]) -> Answer {
+    let sent = any_fits(written, readings.sent);
+    let fits = |read: &String| any_fits(written, read) || any_fits(loose, read);
+    let (all, any) = (readings.loose.iter().all(fits), readings.loose.iter().any(fits));
+    match (sent || any, sent && all) {
+        (_, true) => Answer::Yes,
+        (true, false) => Answer::Depends,
+        (false, false) => Answer::No,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Answer::{Depends, No, Yes};
+
+    fn of(lines: &[&[u8]], name: &'static str, value: &str) -> Answer {
+        let name = HeaderName::from_static(name);
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(&name, HeaderValue::from_bytes(line).unwrap());
+        }
+        header(&headers, &name, &[Pattern::text(value).unwrap()])
+    }
+
+    #[test]
+    fn a_header_is_judged_in_every_reading() {
+        for (lines, value, answer) in [
+            (&[][..], "*", No),
+            (&[&b"admin"[..]], "admin", Yes),
+            (&[b"admin"], "*", Yes),
+            (&[b""], "*", No),
+            (&[b"guest"], "admin", No),
+            (&[b" admin\t"], "admin", Yes),
+            (&[b"guest", b"admin"], "admin", Depends),
+            (&[b"admin", b"admin"], "admin", Depends),
+            (&[b"guest", b"admin"], "guest,admin", Depends),
+            (&[b"guest,admin"], "admin", Depends),
+            (&[b"guest, admin"], "admin", Depends),
+            (&[b"guest,admin"], "guest,admin", Yes),
+            (&[b"adm1", b"adm2"], "adm*", Yes),
+            (&[b"", b""], "*", Depends),
+            (&[b"\xff"], "*", Depends),
+            (&[b"ad\xffmin"], "admin", Depends),
+            (&[b"guest\xff"], "admin", Depends),
+            (&[b"guest", b"\xff"], "admin", Depends),
+        ] {
+            assert_eq!(of(lines, "x-role", value), answer, "{lines:?} {value}");
+        }
+        assert_eq!(of(&[b"a=1; role=admin"], "cookie", "role=admin"), Depends);
+        assert_eq!(of(&[b"a=1", b"role=admin"], "cookie", "role=admin"), Depends);
+    }
+
+    #[test]
+    fn a_host_is_judged_without_dot_port_and_case() {
+        for (sent, value, answer) in [
+            ("admin.example", "admin.example", Yes),
+            ("ADMIN.example", "admin.EXAMPLE", Yes),
+            ("admin.example:80", "admin.example", Yes),
+            ("admin.example.", "admin.example", Depends),
+            ("admin.example..", "admin.example", Depends),
+            ("admin.example.:80", "admin.example", Depends),
+            ("admin.example:0080", "admin.example:80", Depends),
+            ("admin.example", "admin.example:80", Depends),
+            ("admin.example:8080", "admin.example:80", No),
+            ("x.admin.example.", "*.admin.example", Depends),
+            ("%61dmin.example", "admin.example", Depends),
+            ("admin.example%2e", "admin.example", Depends),
+            ("shop", "admin.example", No),
+            ("[::0001]", "[::1]", Depends),
+            ("[::ffff:10.0.0.1]:80", "10.0.0.1", Depends),
+            ("shop", "*", Yes),
+        ] {
+            assert_eq!(host(sent, &[Pattern::host(value).unwrap()]), answer, "{sent} {value}");
+        }
+    }
+
+    #[test]
+    fn a_method_in_lower_case_may_be_the_same() {
+        let of = |text: &str| method(&text.parse().unwrap(), &[Pattern::text("POST").unwrap()]);
+        assert_eq!((of("POST"), of("post"), of("GET")), (Yes, Depends, No));
+    }
+}
