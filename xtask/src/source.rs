@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result};
 use crate::shell::workspace;
 
 /// The folders that hold our sources.
-const FOLDERS: [&str; 7] = ["mesh", "agent", "agent-ebpf", "waypoint", "xtask", "tests", "controller"];
+const FOLDERS: [&str; 10] =
+    ["mesh", "sources", "transport", "process", "agent", "agent-ebpf", "waypoint", "xtask", "tests", "controller"];
 
 /// One Rust file.
 pub(crate) struct SourceFile {
