@@ -17,7 +17,7 @@ pub(crate) struct Record {
     pub(crate) labels: Arc<ConnectionLabels>,
     /// Who connected.
     pub(crate) source: SocketAddr,
-    /// To what: first what was meant, then what was dialled.
+    /// The destination: first the original one, then the one that was dialled.
     pub(crate) destination: SocketAddr,
     /// What the tunnel was asked for.
     pub(crate) hbone: Option<HboneAddress>,

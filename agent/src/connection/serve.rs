@@ -29,17 +29,17 @@ pub(crate) fn one(node: &Arc<Node>, pod: &Arc<Pod>, (which, listener): (Listener
     match which.kind {
         Kind::Outbound => accepting(node, pod, (which, listener), move |stream, peer| {
             let (node, pod) = (&for_each, &of);
-            let Some(meant) = destination(&stream, original) else { return };
+            let Some(original_dst) = destination(&stream, original) else { return };
             match pod.hold(1) {
-                Ok(held) => node.spawn_for(pod, connection::carry(Arc::clone(node), held, stream, peer, meant)),
+                Ok(held) => node.spawn_for(pod, connection::carry(Arc::clone(node), held, stream, peer, original_dst)),
                 Err(full) => refuse(node, pod, &stream, full),
             }
         }),
         Kind::Plaintext => accepting(node, pod, (which, listener), move |stream, peer| {
             let (node, pod) = (&for_each, &of);
-            let Some(meant) = destination(&stream, original) else { return };
+            let Some(original_dst) = destination(&stream, original) else { return };
             match pod.hold(2) {
-                Ok(held) => node.spawn_for(pod, plaintext::carry(Arc::clone(node), held, stream, peer, meant)),
+                Ok(held) => node.spawn_for(pod, plaintext::carry(Arc::clone(node), held, stream, peer, original_dst)),
                 Err(full) => refuse(node, pod, &stream, full),
             }
         }),
@@ -94,7 +94,7 @@ fn accepting(
     });
 }
 
-/// Where the connection meant to go. `None` when the peer has already gone.
+/// The original destination of a connection. `None` when the peer has already gone.
 fn destination(stream: &TcpStream, original: Original) -> Option<SocketAddr> {
     let socket = socket2::SockRef::from(stream);
     let redirected = match original {
@@ -102,9 +102,10 @@ fn destination(stream: &TcpStream, original: Original) -> Option<SocketAddr> {
         // Without an entry in conntrack (TPROXY, or nobody redirected) the socket's own address is right.
         Original::Redirected => socket.original_dst_v4().or_else(|_| socket.original_dst_v6()).ok(),
     };
-    let meant = canonical(redirected.and_then(|address| address.as_socket()).or_else(|| stream.local_addr().ok())?);
+    let original_dst =
+        canonical(redirected.and_then(|address| address.as_socket()).or_else(|| stream.local_addr().ok())?);
     // Captured connections are never for loopback: somebody in the pod has dialled the listener itself.
-    (!meant.ip().is_loopback()).then_some(meant)
+    (!original_dst.ip().is_loopback()).then_some(original_dst)
 }
 
 fn canonical(address: SocketAddr) -> SocketAddr {

@@ -19,13 +19,13 @@ use crate::connection::record::Record;
 use crate::node::Node;
 use crate::pod::workload::{Held, Pod};
 
-/// Carries one plaintext connection that `peer` made to `meant`, an address of `pod`, and says once how it went.
-pub(crate) async fn carry(node: Arc<Node>, pod: Held, stream: TcpStream, peer: SocketAddr, meant: SocketAddr) {
+/// Carries one plaintext connection that `peer` made to `original_dst`, an address of `pod`, and says once how it went.
+pub(crate) async fn carry(node: Arc<Node>, pod: Held, stream: TcpStream, peer: SocketAddr, original_dst: SocketAddr) {
     let workload = pod.workload(&node.store);
     let mut labels = ConnectionLabels::new(Direction::Inbound);
     labels.source = node.store.snapshot().workload_at(&workload.network, peer.ip()).cloned();
     labels.destination = Some(workload);
-    let mut record = Record::new(labels, peer, meant);
+    let mut record = Record::new(labels, peer, original_dst);
     let mut caller = Tcp::new(stream);
     let outcome = try_carry(&node, &pod, &mut caller, &mut record).await;
     if outcome.is_err() {

@@ -94,11 +94,15 @@ pub(crate) fn find(
     Ok(target)
 }
 
-/// Whether plaintext to `meant` may be passed on: it must be an address of the workload, and no port of the mesh. Anything
-/// else was sent to the listener itself, and would come back here for ever.
-pub(crate) fn reachable(workload: &Workload, meant: SocketAddr) -> Result<(), Misdirected> {
-    let own = workload.addresses.contains(&meant.ip().to_canonical());
-    if own && ![15001, 15006, HBONE_PORT].contains(&meant.port()) { Ok(()) } else { Err(Misdirected::OwnPort(meant)) }
+/// Whether plaintext to `original_dst` may be forwarded: it must be an address of the workload, and no port of the mesh.
+/// Anything else was sent to the listener itself, and would come back here for ever.
+pub(crate) fn reachable(workload: &Workload, original_dst: SocketAddr) -> Result<(), Misdirected> {
+    let own = workload.addresses.contains(&original_dst.ip().to_canonical());
+    if own && ![15001, 15006, HBONE_PORT].contains(&original_dst.port()) {
+        Ok(())
+    } else {
+        Err(Misdirected::OwnPort(original_dst))
+    }
 }
 
 #[cfg(test)]

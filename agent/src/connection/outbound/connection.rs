@@ -22,16 +22,16 @@ use crate::connection::record::Record;
 use crate::node::Node;
 use crate::pod::workload::{Held, Pod};
 
-/// Carries one connection that `pod` made to `meant`, and says once how it went.
+/// Carries one connection that `pod` made to `original_dst`, and says once how it went.
 pub(crate) fn carry(
     node: Arc<Node>,
     pod: Held,
     stream: TcpStream,
     peer: SocketAddr,
-    meant: SocketAddr,
+    original_dst: SocketAddr,
 ) -> impl Future<Output = ()> + Send {
     // Boxed: what it takes to open a connection is given back before the first byte is carried.
-    let opening = Box::pin(open(node, pod, stream, peer, meant));
+    let opening = Box::pin(open(node, pod, stream, peer, original_dst));
     async move {
         let opened = opening.await;
         if let Some(opened) = opened {
@@ -57,11 +57,11 @@ async fn open(
     mut pod: Held,
     stream: TcpStream,
     peer: SocketAddr,
-    meant: SocketAddr,
+    original_dst: SocketAddr,
 ) -> Option<Box<Opened>> {
     let mut labels = ConnectionLabels::new(Direction::Outbound);
     labels.source = Some(pod.workload(&node.store));
-    let mut record = Record::new(labels, peer, meant);
+    let mut record = Record::new(labels, peer, original_dst);
     let mut downstream = Tcp::new(stream).within(pod.share.buffers());
     let dialled = dial_meant(&node, &pod, &mut record).await.and_then(|dialled| {
         let tuned = socket::tune(downstream.stream(), &Liveness::default());
@@ -105,7 +105,7 @@ impl Opened {
     }
 }
 
-/// Finds out what was meant and dials it; the record learns what was found on the way, also when nothing answers.
+/// Resolves the original destination and dials it; the record learns what was found on the way, also when nothing answers.
 async fn dial_meant(node: &Arc<Node>, pod: &Arc<Pod>, record: &mut Record) -> Result<Dialled, Failure> {
     let source = record.labels.source.clone().ok_or_else(|| Failure {
         fault: Fault::ControlPlane,

@@ -60,7 +60,7 @@ pub(crate) enum Stream {
     Direct(Box<Entered>),
 }
 
-/// Dials what was meant. The record learns which workload was tried last, also when none answers.
+/// Dials the destination. The record learns which workload was tried last, also when none answers.
 pub(crate) async fn dial(
     node: &Arc<Node>,
     pod: &Arc<Pod>,

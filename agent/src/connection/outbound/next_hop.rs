@@ -1,6 +1,6 @@
 //! Pure. Where one outbound connection goes next.
 //!
-//! First [`resolve`] says what was meant by the original destination; then, for a service, an endpoint is picked and
+//! First [`resolve`] says what the original destination is; then, for a service, an endpoint is picked and
 //! [`to_endpoint`] says how it is reached. Connecting may fail and another endpoint be tried: only the second step repeats.
 
 use std::net::{IpAddr, SocketAddr};
@@ -24,7 +24,7 @@ pub(crate) const HBONE_PORT: u16 = 15008;
 /// What the original destination means.
 #[derive(Clone, Debug)]
 pub(crate) enum Destination {
-    /// Outside the mesh: plain TCP to where the application meant to go.
+    /// Outside the mesh: plain TCP to the original destination.
     Outside(SocketAddr),
     /// One workload, by its own address.
     Workload(Arc<Workload>, SocketAddr),
