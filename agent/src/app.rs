@@ -39,7 +39,7 @@ use crate::listen::accept;
 use crate::listen::redirected;
 use crate::listen::steering::Steering;
 use crate::node::Node;
-use crate::passthrough::connections::Passed;
+use crate::passthrough::connections::Passthrough;
 use crate::passthrough::kernel_reports;
 use crate::pod::captures::Captures;
 use crate::pod::limits::Limits;
@@ -225,13 +225,13 @@ fn build(
             PoolOptions { settings: settings.clone(), spread: options.threads.min(4), ..PoolOptions::default() };
         Pool::new(Arc::clone(&keyring), Arc::new(FromNetns { pods: Arc::clone(&pods) }), pool_options)
     };
-    let passed = Passed::new(Arc::clone(&store), Arc::clone(&metrics), log.clone(), Arc::clone(&counters));
+    let passthrough = Passthrough::new(Arc::clone(&store), Arc::clone(&metrics), log.clone(), Arc::clone(&counters));
     Arc::new(Node {
         store,
         keyring,
         pool,
         connections: Connections::new(),
-        passed: Arc::new(passed),
+        passthrough: Arc::new(passthrough),
         traffic: metrics,
         counters,
         log,
@@ -264,7 +264,7 @@ async fn steer(options: &Options, node: &Arc<Node>) -> Result<Steering> {
     };
     // Cgroups and pins are files: somebody else may hold them up.
     let capture = Arc::new(tokio::task::spawn_blocking(move || Capture::open(config)).await??);
-    kernel_reports::follow(capture.events()?, Arc::clone(&node.passed), node.draining.clone())?;
+    kernel_reports::follow(capture.events()?, Arc::clone(&node.passthrough), node.draining.clone())?;
     Ok(Steering::Ebpf(capture))
 }
 

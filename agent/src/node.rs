@@ -15,7 +15,7 @@ use transport::hbone::Pool;
 use transport::keyring::Keyring;
 
 use crate::listen::lost::Lost;
-use crate::passthrough::connections::Passed;
+use crate::passthrough::connections::Passthrough;
 use crate::pod::limits::Full;
 use crate::pod::quota::Shares;
 use crate::pod::workload::{Pod, Pods};
@@ -31,7 +31,7 @@ pub(crate) struct Node {
     /// Connections that pass through this process.
     pub(crate) connections: Arc<Connections>,
     /// Connections that the kernel leaves to the application.
-    pub(crate) passed: Arc<Passed>,
+    pub(crate) passthrough: Arc<Passthrough>,
     /// The standard metrics.
     pub(crate) traffic: Arc<Traffic>,
     /// Our own metrics.

@@ -90,7 +90,7 @@ fn wrapped(text: &str) -> String {
 
 fn connections(node: &Node) -> Vec<ConnectionView> {
     let mut all: Vec<ConnectionView> = node.connections.list().iter().map(|open| carried(open)).collect();
-    all.extend(node.passed.list());
+    all.extend(node.passthrough.list());
     all.sort_by_key(|view| view.id);
     all
 }

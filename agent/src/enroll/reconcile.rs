@@ -210,7 +210,7 @@ impl Reconciler {
         }
         if pending.policies || pending.local {
             let closed = self.node.connections.judge_again(&self.node.store.snapshot());
-            let destroyed = self.node.passed.judge_again(&self.node.store.snapshot());
+            let destroyed = self.node.passthrough.judge_again(&self.node.store.snapshot());
             if closed + destroyed > 0 {
                 info!("a policy change ended {} open connections", closed + destroyed);
             }
@@ -296,7 +296,7 @@ impl Reconciler {
                 }
                 let pod = Pod::new(id, netns, Arc::clone(&workload), self.node.shares.share());
                 self.node.keyring.want(pod.identity.clone());
-                self.node.passed.know(&pod);
+                self.node.passthrough.know(&pod);
                 self.node.pods.add(&pod);
                 serve::start(&self.node, &pod, listeners);
                 info!("enrolled {uid} as {} in {}", pod.identity, place.netns.display());
@@ -425,7 +425,7 @@ impl Reconciler {
                 self.leaving.push(pod);
                 continue;
             }
-            self.node.passed.forget(pod.id);
+            self.node.passthrough.forget(pod.id);
             let steering = self.steering.clone();
             self.crew.start("", move || {
                 if let Err(error) = steering.forget(pod.id) {

@@ -79,7 +79,7 @@ impl Reconciler {
             Ok(gone) => self.lost(gone).await,
             Err(error) => error!("looking after the programs of the node: {error:#}"),
         }
-        self.node.passed.lost(self.steering.counters().events_lost);
+        self.node.passthrough.lost(self.steering.counters().events_lost);
         for (pod, namespace) in self.next_turn() {
             let steering = self.steering.clone();
             self.crew.start(&namespace, move || {

@@ -32,7 +32,7 @@ use crate::pod::workload::Pod;
 const MOST_OPEN: usize = 65_536;
 
 /// What the kernel tells about, remembered.
-pub(crate) struct Passed {
+pub(crate) struct Passthrough {
     store: Arc<Store>,
     traffic: Arc<Traffic>,
     log: AccessLog,
@@ -98,7 +98,7 @@ struct Open {
     refused: Option<Refusal>,
 }
 
-impl Passed {
+impl Passthrough {
     /// Nothing known yet.
     pub(crate) fn new(store: Arc<Store>, traffic: Arc<Traffic>, log: AccessLog, counters: Arc<Counters>) -> Self {
         Self { store, traffic, log, counters, known: Mutex::default(), next: AtomicU64::new(1 << 63) }

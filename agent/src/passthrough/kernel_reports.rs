@@ -9,21 +9,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::error;
 
 use crate::capture::Events;
-use crate::passthrough::connections::Passed;
+use crate::passthrough::connections::Passthrough;
 
 /// The kernel wakes us only when the buffer fills: connections that pass should not cost a wake-up each.
 const PERIOD_MS: u16 = 100;
 
-/// Tells `passed` every report, until `stop`. A thread of its own: a flood of refused connections must not hold up the
+/// Tells `passthrough` every report, until `stop`. A thread of its own: a flood of refused connections must not hold up the
 /// certificates and the configuration.
-pub(crate) fn follow(mut events: Events, passed: Arc<Passed>, stop: CancellationToken) -> io::Result<()> {
+pub(crate) fn follow(mut events: Events, passthrough: Arc<Passthrough>, stop: CancellationToken) -> io::Result<()> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     epoll.add(&events, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
     let read = move || {
         let mut ready = [EpollEvent::empty(); 1];
         loop {
             while let Some(event) = events.next() {
-                passed.tell(&event);
+                passthrough.tell(&event);
             }
             if stop.is_cancelled() {
                 return;
