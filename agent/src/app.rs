@@ -51,10 +51,10 @@ use crate::witness;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// How long cut connections may take to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(500);
-/// Turns of lanes after which a thread that is never idle looks for sockets that have become ready. A turn of a lane is many of
-/// tokio's, so its own number would leave those who wait for a byte alone for a long time.
+/// `event_interval` of the traffic runtime: tasks polled between two looks at the sockets. One task here is a turn of a fair
+/// queue, many polls long: at tokio's default of 61 a connection that waits for one byte would wait too long.
 const TICKS: u32 = 3;
-/// That number.
+/// tokio's default of the same.
 const TOKIO_TICKS: u32 = 61;
 
 /// What the agent was told, with the defaults of this machine filled in.

@@ -69,7 +69,7 @@ impl Node {
     /// Runs what belongs to a connection of `pod`: it takes turns with the pod's other connections, and the pod with other pods.
     /// The process waits for it when it drains.
     pub(crate) fn spawn_for(&self, pod: &Pod, future: impl Future<Output = ()> + Send + 'static) {
-        pod.share.lane().spawn(self.tasks.track_future(future));
+        pod.share.fair_queue().spawn(self.tasks.track_future(future));
     }
 
     /// The same for a handshake with `pod`.

@@ -1,8 +1,8 @@
-//! Turns. The work of one workload takes turns among itself, so that the runtime takes turns among workloads.
+//! Fair queueing between workloads: each workload's futures are scheduled in a queue of its own.
 //!
-//! tokio keeps one queue for all tasks: a workload with five hundred busy connections would have five hundred turns for each
-//! one of its neighbour. A lane has a queue of its own and at most a few tasks of the runtime, which work it off for a short
-//! time each.
+//! tokio schedules all tasks round-robin: a workload with five hundred busy connections would be polled five hundred times
+//! for each poll of its neighbour. Here a workload has its own run queue and a bounded number of runner tasks, which poll
+//! from it for one time slice each and then yield to the runners of other workloads.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -19,98 +19,101 @@ use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio::task::coop;
 
-/// How long a lane works before other lanes have their turn. What it is polling then is not interrupted.
+/// Time slice of one runner. A poll that is in progress when it is over is not interrupted.
 const TURN: Duration = Duration::from_micros(100);
 
 /// Something that runs to its end.
 pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// The queue of one workload. Clones are the same lane.
+/// The run queue of one workload. Clones share the queue.
 #[derive(Clone)]
-pub struct Lane(Arc<Shared>);
+pub struct FairQueue(Arc<Shared>);
 
 struct Shared {
     queue: Mutex<Queue>,
     runtime: Handle,
-    /// Tasks of the runtime that may work at once. 0: no turns.
+    /// Runners that may run at once; 0 spawns every future on the runtime itself.
     width: usize,
 }
 
 #[derive(Default)]
 struct Queue {
-    /// What can go on, first come first served.
+    /// Members that are ready to be polled, in FIFO order.
     ready: VecDeque<Arc<Member>>,
-    /// Runners that wait for something to be ready.
+    /// Wakers of the runners that wait for a member to become ready.
     idle: SmallVec<[Waker; 2]>,
-    /// Runners there are, idle ones too.
+    /// Runners that exist, idle ones included.
     runners: usize,
-    /// What has not ended.
+    /// Futures that have not completed.
     members: usize,
-    /// The runtime has ended: nothing is run any more.
+    /// The runtime has shut down: nothing is polled any more.
     closed: bool,
 }
 
-/// Waits to be woken.
+/// Not queued; waits for a wake.
 const IDLE: u8 = 0;
-/// Stands in the queue.
+/// In the queue.
 const QUEUED: u8 = 1;
-/// A runner polls it.
+/// Being polled by a runner.
 const RUNNING: u8 = 2;
-/// A runner polls it, and it was woken meanwhile.
+/// Being polled, and woken since the poll began: to be queued again.
 const AGAIN: u8 = 3;
-/// Has ended.
+/// Completed, or dropped.
 const ENDED: u8 = 4;
 
-/// One future. Whoever can wake it keeps it.
+/// One spawned future. Its wakers are references to it and keep it alive.
 struct Member {
-    lane: Arc<Shared>,
+    shared: Arc<Shared>,
     state: AtomicU8,
-    /// Held by the one runner that polls it. `None` when it has ended.
+    /// Locked by the runner that polls it. `None` once completed.
     work: Mutex<Option<Work>>,
 }
 
-impl Lane {
-    /// An empty lane. `width` tasks of the runtime at most work for it at once.
+impl FairQueue {
+    /// An empty queue, run by at most `width` tasks of `runtime` at once.
     pub fn new(runtime: Handle, width: usize) -> Self {
         Self(Arc::new(Shared { queue: Mutex::default(), runtime, width: width.max(1) }))
     }
 
-    /// No lane: each future is a task of the runtime, and has as many turns as any other. To measure what lanes are good for.
+    /// No fair queueing: each future becomes a task of the runtime. The baseline for benchmarks.
     pub fn without_turns(runtime: Handle) -> Self {
         Self(Arc::new(Shared { queue: Mutex::default(), runtime, width: 0 }))
     }
 
-    /// Runs `work` to its end. A panic ends it and nothing else.
+    /// Spawns `work`. A panic ends this future only.
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         self.spawn_boxed(Box::pin(work));
     }
 
-    /// As [`Lane::spawn`].
+    /// Like [`FairQueue::spawn`], for a future that is boxed already.
     pub fn spawn_boxed(&self, work: Work) {
         if self.0.width == 0 {
             self.0.runtime.spawn(work);
             return;
         }
-        let member =
-            Arc::new(Member { lane: Arc::clone(&self.0), state: AtomicU8::new(QUEUED), work: Mutex::new(Some(work)) });
+        let member = Arc::new(Member {
+            shared: Arc::clone(&self.0),
+            state: AtomicU8::new(QUEUED),
+            work: Mutex::new(Some(work)),
+        });
         self.0.queue.lock().members += 1;
         self.0.push(member);
     }
 
-    /// How much has not ended.
+    /// The number of futures that have not completed.
     pub fn len(&self) -> usize {
         self.0.queue.lock().members
     }
 
-    /// Whether all has ended.
+    /// Whether every future has completed.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-impl fmt::Debug for Lane {
+impl fmt::Debug for FairQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Lane({})", self.len())
+        write!(f, "FairQueue({})", self.len())
     }
 }
 
@@ -123,7 +126,7 @@ impl Shared {
         }
         queue.ready.push_back(member);
         let at_work = queue.runners - queue.idle.len();
-        // Who is at work comes to one more by itself, with what it needs still in the cache.
+        // An active runner reaches one more member soon anyway, with a warm cache: waking another one costs more.
         if at_work > 0 && queue.ready.len() <= at_work {
             return;
         }
@@ -134,31 +137,31 @@ impl Shared {
         if let Some(runner) = idle {
             runner.wake();
         } else if more {
-            self.runtime.spawn(Runner { lane: Arc::clone(self), left: false });
+            self.runtime.spawn(Runner { shared: Arc::clone(self), left: false });
         }
     }
 
     fn ended(&self) {
         let mut queue = self.queue.lock();
         queue.members -= 1;
-        // Runners rest no longer when there is nothing that they could wait for.
+        // With no member left, idle runners have nothing to wait for and end.
         let last = if queue.members == 0 { std::mem::take(&mut queue.idle) } else { SmallVec::new() };
         drop(queue);
         last.into_iter().for_each(Waker::wake);
     }
 }
 
-/// A task of the runtime that works a lane off.
+/// A runtime task that polls the members of one queue.
 struct Runner {
-    lane: Arc<Shared>,
-    /// Whether it is counted no more.
+    shared: Arc<Shared>,
+    /// Whether `Queue::runners` no longer counts this runner.
     left: bool,
 }
 
 impl Runner {
-    /// The next one that can go on. None: it rests, or ends when nothing is left.
+    /// The next ready member. `Err` is what the runner's own poll returns: pending while members exist, else ready.
     fn next(&mut self, cx: &Context<'_>) -> Result<Arc<Member>, Poll<()>> {
-        let mut queue = self.lane.queue.lock();
+        let mut queue = self.shared.queue.lock();
         if let Some(member) = queue.ready.pop_front() {
             return Ok(member);
         }
@@ -166,7 +169,7 @@ impl Runner {
             queue.idle.push(cx.waker().clone());
             return Err(Poll::Pending);
         }
-        // A workload that is quiet holds nothing.
+        // An idle workload holds no memory here.
         queue.ready.shrink_to_fit();
         queue.runners -= 1;
         self.left = true;
@@ -197,7 +200,7 @@ impl Drop for Runner {
         if self.left {
             return;
         }
-        let mut queue = self.lane.queue.lock();
+        let mut queue = self.shared.queue.lock();
         queue.closed = true;
         let left = (std::mem::take(&mut queue.ready), std::mem::take(&mut queue.idle));
         drop(queue);
@@ -212,7 +215,7 @@ impl Member {
         let waker = Waker::from(Arc::clone(&self));
         let polled = work.as_mut().map(|work| {
             let mut cx = Context::from_waker(&waker);
-            // What a panic leaves behind is dropped at once and seen by nobody.
+            // Unwind safe: after a panic the future is dropped, and nothing else can see its state.
             catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(&mut cx)))
         });
         if let Some(Ok(Poll::Pending)) = polled {
@@ -220,9 +223,9 @@ impl Member {
             let idle = self.state.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire);
             if idle.is_err() {
                 self.state.store(QUEUED, Ordering::Release);
-                let lane = Arc::clone(&self.lane);
-                // Whoever polled it comes to it again: nobody is woken for it.
-                lane.queue.lock().ready.push_back(self);
+                let shared = Arc::clone(&self.shared);
+                // The runner that polled it takes it again: no other one is woken.
+                shared.queue.lock().ready.push_back(self);
             }
             return;
         }
@@ -236,13 +239,13 @@ impl Member {
             return;
         }
         let _quiet = catch_unwind(AssertUnwindSafe(|| drop(work)));
-        self.lane.ended();
+        self.shared.ended();
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        // Nobody is left to wake it.
+        // No waker is left that could run it again.
         let work = self.work.get_mut().take();
         self.end(work);
     }
@@ -259,8 +262,8 @@ impl Wake for Member {
             };
             match self.state.compare_exchange_weak(state, next, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(IDLE) => {
-                    let lane = Arc::clone(&self.lane);
-                    return lane.push(self);
+                    let shared = Arc::clone(&self.shared);
+                    return shared.push(self);
                 }
                 Ok(_) => return,
                 Err(now) => state = now,
@@ -269,7 +272,7 @@ impl Wake for Member {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Most wakes find it queued already: then no count is touched.
+        // Most wakes find it queued already: skip the reference count.
         if self.state.load(Ordering::Acquire) != QUEUED {
             Self::wake(Arc::clone(self));
         }
@@ -284,8 +287,8 @@ mod tests {
 
     use super::*;
 
-    fn lane(width: usize) -> Lane {
-        Lane::new(Handle::current(), width)
+    fn queue(width: usize) -> FairQueue {
+        FairQueue::new(Handle::current(), width)
     }
 
     /// Works without rest until told to stop, and counts its polls.
@@ -306,8 +309,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_busy_connection_gets_as_much_as_a_hundred_of_another_lane() {
-        let (greedy, modest, stop) = (lane(1), lane(1), Arc::new(AtomicUsize::new(0)));
+    async fn one_busy_connection_gets_as_much_as_a_hundred_of_another_queue() {
+        let (greedy, modest, stop) = (queue(1), queue(1), Arc::new(AtomicUsize::new(0)));
         let (many, one) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         for _ in 0..100 {
             greedy.spawn(Busy(Arc::clone(&many), Arc::clone(&stop)));
@@ -322,12 +325,12 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-    async fn everything_ends_and_a_lane_that_is_empty_holds_nothing() {
-        let (lane, ended) = (lane(3), Arc::new(AtomicUsize::new(0)));
+    async fn everything_ends_and_a_queue_that_is_empty_holds_nothing() {
+        let (queue, ended) = (queue(3), Arc::new(AtomicUsize::new(0)));
         for round in 1..=20 {
             for index in 0..100 {
                 let ended = Arc::clone(&ended);
-                lane.spawn(async move {
+                queue.spawn(async move {
                     let (say, hear) = oneshot::channel();
                     tokio::spawn(async move {
                         if index % 3 == 0 {
@@ -341,30 +344,30 @@ mod tests {
                 });
             }
             let began = Instant::now();
-            while !lane.is_empty() {
-                assert!(began.elapsed() < Duration::from_secs(20), "{lane:?} stands still");
+            while !queue.is_empty() {
+                assert!(began.elapsed() < Duration::from_secs(20), "{queue:?} stands still");
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             assert_eq!(ended.load(Ordering::Relaxed), round * 100);
         }
         let began = Instant::now();
-        while lane.0.queue.lock().runners > 0 {
+        while queue.0.queue.lock().runners > 0 {
             assert!(began.elapsed() < Duration::from_secs(20), "its runners stay");
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        assert_eq!(Arc::strong_count(&lane.0), 1);
-        assert_eq!(lane.0.queue.lock().ready.capacity(), 0);
+        assert_eq!(Arc::strong_count(&queue.0), 1);
+        assert_eq!(queue.0.queue.lock().ready.capacity(), 0);
     }
 
     #[tokio::test]
     async fn a_panic_ends_its_own_connection_and_no_other() {
-        let (lane, go) = (lane(1), Arc::new(Notify::new()));
+        let (queue, go) = (queue(1), Arc::new(Notify::new()));
         let (waits, (say, hear)) = (Arc::clone(&go), oneshot::channel());
-        lane.spawn(async move {
+        queue.spawn(async move {
             waits.notified().await;
             let _gone = say.send(());
         });
-        lane.spawn(async { panic!("expected by the test") });
+        queue.spawn(async { panic!("expected by the test") });
         tokio::task::yield_now().await;
         go.notify_one();
         hear.await.unwrap();
@@ -380,19 +383,19 @@ mod tests {
         }
         let dropped = Arc::new(AtomicUsize::new(0));
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let lane = Lane::new(runtime.handle().clone(), 1);
+        let queue = FairQueue::new(runtime.handle().clone(), 1);
         for seconds in [0, 1000] {
             let guard = Dropped(Arc::clone(&dropped));
-            lane.spawn(async move {
+            queue.spawn(async move {
                 tokio::time::sleep(Duration::from_secs(seconds)).await;
                 drop(guard);
             });
         }
-        while lane.len() > 1 {
+        while queue.len() > 1 {
             std::thread::yield_now();
         }
         runtime.shutdown_timeout(Duration::from_secs(5));
-        lane.spawn(std::future::pending());
-        assert_eq!((dropped.load(Ordering::Relaxed), lane.len()), (2, 0));
+        queue.spawn(std::future::pending());
+        assert_eq!((dropped.load(Ordering::Relaxed), queue.len()), (2, 0));
     }
 }

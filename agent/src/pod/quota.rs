@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use process::telemetry::seldom::Seldom;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use transport::fair_queue::Lane;
+use transport::fair_queue::FairQueue;
 use transport::net::buffers::Buffers;
 use transport::net::handshakes::{Begun, Counted, Handshakes};
 
@@ -35,9 +35,9 @@ pub(crate) struct Share {
     /// What its connections and tunnels may hold for readers that do not read.
     buffers: Arc<Buffers>,
     /// Turns of its connections and tunnels.
-    lane: Lane,
+    fair_queue: FairQueue,
     /// Turns of the handshakes that others begin with it: they cost most, and anyone may begin them.
-    handshaking: Lane,
+    handshaking: FairQueue,
     refused: Seldom,
 }
 
@@ -50,17 +50,17 @@ impl Shares {
 
     /// The share of one more workload.
     pub(crate) fn share(self: &Arc<Self>) -> Share {
-        let lane = || match self.limits.turns {
-            true => Lane::new(self.runtime.clone(), self.threads),
-            false => Lane::without_turns(self.runtime.clone()),
+        let fair_queue = || match self.limits.turns {
+            true => FairQueue::new(self.runtime.clone(), self.threads),
+            false => FairQueue::without_turns(self.runtime.clone()),
         };
         Share {
             sockets: AtomicUsize::new(0),
             handshakes: AtomicUsize::new(0),
             dials: Semaphore::new(self.limits.dials),
             buffers: Arc::new(if self.limits.turns { Buffers::default() } else { Buffers::unlimited() }),
-            lane: lane(),
-            handshaking: lane(),
+            fair_queue: fair_queue(),
+            handshaking: fair_queue(),
             refused: Seldom::default(),
             shares: Arc::clone(self),
         }
@@ -116,12 +116,12 @@ impl Share {
     }
 
     /// Turns of its connections.
-    pub(crate) fn lane(&self) -> &Lane {
-        &self.lane
+    pub(crate) fn fair_queue(&self) -> &FairQueue {
+        &self.fair_queue
     }
 
     /// Turns of handshakes with it.
-    pub(crate) fn handshaking(&self) -> &Lane {
+    pub(crate) fn handshaking(&self) -> &FairQueue {
         &self.handshaking
     }
 

@@ -12,7 +12,7 @@ use mesh::state::store::Store;
 use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
-use transport::fair_queue::Lane;
+use transport::fair_queue::FairQueue;
 use transport::net::buffers::Buffers;
 use transport::net::handshakes::Begun;
 
@@ -141,8 +141,8 @@ impl Pods {
     }
 
     /// Where the work of a workload takes its turns, if it is captured or still has connections.
-    pub(crate) fn lane(&self, uid: &WorkloadUid) -> Option<Lane> {
-        self.0.read().get(uid).and_then(Weak::upgrade).map(|pod| pod.share.lane().clone())
+    pub(crate) fn fair_queue(&self, uid: &WorkloadUid) -> Option<FairQueue> {
+        self.0.read().get(uid).and_then(Weak::upgrade).map(|pod| pod.share.fair_queue().clone())
     }
 
     /// What a workload may hold for readers that do not read, if it is captured or still has connections.

@@ -316,8 +316,8 @@ impl hbone::Dial for FromNetns {
     }
 
     fn spawn(&self, key: &TunnelKey, work: Work) {
-        match self.pods.lane(&key.workload) {
-            Some(lane) => lane.spawn_boxed(work),
+        match self.pods.fair_queue(&key.workload) {
+            Some(fair_queue) => fair_queue.spawn_boxed(work),
             // Released while its last connection ended: the dial will find that too.
             None => drop(tokio::spawn(work)),
         }
