@@ -43,7 +43,7 @@ use crate::passthrough::connections::Passthrough;
 use crate::passthrough::kernel_reports;
 use crate::pod::captures::Captures;
 use crate::pod::limits::Limits;
-use crate::pod::quota::Shares;
+use crate::pod::quota::Quotas;
 use crate::pod::workload::Pods;
 use crate::ready::Ready;
 use crate::witness;
@@ -167,9 +167,9 @@ async fn start(
     // Its lock may be held, its file system may not answer.
     let ca = tokio::task::spawn_blocking(move || EmbeddedCa::open(&ca_dir, &trust_domain, ttl)).await?;
     let ca = ca.with_context(|| format!("--ca-dir {}", options.ca_dir.display()))?;
-    let shares = Shares::new(limits, traffic.handle().clone(), options.threads);
+    let quotas = Quotas::new(limits, traffic.handle().clone(), options.threads);
     let log = AccessLog::new(writer, options.log_format);
-    let node = build(&options, traffic, shares, &registry, log, Arc::new(ca));
+    let node = build(&options, traffic, quotas, &registry, log, Arc::new(ca));
     let steering = steer(&options, &node).await?;
 
     let ready = Ready::waiting_for(["manifests", "captures"]);
@@ -207,7 +207,7 @@ fn levels(args: &AgentArgs) -> String {
 fn build(
     options: &Options,
     traffic: &Runtime,
-    shares: Arc<Shares>,
+    quotas: Arc<Quotas>,
     registry: &Arc<Registry>,
     log: AccessLog,
     issuer: Arc<dyn Issuer>,
@@ -239,7 +239,7 @@ fn build(
         timeouts: transport::net::copy::Timeouts::default(),
         pods,
         lost: Arc::default(),
-        shares,
+        quotas,
         direct: options.args.same_node == SameNode::Direct,
         runtime: traffic.handle().clone(),
         tasks: TaskTracker::new(),

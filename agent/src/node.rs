@@ -17,7 +17,7 @@ use transport::keyring::Keyring;
 use crate::listen::lost::Lost;
 use crate::passthrough::connections::Passthrough;
 use crate::pod::limits::Full;
-use crate::pod::quota::Shares;
+use crate::pod::quota::Quotas;
 use crate::pod::workload::{Pod, Pods};
 
 /// What every connection of this node shares. Built once, by `app`.
@@ -47,7 +47,7 @@ pub(crate) struct Node {
     /// Listeners of theirs that somebody has destroyed.
     pub(crate) lost: Arc<Lost>,
     /// What the captured workloads hold of all this, and what they may.
-    pub(crate) shares: Arc<Shares>,
+    pub(crate) quotas: Arc<Quotas>,
     /// Whether two captured workloads are connected without a tunnel between them.
     pub(crate) direct: bool,
     /// The runtime that carries traffic.
@@ -69,12 +69,12 @@ impl Node {
     /// Runs what belongs to a connection of `pod`: it takes turns with the pod's other connections, and the pod with other pods.
     /// The process waits for it when it drains.
     pub(crate) fn spawn_for(&self, pod: &Pod, future: impl Future<Output = ()> + Send + 'static) {
-        pod.share.fair_queue().spawn(self.tasks.track_future(future));
+        pod.quota.fair_queue().spawn(self.tasks.track_future(future));
     }
 
     /// The same for a handshake with `pod`.
     pub(crate) fn spawn_handshake(&self, pod: &Pod, future: impl Future<Output = ()> + Send + 'static) {
-        pod.share.handshaking().spawn(self.tasks.track_future(future));
+        pod.quota.handshaking().spawn(self.tasks.track_future(future));
     }
 
     /// Counts a connection of `pod` that was refused, and now and then says so.

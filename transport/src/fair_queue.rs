@@ -1,8 +1,8 @@
 //! Fair queueing between workloads: each workload's futures are scheduled in a queue of its own.
 //!
-//! tokio schedules all tasks round-robin: a workload with five hundred busy connections would be polled five hundred times
-//! for each poll of its neighbour. Here a workload has its own run queue and a bounded number of runner tasks, which poll
-//! from it for one time slice each and then yield to the runners of other workloads.
+//! tokio schedules all tasks round-robin: a workload with five hundred busy connections would be polled five hundred
+//! times for each poll of its neighbour. Here a workload has its own run queue and a bounded number of runner tasks,
+//! which poll from it for one time slice each and then yield to the runners of other workloads.
 
 use std::collections::VecDeque;
 use std::fmt;

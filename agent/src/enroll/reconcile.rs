@@ -294,7 +294,7 @@ impl Reconciler {
                 if let Some(other) = before.filter(|cookie| *cookie != netns.cookie()) {
                     self.reopen(&uid, other);
                 }
-                let pod = Pod::new(id, netns, Arc::clone(&workload), self.node.shares.share());
+                let pod = Pod::new(id, netns, Arc::clone(&workload), self.node.quotas.quota());
                 self.node.keyring.want(pod.identity.clone());
                 self.node.passthrough.know(&pod);
                 self.node.pods.add(&pod);
@@ -414,8 +414,8 @@ impl Reconciler {
                 }
             }
             // A namespace that was captured again keeps its number: what is left belongs to the newer capture.
-            let shares = |other: &Arc<Pod>| other.id == pod.id;
-            if self.leaving.iter().any(shares) || self.pods.values().any(|captured| shares(&captured.pod)) {
+            let same_id = |other: &Arc<Pod>| other.id == pod.id;
+            if self.leaving.iter().any(same_id) || self.pods.values().any(|captured| same_id(&captured.pod)) {
                 continue;
             }
             // So does one that is about to be captured again, or was closed when it could not be.

@@ -27,9 +27,9 @@ pub(crate) enum Full {
     /// As many connections as one workload may have.
     #[error("the pod has {0} connections open, which is its limit")]
     Connections(usize),
-    /// Its share of the descriptors.
+    /// As many sockets as its part of the file descriptors allows.
     #[error("the pod has as many sockets open ({0}) as there are file descriptors left for all others")]
-    Share(usize),
+    Sockets(usize),
     /// As many handshakes as one workload may be asked for.
     #[error("{0} handshakes with the pod are in progress, which is its limit")]
     Handshakes(usize),
@@ -76,7 +76,7 @@ impl Limits {
             return Err(Full::Connections(own));
         }
         if own >= self.sockets.saturating_sub(all) {
-            return Err(Full::Share(own));
+            return Err(Full::Sockets(own));
         }
         Ok(())
     }
@@ -98,7 +98,7 @@ impl Full {
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Connections(_) => "pod_connections",
-            Self::Share(_) => "pod_share",
+            Self::Sockets(_) => "pod_share",
             Self::Handshakes(_) => "pod_handshakes",
             Self::Peer(_) => "peer_handshakes",
         }

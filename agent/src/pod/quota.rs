@@ -14,8 +14,8 @@ use transport::net::handshakes::{Begun, Counted, Handshakes};
 
 use crate::pod::limits::{Full, Limits};
 
-/// What all workloads share.
-pub(crate) struct Shares {
+/// The quotas of all workloads, and the counts that they share.
+pub(crate) struct Quotas {
     limits: Limits,
     runtime: Handle,
     /// Threads that carry traffic.
@@ -26,9 +26,9 @@ pub(crate) struct Shares {
     handshakes: Arc<Handshakes>,
 }
 
-/// The share of one workload.
-pub(crate) struct Share {
-    shares: Arc<Shares>,
+/// The quota of one workload.
+pub(crate) struct Quota {
+    quotas: Arc<Quotas>,
     sockets: AtomicUsize,
     handshakes: AtomicUsize,
     dials: Semaphore,
@@ -41,20 +41,20 @@ pub(crate) struct Share {
     refused: Seldom,
 }
 
-impl Shares {
+impl Quotas {
     /// Nobody has anything yet. What is spawned runs on `runtime`.
     pub(crate) fn new(limits: Limits, runtime: Handle, threads: usize) -> Arc<Self> {
         let handshakes = Handshakes::new(limits.peer_handshakes);
         Arc::new(Self { limits, runtime, threads, all: AtomicUsize::new(0), handshakes })
     }
 
-    /// The share of one more workload.
-    pub(crate) fn share(self: &Arc<Self>) -> Share {
+    /// The quota of one more workload.
+    pub(crate) fn quota(self: &Arc<Self>) -> Quota {
         let fair_queue = || match self.limits.turns {
             true => FairQueue::new(self.runtime.clone(), self.threads),
             false => FairQueue::without_turns(self.runtime.clone()),
         };
-        Share {
+        Quota {
             sockets: AtomicUsize::new(0),
             handshakes: AtomicUsize::new(0),
             dials: Semaphore::new(self.limits.dials),
@@ -62,16 +62,16 @@ impl Shares {
             fair_queue: fair_queue(),
             handshaking: fair_queue(),
             refused: Seldom::default(),
-            shares: Arc::clone(self),
+            quotas: Arc::clone(self),
         }
     }
 }
 
-impl Share {
+impl Quota {
     /// Takes so many sockets, if it may have one more. They are given back by `give_back`.
     pub(crate) fn take(&self, sockets: usize) -> Result<(), Full> {
-        let (own, all) = (self.sockets.load(Ordering::Relaxed), self.shares.all.load(Ordering::Relaxed));
-        self.shares.limits.connection(own, all)?;
+        let (own, all) = (self.sockets.load(Ordering::Relaxed), self.quotas.all.load(Ordering::Relaxed));
+        self.quotas.limits.connection(own, all)?;
         self.take_anyway(sockets);
         Ok(())
     }
@@ -79,20 +79,20 @@ impl Share {
     /// Counts sockets that are there already.
     pub(crate) fn take_anyway(&self, sockets: usize) {
         self.sockets.fetch_add(sockets, Ordering::Relaxed);
-        self.shares.all.fetch_add(sockets, Ordering::Relaxed);
+        self.quotas.all.fetch_add(sockets, Ordering::Relaxed);
     }
 
     /// Sockets were closed.
     pub(crate) fn give_back(&self, sockets: usize) {
         self.sockets.fetch_sub(sockets, Ordering::Relaxed);
-        self.shares.all.fetch_sub(sockets, Ordering::Relaxed);
+        self.quotas.all.fetch_sub(sockets, Ordering::Relaxed);
     }
 
     /// A peer begins a handshake, if it may: to be ended by dropping what it gets.
     pub(crate) fn handshake(&self, peer: IpAddr) -> Result<Begun, Full> {
         let judge =
-            |counted: Counted| self.shares.limits.handshake(self.handshakes.load(Ordering::Relaxed), counted.of_peer);
-        let begun = self.shares.handshakes.begin(peer, judge)?;
+            |counted: Counted| self.quotas.limits.handshake(self.handshakes.load(Ordering::Relaxed), counted.of_peer);
+        let begun = self.quotas.handshakes.begin(peer, judge)?;
         self.handshakes.fetch_add(1, Ordering::Relaxed);
         Ok(begun)
     }
@@ -135,38 +135,38 @@ impl Share {
 mod tests {
     use super::*;
 
-    fn shares(connections: usize) -> Arc<Shares> {
-        Shares::new(Limits::new(8000, connections, 2), Handle::current(), 1)
+    fn quotas(connections: usize) -> Arc<Quotas> {
+        Quotas::new(Limits::new(8000, connections, 2), Handle::current(), 1)
     }
 
     #[tokio::test]
     async fn what_is_given_back_can_be_taken_again() {
-        let shares = shares(2);
-        let (one, other) = (shares.share(), shares.share());
+        let quotas = quotas(2);
+        let (one, other) = (quotas.quota(), quotas.quota());
         one.take(1).unwrap();
         one.take(1).unwrap();
         assert_eq!(one.take(1), Err(Full::Connections(2)));
         other.take(1).unwrap();
         one.give_back(1);
         one.take(1).unwrap();
-        assert_eq!(shares.all.load(Ordering::Relaxed), 3);
+        assert_eq!(quotas.all.load(Ordering::Relaxed), 3);
     }
 
     #[tokio::test]
     async fn a_peer_with_slow_handshakes_waits_for_itself_and_for_nobody_else() {
         let (slow, other): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
-        let shares = shares(100);
-        let share = shares.share();
-        let begun: Vec<Begun> = (0..16).map(|_| share.handshake(slow).unwrap()).collect();
-        assert_eq!(share.handshake(slow).err(), Some(Full::Peer(16)));
+        let quotas = quotas(100);
+        let quota = quotas.quota();
+        let begun: Vec<Begun> = (0..16).map(|_| quota.handshake(slow).unwrap()).collect();
+        assert_eq!(quota.handshake(slow).err(), Some(Full::Peer(16)));
         let _in_progress = (begun[0].turn().await, begun[1].turn().await);
         let short = Duration::from_millis(20);
         assert!(tokio::time::timeout(short, begun[2].turn()).await.is_err());
-        let unharmed = share.handshake(other).unwrap();
+        let unharmed = quota.handshake(other).unwrap();
         assert!(tokio::time::timeout(short, unharmed.turn()).await.is_ok());
         drop(_in_progress);
         assert!(tokio::time::timeout(short, begun[2].turn()).await.is_ok());
         drop((begun, unharmed));
-        assert!(shares.handshakes.is_empty());
+        assert!(quotas.handshakes.is_empty());
     }
 }

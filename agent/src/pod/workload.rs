@@ -18,7 +18,7 @@ use transport::net::handshakes::Begun;
 
 use crate::capture::Netns;
 use crate::pod::limits::Full;
-use crate::pod::quota::Share;
+use crate::pod::quota::Quota;
 
 /// A captured workload. Every connection that is carried for it holds it: when only the reconciler does, none is open.
 pub(crate) struct Pod {
@@ -33,21 +33,21 @@ pub(crate) struct Pod {
     /// Cancelled when new connections are no longer captured: what waits for more must not wait on.
     pub(crate) released: CancellationToken,
     /// What it holds of the agent.
-    pub(crate) share: Share,
+    pub(crate) quota: Quota,
     /// The workload as it was when it was captured.
     enrolled_as: Arc<Workload>,
 }
 
 impl Pod {
     /// A workload that was captured under `id`.
-    pub(crate) fn new(id: u32, netns: Arc<Netns>, workload: Arc<Workload>, share: Share) -> Arc<Self> {
+    pub(crate) fn new(id: u32, netns: Arc<Netns>, workload: Arc<Workload>, quota: Quota) -> Arc<Self> {
         Arc::new(Self {
             uid: workload.uid.clone(),
             id,
             identity: workload.identity(),
             netns,
             released: CancellationToken::new(),
-            share,
+            quota,
             enrolled_as: workload,
         })
     }
@@ -78,18 +78,18 @@ pub(crate) struct Handshake {
 impl Pod {
     /// One more connection, which will have so many sockets.
     pub(crate) fn hold(self: &Arc<Self>, sockets: usize) -> Result<Held, Full> {
-        self.share.take(sockets)?;
+        self.quota.take(sockets)?;
         Ok(Held { pod: Arc::clone(self), sockets })
     }
 
     /// One more handshake with it.
     pub(crate) fn handshake(self: &Arc<Self>, peer: IpAddr) -> Result<Handshake, Full> {
-        Ok(Handshake { begun: self.share.handshake(peer)?, pod: Arc::clone(self) })
+        Ok(Handshake { begun: self.quota.handshake(peer)?, pod: Arc::clone(self) })
     }
 
     /// Says that something was refused, not more often than once in a second.
     pub(crate) fn tell_refused(&self, why: Full) {
-        if let Some(count) = self.share.refused() {
+        if let Some(count) = self.quota.refused() {
             warn!("{}: {why}: {count} connections refused since the last such line ({})", self.uid, why.reason());
         }
     }
@@ -99,7 +99,7 @@ impl Held {
     /// It turns out to have more sockets.
     pub(crate) fn also(&mut self, sockets: usize) {
         self.sockets += sockets;
-        self.pod.share.take_anyway(sockets);
+        self.pod.quota.take_anyway(sockets);
     }
 }
 
@@ -113,13 +113,13 @@ impl Deref for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.pod.share.give_back(self.sockets);
+        self.pod.quota.give_back(self.sockets);
     }
 }
 
 impl Drop for Handshake {
     fn drop(&mut self) {
-        self.pod.share.handshake_ended();
+        self.pod.quota.handshake_ended();
     }
 }
 
@@ -142,12 +142,12 @@ impl Pods {
 
     /// Where the work of a workload takes its turns, if it is captured or still has connections.
     pub(crate) fn fair_queue(&self, uid: &WorkloadUid) -> Option<FairQueue> {
-        self.0.read().get(uid).and_then(Weak::upgrade).map(|pod| pod.share.fair_queue().clone())
+        self.0.read().get(uid).and_then(Weak::upgrade).map(|pod| pod.quota.fair_queue().clone())
     }
 
     /// What a workload may hold for readers that do not read, if it is captured or still has connections.
     pub(crate) fn buffers(&self, uid: &WorkloadUid) -> Option<Arc<Buffers>> {
-        self.0.read().get(uid).and_then(Weak::upgrade).map(|pod| Arc::clone(pod.share.buffers()))
+        self.0.read().get(uid).and_then(Weak::upgrade).map(|pod| Arc::clone(pod.quota.buffers()))
     }
 
     /// The namespace of a workload that is captured, or still has connections.

@@ -33,5 +33,5 @@ pub(crate) async fn dial(
     let socket = capture::app_socket(&pod.netns, client.ip(), to, own).map_err(|error| failed(&error))?;
     let stream = connect::connect(socket, to, PATIENCE).await.map_err(|error| failed(&error))?;
     socket::tune(&stream, &Liveness::default()).map_err(|error| failed(&error))?;
-    Ok(Tcp::new(stream).within(pod.share.buffers()))
+    Ok(Tcp::new(stream).within(pod.quota.buffers()))
 }

@@ -51,7 +51,7 @@ async fn shake_hands(
         node.keyring.server_config(&pod.identity).await.map_err(|error| ("no_certificate_yet", error.to_string()))?;
     let tuned = transport::net::socket::tune(&stream, &transport::net::socket::Liveness::default());
     tuned.map_err(|error| ("transport", error.to_string()))?;
-    let accepted = hbone::accept_within(stream, &config, &node.tunnel_settings, pod.share.buffers()).await;
+    let accepted = hbone::accept_within(stream, &config, &node.tunnel_settings, pod.quota.buffers()).await;
     accepted.map_err(|error| (error.reason(), error.to_string()))
 }
 

@@ -62,7 +62,7 @@ async fn open(
     let mut labels = ConnectionLabels::new(Direction::Outbound);
     labels.source = Some(pod.workload(&node.store));
     let mut record = Record::new(labels, peer, original_dst);
-    let mut downstream = Tcp::new(stream).within(pod.share.buffers());
+    let mut downstream = Tcp::new(stream).within(pod.quota.buffers());
     let dialled = dial_meant(&node, &pod, &mut record).await.and_then(|dialled| {
         let tuned = socket::tune(downstream.stream(), &Liveness::default());
         tuned.map_err(|error| Failure::broken(Fault::Client, format!("downstream: {error}")))?;
@@ -117,7 +117,7 @@ async fn dial_meant(node: &Arc<Node>, pod: &Arc<Pod>, record: &mut Record) -> Re
     let destination = next_hop::resolve(&mesh, &source, record.destination)?;
     drop(mesh);
     record.labels().service = service_of(&destination);
-    let Some(_place) = pod.share.dialling(connect::TIMEOUT).await else {
+    let Some(_place) = pod.quota.dialling(connect::TIMEOUT).await else {
         let text = format!("too many connections of {} are being dialled", pod.uid);
         node.counters.limit_refused("pod_dials");
         return Err(Failure { fault: Fault::Client, flag: ResponseFlag::Connect, text });
