@@ -74,7 +74,7 @@ impl Node {
 
     /// The same for a handshake with `pod`.
     pub(crate) fn spawn_handshake(&self, pod: &Pod, future: impl Future<Output = ()> + Send + 'static) {
-        pod.quota.handshaking().spawn(self.tasks.track_future(future));
+        pod.quota.handshake_queue().spawn(self.tasks.track_future(future));
     }
 
     /// Counts a connection of `pod` that was refused, and now and then says so.

@@ -30,26 +30,28 @@ pub(crate) fn one(node: &Arc<Node>, pod: &Arc<Pod>, (which, listener): (Listener
         Kind::Outbound => accepting(node, pod, (which, listener), move |stream, peer| {
             let (node, pod) = (&for_each, &of);
             let Some(original_dst) = destination(&stream, original) else { return };
-            match pod.hold(1) {
-                Ok(held) => node.spawn_for(pod, connection::carry(Arc::clone(node), held, stream, peer, original_dst)),
+            match pod.lease(1) {
+                Ok(lease) => {
+                    node.spawn_for(pod, connection::carry(Arc::clone(node), lease, stream, peer, original_dst))
+                }
                 Err(full) => refuse(node, pod, &stream, full),
             }
         }),
         Kind::Plaintext => accepting(node, pod, (which, listener), move |stream, peer| {
             let (node, pod) = (&for_each, &of);
             let Some(original_dst) = destination(&stream, original) else { return };
-            match pod.hold(2) {
-                Ok(held) => node.spawn_for(pod, plaintext::carry(Arc::clone(node), held, stream, peer, original_dst)),
+            match pod.lease(2) {
+                Ok(lease) => node.spawn_for(pod, plaintext::carry(Arc::clone(node), lease, stream, peer, original_dst)),
                 Err(full) => refuse(node, pod, &stream, full),
             }
         }),
         Kind::Hbone => accepting(node, pod, (which, listener), move |stream, peer| {
             let (node, pod) = (&for_each, &of);
             let Some(dialled) = destination(&stream, Original::SocketName) else { return };
-            let begun = pod.handshake(peer.ip()).and_then(|handshake| Ok((handshake, pod.hold(1)?)));
+            let begun = pod.handshake(peer.ip()).and_then(|handshake| Ok((handshake, pod.lease(1)?)));
             match begun {
-                Ok((handshake, held)) => {
-                    let serving = tunnel::serve(Arc::clone(node), held, handshake, stream, peer, dialled);
+                Ok((handshake, lease)) => {
+                    let serving = tunnel::serve(Arc::clone(node), lease, handshake, stream, peer, dialled);
                     node.spawn_handshake(pod, serving);
                 }
                 Err(full) => refuse(node, pod, &stream, full),

@@ -37,7 +37,7 @@ pub(crate) struct Quota {
     /// Turns of its connections and tunnels.
     fair_queue: FairQueue,
     /// Turns of the handshakes that others begin with it: they cost most, and anyone may begin them.
-    handshaking: FairQueue,
+    handshake_queue: FairQueue,
     refused: Seldom,
 }
 
@@ -60,7 +60,7 @@ impl Quotas {
             dials: Semaphore::new(self.limits.dials),
             buffers: Arc::new(if self.limits.turns { Buffers::default() } else { Buffers::unlimited() }),
             fair_queue: fair_queue(),
-            handshaking: fair_queue(),
+            handshake_queue: fair_queue(),
             refused: Seldom::default(),
             quotas: Arc::clone(self),
         }
@@ -68,22 +68,22 @@ impl Quotas {
 }
 
 impl Quota {
-    /// Takes so many sockets, if it may have one more. They are given back by `give_back`.
-    pub(crate) fn take(&self, sockets: usize) -> Result<(), Full> {
+    /// Takes so many sockets, if it may have one more. They are given back by `release`.
+    pub(crate) fn acquire(&self, sockets: usize) -> Result<(), Full> {
         let (own, all) = (self.sockets.load(Ordering::Relaxed), self.quotas.all.load(Ordering::Relaxed));
         self.quotas.limits.connection(own, all)?;
-        self.take_anyway(sockets);
+        self.acquire_unchecked(sockets);
         Ok(())
     }
 
     /// Counts sockets that are there already.
-    pub(crate) fn take_anyway(&self, sockets: usize) {
+    pub(crate) fn acquire_unchecked(&self, sockets: usize) {
         self.sockets.fetch_add(sockets, Ordering::Relaxed);
         self.quotas.all.fetch_add(sockets, Ordering::Relaxed);
     }
 
     /// Sockets were closed.
-    pub(crate) fn give_back(&self, sockets: usize) {
+    pub(crate) fn release(&self, sockets: usize) {
         self.sockets.fetch_sub(sockets, Ordering::Relaxed);
         self.quotas.all.fetch_sub(sockets, Ordering::Relaxed);
     }
@@ -103,7 +103,7 @@ impl Quota {
     }
 
     /// Waits for one of the places of those who dial. None: not in that time.
-    pub(crate) async fn dialling(&self, within: Duration) -> Option<SemaphorePermit<'_>> {
+    pub(crate) async fn dial_permit(&self, within: Duration) -> Option<SemaphorePermit<'_>> {
         if let Ok(place) = self.dials.try_acquire() {
             return Some(place);
         }
@@ -121,8 +121,8 @@ impl Quota {
     }
 
     /// Turns of handshakes with it.
-    pub(crate) fn handshaking(&self) -> &FairQueue {
-        &self.handshaking
+    pub(crate) fn handshake_queue(&self) -> &FairQueue {
+        &self.handshake_queue
     }
 
     /// Counts a refusal. Some: it is time to say how many there were, once in a second at most.
@@ -143,12 +143,12 @@ mod tests {
     async fn what_is_given_back_can_be_taken_again() {
         let quotas = quotas(2);
         let (one, other) = (quotas.quota(), quotas.quota());
-        one.take(1).unwrap();
-        one.take(1).unwrap();
-        assert_eq!(one.take(1), Err(Full::Connections(2)));
-        other.take(1).unwrap();
-        one.give_back(1);
-        one.take(1).unwrap();
+        one.acquire(1).unwrap();
+        one.acquire(1).unwrap();
+        assert_eq!(one.acquire(1), Err(Full::Connections(2)));
+        other.acquire(1).unwrap();
+        one.release(1);
+        one.acquire(1).unwrap();
         assert_eq!(quotas.all.load(Ordering::Relaxed), 3);
     }
 

@@ -64,7 +64,7 @@ impl Pod {
 }
 
 /// One connection of a pod: it holds the pod, and its sockets are counted, until it is dropped.
-pub(crate) struct Held {
+pub(crate) struct SocketLease {
     pod: Arc<Pod>,
     sockets: usize,
 }
@@ -77,9 +77,9 @@ pub(crate) struct Handshake {
 
 impl Pod {
     /// One more connection, which will have so many sockets.
-    pub(crate) fn hold(self: &Arc<Self>, sockets: usize) -> Result<Held, Full> {
-        self.quota.take(sockets)?;
-        Ok(Held { pod: Arc::clone(self), sockets })
+    pub(crate) fn lease(self: &Arc<Self>, sockets: usize) -> Result<SocketLease, Full> {
+        self.quota.acquire(sockets)?;
+        Ok(SocketLease { pod: Arc::clone(self), sockets })
     }
 
     /// One more handshake with it.
@@ -95,15 +95,15 @@ impl Pod {
     }
 }
 
-impl Held {
+impl SocketLease {
     /// It turns out to have more sockets.
-    pub(crate) fn also(&mut self, sockets: usize) {
+    pub(crate) fn extend(&mut self, sockets: usize) {
         self.sockets += sockets;
-        self.pod.quota.take_anyway(sockets);
+        self.pod.quota.acquire_unchecked(sockets);
     }
 }
 
-impl Deref for Held {
+impl Deref for SocketLease {
     type Target = Arc<Pod>;
 
     fn deref(&self) -> &Arc<Pod> {
@@ -111,9 +111,9 @@ impl Deref for Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for SocketLease {
     fn drop(&mut self) {
-        self.pod.quota.give_back(self.sockets);
+        self.pod.quota.release(self.sockets);
     }
 }
 

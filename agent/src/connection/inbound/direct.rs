@@ -23,7 +23,7 @@ use crate::connection::carry;
 use crate::connection::failure::Failure;
 use crate::connection::record::Record;
 use crate::node::Node;
-use crate::pod::workload::{Held, Pod};
+use crate::pod::workload::{Pod, SocketLease};
 
 /// Who calls.
 pub(crate) struct Caller {
@@ -43,7 +43,7 @@ pub(crate) struct Entered {
     tracked: Tracked,
     record: Record,
     /// Whoever carries a connection of a pod holds the pod.
-    _pod: Held,
+    _pod: SocketLease,
 }
 
 /// Judges a connection to `to`, an address of `pod`, and dials the application. A refusal is logged and counted here; the
@@ -64,18 +64,18 @@ pub(crate) async fn enter(
     let record = Record::new(labels, caller.address, to);
     let facts =
         Facts { source: caller.address, source_identity: Some(caller.identity), destination: to, on_behalf_of: None };
-    let held = pod.hold(1).map_err(|full| {
+    let lease = pod.lease(1).map_err(|full| {
         node.refused(&pod, full);
         Failure::upstream(ResponseFlag::Connect, full.to_string())
     });
-    let judged = match held {
-        Ok(held) => judge(node, &pod, Entry { workload, facts, hop: None, labels: Arc::clone(&record.labels) })
+    let judged = match lease {
+        Ok(lease) => judge(node, &pod, Entry { workload, facts, hop: None, labels: Arc::clone(&record.labels) })
             .await
-            .map(|judged| (judged, held)),
+            .map(|judged| (judged, lease)),
         Err(failure) => Err(failure),
     };
     match judged {
-        Ok(((application, tracked), held)) => Ok(Entered { application, tracked, record, _pod: held }),
+        Ok(((application, tracked), lease)) => Ok(Entered { application, tracked, record, _pod: lease }),
         Err(failure) => {
             let status = failure.status();
             record.finish(node, Err(failure));

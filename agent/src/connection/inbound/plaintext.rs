@@ -17,10 +17,16 @@ use crate::connection::carry;
 use crate::connection::failure::Failure;
 use crate::connection::record::Record;
 use crate::node::Node;
-use crate::pod::workload::{Held, Pod};
+use crate::pod::workload::{Pod, SocketLease};
 
 /// Carries one plaintext connection that `peer` made to `original_dst`, an address of `pod`, and says once how it went.
-pub(crate) async fn carry(node: Arc<Node>, pod: Held, stream: TcpStream, peer: SocketAddr, original_dst: SocketAddr) {
+pub(crate) async fn carry(
+    node: Arc<Node>,
+    pod: SocketLease,
+    stream: TcpStream,
+    peer: SocketAddr,
+    original_dst: SocketAddr,
+) {
     let workload = pod.workload(&node.store);
     let mut labels = ConnectionLabels::new(Direction::Inbound);
     labels.source = node.store.snapshot().workload_at(&workload.network, peer.ip()).cloned();

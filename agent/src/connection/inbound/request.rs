@@ -22,7 +22,7 @@ use crate::connection::carry;
 use crate::connection::failure::Failure;
 use crate::connection::record::Record;
 use crate::node::Node;
-use crate::pod::workload::{Held, Pod};
+use crate::pod::workload::{Pod, SocketLease};
 
 /// Where a tunnel comes from.
 pub(crate) struct From {
@@ -35,7 +35,12 @@ pub(crate) struct From {
 }
 
 /// Carries one CONNECT and says once how it went.
-pub(crate) fn carry(node: Arc<Node>, pod: Held, request: Request, from: From) -> impl Future<Output = ()> + Send {
+pub(crate) fn carry(
+    node: Arc<Node>,
+    pod: SocketLease,
+    request: Request,
+    from: From,
+) -> impl Future<Output = ()> + Send {
     // Boxed: what it takes to open a connection is given back before the first byte is carried.
     let opening = Box::pin(open(node, pod, request, from));
     async move {
@@ -54,10 +59,10 @@ struct Opened {
     tracked: Tracked,
     record: Record,
     /// Whoever carries a connection of a pod holds the pod.
-    _pod: Held,
+    _pod: SocketLease,
 }
 
-async fn open(node: Arc<Node>, pod: Held, request: Request, from: From) -> Option<Box<Opened>> {
+async fn open(node: Arc<Node>, pod: SocketLease, request: Request, from: From) -> Option<Box<Opened>> {
     let workload = pod.workload(&node.store);
     let mut labels = ConnectionLabels::new(Direction::Inbound);
     labels.source = source_of(&node.store.snapshot(), &workload, &from);

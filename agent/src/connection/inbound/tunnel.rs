@@ -11,13 +11,13 @@ use transport::hbone::{self, ServerConnection};
 
 use super::request;
 use crate::node::Node;
-use crate::pod::workload::{Handshake, Held, Pod};
+use crate::pod::workload::{Handshake, Pod, SocketLease};
 
 /// Serves one connection to the HBONE port of `pod`: its handshakes here, then what is in it among the pod's connections,
 /// until the peer closes it or the process drains.
 pub(crate) async fn serve(
     node: Arc<Node>,
-    pod: Held,
+    pod: SocketLease,
     handshake: Handshake,
     stream: TcpStream,
     peer: SocketAddr,
@@ -55,7 +55,13 @@ async fn shake_hands(
     accepted.map_err(|error| (error.reason(), error.to_string()))
 }
 
-async fn streams(node: Arc<Node>, pod: Held, mut tunnel: ServerConnection, peer: SocketAddr, dialled: SocketAddr) {
+async fn streams(
+    node: Arc<Node>,
+    pod: SocketLease,
+    mut tunnel: ServerConnection,
+    peer: SocketAddr,
+    dialled: SocketAddr,
+) {
     let identity = tunnel.peer().identity.clone();
     let mut draining = false;
     loop {
@@ -75,8 +81,8 @@ async fn streams(node: Arc<Node>, pod: Held, mut tunnel: ServerConnection, peer:
         };
         let Some(request) = next else { break };
         let from = request::From { peer, dialled, identity: identity.clone() };
-        match pod.hold(1) {
-            Ok(held) => node.spawn_for(&pod, request::carry(Arc::clone(&node), held, request, from)),
+        match pod.lease(1) {
+            Ok(lease) => node.spawn_for(&pod, request::carry(Arc::clone(&node), lease, request, from)),
             Err(full) => {
                 request.refuse(StatusCode::SERVICE_UNAVAILABLE);
                 node.refused(&pod, full);

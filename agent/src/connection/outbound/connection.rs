@@ -20,12 +20,12 @@ use crate::connection::carry;
 use crate::connection::failure::Failure;
 use crate::connection::record::Record;
 use crate::node::Node;
-use crate::pod::workload::{Held, Pod};
+use crate::pod::workload::{Pod, SocketLease};
 
 /// Carries one connection that `pod` made to `original_dst`, and says once how it went.
 pub(crate) fn carry(
     node: Arc<Node>,
-    pod: Held,
+    pod: SocketLease,
     stream: TcpStream,
     peer: SocketAddr,
     original_dst: SocketAddr,
@@ -48,13 +48,13 @@ struct Opened {
     tracked: Tracked,
     record: Record,
     /// Whoever carries a connection of a pod holds the pod.
-    _pod: Held,
+    _pod: SocketLease,
     _busy: Option<Busy>,
 }
 
 async fn open(
     node: Arc<Node>,
-    mut pod: Held,
+    mut pod: SocketLease,
     stream: TcpStream,
     peer: SocketAddr,
     original_dst: SocketAddr,
@@ -84,7 +84,7 @@ async fn open(
     record.destination = dialled.address;
     let (upstream, _busy) = (dialled.stream, dialled.busy);
     if let Stream::Plain(_) = upstream {
-        pod.also(1);
+        pod.extend(1);
     }
     Some(Box::new(Opened { node, downstream, upstream, tracked, record, _pod: pod, _busy }))
 }
@@ -117,7 +117,7 @@ async fn dial_meant(node: &Arc<Node>, pod: &Arc<Pod>, record: &mut Record) -> Re
     let destination = next_hop::resolve(&mesh, &source, record.destination)?;
     drop(mesh);
     record.labels().service = service_of(&destination);
-    let Some(_place) = pod.quota.dialling(connect::TIMEOUT).await else {
+    let Some(_permit) = pod.quota.dial_permit(connect::TIMEOUT).await else {
         let text = format!("too many connections of {} are being dialled", pod.uid);
         node.counters.limit_refused("pod_dials");
         return Err(Failure { fault: Fault::Client, flag: ResponseFlag::Connect, text });
