@@ -1,6 +1,6 @@
 //! `cargo xtask pure`: a file that calls itself pure does nothing but compute.
 //!
-//! "Pure." as the first word of a file promises: no I/O, no clock, no dice, no async. Time and randomness come in as
+//! "Pure." as the first word of a file promises: no I/O, no clock, no randomness, no async. Time and randomness come in as
 //! arguments. Test code is exempt.
 
 use anyhow::{Result, bail};

@@ -1,4 +1,4 @@
-//! Pure. What to issue next and when: priorities, half life, backoff. Time and dice come in as arguments.
+//! Pure. What to issue next and when: priorities, half life, backoff. Time and randomness come in as arguments.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -75,20 +75,27 @@ impl Schedule {
     }
 
     /// Issued, `age` ago, valid for `remaining`: renewal is due at half life.
-    pub(crate) fn issued(&mut self, identity: &Identity, now: Instant, age: Duration, remaining: Duration, dice: f64) {
+    pub(crate) fn issued(
+        &mut self,
+        identity: &Identity,
+        now: Instant,
+        age: Duration,
+        remaining: Duration,
+        random: f64,
+    ) {
         if let Some(job) = self.jobs.get_mut(identity) {
-            let half_life = spread((age + remaining) / 2, JITTER, dice).saturating_sub(age);
+            let half_life = spread((age + remaining) / 2, JITTER, random).saturating_sub(age);
             let due = now + half_life.max(SHORTEST.min(remaining / 2));
             *job = Job { urgency: Urgency::Renewal, due, failures: 0, running: false };
         }
     }
 
     /// Not issued; returns when it is tried again.
-    pub(crate) fn failed(&mut self, identity: &Identity, now: Instant, dice: f64) -> Duration {
+    pub(crate) fn failed(&mut self, identity: &Identity, now: Instant, random: f64) -> Duration {
         let Some(job) = self.jobs.get_mut(identity) else { return Duration::ZERO };
         job.failures = job.failures.saturating_add(1);
         job.running = false;
-        let wait = BACKOFF.wait(job.failures, dice);
+        let wait = BACKOFF.wait(job.failures, random);
         job.due = now + wait;
         wait
     }
@@ -152,11 +159,11 @@ mod tests {
     #[test]
     fn renewal_is_due_at_half_life_give_or_take_a_tenth() {
         let now = Instant::now();
-        for (dice, due) in [(0.0, 10.8), (0.5, 12.0), (1.0, 13.2)] {
+        for (random, due) in [(0.0, 10.8), (0.5, 12.0), (1.0, 13.2)] {
             let mut schedule = Schedule::default();
             schedule.want(&identity("a"), now);
             assert_eq!(schedule.next(now), Next::Issue(identity("a")));
-            schedule.issued(&identity("a"), now, Duration::ZERO, hours(24), dice);
+            schedule.issued(&identity("a"), now, Duration::ZERO, hours(24), random);
             assert_eq!(schedule.next(now), Next::Wait(now + Duration::from_secs_f64(due * 3600.0)));
         }
     }

@@ -15,17 +15,17 @@ pub struct Backoff {
 const JITTER: f64 = 0.2;
 
 impl Backoff {
-    /// The wait after `failures` failures in a row (1 is the first), doubled each time. `dice` is in 0..1 and moves the
+    /// The wait after `failures` failures in a row (1 is the first), doubled each time. `random` is in 0..1 and moves the
     /// result by up to a fifth to either side.
-    pub fn wait(&self, failures: u32, dice: f64) -> Duration {
+    pub fn wait(&self, failures: u32, random: f64) -> Duration {
         let doubled = self.first.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
-        spread(doubled.min(self.longest), JITTER, dice)
+        spread(doubled.min(self.longest), JITTER, random)
     }
 }
 
-/// Moves `around` by up to the share `jitter` to either side; `dice` is in 0..1.
-pub fn spread(around: Duration, jitter: f64, dice: f64) -> Duration {
-    around.mul_f64(1.0 - jitter + 2.0 * jitter * dice.clamp(0.0, 1.0))
+/// Moves `around` by up to the share `jitter` to either side; `random` is in 0..1.
+pub fn spread(around: Duration, jitter: f64, random: f64) -> Duration {
+    around.mul_f64(1.0 - jitter + 2.0 * jitter * random.clamp(0.0, 1.0))
 }
 
 #[cfg(test)]
