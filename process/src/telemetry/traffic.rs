@@ -192,13 +192,13 @@ impl ConnectionMeter {
     }
 }
 
-/// The first end is the workload's own, so what goes forth is what it sends.
+/// The first end of a copy is the workload: what is sent from there is what the workload sends.
 impl Count for ConnectionMeter {
-    fn forth(&self, bytes: u64) {
+    fn sent(&self, bytes: u64) {
         self.sent(bytes);
     }
 
-    fn back(&self, bytes: u64) {
+    fn received(&self, bytes: u64) {
         self.received(bytes);
     }
 

@@ -12,7 +12,7 @@ use thiserror::Error;
 use tokio::time::{sleep, timeout};
 
 use super::duplex::Duplex;
-use super::flow::{Direction, Flow, Way};
+use super::flow::{Direction, Flow, OneWay};
 use super::watch::{Linger, Wait, Watch};
 
 pub use super::watch::{Count, Counters, Timeouts};
@@ -121,8 +121,8 @@ enum Ended {
 /// Both directions and their timers.
 #[derive(Default)]
 struct Copying<F, G> {
-    forth: Way<F>,
-    back: Way<G>,
+    to_second: OneWay<F>,
+    to_first: OneWay<G>,
     watch: Watch,
     linger: Linger,
     /// Bytes that nobody took any more.
@@ -143,23 +143,24 @@ impl<F, G> Copying<F, G> {
         G: Flow<B, A>,
     {
         loop {
-            let Self { forth, back, dropped, .. } = self;
-            let first_failed = forth.poll(cx, first, second, |bytes| counters.forth(bytes), dropped);
-            let second_failed = back.poll(cx, second, first, |bytes| counters.back(bytes), dropped);
-            if forth.is_done() && back.is_done() {
+            let Self { to_second, to_first, dropped, .. } = self;
+            let first_failed = to_second.poll(cx, first, second, |bytes| counters.sent(bytes), dropped);
+            let second_failed = to_first.poll(cx, second, first, |bytes| counters.received(bytes), dropped);
+            if to_second.is_done() && to_first.is_done() {
                 return Poll::Ready(Ok(Ended::Done));
             }
             let moved = counters.sum().wrapping_add(*dropped);
-            if back.is_done() && forth.is_refused() {
+            if to_first.is_done() && to_second.is_refused() {
                 let over = A::STOPS || first_failed.is_some();
-                return poll_over(cx, forth, over, &mut self.linger, (moved, *dropped)).map_err(broken(End::Second));
+                return poll_over(cx, to_second, over, &mut self.linger, (moved, *dropped))
+                    .map_err(broken(End::Second));
             }
-            if forth.is_done() && back.is_refused() {
+            if to_second.is_done() && to_first.is_refused() {
                 let over = B::STOPS || second_failed.is_some();
-                return poll_over(cx, back, over, &mut self.linger, (moved, *dropped)).map_err(broken(End::First));
+                return poll_over(cx, to_first, over, &mut self.linger, (moved, *dropped)).map_err(broken(End::First));
             }
-            let failed = first_failed.map(|error| (End::First, back.is_done(), error));
-            let failed = failed.or(second_failed.map(|error| (End::Second, forth.is_done(), error)));
+            let failed = first_failed.map(|error| (End::First, to_first.is_done(), error));
+            let failed = failed.or(second_failed.map(|error| (End::Second, to_second.is_done(), error)));
             if let Some((end, has_all, error)) = failed {
                 let left = has_all && error.kind() == io::ErrorKind::NotConnected;
                 return Poll::Ready(if left { Ok(Ended::Left) } else { Err(broken(end)(error)) });
@@ -168,14 +169,14 @@ impl<F, G> Copying<F, G> {
                 return Poll::Ready(Err(broken(end)(error)));
             }
             // An end whose last byte was received can still break, and nothing else would tell.
-            let (done, open) = (self.forth.is_done(), self.back.flows());
+            let (done, open) = (self.to_second.is_done(), self.to_first.flows());
             if done && let Poll::Ready(error) = first.poll_broken(cx) {
                 match self.heard(End::First, open, error, first, second) {
                     Some(error) => return Poll::Ready(Err(error)),
                     None => continue,
                 }
             }
-            let (done, open) = (self.back.is_done(), self.forth.flows());
+            let (done, open) = (self.to_first.is_done(), self.to_second.flows());
             if done && let Poll::Ready(error) = second.poll_broken(cx) {
                 match self.heard(End::Second, open, error, first, second) {
                     Some(error) => return Poll::Ready(Err(error)),
@@ -194,22 +195,22 @@ impl<F, G> Copying<F, G> {
         F: Flow<A, B>,
         G: Flow<B, A>,
     {
-        let failing = (self.forth.flow().failing(), self.back.flow().failing());
-        let refused = self.forth.is_refused() || self.back.is_refused();
+        let failing = (self.to_second.flow().failing(), self.to_first.flow().failing());
+        let refused = self.to_second.is_refused() || self.to_first.is_refused();
         if !(failing.0 || failing.1 || refused) {
             return Poll::Pending;
         }
-        if !(self.forth.is_refused() && self.back.is_refused()) {
+        if !(self.to_second.is_refused() && self.to_first.is_refused()) {
             ready!(self.linger.poll(cx, Wait::Delivered, moved));
         }
         let error = if failing.0 {
-            self.forth.flow().give_up().map(|error| (End::First, error))
+            self.to_second.flow().give_up().map(|error| (End::First, error))
         } else if failing.1 {
-            self.back.flow().give_up().map(|error| (End::Second, error))
-        } else if self.forth.is_refused() {
-            self.forth.take_refusal().map(|error| (End::Second, error))
+            self.to_first.flow().give_up().map(|error| (End::Second, error))
+        } else if self.to_second.is_refused() {
+            self.to_second.take_refusal().map(|error| (End::Second, error))
         } else {
-            self.back.take_refusal().map(|error| (End::First, error))
+            self.to_first.take_refusal().map(|error| (End::First, error))
         };
         error.map_or(Poll::Pending, Poll::Ready)
     }
@@ -228,8 +229,8 @@ impl<F, G> Copying<F, G> {
         G: Flow<B, A>,
     {
         match end {
-            End::First if open && takes_no_more(&error) => self.back.refuse(second, error, &mut self.dropped),
-            End::Second if open && takes_no_more(&error) => self.forth.refuse(first, error, &mut self.dropped),
+            End::First if open && takes_no_more(&error) => self.to_first.refuse(second, error, &mut self.dropped),
+            End::Second if open && takes_no_more(&error) => self.to_second.refuse(first, error, &mut self.dropped),
             _ => return Some(broken(end)(error)),
         }
         None
@@ -248,16 +249,16 @@ impl<F, G> Copying<F, G> {
         F: Flow<A, B>,
         G: Flow<B, A>,
     {
-        let half_closed = !(self.forth.flows() && self.back.flows());
-        let deaf = half_closed || self.forth.flow().blocked() || self.back.flow().blocked();
+        let half_closed = !(self.to_second.flows() && self.to_first.flows());
+        let deaf = half_closed || self.to_second.flow().blocked() || self.to_first.flow().blocked();
         loop {
             let silent = ready!(self.watch.poll_tick(cx, timeouts, half_closed, deaf, counters));
             if let Some(error) = first.take_error() {
-                let open = self.forth.is_done() && self.back.flows();
+                let open = self.to_second.is_done() && self.to_first.flows();
                 return Poll::Ready(self.heard(End::First, open, error, first, second));
             }
             if let Some(error) = second.take_error() {
-                let open = self.back.is_done() && self.forth.flows();
+                let open = self.to_first.is_done() && self.to_second.flows();
                 return Poll::Ready(self.heard(End::Second, open, error, first, second));
             }
             if silent {
@@ -271,7 +272,7 @@ impl<F, G> Copying<F, G> {
 /// what remains is that the other one stops sending, which is `over` if it has, or can be told to.
 fn poll_over<F>(
     cx: &mut Context<'_>,
-    refused: &mut Way<F>,
+    refused: &mut OneWay<F>,
     over: bool,
     linger: &mut Linger,
     (moved, dropped): (u64, u64),
@@ -386,7 +387,7 @@ mod tests {
         both_ways(&mut a, &mut b, &counters, &NONE).await.unwrap();
         assert_eq!((a.taken, a.consumed, a.finished, a.reset), (2, 11, true, false));
         assert_eq!((b.taken, b.consumed, b.finished, b.reset), (11, 2, true, false));
-        assert_eq!((counters.forth.into_inner(), counters.back.into_inner()), (11, 2));
+        assert_eq!((counters.sent.into_inner(), counters.received.into_inner()), (11, 2));
     }
 
     #[tokio::test(start_paused = true)]

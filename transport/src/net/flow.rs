@@ -109,7 +109,7 @@ impl<A: Duplex, B: Duplex> Flow<A, B> for Direction {
 
 /// One direction, and what has become of it.
 #[derive(Default)]
-pub(super) struct Way<F> {
+pub(super) struct OneWay<F> {
     flow: F,
     state: State,
 }
@@ -125,7 +125,7 @@ enum State {
     Refused { why: io::Error, ended: bool },
 }
 
-impl<F> Way<F> {
+impl<F> OneWay<F> {
     /// Moves what can be moved now, or drops it. `Some` when the source has failed.
     pub(super) fn poll<A: Duplex, B: Duplex>(
         &mut self,

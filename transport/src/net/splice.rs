@@ -238,7 +238,7 @@ mod tests {
             let counters = Counters::default();
             let result = both_ways(&mut Tcp::new(near), &mut Tcp::new(far), &counters, &NONE).await;
             let sum = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
-            (result, (sum(&counters.forth), sum(&counters.back)))
+            (result, (sum(&counters.sent), sum(&counters.received)))
         });
         (client, server, carrying)
     }

@@ -10,9 +10,9 @@ use tokio::time::{Instant, Sleep, sleep};
 /// Who counts the bytes that pass.
 pub trait Count: Sync {
     /// `bytes` more have gone from the first end to the second.
-    fn forth(&self, bytes: u64);
+    fn sent(&self, bytes: u64);
     /// `bytes` more have gone from the second end to the first.
-    fn back(&self, bytes: u64);
+    fn received(&self, bytes: u64);
     /// All bytes so far.
     fn sum(&self) -> u64;
 }
@@ -21,22 +21,22 @@ pub trait Count: Sync {
 #[derive(Debug, Default)]
 pub struct Counters {
     /// From the first end to the second.
-    pub forth: AtomicU64,
+    pub sent: AtomicU64,
     /// From the second end to the first.
-    pub back: AtomicU64,
+    pub received: AtomicU64,
 }
 
 impl Count for Counters {
-    fn forth(&self, bytes: u64) {
-        self.forth.fetch_add(bytes, Ordering::Relaxed);
+    fn sent(&self, bytes: u64) {
+        self.sent.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn back(&self, bytes: u64) {
-        self.back.fetch_add(bytes, Ordering::Relaxed);
+    fn received(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::Relaxed);
     }
 
     fn sum(&self) -> u64 {
-        self.forth.load(Ordering::Relaxed).wrapping_add(self.back.load(Ordering::Relaxed))
+        self.sent.load(Ordering::Relaxed).wrapping_add(self.received.load(Ordering::Relaxed))
     }
 }
 

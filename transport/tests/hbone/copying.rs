@@ -262,7 +262,7 @@ async fn whoever_reads_nothing_is_sent_a_bounded_amount() {
         assert!(accepted < 64 << 20, "no back-pressure");
     }
     let window = u64::from(Settings::default().largest_stream_window);
-    assert!(counters.forth.load(Ordering::Relaxed) <= 4 * window);
+    assert!(counters.sent.load(Ordering::Relaxed) <= 4 * window);
     // Another connection in the same tunnel does not notice.
     other_client.write_all(b"ping").await.unwrap();
     let mut received = [0; 4];
@@ -273,7 +273,7 @@ async fn whoever_reads_nothing_is_sent_a_bounded_amount() {
     let mut arrived = Vec::new();
     timeout(Duration::from_secs(30), stalled.read_to_end(&mut arrived)).await.unwrap().unwrap();
     assert_eq!(arrived.len(), accepted);
-    assert_eq!(counters.forth.load(Ordering::Relaxed), accepted as u64);
+    assert_eq!(counters.sent.load(Ordering::Relaxed), accepted as u64);
 }
 
 #[tokio::test]

@@ -74,15 +74,15 @@ impl TcpRecord {
     }
 }
 
-/// From the client to the service is forth: for the workload that serves, received.
+/// The client is the first end: what it sends, the serving workload receives.
 impl Count for TcpRecord {
-    fn forth(&self, bytes: u64) {
+    fn sent(&self, bytes: u64) {
         if let Some(meter) = &self.meter {
             meter.received(bytes);
         }
     }
 
-    fn back(&self, bytes: u64) {
+    fn received(&self, bytes: u64) {
         if let Some(meter) = &self.meter {
             meter.sent(bytes);
         }

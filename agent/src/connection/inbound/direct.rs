@@ -125,12 +125,12 @@ struct BothSides<'a> {
 }
 
 impl Count for BothSides<'_> {
-    fn forth(&self, bytes: u64) {
+    fn sent(&self, bytes: u64) {
         self.caller.sent(bytes);
         self.called.received(bytes);
     }
 
-    fn back(&self, bytes: u64) {
+    fn received(&self, bytes: u64) {
         self.caller.received(bytes);
         self.called.sent(bytes);
     }
