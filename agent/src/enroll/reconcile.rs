@@ -131,7 +131,7 @@ impl Reconciler {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                _ = tick.tick() => self.look_again().await,
+                _ = tick.tick() => self.on_tick().await,
                 listeners = lost.take() => self.lost(listeners).await,
                 Some(done) = self.done.recv() => self.hear(done).await,
                 () = at(due) => self.mend(),
@@ -217,7 +217,7 @@ impl Reconciler {
         }
     }
 
-    async fn look_again(&mut self) {
+    async fn on_tick(&mut self) {
         self.crew.more();
         let captured = self.pods.values().map(|captured| captured.place.netns.clone());
         let failing = self.failing.values().map(|failing| failing.place.netns.clone());

@@ -19,7 +19,7 @@ use crate::net::buffers::{Buffers, Part, What};
 const LOOK: Duration = Duration::from_millis(10);
 
 /// The same for one that is not driven by anything else.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why a driver gives its connection up.
 #[derive(Debug)]
@@ -151,7 +151,7 @@ impl Windows {
         if granted == 0 {
             self.timer = None;
         } else if self.timer.as_ref().is_none_or(|timer| timer.is_elapsed()) {
-            let timer = self.timer.insert(Box::pin(sleep(LOOK_AGAIN)));
+            let timer = self.timer.insert(Box::pin(sleep(POLL_INTERVAL)));
             // Asked once, so that it wakes this task.
             let _ = timer.as_mut().poll(cx);
         }
