@@ -251,11 +251,11 @@ impl Agent {
         log_lines(&self.log)
     }
 
-    /// Waits for an access log line that fits.
-    pub fn access(&self, what: &str, fits: impl Fn(&LogLine) -> bool) -> Result<LogLine> {
+    /// Waits for an access log line that matches.
+    pub fn access(&self, what: &str, matches: impl Fn(&LogLine) -> bool) -> Result<LogLine> {
         eventually(&format!("access log of {}: {what}", self.node.name), || {
             let lines: Vec<_> = self.log()?.into_iter().filter(LogLine::is_access).collect();
-            lines.iter().rev().find(|l| fits(l)).cloned().with_context(|| {
+            lines.iter().rev().find(|l| matches(l)).cloned().with_context(|| {
                 let tail: Vec<_> = lines.iter().rev().take(8).map(LogLine::text).collect();
                 format!("the latest lines are:\n{}", tail.join("\n"))
             })

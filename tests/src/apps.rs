@@ -100,11 +100,11 @@ impl Server {
         serde_json::from_str(&body).with_context(|| format!("parse {body}"))
     }
 
-    /// Waits for an event that fits.
-    pub fn event<T>(&self, what: &str, fits: impl Fn(&Event) -> Option<T>) -> Result<T> {
+    /// Waits for an event that matches.
+    pub fn event<T>(&self, what: &str, matches: impl Fn(&Event) -> Option<T>) -> Result<T> {
         eventually(what, || {
             let events = self.events();
-            events.iter().find_map(&fits).with_context(|| format!("events: {events:?}"))
+            events.iter().find_map(&matches).with_context(|| format!("events: {events:?}"))
         })
     }
 

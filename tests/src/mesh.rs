@@ -271,12 +271,12 @@ impl Pod {
             let captures = dump["captures"].as_array().context("no captures in the dump")?;
             let found = captures.iter().find(|c| c["workloadUid"] == uid.as_str());
             // A released pod may stay listed until its captured connections have ended.
-            let fits = match found.map(|c| c["state"].as_str().unwrap_or_default()) {
+            let matches = match found.map(|c| c["state"].as_str().unwrap_or_default()) {
                 Some("captured") => wanted,
                 Some("releasing") | None => !wanted,
                 Some(_) => false,
             };
-            ensure!(fits, "captures: {captures:?}");
+            ensure!(matches, "captures: {captures:?}");
             Ok(())
         })
     }

@@ -107,11 +107,11 @@ impl Waypoint {
         lines[lines.len().saturating_sub(25)..].join("\n")
     }
 
-    /// Waits for an access log line that fits.
-    pub fn access(&self, what: &str, fits: impl Fn(&LogLine) -> bool) -> Result<LogLine> {
+    /// Waits for an access log line that matches.
+    pub fn access(&self, what: &str, matches: impl Fn(&LogLine) -> bool) -> Result<LogLine> {
         eventually(&format!("access log of the waypoint: {what}"), || {
             let lines: Vec<_> = log_lines(&self.options.log)?.into_iter().filter(LogLine::is_access).collect();
-            let found = lines.iter().rev().find(|line| fits(line)).cloned();
+            let found = lines.iter().rev().find(|line| matches(line)).cloned();
             found.with_context(|| format!("the log ends with:\n{}", self.log_tail()))
         })
     }

@@ -61,11 +61,11 @@ impl Running {
         }
     }
 
-    async fn eventually(&self, what: &str, fits: impl Fn(&Status) -> bool) -> Arc<Status> {
+    async fn eventually(&self, what: &str, matches: impl Fn(&Status) -> bool) -> Arc<Status> {
         let deadline = Instant::now() + SOON;
         loop {
             let status = self.status.load_full();
-            if fits(&status) {
+            if matches(&status) {
                 return status;
             }
             assert!(Instant::now() < deadline, "{what}: {status:?}");
