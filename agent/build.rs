@@ -12,16 +12,16 @@ fn main() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let place = root.join("target/bpf");
     let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
-    // Cargo watches a folder that exists; were it missing, the agent would be rebuilt every time.
+    // Cargo watches a directory that exists; were it missing, the agent would be rebuilt every time.
     let _ = fs::create_dir_all(&place);
     println!("cargo::rerun-if-changed={}", place.display());
-    let folder = root.join("agent-ebpf");
-    let sources = fingerprint::sources(&folder).expect("the sources of agent-ebpf are readable");
+    let directory = root.join("agent-ebpf");
+    let sources = fingerprint::sources(&directory).expect("the sources of agent-ebpf are readable");
     for source in &sources {
         println!("cargo::rerun-if-changed={}", source.display());
     }
     println!("cargo::rerun-if-changed=../agent-ebpf/src");
-    let wanted = fingerprint::fingerprint(&folder).expect("the sources of agent-ebpf are readable");
+    let wanted = fingerprint::fingerprint(&directory).expect("the sources of agent-ebpf are readable");
     let built = fs::read_to_string(place.join("culvert.bpf.sources")).unwrap_or_default();
     let object = if built == wanted { fs::read(place.join("culvert.bpf.o")).unwrap_or_default() } else { Vec::new() };
     if object.is_empty() {

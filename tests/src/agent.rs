@@ -37,9 +37,9 @@ impl Default for Ports {
 pub struct AgentOptions {
     /// The `culvert` to run.
     pub program: PathBuf,
-    /// Folder of manifests.
+    /// Directory of manifests.
     pub manifests: PathBuf,
-    /// Folder of the embedded CA.
+    /// Directory of the embedded CA.
     pub ca_dir: PathBuf,
     /// More flags.
     pub flags: Vec<String>,

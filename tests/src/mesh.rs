@@ -1,4 +1,4 @@
-//! A mesh on one machine: nodes with agents, one folder of manifests and one CA for all, and pods that come and go.
+//! A mesh on one machine: nodes with agents, one directory of manifests and one CA for all, and pods that come and go.
 
 use std::fs;
 use std::io::Write as _;
@@ -29,7 +29,7 @@ pub struct MeshOptions {
     pub open_files: Option<u64>,
     /// `text` or `json`; what reads logs expects `json`.
     pub log_format: String,
-    /// Files put into the CA folder before the agents start.
+    /// Files put into the CA directory before the agents start.
     pub ca_files: Vec<(String, String)>,
     /// Manifests there before the agents start.
     pub manifests: Vec<(String, String)>,
@@ -55,9 +55,9 @@ pub struct Mesh {
     pub agents: Vec<Agent>,
     /// The nodes.
     pub nodes: Vec<Arc<Node>>,
-    /// The folder of manifests.
+    /// The directory of manifests.
     pub manifests: PathBuf,
-    /// The folder of the CA.
+    /// The directory of the CA.
     pub ca_dir: PathBuf,
     /// The wire.
     pub net: Arc<Net>,
@@ -88,7 +88,7 @@ impl Mesh {
         let manifests = net.run.files().join("manifests");
         let ca_dir = net.run.files().join("ca");
         fs::create_dir_all(&manifests)?;
-        private_folder(&ca_dir)?;
+        private_directory(&ca_dir)?;
         for (name, text) in &options.ca_files {
             write_private(&ca_dir.join(name), text)?;
         }
@@ -150,7 +150,7 @@ impl Mesh {
         (format!("10.96.{}.{}", n / 200, n % 200 + 10), format!("fd00:96::{n:x}"))
     }
 
-    /// Puts a manifest into the folder in one step.
+    /// Puts a manifest into the directory in one step.
     pub fn apply(&self, name: &str, text: &str) -> Result<()> {
         apply(&self.manifests, name, text)
     }
@@ -336,16 +336,16 @@ impl Pod {
     }
 }
 
-/// Puts a file into a folder in one step: written beside it, then renamed.
-pub fn apply(folder: &Path, name: &str, text: &str) -> Result<()> {
-    let (hidden, path) = (folder.join(format!(".{name}.new")), folder.join(name));
+/// Puts a file into a directory in one step: written beside it, then renamed.
+pub fn apply(directory: &Path, name: &str, text: &str) -> Result<()> {
+    let (hidden, path) = (directory.join(format!(".{name}.new")), directory.join(name));
     let mut file = fs::File::create(&hidden).with_context(|| hidden.display().to_string())?;
     file.write_all(text.as_bytes())?;
     fs::rename(&hidden, &path).with_context(|| path.display().to_string())
 }
 
-/// A folder that only its owner can read, as the CA demands.
-pub fn private_folder(path: &Path) -> Result<()> {
+/// A directory that only its owner can read, as the CA demands.
+pub fn private_directory(path: &Path) -> Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| path.display().to_string())
 }

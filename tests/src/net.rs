@@ -146,8 +146,8 @@ impl Net {
         place.sysctl("net.ipv4.conf.all.rp_filter", "0")?;
         place.sysctl("net.ipv4.conf.default.rp_filter", "0")?;
         place.sysctl("net.ipv4.conf.eth0.rp_filter", "0")?;
-        for folder in ["kubepods", "kubelet"] {
-            fs::create_dir_all(self.run.cgroup().join(name).join(folder))?;
+        for directory in ["kubepods", "kubelet"] {
+            fs::create_dir_all(self.run.cgroup().join(name).join(directory))?;
         }
         let node = Arc::new(Node { run: self.run.clone(), host, index, next_pod: AtomicU8::new(10) });
         for other in nodes.iter() {

@@ -25,7 +25,7 @@ static ENDING: AtomicBool = AtomicBool::new(false);
 /// How many runs this process has begun.
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
-/// One run: a name, a folder for files, a cgroup, a folder for eBPF pins, and a prefix for namespaces.
+/// One run: a name, a directory for files, a cgroup, a directory for eBPF pins, and a prefix for namespaces.
 #[derive(Debug)]
 pub struct Run {
     id: String,
@@ -50,8 +50,8 @@ impl Run {
         let cgroup_root = cgroup2()?;
         mount_bpffs()?;
         let run = Self { id: id.to_owned(), cgroup_root, keep: AtomicBool::new(false) };
-        for folder in [run.cgroup(), run.files(), run.pins()] {
-            fs::create_dir_all(&folder).with_context(|| format!("create {}", folder.display()))?;
+        for directory in [run.cgroup(), run.files(), run.pins()] {
+            fs::create_dir_all(&directory).with_context(|| format!("create {}", directory.display()))?;
         }
         LIVE.lock().unwrap_or_else(PoisonError::into_inner).push(run.id.clone());
         Ok(run)
@@ -161,8 +161,8 @@ fn mount_bpffs() -> Result<()> {
 fn sweep() {
     let mut ids = Vec::new();
     let root = cgroup2().unwrap_or_default();
-    for folder in [root.as_path(), Path::new(NETNS), Path::new("/sys/fs/bpf"), Path::new("/tmp")] {
-        for path in names(folder, "cvt") {
+    for directory in [root.as_path(), Path::new(NETNS), Path::new("/sys/fs/bpf"), Path::new("/tmp")] {
+        for path in names(directory, "cvt") {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let id = name.split('-').next().unwrap_or_default().to_owned();
             let pid = id.trim_start_matches("cvt").split('x').next().and_then(|pid| pid.parse::<u32>().ok());
@@ -176,8 +176,8 @@ fn sweep() {
     }
 }
 
-fn names(folder: impl AsRef<Path>, prefix: &str) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+fn names(directory: impl AsRef<Path>, prefix: &str) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     entries.flatten().filter(|e| e.file_name().to_string_lossy().starts_with(prefix)).map(|e| e.path()).collect()
 }
 

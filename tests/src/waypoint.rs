@@ -22,9 +22,9 @@ pub struct WaypointOptions {
     pub program: PathBuf,
     /// `<namespace>/<name>` of its Gateway.
     pub gateway: String,
-    /// Folder of manifests.
+    /// Directory of manifests.
     pub manifests: PathBuf,
-    /// Folder of the embedded CA.
+    /// Directory of the embedded CA.
     pub ca_dir: PathBuf,
     /// Where the log goes.
     pub log: PathBuf,

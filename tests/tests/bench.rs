@@ -8,12 +8,12 @@ use tests::programs;
 
 /// Runs a bench, gives its JSON and its page.
 fn bench(name: &str, arguments: &[&str]) -> Result<(Value, String)> {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-{}", std::process::id()));
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("bench-{}", std::process::id()));
     let mut command = programs::command(env!("CARGO_BIN_EXE_culvert-bench"))?;
-    command.arg(name).args(arguments).args(["--rounds", "1", "-o", "json"]).env("CULVERT_BENCH_DIR", &folder);
+    command.arg(name).args(arguments).args(["--rounds", "1", "-o", "json"]).env("CULVERT_BENCH_DIR", &directory);
     let output = command.output().context("starting culvert-bench")?;
     ensure!(output.status.success(), "bench {name}: {}", String::from_utf8_lossy(&output.stderr));
-    let page = std::fs::read_to_string(folder.join(format!("{name}.html")))?;
+    let page = std::fs::read_to_string(directory.join(format!("{name}.html")))?;
     Ok((serde_json::from_slice(&output.stdout)?, page))
 }
 

@@ -110,7 +110,7 @@ fn objects_that_are_wrong_are_named_and_the_others_of_the_file_work() -> Result<
 }
 
 #[test]
-fn a_config_map_swap_and_nested_folders_are_followed() -> Result<()> {
+fn a_config_map_swap_and_nested_directories_are_followed() -> Result<()> {
     let mesh = Mesh::shared()?;
     let ns = mesh.namespace("swap");
     let root = mesh.manifests.join(&ns);

@@ -27,8 +27,8 @@ fn demo(args: &[&str]) -> Result<Child> {
 /// Namespaces, cgroups, pins and files of the demo run with this process id, or of the one that has the plain name.
 fn traces(pid: u32) -> Vec<PathBuf> {
     let cgroups = tests::run::cgroup2().unwrap_or_default();
-    let folders = [Path::new("/run/netns"), Path::new("/sys/fs/bpf"), Path::new("/tmp"), &cgroups];
-    let entries = folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok()).flatten().flatten();
+    let directories = [Path::new("/run/netns"), Path::new("/sys/fs/bpf"), Path::new("/tmp"), &cgroups];
+    let entries = directories.iter().filter_map(|directory| std::fs::read_dir(directory).ok()).flatten().flatten();
     let ours = |name: &str| {
         name == "culvert-demo" || name.starts_with("culvert-demo-") || name.starts_with(&format!("culvert-demo{pid}"))
     };

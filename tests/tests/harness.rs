@@ -101,15 +101,15 @@ fn envoy_as_configured_for_interoperation_talks_with_itself() -> Result<()> {
     let (client, server) = (ca.identity("x", "client")?, ca.identity("x", "server")?);
     let id = |name: &str| format!("spiffe://cluster.local/ns/x/sa/{name}");
     let authority = b.at(7000).to_string();
-    let folder = net.run.files();
+    let directory = net.run.files();
     let ends =
         hbone_server(&ca, &server, &id("client"), std::slice::from_ref(&authority), ([127, 0, 0, 1], 7000).into());
-    let _server = Envoy::start(&b.place, &folder, "server", &ends)?;
+    let _server = Envoy::start(&b.place, &directory, "server", &ends)?;
     for (port, target, peer, works) in
         [(9000, b.at(15008), "server", true), (9001, b.at6(15008), "server", true), (9002, b.at(15008), "other", false)]
     {
         let begins = hbone_client(&ca, &client, &id(peer), port, target, &authority);
-        let _client = Envoy::start(&a.place, &folder, &format!("client{port}"), &begins)?;
+        let _client = Envoy::start(&a.place, &directory, &format!("client{port}"), &begins)?;
         let outcome = apps::call(&a.place, ([127, 0, 0, 1], port).into(), &["echo", "70000"], &["--timeout", "5"])?;
         ensure!(outcome.ok == works, "{port}: {outcome:?}");
     }

@@ -109,10 +109,10 @@ fn plain_text_to_the_tunnel_port_is_refused_and_counted() -> Result<()> {
 fn tls_1_2_is_refused() -> Result<()> {
     let s = scene("tls12")?;
     let leaf = s.good()?;
-    let folder = s.mesh.net.run.files();
-    std::fs::write(folder.join("c.pem"), &leaf.chain_pem)?;
-    std::fs::write(folder.join("k.pem"), &leaf.key_pem)?;
-    let (c, k) = (folder.join("c.pem").display().to_string(), folder.join("k.pem").display().to_string());
+    let directory = s.mesh.net.run.files();
+    std::fs::write(directory.join("c.pem"), &leaf.chain_pem)?;
+    std::fs::write(directory.join("k.pem"), &leaf.key_pem)?;
+    let (c, k) = (directory.join("c.pem").display().to_string(), directory.join("k.pem").display().to_string());
     let target = s.hbone().to_string();
     let client = |version: &str| {
         s.attacker()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tests::eventually::eventually;
 use tests::manifest::PodSpec;
-use tests::mesh::{Mesh, MeshOptions, private_folder};
+use tests::mesh::{Mesh, MeshOptions, private_directory};
 use tests::pki::Authority;
 use tests::programs;
 use tests::tunnel::Tunnel;
@@ -30,11 +30,11 @@ fn works(mesh: &std::sync::Arc<Mesh>) -> Result<()> {
 }
 
 #[test]
-fn agents_that_start_at_once_on_an_empty_folder_trust_each_other() -> Result<()> {
+fn agents_that_start_at_once_on_an_empty_directory_trust_each_other() -> Result<()> {
     for _ in 0..3 {
         let mesh = Mesh::with(MeshOptions { nodes: 3, ..MeshOptions::default() })?;
         let mode = |path: &std::path::Path| Ok::<_, std::io::Error>(fs::metadata(path)?.permissions().mode() & 0o777);
-        ensure!(mode(&mesh.ca_dir)? & 0o077 == 0, "others can read the folder");
+        ensure!(mode(&mesh.ca_dir)? & 0o077 == 0, "others can read the directory");
         let mut keys = 0;
         for entry in fs::read_dir(&mesh.ca_dir)? {
             let path = entry?.path();
@@ -43,7 +43,7 @@ fn agents_that_start_at_once_on_an_empty_folder_trust_each_other() -> Result<()>
                 ensure!(mode(&path)? == 0o600, "{} has mode {:o}", path.display(), mode(&path)?);
             }
         }
-        ensure!(keys == 1, "{keys} keys in the folder");
+        ensure!(keys == 1, "{keys} keys in the directory");
         works(&mesh)?;
     }
     Ok(())
@@ -87,7 +87,7 @@ fn certificates(mesh: &Mesh, identity: &str) -> Result<serde_json::Value> {
 }
 
 #[test]
-fn a_folder_that_others_can_read_is_refused() -> Result<()> {
+fn a_directory_that_others_can_read_is_refused() -> Result<()> {
     let mesh = Mesh::prepare(MeshOptions { nodes: 1, ..MeshOptions::default() })?;
     fs::set_permissions(&mesh.ca_dir, fs::Permissions::from_mode(0o755))?;
     let agent = &mesh.agents[0];
@@ -95,7 +95,7 @@ fn a_folder_that_others_can_read_is_refused() -> Result<()> {
     let (code, _) = agent.wait_end()?;
     ensure!(code == Some(2) || code == Some(1), "exit code {code:?}");
     let log = agent.log_text();
-    ensure!(log.contains(&mesh.ca_dir.display().to_string()), "the folder is not named:\n{log}");
+    ensure!(log.contains(&mesh.ca_dir.display().to_string()), "the directory is not named:\n{log}");
     Ok(())
 }
 
@@ -103,11 +103,11 @@ fn a_folder_that_others_can_read_is_refused() -> Result<()> {
 fn a_users_own_ca_of_either_kind_with_an_intermediate_is_used() -> Result<()> {
     for kind in ["ec", "rsa"] {
         let mesh = Mesh::prepare(MeshOptions::default())?;
-        let folder = mesh.net.run.files().join(format!("openssl-{kind}"));
-        private_folder(&folder)?;
-        make_cacerts(&folder, kind).with_context(|| kind.to_owned())?;
+        let directory = mesh.net.run.files().join(format!("openssl-{kind}"));
+        private_directory(&directory)?;
+        make_cacerts(&directory, kind).with_context(|| kind.to_owned())?;
         for name in ["ca-cert.pem", "ca-key.pem", "cert-chain.pem", "root-cert.pem"] {
-            tests::mesh::write_private(&mesh.ca_dir.join(name), &fs::read_to_string(folder.join(name))?)?;
+            tests::mesh::write_private(&mesh.ca_dir.join(name), &fs::read_to_string(directory.join(name))?)?;
         }
         for agent in &mesh.agents {
             agent.launch()?;
@@ -117,14 +117,14 @@ fn a_users_own_ca_of_either_kind_with_an_intermediate_is_used() -> Result<()> {
         }
         works(&mesh).with_context(|| kind.to_owned())?;
         // The root file is as it was: nothing of our own was put in its place.
-        ensure!(fs::read(folder.join("root-cert.pem"))? == fs::read(mesh.ca_dir.join("root-cert.pem"))?);
+        ensure!(fs::read(directory.join("root-cert.pem"))? == fs::read(mesh.ca_dir.join("root-cert.pem"))?);
     }
     Ok(())
 }
 
 /// Makes the four files of a `cacerts` secret with openssl: a root, and an intermediate that signs.
-fn make_cacerts(folder: &std::path::Path, kind: &str) -> Result<()> {
-    let file = |name: &str| folder.join(name).to_string_lossy().into_owned();
+fn make_cacerts(directory: &std::path::Path, kind: &str) -> Result<()> {
+    let file = |name: &str| directory.join(name).to_string_lossy().into_owned();
     let key: &[&str] = match kind {
         "ec" => &["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out"],
         _ => &["genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out"],
@@ -150,7 +150,10 @@ fn make_cacerts(folder: &std::path::Path, kind: &str) -> Result<()> {
         &file("root-cert.pem"),
     ])?;
     openssl(&["req", "-new", "-key", &file("ca-key.pem"), "-subj", "/O=Middle", "-out", &file("ca.csr")])?;
-    fs::write(folder.join("ext"), format!("{ca}\n{usage}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"))?;
+    fs::write(
+        directory.join("ext"),
+        format!("{ca}\n{usage}\nsubjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"),
+    )?;
     openssl(&[
         "x509",
         "-req",
@@ -168,8 +171,9 @@ fn make_cacerts(folder: &std::path::Path, kind: &str) -> Result<()> {
         "-out",
         &file("ca-cert.pem"),
     ])?;
-    let chain = fs::read_to_string(folder.join("ca-cert.pem"))? + &fs::read_to_string(folder.join("root-cert.pem"))?;
-    fs::write(folder.join("cert-chain.pem"), chain)?;
+    let chain =
+        fs::read_to_string(directory.join("ca-cert.pem"))? + &fs::read_to_string(directory.join("root-cert.pem"))?;
+    fs::write(directory.join("cert-chain.pem"), chain)?;
     Ok(())
 }
 
@@ -265,9 +269,9 @@ fn the_trust_domain_is_part_of_every_identity_and_a_foreign_one_is_refused() -> 
     // The same root, another trust domain: an agent of another mesh.
     mesh.agents[0].kill()?;
     let options = tests::agent::AgentOptions { flags: Vec::new(), ..mesh.agents[0].options().clone() };
-    let folder = mesh.net.run.files().join("other");
-    fs::create_dir_all(&folder)?;
-    let foreign = tests::agent::Agent::start(&mesh.nodes[0], options, folder)?;
+    let directory = mesh.net.run.files().join("other");
+    fs::create_dir_all(&directory)?;
+    let foreign = tests::agent::Agent::start(&mesh.nodes[0], options, directory)?;
     eventually("the client is captured again", || {
         let captures = foreign.dump()?["captures"].to_string();
         ensure!(captures.contains("\"captured\""), "{captures}");

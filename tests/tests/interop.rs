@@ -22,7 +22,7 @@ fn envoy_as_a_client_reaches_our_workload() -> Result<()> {
     let _app = server.serve(&["echo:7000", "sink:7003", "half:7001"])?;
     let outsider = mesh.net.outsider("envoy")?;
     let leaf = ca.identity("elsewhere", "envoy")?;
-    let folder = mesh.net.run.files();
+    let directory = mesh.net.run.files();
     let mut running = Vec::new();
     for (i, (port, hbone, target)) in [
         (9000, server.at(15008), server.at(7000)),
@@ -34,7 +34,7 @@ fn envoy_as_a_client_reaches_our_workload() -> Result<()> {
     .enumerate()
     {
         let config = hbone_client(&ca, &leaf, &server.identity(), port, hbone, &target.to_string());
-        running.push(Envoy::start(&outsider.place, &folder, &format!("client{i}"), &config)?);
+        running.push(Envoy::start(&outsider.place, &directory, &format!("client{i}"), &config)?);
     }
     let local = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     for (port, exchange) in [(9000, ["echo", "3000000"]), (9003, ["send", "3000000"]), (9001, ["half", "300000"])] {

@@ -198,11 +198,11 @@ fn text_lines_have_the_fields_where_kiali_looks_for_them() -> Result<()> {
 fn check_finds_this_machine_fit() -> Result<()> {
     let mesh = Mesh::prepare(MeshOptions { nodes: 1, ..MeshOptions::default() })?;
     let agent = &mesh.agents[0];
-    let folder = mesh.manifests.to_string_lossy().into_owned();
-    let text = agent.culvert_ok(&["check", "--manifests", &folder])?;
+    let directory = mesh.manifests.to_string_lossy().into_owned();
+    let text = agent.culvert_ok(&["check", "--manifests", &directory])?;
     ensure!(text.contains('√') && !text.contains('×'), "{text}");
     let json: serde_json::Value =
-        serde_json::from_str(&agent.culvert_ok(&["check", "--manifests", &folder, "-o", "json"])?)?;
+        serde_json::from_str(&agent.culvert_ok(&["check", "--manifests", &directory, "-o", "json"])?)?;
     ensure!(json.to_string().len() > 50, "{json}");
     Ok(())
 }

@@ -126,13 +126,20 @@ fn destroyed_connections_end_and_the_next_ones_are_carried() -> Result<()> {
 fn a_path_that_is_no_namespace_stops_nobody() -> Result<()> {
     let mesh = Mesh::start()?;
     let ns = mesh.namespace("paths");
-    let folder = mesh.net.run.files();
-    let fifo = folder.join("fifo");
+    let directory = mesh.net.run.files();
+    let fifo = directory.join("fifo");
     nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU)?;
-    std::os::unix::fs::symlink("/proc/1/ns/net", folder.join("host"))?;
-    std::os::unix::fs::symlink(&mesh.nodes[0].place.netns, folder.join("node"))?;
+    std::os::unix::fs::symlink("/proc/1/ns/net", directory.join("host"))?;
+    std::os::unix::fs::symlink(&mesh.nodes[0].place.netns, directory.join("node"))?;
     let agent = &mesh.agents[0];
-    let paths = [fifo, folder.join("host"), folder.join("node"), folder.clone(), "/dev/zero".into(), "/dev/tty".into()];
+    let paths = [
+        fifo,
+        directory.join("host"),
+        directory.join("node"),
+        directory.clone(),
+        "/dev/zero".into(),
+        "/dev/tty".into(),
+    ];
     for (i, path) in paths.iter().enumerate() {
         let spec = PodSpec::new(&ns, &format!("bad{i}"));
         let yaml = spec.yaml(&agent.node.name, path, &[std::net::IpAddr::from([10, 244, 0, 200 + i as u8])]);

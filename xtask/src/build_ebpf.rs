@@ -62,10 +62,10 @@ pub(crate) fn ensure_object() -> Result<PathBuf> {
 }
 
 fn build(choice: Choice, force: bool) -> Result<PathBuf> {
-    let folder = workspace().join("agent-ebpf");
+    let directory = workspace().join("agent-ebpf");
     let place = workspace().join("target/bpf");
     let (object, stamp) = (place.join("culvert.bpf.o"), place.join("culvert.bpf.sources"));
-    let wanted = fingerprint(&folder).context("reading the sources of agent-ebpf")?;
+    let wanted = fingerprint(&directory).context("reading the sources of agent-ebpf")?;
     if !force && object.exists() && fs::read_to_string(&stamp).is_ok_and(|built| built == wanted) {
         step(format!("the eBPF object is up to date (sources {wanted})"));
         return Ok(object);
@@ -73,7 +73,7 @@ fn build(choice: Choice, force: bool) -> Result<PathBuf> {
     let rust = Rust::choose(choice)?;
     let linker = bpf_linker(&rust)?;
     step(format!("building the eBPF object with {} and {}", rust.title(), linker.display()));
-    let built = compile(&folder, &rust, &linker)?;
+    let built = compile(&directory, &rust, &linker)?;
     fs::create_dir_all(&place).with_context(|| format!("making {}", place.display()))?;
     // The stamp goes last: an interrupted build leaves an object that nobody embeds.
     let _ = fs::remove_file(&stamp);
@@ -183,7 +183,7 @@ fn bpf_linker(rust: &Rust) -> Result<PathBuf> {
     }
     if !Path::new(DEBIAN_LLVM).exists() {
         bail!(
-            "bpf-linker is missing: run `cargo binstall bpf-linker`, or unpack a release of https://github.com/aya-rs/bpf-linker into a folder of PATH"
+            "bpf-linker is missing: run `cargo binstall bpf-linker`, or unpack a release of https://github.com/aya-rs/bpf-linker into a directory of PATH"
         );
     }
     step(format!("installing bpf-linker {BPF_LINKER} from crates.io into {}", tools.display()));
@@ -200,12 +200,12 @@ fn works(linker: &Path) -> bool {
     said.is_ok_and(|version| version.status.success())
 }
 
-fn compile(folder: &Path, rust: &Rust, linker: &Path) -> Result<PathBuf> {
+fn compile(directory: &Path, rust: &Rust, linker: &Path) -> Result<PathBuf> {
     let target = if cfg!(target_endian = "big") { "bpfeb-unknown-none" } else { "bpfel-unknown-none" };
-    let out = folder.join("target");
+    let out = directory.join("target");
     let flags = [format!("-Clinker={}", linker.display()), "-Cdebuginfo=2".into(), "-Clink-arg=--btf".into()];
     let mut cargo = rust.cargo()?;
-    cargo.args(["build", "--release", "--locked", "-Z", "build-std=core", "--target", target]).current_dir(folder);
+    cargo.args(["build", "--release", "--locked", "-Z", "build-std=core", "--target", target]).current_dir(directory);
     // Both switches of nightly are needed with a stable rustc: build-std, and inline assembler for BPF.
     cargo.env("RUSTC_BOOTSTRAP", "1").env("CARGO_TARGET_DIR", &out).env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     run_command(&mut cargo)?;

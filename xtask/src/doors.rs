@@ -18,8 +18,8 @@ const DOOR: &str = "xtask/src/programs.rs";
 const STARTERS: [&str; 2] = ["command", "as_root"];
 /// Functions that start a program too when its arguments follow as a list.
 const RUNNERS: [&str; 2] = ["output", "run"];
-/// The folders whose code starts programs.
-const FOLDERS: [&str; 8] = [
+/// The directories whose code starts programs.
+const DIRECTORIES: [&str; 8] = [
     "tests",
     "xtask",
     "agent/tests",
@@ -46,7 +46,7 @@ fn violations(file: &SourceFile) -> Vec<String> {
     let path = file.path.display();
     let mut found = Vec::new();
     if file.path != *DOOR {
-        let starts_programs = FOLDERS.iter().any(|folder| file.path.starts_with(folder));
+        let starts_programs = DIRECTORIES.iter().any(|directory| file.path.starts_with(directory));
         search(quote::ToTokens::to_token_stream(&file.syntax), starts_programs, &mut |line, what| {
             found.push(format!("{path}:{line}: {what}"));
         });

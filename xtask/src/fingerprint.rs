@@ -5,34 +5,34 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Every file the object is made of, in a stable order. `folder` is `agent-ebpf`.
-pub(crate) fn sources(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut files = vec![folder.join("Cargo.toml"), folder.join("Cargo.lock"), folder.join("abi/Cargo.toml")];
+/// Every file the object is made of, in a stable order. `directory` is `agent-ebpf`.
+pub(crate) fn sources(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut files = vec![directory.join("Cargo.toml"), directory.join("Cargo.lock"), directory.join("abi/Cargo.toml")];
     for tree in ["src", "abi/src"] {
-        collect(&folder.join(tree), &mut files)?;
+        collect(&directory.join(tree), &mut files)?;
     }
     files.sort();
     Ok(files)
 }
 
 /// FNV-1a over the names and contents of the sources, as 16 hex digits.
-pub(crate) fn fingerprint(folder: &Path) -> io::Result<String> {
+pub(crate) fn fingerprint(directory: &Path) -> io::Result<String> {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut feed = |bytes: &[u8]| {
         for byte in bytes {
             hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         }
     };
-    for file in sources(folder)? {
-        let name = file.strip_prefix(folder).unwrap_or(&file);
+    for file in sources(directory)? {
+        let name = file.strip_prefix(directory).unwrap_or(&file);
         feed(name.to_string_lossy().as_bytes());
         feed(&fs::read(&file)?);
     }
     Ok(format!("{hash:016x}"))
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
         let path = entry?.path();
         if path.is_dir() {
             collect(&path, files)?;

@@ -106,7 +106,7 @@ impl House {
         for (child, named) in reader.files {
             let name = child.last().expect("a declared module has a name");
             let child_file = match named {
-                Some(path) => file.parent().map(|folder| folder.join(path)),
+                Some(path) => file.parent().map(|directory| directory.join(path)),
                 None => file_of(file, name),
             };
             self.enter(&child_file.with_context(|| format!("{}: no file for `mod {name}`", file.display()))?, child)?;
@@ -150,12 +150,12 @@ impl House {
 
 /// Where the file of `mod name;` lies, seen from the file with that line.
 fn file_of(parent: &Path, name: &str) -> Option<PathBuf> {
-    let folder = parent.parent()?;
-    let folder = match parent.file_stem()?.to_str()? {
-        "lib" | "main" | "mod" => folder.to_path_buf(),
-        own_name => folder.join(own_name),
+    let directory = parent.parent()?;
+    let directory = match parent.file_stem()?.to_str()? {
+        "lib" | "main" | "mod" => directory.to_path_buf(),
+        own_name => directory.join(own_name),
     };
-    let candidates = [folder.join(format!("{name}.rs")), folder.join(name).join("mod.rs")];
+    let candidates = [directory.join(format!("{name}.rs")), directory.join(name).join("mod.rs")];
     candidates.into_iter().find(|path| workspace().join(path).exists())
 }
 

@@ -61,7 +61,7 @@ pub const PROGRAMS: &[(&str, Origin)] = &[
     ("wrk", Tests("wrk")),
 ];
 
-/// Folders of the distribution: a path into one of them names an outside program as much as a bare name does.
+/// Directories of the distribution: a path into one of them names an outside program as much as a bare name does.
 const SYSTEM: [&str; 4] = ["/bin", "/sbin", "/usr", "/opt"];
 
 /// Checks that a program may be started: it is declared in [`PROGRAMS`], or it is a path to something that we have built or
@@ -71,7 +71,7 @@ const SYSTEM: [&str; 4] = ["/bin", "/sbin", "/usr", "/opt"];
 /// Of kind `Unsupported`, naming the program and where to declare it.
 pub fn admit(program: &OsStr) -> io::Result<()> {
     let path = Path::new(program);
-    let is_ours = path.components().count() > 1 && !SYSTEM.iter().any(|folder| path.starts_with(folder));
+    let is_ours = path.components().count() > 1 && !SYSTEM.iter().any(|directory| path.starts_with(directory));
     let name = path.file_name().unwrap_or_default();
     if is_ours || PROGRAMS.iter().any(|(declared, _)| *declared == name) {
         return Ok(());
@@ -105,43 +105,43 @@ pub fn within(seconds: u32, program: impl AsRef<OsStr>) -> io::Result<Command> {
 /// A shell script that stops at its first error. It finds the declared programs and no others, whatever else the machine has.
 ///
 /// # Errors
-/// When the folder with the declared programs cannot be made beside the running program.
+/// When the directory with the declared programs cannot be made beside the running program.
 pub fn script(text: impl AsRef<OsStr>) -> io::Result<Command> {
     let mut shell = command("sh")?;
     shell.arg("-ec").arg(text).env("PATH", declared()?);
     Ok(shell)
 }
 
-/// The program's path, looked for in `PATH` and in the folders that only root has there.
+/// The program's path, looked for in `PATH` and in the directories that only root has there.
 pub fn find(program: &str) -> Option<PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
     let is_executable =
         |file: &PathBuf| file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0);
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-    std::env::split_paths(&path).chain(system).map(|folder| folder.join(program)).find(is_executable)
+    std::env::split_paths(&path).chain(system).map(|directory| directory.join(program)).find(is_executable)
 }
 
-/// A folder with a link to each declared program that is installed. Processes of one checkout share it.
+/// A directory with a link to each declared program that is installed. Processes of one checkout share it.
 fn declared() -> io::Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let folder = own.with_file_name("declared-programs");
-    std::fs::create_dir_all(&folder)?;
+    let directory = own.with_file_name("declared-programs");
+    std::fs::create_dir_all(&directory)?;
     for (name, _) in PROGRAMS {
         if let Some(file) = find(name)
-            && let Err(error) = symlink(file, folder.join(name))
+            && let Err(error) = symlink(file, directory.join(name))
             && error.kind() != io::ErrorKind::AlreadyExists
         {
             return Err(error);
         }
     }
-    for entry in std::fs::read_dir(&folder)? {
+    for entry in std::fs::read_dir(&directory)? {
         let entry = entry?;
         if admit(&entry.file_name()).is_err() {
             std::fs::remove_file(entry.path())?;
         }
     }
-    Ok(folder)
+    Ok(directory)
 }
 
 #[cfg(test)]

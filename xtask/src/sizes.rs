@@ -12,7 +12,7 @@ const FILE_LINES: usize = 600;
 /// Lines in a function, signature included.
 const FUNCTION_LINES: usize = 80;
 /// Lines in a `mod.rs`, which holds docs, `mod` and `pub use` only.
-const FOLDER_LINES: usize = 80;
+const DIRECTORY_LINES: usize = 80;
 
 /// Measures every file of ours and fails when one is too long or does not say what it is for.
 pub(crate) fn run() -> Result<()> {
@@ -36,12 +36,12 @@ fn violations(file: &SourceFile) -> Vec<String> {
     if file.purpose().is_none_or(str::is_empty) {
         found.push(format!("{path}:1: the first line does not say what the file is for (`//! …`)"));
     }
-    let is_folder = file.path.file_name().is_some_and(|name| name == "mod.rs");
-    let (lines, limit) = (file.text.lines().count(), if is_folder { FOLDER_LINES } else { FILE_LINES });
+    let is_directory = file.path.file_name().is_some_and(|name| name == "mod.rs");
+    let (lines, limit) = (file.text.lines().count(), if is_directory { DIRECTORY_LINES } else { FILE_LINES });
     if lines > limit {
         found.push(format!("{path}: {lines} lines, the limit is {limit}"));
     }
-    if is_folder {
+    if is_directory {
         let others = file.syntax.items.iter().filter(|item| !belongs_in_mod_rs(item));
         found.extend(
             others.map(|item| {

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 
 use crate::shell::workspace;
 
-/// The folders that hold our sources.
-const FOLDERS: [&str; 10] =
+/// The directories that hold our sources.
+const DIRECTORIES: [&str; 10] =
     ["mesh", "sources", "transport", "process", "agent", "agent-ebpf", "waypoint", "xtask", "tests", "controller"];
 
 /// One Rust file.
@@ -41,11 +41,11 @@ impl SourceFile {
     }
 }
 
-/// Every Rust file below our folders, in path order.
+/// Every Rust file below our directories, in path order.
 pub(crate) fn all() -> Result<Vec<SourceFile>> {
     let mut paths = Vec::new();
-    for folder in FOLDERS {
-        walk(&workspace().join(folder), &mut paths)?;
+    for directory in DIRECTORIES {
+        walk(&workspace().join(directory), &mut paths)?;
     }
     paths.sort();
     paths.into_iter().map(|path| SourceFile::read(below_workspace(&path))).collect()
@@ -55,11 +55,11 @@ fn below_workspace(path: &Path) -> PathBuf {
     path.strip_prefix(workspace()).unwrap_or(path).to_path_buf()
 }
 
-fn walk(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
-    if !folder.exists() {
+fn walk(directory: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    if !directory.exists() {
         return Ok(());
     }
-    for entry in std::fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))? {
+    for entry in std::fs::read_dir(directory).with_context(|| format!("listing {}", directory.display()))? {
         let path = entry?.path();
         if path.is_dir() {
             if path.file_name().is_some_and(|name| name != "target") {

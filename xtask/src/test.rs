@@ -63,7 +63,7 @@ struct Program {
     name: String,
     executable: PathBuf,
     /// Where cargo would start it.
-    folder: PathBuf,
+    directory: PathBuf,
     needs_root: bool,
 }
 
@@ -84,13 +84,13 @@ fn program_of(message: &str) -> Option<Program> {
         return None;
     }
     let executable = PathBuf::from(message["executable"].as_str()?);
-    let folder = PathBuf::from(message["manifest_path"].as_str()?).parent()?.to_path_buf();
-    let package = folder.file_name()?.to_str()?.to_owned();
+    let directory = PathBuf::from(message["manifest_path"].as_str()?).parent()?.to_path_buf();
+    let package = directory.file_name()?.to_str()?.to_owned();
     let target = message["target"]["name"].as_str()?;
     let is_integration = message["target"]["kind"].as_array()?.iter().any(|kind| kind == "test");
     let needs_root = is_integration && (package == "tests" || package == "agent");
     let name = if target == package { package } else { format!("{package}/{target}") };
-    Some(Program { name, executable, folder, needs_root })
+    Some(Program { name, executable, directory, needs_root })
 }
 
 /// How many tests did what, and which failed.
@@ -124,7 +124,7 @@ impl Tally {
         step(format!("tests of {}{}", program.name, if program.needs_root { " (as root)" } else { "" }));
         let mut command = if program.needs_root { as_root("env", &[])? } else { command("env")? };
         command.args(surroundings).args(["timeout", "--kill-after=20", PROGRAM_TIMEOUT]);
-        command.arg(&program.executable).args(filter).current_dir(&program.folder);
+        command.arg(&program.executable).args(filter).current_dir(&program.directory);
         self.watch(&program.name, &mut command)
     }
 

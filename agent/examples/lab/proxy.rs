@@ -118,7 +118,7 @@ fn splice(one: TcpStream, other: TcpStream) -> io::Result<()> {
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Folder on bpffs.
+    /// Directory on bpffs.
     #[arg(long)]
     bpf_root: PathBuf,
     /// Cgroup of the pods.

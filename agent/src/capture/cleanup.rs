@@ -24,7 +24,7 @@ impl Capture {
         let pins = Pins::new(bpf_root);
         let groups = read_agents(&pins.maps.join("CONFIG"));
         let places = read_places(&pins.maps.join("PLACES"));
-        let versions = subfolders(bpf_root);
+        let versions = subdirectories(bpf_root);
         // Outbound first: what is connected from here on goes to the network.
         for version in &versions {
             for kind in ["links", "pods"] {
@@ -43,12 +43,12 @@ impl Capture {
         }
         for version in &versions {
             remove_files(&version.join("maps"), "removed map", &mut removed)?;
-            for folder in ["links", "pods", "maps", ""] {
-                remove_folder(&version.join(folder))?;
+            for directory in ["links", "pods", "maps", ""] {
+                remove_directory(&version.join(directory))?;
             }
         }
         if bpf_root.exists() {
-            remove_folder(bpf_root)?;
+            remove_directory(bpf_root)?;
             removed.push(format!("removed {}", bpf_root.display()));
         }
         remove_groups(&groups, &mut removed)?;
@@ -74,13 +74,13 @@ fn read_places(pin: &Path) -> Vec<(u64, Place)> {
     read().unwrap_or_default()
 }
 
-fn subfolders(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+fn subdirectories(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
 }
 
-fn remove_files(folder: &Path, verb: &str, removed: &mut Vec<String>) -> Result<(), CaptureError> {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+fn remove_files(directory: &Path, verb: &str, removed: &mut Vec<String>) -> Result<(), CaptureError> {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
         fs::remove_file(&path).map_err(CaptureError::file(&path))?;
         removed.push(format!("{verb} {}", path.display()));
@@ -88,11 +88,11 @@ fn remove_files(folder: &Path, verb: &str, removed: &mut Vec<String>) -> Result<
     Ok(())
 }
 
-fn remove_folder(folder: &Path) -> Result<(), CaptureError> {
-    if !folder.exists() {
+fn remove_directory(directory: &Path) -> Result<(), CaptureError> {
+    if !directory.exists() {
         return Ok(());
     }
-    fs::remove_dir(folder).map_err(CaptureError::file(folder))
+    fs::remove_dir(directory).map_err(CaptureError::file(directory))
 }
 
 /// Removes the groups of agents that are gone.
@@ -100,7 +100,7 @@ fn remove_groups(ids: &[u64], removed: &mut Vec<String>) -> Result<(), CaptureEr
     let Some(hierarchy) = Hierarchy::find()? else { return Ok(()) };
     let mut level = vec![hierarchy.root];
     for _ in 0..DEPTH {
-        level = level.iter().flat_map(|folder| subfolders(folder)).collect();
+        level = level.iter().flat_map(|directory| subdirectories(directory)).collect();
         for group in &level {
             let is_agents = fs::metadata(group).is_ok_and(|meta| ids.contains(&meta.ino()));
             // A group with processes in it is not removed: that agent still runs.

@@ -63,7 +63,7 @@ pub enum CaptureError {
     /// The cgroup file system is not as capture needs it.
     #[error("cgroup: {0}")]
     Cgroup(String),
-    /// A file or folder.
+    /// A file or directory.
     #[error("{}: {source}", path.display())]
     File {
         /// Which.

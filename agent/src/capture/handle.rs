@@ -28,7 +28,7 @@ use super::watch::Watch;
 /// How capture is set up.
 #[derive(Clone, Debug)]
 pub struct CaptureConfig {
-    /// Folder on bpffs; everything is pinned below `<bpf_root>/v<abi version>`. Two agents on one kernel use two.
+    /// Directory on bpffs; everything is pinned below `<bpf_root>/v<abi version>`. Two agents on one kernel use two.
     pub bpf_root: PathBuf,
     /// Where the programs of pods are attached. `None`: the group of all pods on a pure cgroup2 machine, else the root.
     pub attach_cgroup: Option<PathBuf>,
@@ -113,8 +113,8 @@ impl Capture {
         let hierarchy = Hierarchy::find_or_mount()?;
         let own = hierarchy.join_own(config.agent_cgroup.as_deref(), &config.node)?;
         let pins = Pins::new(&config.bpf_root);
-        for folder in [&pins.maps, &pins.links, &pins.pods] {
-            make_folder(folder)?;
+        for directory in [&pins.maps, &pins.links, &pins.pods] {
+            make_directory(directory)?;
         }
         let mut programs = object::open(&pins.maps)?;
         let mut tables = Tables::new(&mut programs.maps)?;
@@ -175,7 +175,7 @@ impl Capture {
             let target = Target::Cgroup(cgroup::id(group)?);
             if !attach::is_attached(target, &self.pins.links.join(name)) {
                 warn!("the program `{name}` was detached from {}: attaching it again", group.display());
-                make_folder(&self.pins.links)?;
+                make_directory(&self.pins.links)?;
                 attach_to_cgroup(&self.pods.programs, name, Some(group), &self.pins.links)?;
             }
         }
@@ -279,19 +279,19 @@ impl Capture {
     }
 }
 
-/// Makes a folder on bpffs, which is mounted at its usual place if it is not.
-fn make_folder(folder: &Path) -> Result<(), CaptureError> {
-    let existing = folder.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+/// Makes a directory on bpffs, which is mounted at its usual place if it is not.
+fn make_directory(directory: &Path) -> Result<(), CaptureError> {
+    let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let is_bpf = |path: &Path| statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
-    if !is_bpf(existing) && folder.starts_with("/sys/fs/bpf") {
+    if !is_bpf(existing) && directory.starts_with("/sys/fs/bpf") {
         mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), Some("mode=0700"))
             .map_err(|errno| CaptureError::file("/sys/fs/bpf")(errno.into()))?;
         info!("mounted bpffs at /sys/fs/bpf");
     }
-    fs::create_dir_all(folder).map_err(CaptureError::file(folder))?;
-    if !is_bpf(folder) {
+    fs::create_dir_all(directory).map_err(CaptureError::file(directory))?;
+    if !is_bpf(directory) {
         let source = std::io::Error::other("not on a BPF file system (mount -t bpf)");
-        return Err(CaptureError::File { path: folder.to_owned(), source });
+        return Err(CaptureError::File { path: directory.to_owned(), source });
     }
     Ok(())
 }

@@ -60,8 +60,8 @@ pub(super) struct Programs {
     pub(super) maps: HashMap<String, MapData>,
 }
 
-/// Reads the object. Maps that are pinned in `folder` are taken over, the others made and pinned there.
-pub(super) fn open(folder: &Path) -> Result<Programs, CaptureError> {
+/// Reads the object. Maps that are pinned in `directory` are taken over, the others made and pinned there.
+pub(super) fn open(directory: &Path) -> Result<Programs, CaptureError> {
     if !is_embedded() {
         return Err(CaptureError::NoObject);
     }
@@ -69,7 +69,7 @@ pub(super) fn open(folder: &Path) -> Result<Programs, CaptureError> {
     let mut object = aya_obj::Object::parse(OBJECT).map_err(|error| bad(&error))?;
     let mut maps = HashMap::new();
     for (name, definition) in &object.maps {
-        maps.insert(name.clone(), open_map(&folder.join(name), name, definition)?);
+        maps.insert(name.clone(), open_map(&directory.join(name), name, definition)?);
     }
     let definitions = object.maps.clone();
     let places = maps.iter().map(|(name, map)| (name.as_str(), map.fd().as_fd().as_raw_fd(), &definitions[name]));

@@ -107,7 +107,7 @@ pub(super) struct Pods {
     pub(super) programs: Programs,
     /// [`LOOKUP`] or its variant for older kernels.
     pub(super) lookup: &'static str,
-    /// Folder for the links of pods.
+    /// Directory for the links of pods.
     pins: PathBuf,
     /// [`pod_flag`]s of every pod.
     pub(super) flags: u32,

@@ -373,26 +373,26 @@ fn nobody_can_close_a_namespace_that_is_not_shown_to_be_its_own() {
 fn what_is_not_a_network_namespace_is_refused_at_once() {
     let rig = Rig::new();
     let agent = rig.agent();
-    let folder = format!("/tmp/{}-paths", rig.name);
-    fs::create_dir_all(format!("{folder}/dir")).unwrap();
-    fs::write(format!("{folder}/file"), "").unwrap();
-    let fifo = format!("{folder}/fifo");
+    let directory = format!("/tmp/{}-paths", rig.name);
+    fs::create_dir_all(format!("{directory}/dir")).unwrap();
+    fs::write(format!("{directory}/file"), "").unwrap();
+    let fifo = format!("{directory}/fifo");
     nix::unistd::mkfifo(fifo.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
     for (to, name) in
         [("/proc/1/ns/net", "host"), ("/proc/self/ns/net", "self"), ("loop", "loop"), (fifo.as_str(), "link")]
     {
-        std::os::unix::fs::symlink(to, format!("{folder}/{name}")).unwrap();
+        std::os::unix::fs::symlink(to, format!("{directory}/{name}")).unwrap();
     }
     // Not every machine lets its root look at process 1.
     let host = if fs::metadata("/proc/1/ns/net").is_ok() { "node's own" } else { "Permission denied" };
     for (path, expected) in [
-        (format!("{folder}/fifo"), "FIFO"),
-        (format!("{folder}/link"), "FIFO"),
-        (format!("{folder}/dir"), "directory"),
-        (format!("{folder}/file"), "a file"),
-        (format!("{folder}/loop"), "symbolic links"),
-        (format!("{folder}/host"), host),
-        (format!("{folder}/self"), "node's own"),
+        (format!("{directory}/fifo"), "FIFO"),
+        (format!("{directory}/link"), "FIFO"),
+        (format!("{directory}/dir"), "directory"),
+        (format!("{directory}/file"), "a file"),
+        (format!("{directory}/loop"), "symbolic links"),
+        (format!("{directory}/host"), host),
+        (format!("{directory}/self"), "node's own"),
         ("/proc/1/ns/net".to_owned(), host),
         ("/proc/self/ns/mnt".to_owned(), "another kind"),
         ("/dev/zero".to_owned(), "device"),
@@ -406,7 +406,7 @@ fn what_is_not_a_network_namespace_is_refused_at_once() {
         assert!(refused.to_string().contains(expected) && refused.closed.is_none(), "{path}: {refused}");
         assert!(began.elapsed() < Duration::from_millis(500), "{path}: {:?}", began.elapsed());
     }
-    fs::remove_dir_all(&folder).unwrap();
+    fs::remove_dir_all(&directory).unwrap();
 }
 
 #[test]

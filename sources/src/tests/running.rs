@@ -127,11 +127,13 @@ async fn a_config_map_that_is_swapped_comes_into_effect_at_once() {
 }
 
 #[tokio::test]
-async fn a_folder_that_is_removed_keeps_its_mesh_until_there_is_another() {
+async fn a_directory_that_is_removed_keeps_its_mesh_until_there_is_another() {
     let parent = tempfile::tempdir().unwrap();
     let dir = parent.path().join("mesh");
     let mut running = Running::start_without_batch(&dir);
-    running.eventually("a missing folder is a problem", |status| !status.problems.is_empty() && !status.synced).await;
+    running
+        .eventually("a missing directory is a problem", |status| !status.problems.is_empty() && !status.synced)
+        .await;
 
     fs::create_dir(&dir).unwrap();
     assert_eq!(running.next().await, 0);

@@ -13,7 +13,7 @@ use crate::agent::{Agent, AgentOptions, Ports};
 use crate::apps;
 use crate::eventually::eventually;
 use crate::manifest::PodSpec;
-use crate::mesh::{apply, private_folder};
+use crate::mesh::{apply, private_directory};
 use crate::net::{Net, Node, PodNet};
 use crate::observe::get;
 use crate::process::{Place, Process};
@@ -146,7 +146,7 @@ impl Fleet {
         let (manifests, ca_dir) = (self.net.run.files().join("manifests"), self.net.run.files().join("ca"));
         let _absent = fs::remove_dir_all(&manifests);
         fs::create_dir_all(&manifests)?;
-        private_folder(&ca_dir)?;
+        private_directory(&ca_dir)?;
         let has_waypoint = matches!(self.kind, Kind::Waypoint);
         apply(&manifests, "services.yaml", &service_manifests(&self.services, self.pods.len(), has_waypoint))?;
         if has_waypoint {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::apps;
 use crate::eventually::eventually;
-use crate::mesh::{private_folder, write_private};
+use crate::mesh::{private_directory, write_private};
 use crate::net::{Net, Node, PodNet};
 use crate::pki::{Authority, LeafSpec};
 use crate::process::{Place, Process};
@@ -234,7 +234,7 @@ impl Lab {
         let shops = (0..ENDPOINTS).map(|n| node.pod(&format!("shop-{n}"))).collect::<Result<Vec<_>>>()?;
         let authority = Authority::new("bench")?;
         let ca_dir = net.run.files().join("ca");
-        private_folder(&ca_dir)?;
+        private_directory(&ca_dir)?;
         for (name, text) in authority.files() {
             write_private(&ca_dir.join(name), &text)?;
         }

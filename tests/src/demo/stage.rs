@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use crate::agent::{Agent, AgentOptions, Ports};
 use crate::apps::{self, Server, Talk};
 use crate::eventually::eventually;
-use crate::mesh::{apply, private_folder};
+use crate::mesh::{apply, private_directory};
 use crate::net::{Net, Node, PodNet};
 use crate::peer::Outcome;
 use crate::run::Run;
@@ -54,7 +54,7 @@ pub struct Stage {
     pub market: Market,
     /// The nodes, east and west.
     pub nodes: [Arc<Node>; 2],
-    /// The folder that the agents watch.
+    /// The directory that the agents watch.
     pub manifests: PathBuf,
     /// The wire.
     pub net: Arc<Net>,
@@ -147,7 +147,7 @@ impl Stage {
         let files = net.run.files();
         let (manifests, ca_dir) = (files.join("manifests"), files.join("ca"));
         fs::create_dir_all(&manifests)?;
-        private_folder(&ca_dir)?;
+        private_directory(&ca_dir)?;
         let market = Market::build(&nodes, waypoint, ca_dir.clone())?;
         for pod in market.pods.iter().chain(market.tier_pods.iter().flatten()).chain([&market.stranger, &market.gate]) {
             let listed = [6, 8].iter().any(|&file| FILES[file].1.contains(&format!("podIP: {}\n", pod.ip4)));

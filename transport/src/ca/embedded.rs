@@ -14,8 +14,8 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::csr::{SigningRequest, leaf_params};
+use super::directory::{Directory, DirectoryError, Files, Maker};
 use super::error::IssueError;
-use super::folder::{Files, Folder, FolderError, Maker};
 use super::issuer::{IssueFuture, Issued, Issuer};
 use crate::tls::{Certificate, Roots, chain_from_pem};
 use mesh::model::identity::Identity;
@@ -38,20 +38,20 @@ pub struct EmbeddedCa {
 }
 
 impl EmbeddedCa {
-    /// Opens the CA in `folder`; makes it if the folder is empty or missing. The trust domain names a root that is made
+    /// Opens the CA in `directory`; makes it if the directory is empty or missing. The trust domain names a root that is made
     /// here; leaves take theirs from the identity that is asked for. Blocks on the disk.
-    pub fn open(folder: &Path, trust_domain: &TrustDomain, lifetime: Duration) -> Result<Self, FolderError> {
-        let folder = Folder::new(folder);
-        let files = folder.load_or_make(&RootMaker { trust_domain })?;
-        let ca = Self::parse(&folder, &files, lifetime)?;
+    pub fn open(directory: &Path, trust_domain: &TrustDomain, lifetime: Duration) -> Result<Self, DirectoryError> {
+        let directory = Directory::new(directory);
+        let files = directory.load_or_make(&RootMaker { trust_domain })?;
+        let ca = Self::parse(&directory, &files, lifetime)?;
         ca.try_out(trust_domain)
-            .map_err(|why| FolderError::Content { path: folder.certificate_path(), why: why.to_string() })?;
+            .map_err(|why| DirectoryError::Content { path: directory.certificate_path(), why: why.to_string() })?;
         Ok(ca)
     }
 
-    fn parse(folder: &Folder, files: &Files, lifetime: Duration) -> Result<Self, FolderError> {
-        let wrong_key = |why: String| FolderError::Content { path: folder.key_path(), why };
-        let wrong = |why: String| FolderError::Content { path: folder.certificate_path(), why };
+    fn parse(directory: &Directory, files: &Files, lifetime: Duration) -> Result<Self, DirectoryError> {
+        let wrong_key = |why: String| DirectoryError::Content { path: directory.key_path(), why };
+        let wrong = |why: String| DirectoryError::Content { path: directory.certificate_path(), why };
         let key = parse_key(&files.key).map_err(wrong_key)?;
 
         let own = chain_from_pem("ca-cert.pem", &files.certificate).map_err(|why| wrong(why.to_string()))?;

@@ -14,8 +14,8 @@ use crate::tls::{Certificate, Roots};
 use mesh::model::identity::Identity;
 use mesh::model::name::TrustDomain;
 
-fn open(folder: &Path) -> Result<EmbeddedCa, FolderError> {
-    EmbeddedCa::open(folder, &TrustDomain::from("cluster.local"), LEAF_LIFETIME)
+fn open(directory: &Path) -> Result<EmbeddedCa, DirectoryError> {
+    EmbeddedCa::open(directory, &TrustDomain::from("cluster.local"), LEAF_LIFETIME)
 }
 
 fn shop() -> Identity {
@@ -38,28 +38,28 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// A folder that only we can reach.
-fn private_folder() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    set_mode(folder.path(), 0o700);
-    folder
+/// A directory that only we can reach.
+fn private_directory() -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    set_mode(directory.path(), 0o700);
+    directory
 }
 
 /// The same with files of `testdata`.
 fn with_files(files: &[(&str, &str)]) -> TempDir {
-    let folder = private_folder();
+    let directory = private_directory();
     for (from, to) in files {
         let content = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ca/testdata").join(from)).unwrap();
-        fs::write(folder.path().join(to), content).unwrap();
-        set_mode(&folder.path().join(to), 0o600);
+        fs::write(directory.path().join(to), content).unwrap();
+        set_mode(&directory.path().join(to), 0o600);
     }
-    folder
+    directory
 }
 
 #[tokio::test]
 async fn the_first_start_makes_a_ca_and_the_next_uses_it() {
-    let folder = private_folder();
-    let path = folder.path().join("deep").join("ca");
+    let directory = private_directory();
+    let path = directory.path().join("deep").join("ca");
     let first = open(&path).unwrap();
     assert_eq!((mode(&path), mode(&path.join("ca-key.pem"))), (0o700, 0o600));
     let second = open(&path).unwrap();
@@ -76,8 +76,8 @@ async fn the_first_start_makes_a_ca_and_the_next_uses_it() {
 
 #[tokio::test]
 async fn a_leaf_names_the_identity_critically_and_nothing_else() {
-    let folder = private_folder();
-    let certificate = issue(&open(&folder.path().join("ca")).unwrap()).await;
+    let directory = private_directory();
+    let certificate = issue(&open(&directory.path().join("ca")).unwrap()).await;
     assert_eq!(*certificate.identity(), shop());
     let (_, leaf) = X509Certificate::from_der(&certificate.chain()[0]).unwrap();
     assert_eq!(leaf.subject().iter().count(), 0);
@@ -92,8 +92,8 @@ async fn a_leaf_names_the_identity_critically_and_nothing_else() {
 #[test]
 fn agents_that_start_together_end_with_one_ca() {
     for _ in 0..20 {
-        let folder = private_folder();
-        let path = folder.path().join("ca");
+        let directory = private_directory();
+        let path = directory.path().join("ca");
         let start = Barrier::new(8);
         let roots: Vec<_> = std::thread::scope(|scope| {
             let agent = || {
@@ -113,56 +113,56 @@ fn agents_that_start_together_end_with_one_ca() {
 
 #[test]
 fn a_key_whose_certificate_was_not_written_is_used() {
-    let folder = private_folder();
-    open(folder.path()).unwrap();
-    let key = fs::read(folder.path().join("ca-key.pem")).unwrap();
-    fs::remove_file(folder.path().join("ca-cert.pem")).unwrap();
-    open(folder.path()).unwrap();
-    assert_eq!(fs::read(folder.path().join("ca-key.pem")).unwrap(), key);
+    let directory = private_directory();
+    open(directory.path()).unwrap();
+    let key = fs::read(directory.path().join("ca-key.pem")).unwrap();
+    fs::remove_file(directory.path().join("ca-cert.pem")).unwrap();
+    open(directory.path()).unwrap();
+    assert_eq!(fs::read(directory.path().join("ca-key.pem")).unwrap(), key);
 }
 
 #[test]
 fn a_certificate_without_its_key_is_not_replaced() {
-    let folder = private_folder();
-    open(folder.path()).unwrap();
-    fs::remove_file(folder.path().join("ca-key.pem")).unwrap();
-    let error = open(folder.path()).map(drop).unwrap_err();
+    let directory = private_directory();
+    open(directory.path()).unwrap();
+    fs::remove_file(directory.path().join("ca-key.pem")).unwrap();
+    let error = open(directory.path()).map(drop).unwrap_err();
     assert!(error.to_string().contains("there is a certificate and no ca-key.pem"), "{error}");
 }
 
 #[test]
 fn what_others_can_reach_is_refused() {
-    let folder = private_folder();
-    open(folder.path()).unwrap();
-    let key = folder.path().join("ca-key.pem");
+    let directory = private_directory();
+    open(directory.path()).unwrap();
+    let key = directory.path().join("ca-key.pem");
     for (path, bad, says) in [
-        (folder.path(), 0o777, "lets others replace the CA's key in it"),
-        (folder.path(), 0o720, "lets others replace the CA's key in it"),
-        (folder.path(), 0o755, "lets others look into the CA's folder"),
+        (directory.path(), 0o777, "lets others replace the CA's key in it"),
+        (directory.path(), 0o720, "lets others replace the CA's key in it"),
+        (directory.path(), 0o755, "lets others look into the CA's directory"),
         (&*key, 0o644, "lets others read the CA's key"),
         (&*key, 0o640, "lets others read the CA's key"),
         (&*key, 0o602, "lets others write the CA's key"),
     ] {
         let good = mode(path);
         set_mode(path, bad);
-        let error = open(folder.path()).map(drop).unwrap_err().to_string();
+        let error = open(directory.path()).map(drop).unwrap_err().to_string();
         assert!(error.contains(says) && error.contains(&format!("{bad:04o}")), "{error}");
         assert!(error.contains("chmod "), "{error}");
         set_mode(path, good);
-        open(folder.path()).unwrap();
+        open(directory.path()).unwrap();
     }
 }
 
 #[test]
 fn a_key_of_another_user_is_refused() {
     if !nix::unistd::geteuid().is_root() {
-        // Only root can give a file away; the check itself is the same for the folder.
+        // Only root can give a file away; the check itself is the same for the directory.
         return;
     }
-    let folder = private_folder();
-    open(folder.path()).unwrap();
-    std::os::unix::fs::chown(folder.path().join("ca-key.pem"), Some(12345), None).unwrap();
-    let error = open(folder.path()).map(drop).unwrap_err().to_string();
+    let directory = private_directory();
+    open(directory.path()).unwrap();
+    std::os::unix::fs::chown(directory.path().join("ca-key.pem"), Some(12345), None).unwrap();
+    let error = open(directory.path()).map(drop).unwrap_err().to_string();
     assert!(error.contains("owned by uid 12345"), "{error}");
 }
 
@@ -185,23 +185,23 @@ async fn a_users_own_intermediate_signs() {
     let mut pkcs8 = EC;
     pkcs8[0].0 = "ec/ca-key.pkcs8.pem";
     for files in [RSA, EC, pkcs8] {
-        let folder = with_files(&files);
-        let ca = open(folder.path()).unwrap();
+        let directory = with_files(&files);
+        let ca = open(directory.path()).unwrap();
         let certificate = issue(&ca).await;
         // Leaf and intermediate, without the root that cert-chain.pem repeats.
         assert_eq!(certificate.chain().len(), 2);
-        let root = fs::read(folder.path().join("root-cert.pem")).unwrap();
+        let root = fs::read(directory.path().join("root-cert.pem")).unwrap();
         assert_eq!(**ca.roots(), Roots::from_pem(&root).unwrap());
-        // The folder is read, nothing is written.
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 4);
+        // The directory is read, nothing is written.
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 4);
     }
 }
 
 #[tokio::test]
 async fn a_root_without_chain_files_signs_by_itself() {
-    let folder = private_folder();
-    open(folder.path()).unwrap();
-    assert_eq!(issue(&open(folder.path()).unwrap()).await.chain().len(), 1);
+    let directory = private_directory();
+    open(directory.path()).unwrap();
+    assert_eq!(issue(&open(directory.path()).unwrap()).await.chain().len(), 1);
 }
 
 #[test]
@@ -217,8 +217,8 @@ fn files_that_do_not_belong_together_are_named() {
         (swap(RSA, 3, "ec/root-cert.pem"), "what it signs does not chain to the roots"),
         (swap(EC, 2, "rsa/cert-chain.pem"), ""),
     ] {
-        let folder = with_files(&files);
-        match open(folder.path()) {
+        let directory = with_files(&files);
+        match open(directory.path()) {
             Err(error) => assert!(error.to_string().contains(says) && !says.is_empty(), "{error}"),
             // A chain that is not needed does not hurt: the certificate of the key is always in what is sent.
             Ok(_) => assert!(says.is_empty(), "{says}"),
@@ -228,9 +228,9 @@ fn files_that_do_not_belong_together_are_named() {
 
 #[tokio::test]
 async fn no_leaf_outlives_its_ca() {
-    let folder = with_files(&EC);
+    let directory = with_files(&EC);
     let long = Duration::from_secs(300 * 365 * 24 * 3600);
-    let ca = EmbeddedCa::open(folder.path(), &TrustDomain::from("cluster.local"), long).unwrap();
+    let ca = EmbeddedCa::open(directory.path(), &TrustDomain::from("cluster.local"), long).unwrap();
     let certificate = issue(&ca).await;
     let (_, intermediate) = X509Certificate::from_der(&certificate.chain()[1]).unwrap();
     assert_eq!(certificate.not_after(), SystemTime::from(intermediate.validity().not_after.to_datetime()));
@@ -238,8 +238,8 @@ async fn no_leaf_outlives_its_ca() {
 
 #[tokio::test]
 async fn a_request_whose_sender_has_not_the_key_is_refused() {
-    let folder = private_folder();
-    let ca = open(folder.path()).unwrap();
+    let directory = private_directory();
+    let ca = open(directory.path()).unwrap();
     let mut request = SigningRequest::new(shop()).unwrap();
     let mut der = request.der.to_vec();
     *der.last_mut().unwrap() ^= 1;
@@ -249,8 +249,8 @@ async fn a_request_whose_sender_has_not_the_key_is_refused() {
 
 #[tokio::test]
 async fn what_is_no_identity_is_not_signed_whoever_asks() {
-    let folder = private_folder();
-    let ca = open(folder.path()).unwrap();
+    let directory = private_directory();
+    let ca = open(directory.path()).unwrap();
     for account in ["x;URI=root,By=y", "a/sa/b", "Shop", "a b", ""] {
         let mut request = SigningRequest::new(shop()).unwrap();
         request.identity = Identity::new("cluster.local", "default", account);

@@ -24,8 +24,8 @@ struct Ca {
 
 impl Ca {
     fn new(lifetime: Duration) -> Arc<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let ca = EmbeddedCa::open(&folder.path().join("ca"), &"cluster.local".into(), lifetime).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let ca = EmbeddedCa::open(&directory.path().join("ca"), &"cluster.local".into(), lifetime).unwrap();
         Arc::new(Self {
             ca,
             down: Mutex::default(),

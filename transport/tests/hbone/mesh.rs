@@ -25,10 +25,10 @@ pub(crate) fn identity(service_account: &str) -> Identity {
     Identity::new("cluster.local", "default", service_account)
 }
 
-/// A CA in a folder of its own.
+/// A CA in a directory of its own.
 pub(crate) fn new_ca() -> Arc<EmbeddedCa> {
-    let folder = tempfile::tempdir().unwrap();
-    Arc::new(EmbeddedCa::open(&folder.path().join("ca"), &"cluster.local".into(), LEAF_LIFETIME).unwrap())
+    let directory = tempfile::tempdir().unwrap();
+    Arc::new(EmbeddedCa::open(&directory.path().join("ca"), &"cluster.local".into(), LEAF_LIFETIME).unwrap())
 }
 
 /// A keyring that wants the certificates of some service accounts.

@@ -19,11 +19,11 @@ const LOCK: &str = ".lock";
 
 /// Why the files of a CA cannot be used.
 #[derive(Debug, Error)]
-pub enum FolderError {
+pub enum DirectoryError {
     /// Reading or writing.
     #[error("{path}: {source}")]
     Io {
-        /// Which file or folder.
+        /// Which file or directory.
         path: PathBuf,
         /// What happened.
         #[source]
@@ -32,7 +32,7 @@ pub enum FolderError {
     /// Others could read or replace the key.
     #[error("{path}: mode {mode:04o} lets others {may}; run: chmod {wanted} {path}", path = path.display())]
     Open {
-        /// Which file or folder.
+        /// Which file or directory.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
@@ -44,7 +44,7 @@ pub enum FolderError {
     /// Another user owns the file and could change it.
     #[error("{path}: owned by uid {owner}, and this process runs as uid {ours}; run: chown {ours} {path}", path = path.display())]
     Owner {
-        /// Which file or folder.
+        /// Which file or directory.
         path: PathBuf,
         /// Who owns it.
         owner: u32,
@@ -79,20 +79,20 @@ pub(crate) trait Maker {
 }
 
 /// Where the files are.
-pub(crate) struct Folder {
+pub(crate) struct Directory {
     path: PathBuf,
 }
 
-impl Folder {
+impl Directory {
     pub(crate) fn new(path: &Path) -> Self {
         Self { path: path.to_owned() }
     }
 
     /// Reads the files; makes key and certificate first if there are none. Agents that start at the same moment on the
-    /// same folder all end with the same CA.
-    pub(crate) fn load_or_make(&self, maker: &dyn Maker) -> Result<Files, FolderError> {
+    /// same directory all end with the same CA.
+    pub(crate) fn load_or_make(&self, maker: &dyn Maker) -> Result<Files, DirectoryError> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(|why| io_error(&self.path, why))?;
-        self.check_folder()?;
+        self.check_directory()?;
         if !self.path.join(KEY).exists() || !self.path.join(CERTIFICATE).exists() {
             self.make(maker)?;
         }
@@ -116,7 +116,7 @@ impl Folder {
 
     /// Under a lock, key before certificate: whoever is interrupted leaves a key for which the next one makes the
     /// certificate, never a certificate of a lost key.
-    fn make(&self, maker: &dyn Maker) -> Result<(), FolderError> {
+    fn make(&self, maker: &dyn Maker) -> Result<(), DirectoryError> {
         let lock_path = self.path.join(LOCK);
         let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
         let lock = lock.map_err(|why| io_error(&lock_path, why))?;
@@ -125,11 +125,11 @@ impl Folder {
         let (key_path, certificate_path) = (self.key_path(), self.certificate_path());
         let wrong = |path: &Path| {
             let path = path.to_owned();
-            move |why| FolderError::Content { path, why }
+            move |why| DirectoryError::Content { path, why }
         };
         if !key_path.exists() {
             if certificate_path.exists() {
-                return Err(FolderError::NoKey(certificate_path));
+                return Err(DirectoryError::NoKey(certificate_path));
             }
             write_whole(&key_path, maker.key().map_err(wrong(&key_path))?.as_bytes(), 0o600)?;
         }
@@ -141,17 +141,17 @@ impl Folder {
         Ok(())
     }
 
-    /// Nobody else has business in the folder: who may write it may replace the key. Sticky folders (a mounted Kubernetes
+    /// Nobody else has business in the directory: who may write it may replace the key. Sticky directories (a mounted Kubernetes
     /// Secret) protect what is in them, and the key has its own mode.
-    fn check_folder(&self) -> Result<(), FolderError> {
+    fn check_directory(&self) -> Result<(), DirectoryError> {
         let found = fs::metadata(&self.path).map_err(|why| io_error(&self.path, why))?;
         check_owner(&self.path, found.uid())?;
         let mode = found.mode() & 0o7777;
         if mode & 0o077 != 0 && mode & 0o1000 == 0 {
-            return Err(FolderError::Open {
+            return Err(DirectoryError::Open {
                 path: self.path.clone(),
                 mode,
-                may: if mode & 0o022 == 0 { "look into the CA's folder" } else { "replace the CA's key in it" },
+                may: if mode & 0o022 == 0 { "look into the CA's directory" } else { "replace the CA's key in it" },
                 wanted: "0700",
             });
         }
@@ -159,7 +159,7 @@ impl Folder {
     }
 }
 
-fn check_private(path: &Path) -> Result<(), FolderError> {
+fn check_private(path: &Path) -> Result<(), DirectoryError> {
     let found = fs::metadata(path).map_err(|why| io_error(path, why))?;
     check_owner(path, found.uid())?;
     let mode = found.mode() & 0o777;
@@ -168,16 +168,16 @@ fn check_private(path: &Path) -> Result<(), FolderError> {
         _ if mode & 0o044 != 0 => "read the CA's key",
         _ => return Ok(()),
     };
-    Err(FolderError::Open { path: path.to_owned(), mode, may, wanted: "0600" })
+    Err(DirectoryError::Open { path: path.to_owned(), mode, may, wanted: "0600" })
 }
 
-fn check_owner(path: &Path, owner: u32) -> Result<(), FolderError> {
+fn check_owner(path: &Path, owner: u32) -> Result<(), DirectoryError> {
     let ours = nix::unistd::geteuid().as_raw();
-    if owner == ours || owner == 0 { Ok(()) } else { Err(FolderError::Owner { path: path.to_owned(), owner, ours }) }
+    if owner == ours || owner == 0 { Ok(()) } else { Err(DirectoryError::Owner { path: path.to_owned(), owner, ours }) }
 }
 
 /// Writes beside, syncs, renames: a reader sees the whole file or none.
-fn write_whole(path: &Path, content: &[u8], mode: u32) -> Result<(), FolderError> {
+fn write_whole(path: &Path, content: &[u8], mode: u32) -> Result<(), DirectoryError> {
     let beside = path.with_extension(format!("new-{}", std::process::id()));
     let written = || -> io::Result<()> {
         // Left by a process that died; the lock makes it nobody's.
@@ -191,11 +191,11 @@ fn write_whole(path: &Path, content: &[u8], mode: u32) -> Result<(), FolderError
     written().map_err(|why| io_error(path, why))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, FolderError> {
+fn read(path: &Path) -> Result<Vec<u8>, DirectoryError> {
     fs::read(path).map_err(|why| io_error(path, why))
 }
 
-fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, FolderError> {
+fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, DirectoryError> {
     match fs::read(path) {
         Ok(content) => Ok(Some(content)),
         Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -203,6 +203,6 @@ fn read_optional(path: &Path) -> Result<Option<Vec<u8>>, FolderError> {
     }
 }
 
-fn io_error(path: &Path, source: io::Error) -> FolderError {
-    FolderError::Io { path: path.to_owned(), source }
+fn io_error(path: &Path, source: io::Error) -> DirectoryError {
+    DirectoryError::Io { path: path.to_owned(), source }
 }
