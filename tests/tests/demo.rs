@@ -49,7 +49,7 @@ fn every_check_passes_and_standard_output_is_one_json_object() -> Result<()> {
     for id in [
         "agents-ready",
         "plaintext-before",
-        "enrol-live",
+        "enroll-live",
         "encrypted-after",
         "every-address",
         "addresses-kept",

@@ -26,7 +26,7 @@ fn enrolling_and_releasing_by_label_cut_no_open_connection() -> Result<()> {
         pod.settled()?;
     }
     for talk in &mut talks {
-        talk.echo("begun before enrolment")?;
+        talk.echo("begun before enrollment")?;
     }
     client.call_ok(server.at(80), &["who"])?;
     client.call_ok(server.at6(80), &["who"])?;
@@ -37,7 +37,7 @@ fn enrolling_and_releasing_by_label_cut_no_open_connection() -> Result<()> {
     }
     let packets = capture.stop()?;
     ensure!(packets.opened_to(80) == 0 && packets.opened_to(15008) > 0, "new connections are not captured");
-    ensure!(packets.contains(b"begun before enrolment"), "a connection from before has moved");
+    ensure!(packets.contains(b"begun before enrollment"), "a connection from before has moved");
 
     let capture = Capture::start(&mesh.net, "released")?;
     client.spec.enrolled = false;

@@ -215,7 +215,7 @@ impl Pods {
             Err(error) => {
                 let failed = self.close(spec, &netns, error);
                 self.erase(netns.cookie(), place.id, &netns, (held, failed.closed.is_some()))
-                    .unwrap_or_else(|error| warn!(%error, "undoing a failed enrolment"));
+                    .unwrap_or_else(|error| warn!(%error, "undoing a failed enrollment"));
                 Err(failed)
             }
         }

@@ -37,11 +37,11 @@ use crate::pod::captures::Captures;
 use crate::pod::workload::Pod;
 use crate::ready::Ready;
 
-/// How often what is not announced is looked for: failed enrolments, namespaces made anew, ended connections.
+/// How often what is not announced is looked for: failed enrollments, namespaces made anew, ended connections.
 const TICK: Duration = Duration::from_secs(1);
 /// In so many ticks every captured pod is looked after once.
 const ROUND: usize = 30;
-/// The longest pause before a failed enrolment is tried again.
+/// The longest pause before a failed enrollment is tried again.
 const LONGEST: Duration = Duration::from_secs(15);
 /// How long the first round waits for those that were refused in favour of an owner who has not come.
 const SECOND_CHANCE: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ pub(super) struct Captured {
     pub(super) mending: Mending,
 }
 
-/// An enrolment that has begun.
+/// An enrollment that has begun.
 struct Working {
     place: Place,
     rules: PlaintextRules,
@@ -163,7 +163,7 @@ impl Reconciler {
         self.ready.done("captures");
     }
 
-    /// Hears of enrolments until all have come to an end, or so much time has passed.
+    /// Hears of enrollments until all have come to an end, or so much time has passed.
     async fn hear_all(&mut self, patience: Duration) {
         let until = tokio::time::Instant::now() + patience;
         while !self.working.is_empty() {
@@ -261,7 +261,7 @@ impl Reconciler {
         let Some(workload) = snapshot.workload(&uid) else { return };
         let rules = plaintext::compile(&Applying::to(&snapshot, workload));
         if !self.failing.contains_key(&uid) {
-            self.captures.pending(workload, &place.netns, "its enrolment has begun");
+            self.captures.pending(workload, &place.netns, "its enrollment has begun");
         }
         let (netns, addresses) = (place.netns.clone(), place.addresses.clone());
         let wanted = Wanted { uid: uid.clone(), netns, addresses, rules: rules.clone() };
@@ -320,7 +320,7 @@ impl Reconciler {
         }
     }
 
-    /// Takes an enrolment back that nobody wants any more.
+    /// Takes an enrollment back that nobody wants any more.
     async fn undo(&mut self, uid: &WorkloadUid, id: u32, cookie: u64) {
         if let Err(error) = self.steering.release(id).await {
             error!("releasing {uid}: {error:#}");
@@ -366,7 +366,7 @@ impl Reconciler {
         });
     }
 
-    /// Says which enrolments take too long.
+    /// Says which enrollments take too long.
     fn tell_the_late(&mut self) {
         let snapshot = self.node.store.snapshot();
         for (uid, working) in &mut self.working {
@@ -377,7 +377,7 @@ impl Reconciler {
             let path = working.place.netns.display();
             warn!("enrolling {uid} in {path} takes longer than {LATE:?}: something holds it up there");
             if let Some(workload) = snapshot.workload(uid) {
-                let why = format!("its enrolment in {path} takes longer than {LATE:?}");
+                let why = format!("its enrollment in {path} takes longer than {LATE:?}");
                 self.captures.pending(workload, &working.place.netns, &why);
             }
         }

@@ -10,7 +10,7 @@ use mesh::model::service::ServiceKey;
 use mesh::model::waypoint::Waypoint;
 use mesh::model::workload::Workload;
 
-use super::convert::{Context, Enrolment, Left, Options};
+use super::convert::{Context, Enrollment, Left, Options};
 use super::holders::Title;
 use super::inventory::{Inventory, Shelf};
 use super::kind::{Item, Pod};
@@ -111,12 +111,12 @@ fn of_dispute(pod: &Item<Pod>, inventory: &Inventory) -> Option<Problem> {
 
 fn of_pod(pod: &Item<Pod>, context: &Context, options: &Options) -> Option<Problem> {
     let warn = |message: String| Some(Problem::of(&pod.at, pod_name(pod), Severity::Warning, message));
-    match Enrolment::of(pod, context.namespace_labels(&pod.meta.namespace)) {
-        Enrolment::Refused(refusal) => return warn(format!("not enrolled: {refusal}")),
-        Enrolment::HostNetwork if pod.meta.labels.get("istio.io/dataplane-mode").is_some() => {
+    match Enrollment::of(pod, context.namespace_labels(&pod.meta.namespace)) {
+        Enrollment::Refused(refusal) => return warn(format!("not enrolled: {refusal}")),
+        Enrollment::HostNetwork if pod.meta.labels.get("istio.io/dataplane-mode").is_some() => {
             return warn("not enrolled: it lives in the host's network".to_owned());
         }
-        Enrolment::HostNetwork | Enrolment::Enrolled | Enrolment::NotAsked => {}
+        Enrollment::HostNetwork | Enrollment::Enrolled | Enrollment::NotAsked => {}
     }
     // What a namespace asks for is said of the namespace.
     pod.meta.labels.get("istio.io/use-waypoint")?;

@@ -22,7 +22,7 @@ const NAME: &str = "culvert-demo";
 const FILES: [(&str, &str); 12] = [
     ("pods.yaml", include_str!("../../../deploy/examples/shop/pods.yaml")),
     ("services.yaml", include_str!("../../../deploy/examples/shop/services.yaml")),
-    ("enrol.yaml", include_str!("../../../deploy/examples/shop/enrol.yaml")),
+    ("enroll.yaml", include_str!("../../../deploy/examples/shop/enroll.yaml")),
     ("strict.yaml", include_str!("../../../deploy/examples/shop/strict.yaml")),
     ("policy.yaml", include_str!("../../../deploy/examples/shop/policy.yaml")),
     ("market-namespace.yaml", include_str!("../../../deploy/examples/waypoint/namespace.yaml")),

@@ -20,7 +20,7 @@ const SECRET: &str = "order 42 card 4111-1111-1111-1111";
 /// Runs all steps. An error means that the rest makes no sense any more.
 pub fn run(stage: &mut Stage, report: &mut Report, keep: bool) -> Result<()> {
     let mut open = before(stage, report)?;
-    enrol(stage, report, &mut open)?;
+    enroll(stage, report, &mut open)?;
     tunnelled(stage, report);
     identities(stage, report);
     strict(stage, report)?;
@@ -52,7 +52,7 @@ fn before(stage: &Stage, report: &mut Report) -> Result<Talk> {
     let packets = capture.stop()?;
     report.check(
         "plaintext-before",
-        "Before enrolment, anyone on the wire reads the order",
+        "Before enrollment, anyone on the wire reads the order",
         result.and_then(|()| {
             let seen = packets.carrying(SECRET.as_bytes()).next().context("the order was not seen on the wire")?;
             let text = String::from_utf8_lossy(&seen.payload).into_owned();
@@ -76,18 +76,18 @@ fn start_agents(stage: &Stage) -> Result<String> {
     Ok(format!("both ready after {} ms; 0 pods captured", started.elapsed().as_millis()))
 }
 
-fn enrol(stage: &Stage, report: &mut Report, open: &mut Talk) -> Result<()> {
+fn enroll(stage: &Stage, report: &mut Report, open: &mut Talk) -> Result<()> {
     report.step(
-        "Enrolment",
-        "One label on a namespace enrols its pods (deploy/examples/shop/enrol.yaml).
+        "Enrollment",
+        "One label on a namespace enrolls its pods (deploy/examples/shop/enroll.yaml).
          No pod is restarted; connections that are open stay open.",
     );
     let started = Instant::now();
-    stage.apply("enrol.yaml")?;
+    stage.apply("enroll.yaml")?;
     stage.captured([2, 2])?;
     let took = started.elapsed();
     report.check(
-        "enrol-live",
+        "enroll-live",
         "Four pods join while they run, and the open connection goes on",
         (|| {
             open.echo("still talking on the connection from before")?;
@@ -110,12 +110,12 @@ fn tunnelled(stage: &Stage, report: &mut Report) {
     let (said, packets) = match listened {
         Ok(heard) => heard,
         Err(error) => {
-            return report.check("encrypted-after", "After enrolment, nobody on the wire reads it", Err(error));
+            return report.check("encrypted-after", "After enrollment, nobody on the wire reads it", Err(error));
         }
     };
     report.check(
         "encrypted-after",
-        "After enrolment, nobody on the wire reads it",
+        "After enrollment, nobody on the wire reads it",
         (|| {
             let readable = packets.carrying(SECRET.as_bytes()).count();
             let opened = packets.opened_to(15008);

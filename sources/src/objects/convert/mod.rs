@@ -19,4 +19,4 @@ mod options; // what the converter is told
 pub use context::Context;
 pub use exchange::{Exchange, Exchanged};
 pub use options::Options;
-pub use workload::{Enrolment, Left};
+pub use workload::{Enrollment, Left};

@@ -39,7 +39,7 @@ pub enum Left {
 
 /// Whether a pod is enrolled, and if not, why.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Enrolment {
+pub enum Enrollment {
     /// It is.
     Enrolled,
     /// Neither its labels nor its namespace's ask for it.
@@ -67,7 +67,7 @@ impl fmt::Display for Left {
     }
 }
 
-impl Enrolment {
+impl Enrollment {
     /// Label `istio.io/dataplane-mode` of the pod, else of its namespace; never for the host's network.
     pub fn of(pod: &Item<Pod>, namespace: &Labels) -> Self {
         let mode = pod.meta.labels.get(DATAPLANE_MODE).or_else(|| namespace.get(DATAPLANE_MODE));
@@ -105,7 +105,7 @@ fn workload(pod: &Item<Pod>, context: &Context, options: &Options) -> Workload {
     let workload_name = template.workload_name.as_ref().unwrap_or(&pod.meta.name);
     let labels = &pod.meta.labels;
     let namespace_labels = context.namespace_labels(&pod.meta.namespace);
-    let enrolled = Enrolment::of(pod, namespace_labels) == Enrolment::Enrolled;
+    let enrolled = Enrollment::of(pod, namespace_labels) == Enrollment::Enrolled;
     let native_tunnel =
         labels.get(TUNNEL).is_some_and(|how| how.as_str() == "http") || context.waypoints.has_instance(pod, options);
     let found = context.waypoint_of(pod, options);
