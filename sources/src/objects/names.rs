@@ -4,7 +4,7 @@
 use mesh::model::syntax::Form;
 
 use super::kind::Kind;
-use super::node::{Misfit, Node, Value};
+use super::node::{DecodeError, Node, Value};
 
 /// A field that holds a name; `[]` stands for each item of a list.
 type Field = (&'static [&'static str], Form);
@@ -26,7 +26,7 @@ const ENTRY: &[Field] =
 const GATEWAY: &[Field] = &[(&["spec", "gatewayClassName"], Form::Subdomain)];
 
 /// Checks the names of an object: its own, its namespace, its labels, and those by which it refers to others.
-pub(super) fn check(kind: Kind, node: &Node) -> Result<(), Misfit> {
+pub(super) fn check(kind: Kind, node: &Node) -> Result<(), DecodeError> {
     own_name(kind, node)?;
     field(node, &["metadata", "namespace"], Form::Label)?;
     if kind == Kind::Ignored {
@@ -43,7 +43,7 @@ pub(super) fn check(kind: Kind, node: &Node) -> Result<(), Misfit> {
     fields.iter().try_for_each(|(path, form)| field(node, path, *form))
 }
 
-fn own_name(kind: Kind, node: &Node) -> Result<(), Misfit> {
+fn own_name(kind: Kind, node: &Node) -> Result<(), DecodeError> {
     let name = node.get("metadata").and_then(|metadata| metadata.get("name"));
     match name.map(|name| &name.value) {
         None | Some(Value::Null) => Err(serde::de::Error::custom("missing field `metadata.name`")),
@@ -57,12 +57,12 @@ fn own_name(kind: Kind, node: &Node) -> Result<(), Misfit> {
     }
 }
 
-fn labels(node: &Node) -> Result<(), Misfit> {
+fn labels(node: &Node) -> Result<(), DecodeError> {
     let labels = node.get("metadata").and_then(|metadata| metadata.get("labels")).map(|labels| &labels.value);
     let Some(Value::Map(entries)) = labels else { return Ok(()) };
     for (key, value) in entries {
         let steps = || vec![format!("[{}]", key.escape_debug()), "labels".to_owned(), "metadata".to_owned()];
-        let wrong = |message: String| Misfit::of(value.line, steps(), message);
+        let wrong = |message: String| DecodeError::of(value.line, steps(), message);
         Form::LabelKey.check(key).map_err(wrong)?;
         value.text().map_or(Ok(()), |text| Form::LabelValue.check(text)).map_err(wrong)?;
     }
@@ -70,12 +70,12 @@ fn labels(node: &Node) -> Result<(), Misfit> {
 }
 
 /// Checks a field. One that is absent or empty says nothing, and of what is no text the typed reading tells.
-fn field(node: &Node, path: &[&str], form: Form) -> Result<(), Misfit> {
+fn field(node: &Node, path: &[&str], form: Form) -> Result<(), DecodeError> {
     let Some((first, rest)) = path.split_first() else {
         let text = node.text().filter(|text| !text.is_empty());
-        return text.map_or(Ok(()), |text| form.check(text)).map_err(|why| Misfit::of(node.line, Vec::new(), why));
+        return text.map_or(Ok(()), |text| form.check(text)).map_err(|why| DecodeError::of(node.line, Vec::new(), why));
     };
-    let below = |node: &Node, step: &dyn Fn() -> String| field(node, rest, form).map_err(|misfit| misfit.below(step()));
+    let below = |node: &Node, step: &dyn Fn() -> String| field(node, rest, form).map_err(|error| error.below(step()));
     match &node.value {
         Value::List(items) if *first == "[]" => {
             items.iter().enumerate().try_for_each(|(index, item)| below(item, &|| format!("[{index}]")))

@@ -36,7 +36,7 @@ pub(super) enum Value {
 
 /// A value that does not fit the type it is read into.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Misfit {
+pub(super) struct DecodeError {
     /// Line of the value; 0 while it is not known.
     pub(super) line: u32,
     /// Steps to the field, innermost first.
@@ -63,9 +63,9 @@ impl Node {
     }
 
     /// Reads the tree into a type.
-    pub(super) fn read<T: de::DeserializeOwned>(self) -> Result<T, Misfit> {
+    pub(super) fn read<T: de::DeserializeOwned>(self) -> Result<T, DecodeError> {
         let line = self.line;
-        T::deserialize(self).map_err(|misfit| misfit.at(line))
+        T::deserialize(self).map_err(|error| error.at(line))
     }
 
     /// The same as plain JSON, for kinds that are only kept.
@@ -83,7 +83,7 @@ impl Node {
     }
 }
 
-impl Misfit {
+impl DecodeError {
     /// What is wrong with the value at a place; the steps to it are written innermost first.
     pub(super) fn of(line: u32, steps: Vec<String>, message: String) -> Self {
         Self { line, steps, message }
@@ -120,15 +120,15 @@ impl Misfit {
     }
 }
 
-impl fmt::Display for Misfit {
+impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Misfit {}
+impl std::error::Error for DecodeError {}
 
-impl de::Error for Misfit {
+impl de::Error for DecodeError {
     fn custom<T: fmt::Display>(message: T) -> Self {
         Self { line: 0, steps: Vec::new(), message: message.to_string() }
     }
@@ -210,9 +210,9 @@ impl<'de> Visitor<'de> for ValueVisitor {
 }
 
 impl<'de> Deserializer<'de> for Node {
-    type Error = Misfit;
+    type Error = DecodeError;
 
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.value {
             Value::Null => visitor.visit_unit(),
             Value::Bool(value) => visitor.visit_bool(value),
@@ -232,7 +232,7 @@ impl<'de> Deserializer<'de> for Node {
         _name: &'static str,
         _fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Misfit> {
+    ) -> Result<V::Value, DecodeError> {
         match self.value {
             // A field that is null counts as absent, as it does for the Kubernetes API.
             Value::Map(entries) => {
@@ -242,14 +242,18 @@ impl<'de> Deserializer<'de> for Node {
         }
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
         match self.value {
             Value::Null => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _name: &'static str, visitor: V) -> Result<V::Value, Misfit> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, DecodeError> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -258,7 +262,7 @@ impl<'de> Deserializer<'de> for Node {
         _name: &'static str,
         _variants: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, Misfit> {
+    ) -> Result<V::Value, DecodeError> {
         match self.value {
             Value::Text(variant) => visitor.visit_enum(Variant(variant)),
             _ => self.deserialize_any(visitor),
@@ -277,13 +281,13 @@ struct Items {
 }
 
 impl<'de> SeqAccess<'de> for Items {
-    type Error = Misfit;
+    type Error = DecodeError;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Misfit> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, DecodeError> {
         let Some(node) = self.items.next() else { return Ok(None) };
         let (line, index) = (node.line, self.index);
         self.index += 1;
-        seed.deserialize(node).map(Some).map_err(|misfit| misfit.within(line, || format!("[{index}]")))
+        seed.deserialize(node).map(Some).map_err(|error| error.within(line, || format!("[{index}]")))
     }
 }
 
@@ -294,36 +298,36 @@ struct Entries {
 }
 
 impl<'de> MapAccess<'de> for Entries {
-    type Error = Misfit;
+    type Error = DecodeError;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Misfit> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, DecodeError> {
         for (key, node) in self.entries.by_ref() {
             if self.skip_nulls && node.value == Value::Null {
                 continue;
             }
             let line = node.line;
-            let deserializer: StringDeserializer<Misfit> = key.clone().into_deserializer();
+            let deserializer: StringDeserializer<DecodeError> = key.clone().into_deserializer();
             self.value = Some((key, node));
-            return seed.deserialize(deserializer).map(Some).map_err(|misfit| misfit.at(line));
+            return seed.deserialize(deserializer).map(Some).map_err(|error| error.at(line));
         }
         Ok(None)
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Misfit> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, DecodeError> {
         let Some((key, node)) = self.value.take() else { return Err(de::Error::custom("a value without a key")) };
         let line = node.line;
-        seed.deserialize(node).map_err(|misfit| misfit.within(line, || key))
+        seed.deserialize(node).map_err(|error| error.within(line, || key))
     }
 }
 
 struct Variant(String);
 
 impl<'de> EnumAccess<'de> for Variant {
-    type Error = Misfit;
+    type Error = DecodeError;
     type Variant = Unit;
 
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Unit), Misfit> {
-        let deserializer: StringDeserializer<Misfit> = self.0.into_deserializer();
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Unit), DecodeError> {
+        let deserializer: StringDeserializer<DecodeError> = self.0.into_deserializer();
         Ok((seed.deserialize(deserializer)?, Unit))
     }
 }
@@ -331,17 +335,17 @@ impl<'de> EnumAccess<'de> for Variant {
 struct Unit;
 
 impl<'de> VariantAccess<'de> for Unit {
-    type Error = Misfit;
+    type Error = DecodeError;
 
-    fn unit_variant(self) -> Result<(), Misfit> {
+    fn unit_variant(self) -> Result<(), DecodeError> {
         Ok(())
     }
 
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, _seed: T) -> Result<T::Value, Misfit> {
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, _seed: T) -> Result<T::Value, DecodeError> {
         Err(de::Error::custom("expected a plain word"))
     }
 
-    fn tuple_variant<V: Visitor<'de>>(self, _len: usize, _visitor: V) -> Result<V::Value, Misfit> {
+    fn tuple_variant<V: Visitor<'de>>(self, _len: usize, _visitor: V) -> Result<V::Value, DecodeError> {
         Err(de::Error::custom("expected a plain word"))
     }
 
@@ -349,7 +353,7 @@ impl<'de> VariantAccess<'de> for Unit {
         self,
         _fields: &'static [&'static str],
         _visitor: V,
-    ) -> Result<V::Value, Misfit> {
+    ) -> Result<V::Value, DecodeError> {
         Err(de::Error::custom("expected a plain word"))
     }
 }
@@ -409,9 +413,9 @@ mod tests {
             ("\nports:\n- port: 1\n", 2, "", "missing field `name`"),
             ("name: a\nports: [7]\n", 2, "ports[0]", "invalid type: integer `7`, expected struct Port"),
         ] {
-            let misfit = node(text).read::<Thing>().unwrap_err();
+            let error = node(text).read::<Thing>().unwrap_err();
             let field = (!field.is_empty()).then(|| field.to_owned());
-            assert_eq!((misfit.line, misfit.field(), misfit.message.as_str()), (line, field, message), "{text}");
+            assert_eq!((error.line, error.field(), error.message.as_str()), (line, field, message), "{text}");
         }
     }
 

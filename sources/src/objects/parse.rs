@@ -11,7 +11,7 @@ use serde_saphyr::Spanned;
 
 use super::kind::{Kind, Object, Reader, Shared};
 use super::names;
-use super::node::{Misfit, Node, Value};
+use super::node::{DecodeError, Node, Value};
 use super::problem::{Origin, Problem, Severity};
 
 /// What a file says.
@@ -144,14 +144,14 @@ impl Reading<'_> {
         Origin { file: Arc::clone(self.file), line: line.saturating_add(self.offset) }
     }
 
-    fn error(&mut self, line: u32, object: Option<String>, misfit: &Misfit) {
+    fn error(&mut self, line: u32, object: Option<String>, error: &DecodeError) {
         self.parsed.problems.push(Problem {
             severity: Severity::Error,
             file: Arc::clone(self.file),
             line: self.at(line).line,
             object,
-            field: misfit.field(),
-            message: misfit.message.clone(),
+            field: error.field(),
+            message: error.message.clone(),
         });
     }
 
@@ -159,15 +159,15 @@ impl Reading<'_> {
         self.inherit_kind(&mut node);
         let (api_version, kind_name) = match (text_of(&node, "apiVersion"), text_of(&node, "kind")) {
             (Ok(api_version), Ok(kind)) => (api_version, kind),
-            (Err(misfit), _) | (_, Err(misfit)) => return self.error(node.line, None, &misfit),
+            (Err(error), _) | (_, Err(error)) => return self.error(node.line, None, &error),
         };
         let Some(kind) = Kind::of(&api_version, &kind_name) else {
             return self.unknown(&node, &api_version, &kind_name);
         };
         let label = label(kind, &kind_name, &node);
         let line = node.line;
-        if let Err(misfit) = names::check(kind, &node) {
-            self.error(misfit.line.max(line), Some(label), &misfit);
+        if let Err(error) = names::check(kind, &node) {
+            self.error(error.line.max(line), Some(label), &error);
             return self.stand_in(kind, &node);
         }
         let policy = kind.is_policy().then(|| node.clone());
@@ -179,15 +179,15 @@ impl Reading<'_> {
         let object = Object::read(kind, node, &mut reader);
         let (raw, object) = match raw.transpose() {
             Ok(raw) => (raw, object),
-            Err(misfit) => (None, Err(misfit)),
+            Err(error) => (None, Err(error)),
         };
         // A waypoint judges by itself: what an agent cannot express is the very thing that it may enforce.
         let keeps_unread = policy.is_some();
         match object {
             Ok(object) => self.parsed.objects.extend(raw.into_iter().chain(object)),
-            Err(misfit) => {
+            Err(error) => {
                 self.parsed.objects.extend(raw.filter(|_| keeps_unread));
-                self.error(misfit.line.max(line), Some(label), &misfit);
+                self.error(error.line.max(line), Some(label), &error);
                 if let Some(node) = policy {
                     self.stand_in(kind, &node);
                 }
@@ -246,7 +246,7 @@ fn label(kind: Kind, kind_name: &str, node: &Node) -> String {
     }
 }
 
-fn text_of(node: &Node, key: &str) -> Result<String, Misfit> {
+fn text_of(node: &Node, key: &str) -> Result<String, DecodeError> {
     match node.get(key) {
         Some(node) => node.clone().read(),
         None => Err(serde::de::Error::custom(format!("missing field `{key}`: this is not a Kubernetes object"))),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::IgnoredAny;
 
-use crate::objects::node::{self, Misfit, Value};
+use crate::objects::node::{self, DecodeError, Value};
 use crate::objects::problem::{Origin, Severity};
 use crate::objects::schema::meta::{Bare, Full, Lenient, Metadata};
 use crate::objects::schema::{gateway, pod, policy, service};
@@ -179,7 +179,7 @@ impl Object {
         kind: Kind,
         node: node::Node,
         reader: &mut Reader<'_>,
-    ) -> Result<Self, Misfit> {
+    ) -> Result<Self, DecodeError> {
         let metadata = node.get("metadata").cloned().map(node::Node::read::<Metadata>).transpose()?.unwrap_or_default();
         let meta = reader.meta(&metadata, kind.is_namespaced());
         let value = match kind {
@@ -195,7 +195,7 @@ impl Object {
         kind: Kind,
         node: node::Node,
         reader: &mut Reader<'_>,
-    ) -> Result<Option<Self>, Misfit> {
+    ) -> Result<Option<Self>, DecodeError> {
         Ok(match kind {
             Kind::Ignored => None,
             Kind::Namespace => {
