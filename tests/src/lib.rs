@@ -4,7 +4,6 @@
 //! looks from outside: what the application saw, what passed the `wire`, what the agents say (`observe`).
 
 pub mod demo;
-pub mod bench;
 pub mod incident;
 pub mod waypoint;
 pub mod mesh;

@@ -19,8 +19,9 @@ const STARTERS: [&str; 2] = ["command", "as_root"];
 /// Functions that start a program too when its arguments follow as a list.
 const RUNNERS: [&str; 2] = ["output", "run"];
 /// The directories whose code starts programs.
-const DIRECTORIES: [&str; 8] = [
+const DIRECTORIES: [&str; 9] = [
     "tests",
+    "bench",
     "xtask",
     "agent/tests",
     "agent/examples",

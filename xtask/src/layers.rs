@@ -15,7 +15,7 @@ use crate::shell::{cargo, output, step, workspace};
 use crate::source::{SourceFile, attributes, is_for_tests};
 
 /// Crate roots whose module order is held.
-const ROOTS: [&str; 9] = [
+const ROOTS: [&str; 10] = [
     "mesh/src/lib.rs",
     "sources/src/lib.rs",
     "transport/src/lib.rs",
@@ -24,6 +24,7 @@ const ROOTS: [&str; 9] = [
     "agent-ebpf/src/main.rs",
     "waypoint/src/lib.rs",
     "tests/src/lib.rs",
+    "bench/src/lib.rs",
     "xtask/src/main.rs",
 ];
 
@@ -34,7 +35,7 @@ const MAY_USE: [(&str, &[&str]); 6] = [
     ("process", &["mesh", "transport"]),
     ("agent", &["agent-abi", "mesh", "process", "sources", "transport"]),
     ("waypoint", &["mesh", "process", "sources", "transport"]),
-    ("tests", &["agent", "agent-abi", "mesh", "process", "sources", "transport", "waypoint"]),
+    ("bench", &["agent", "mesh", "sources", "tests", "transport"]),
 ];
 
 /// A module's place: the names from the crate root down. The root is empty.

@@ -7,8 +7,19 @@ use anyhow::{Context as _, Result};
 use crate::shell::workspace;
 
 /// The directories that hold our sources.
-const DIRECTORIES: [&str; 10] =
-    ["mesh", "sources", "transport", "process", "agent", "agent-ebpf", "waypoint", "xtask", "tests", "controller"];
+const DIRECTORIES: [&str; 11] = [
+    "mesh",
+    "sources",
+    "transport",
+    "process",
+    "agent",
+    "agent-ebpf",
+    "waypoint",
+    "xtask",
+    "tests",
+    "bench",
+    "controller",
+];
 
 /// One Rust file.
 pub(crate) struct SourceFile {

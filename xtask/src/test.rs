@@ -88,7 +88,7 @@ fn program_of(message: &str) -> Option<Program> {
     let package = directory.file_name()?.to_str()?.to_owned();
     let target = message["target"]["name"].as_str()?;
     let is_integration = message["target"]["kind"].as_array()?.iter().any(|kind| kind == "test");
-    let needs_root = is_integration && (package == "tests" || package == "agent");
+    let needs_root = is_integration && matches!(package.as_str(), "agent" | "bench" | "tests");
     let name = if target == package { package } else { format!("{package}/{target}") };
     Some(Program { name, executable, directory, needs_root })
 }
@@ -197,6 +197,7 @@ mod tests {
             program_of(&text.replace("PKG", package).replace("KIND", kind)).unwrap()
         };
         assert!(message("tests", "test").needs_root);
+        assert!(message("bench", "test").needs_root);
         assert!(!message("tests", "lib").needs_root);
         assert!(!message("mesh", "test").needs_root);
         assert_eq!(message("tests", "test").name, "tests/policy");

@@ -5,8 +5,8 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::forward::MARK;
-use crate::process::{Place, spawn};
+use crate::forward::MARK;
+use harness::process::{Place, spawn};
 
 /// Group of a sidecar's process, by which the rules know its own connections.
 pub const SIDECAR_GROUP: u32 = 1337;

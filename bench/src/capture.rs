@@ -9,14 +9,14 @@ use std::sync::Arc;
 
 use anyhow::Result;
 
-use crate::net::{Net, Node, PodNet};
-use crate::process::{Place, Process};
+use harness::net::{Net, Node, PodNet};
+use harness::process::{Place, Process};
 
-use super::phases::{self, BULK_1, BULK_8, CONNECTIONS, LATENCY, Options, Pace, Phase, Subject};
-use super::report::Report;
-use super::rules::{INBOUND_PORT, OUTBOUND_PORT};
-use super::stats::{Samples, report};
-use super::{meter, rules};
+use crate::phases::{self, BULK_1, BULK_8, CONNECTIONS, LATENCY, Options, Pace, Phase, Subject};
+use crate::report::Report;
+use crate::rules::{INBOUND_PORT, OUTBOUND_PORT};
+use crate::stats::{Samples, report};
+use crate::{meter, rules};
 
 /// Port of the servers.
 const PORT: u16 = 8080;

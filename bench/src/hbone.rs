@@ -19,10 +19,10 @@ use transport::hbone::{
 use transport::keyring::{Keyring, Options};
 use transport::tls::ServerConfig;
 
-use super::http::{Asking, serve};
-use super::load::{Seen, Timing, drive};
-use super::pods::{read, socket_in};
-use super::serve::announce;
+use crate::http::{Asking, serve};
+use crate::load::{Seen, Timing, drive};
+use crate::pods::{read, socket_in};
+use crate::serve::announce;
 
 /// Who the clients, the proxies and the endpoints are: service accounts of namespace `bench`.
 pub const CLIENT: &str = "client";
@@ -190,7 +190,7 @@ async fn watch(mut asking: Asking<Stream>) -> Result<Seen> {
         let head = asking.ask().await.context("while routes changed")?;
         let version = header(&head, VERSION).unwrap_or_default().to_owned();
         if last.as_ref() != Some(&version) {
-            super::load::say(&Change { version: version.clone(), at_ns: clock()? })?;
+            crate::load::say(&Change { version: version.clone(), at_ns: clock()? })?;
             last = Some(version);
         }
         tokio::time::sleep(Duration::from_millis(1)).await;

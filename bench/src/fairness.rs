@@ -13,19 +13,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum as _;
 
-use crate::eventually::eventually;
-use crate::manifest::PodSpec;
-use crate::mesh::{Mesh, MeshOptions, Pod};
-use crate::net::{Net, Node, PodNet};
-use crate::process::{Place, Process};
+use harness::eventually::eventually;
+use harness::manifest::PodSpec;
+use harness::mesh::{Mesh, MeshOptions, Pod};
+use harness::net::{Net, Node, PodNet};
+use harness::process::{Place, Process};
 
-use super::greedy::Attack;
-use super::load::Seen;
-use super::pods::Member;
-use super::report::Report;
-use super::stats::{Samples, report};
-use super::victims::Served;
-use super::{meter, phases};
+use crate::greedy::Attack;
+use crate::load::Seen;
+use crate::pods::Member;
+use crate::report::Report;
+use crate::stats::{Samples, report};
+use crate::victims::Served;
+use crate::{meter, phases};
 
 /// Pods whose service is measured.
 const VICTIMS: usize = 10;

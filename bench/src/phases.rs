@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::load::{Kind, Seen};
-use super::stats::Samples;
-use super::{meter, show};
-use crate::process::{Place, Process};
+use crate::load::{Kind, Seen};
+use crate::stats::Samples;
+use crate::{meter, show};
+use harness::process::{Place, Process};
 
 /// Nanoseconds in a second.
 const SECOND: f64 = 1e9;
@@ -176,7 +176,7 @@ pub fn role(place: &Place, arguments: &[String]) -> Result<Process> {
 
 /// Waits until a request goes through, with the first real one.
 pub fn wait_open(subject: &Subject) -> Result<()> {
-    crate::eventually::eventually(&format!("a way for {}", subject.name), || {
+    harness::eventually::eventually(&format!("a way for {}", subject.name), || {
         load(subject, Kind::Requests, 1, 0.02).map(|_| ())
     })
 }

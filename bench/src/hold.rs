@@ -8,8 +8,8 @@ use clap::Args;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::task::JoinSet;
 
-use super::load::{Connection, Seen, say};
-use super::pods::{self, Member};
+use crate::load::{Connection, Seen, say};
+use crate::pods::{self, Member};
 
 /// Connections that are being opened at once.
 const AT_ONCE: usize = 64;

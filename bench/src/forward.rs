@@ -17,7 +17,7 @@ use nix::sys::socket::{getsockopt, setsockopt, sockopt};
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use super::serve::announce;
+use crate::serve::announce;
 
 /// Mark by which rules know the forwarder's own connections.
 pub const MARK: u32 = 0x539;

@@ -10,8 +10,8 @@ use rcgen::{
 };
 use serde_json::{Value, json};
 
-use super::rules::{INBOUND_PORT, OUTBOUND_PORT, SIDECAR_GROUP};
-use crate::process::{Place, Process};
+use crate::rules::{INBOUND_PORT, OUTBOUND_PORT, SIDECAR_GROUP};
+use harness::process::{Place, Process};
 
 /// Names of the types in a configuration.
 const TYPES: &str = "type.googleapis.com/envoy.extensions";

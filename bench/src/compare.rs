@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::report::{All, Report, Row, shown};
+use crate::report::{All, Report, Row, shown};
 
 /// One measure of one subject in two runs.
 #[derive(Clone, Debug, PartialEq, Serialize)]

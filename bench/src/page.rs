@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::axis::human;
-use super::plot::{bars, chart, class, escaped};
-use super::report::{Report, Row, machine_line, shown};
+use crate::axis::human;
+use crate::plot::{bars, chart, class, escaped};
+use crate::report::{Report, Row, machine_line, shown};
 
 /// Colours of the known subjects on a light ground and on a dark one. Others take turns with [`OTHERS`].
 const COLOURS: [(&str, &str, &str); 5] = [
@@ -223,8 +223,8 @@ fn colours(reports: &[Report]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::{Axes, Chart, Line, Ratio};
     use super::*;
+    use crate::report::{Axes, Chart, Line, Ratio};
 
     fn report() -> Report {
         let row = |subject: &str, median: f64| Row {

@@ -12,9 +12,9 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-use super::http::{Asking, serve};
-use super::load::{Seen, Timing, drive};
-use super::serve::announce;
+use crate::http::{Asking, serve};
+use crate::load::{Seen, Timing, drive};
+use crate::serve::announce;
 
 /// One pod of a plan.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -51,7 +51,7 @@ pub async fn listen(plan: &Path) -> Result<()> {
 
 /// Listens in each pod of a plan and serves as the bench server does until the process ends.
 pub async fn listen_plain(plan: &Path) -> Result<()> {
-    listen_with(plan, super::serve::accept).await
+    listen_with(plan, crate::serve::accept).await
 }
 
 async fn listen_with<F>(plan: &Path, accept: impl Fn(TcpListener) -> F) -> Result<()>

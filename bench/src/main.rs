@@ -5,15 +5,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tests::bench::phases::Options;
-use tests::bench::report::Report;
-use tests::bench::show::{self, Format, Output};
-use tests::bench::{
+use bench::phases::Options;
+use bench::report::Report;
+use bench::show::{self, Format, Output};
+use bench::{
     capture, connections, fairness, forward, greedy, hbone, hold, library, load, memory, pods, scale, serve, tunnel,
     victims, waypoint,
 };
+use clap::{Parser, Subcommand};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// The benches that `all` runs, in the order of its page.
 const ALL: [&str; 8] = ["memory", "tunnel", "same-node", "waypoint", "fairness", "capture", "scale", "connections"];

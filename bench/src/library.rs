@@ -16,9 +16,9 @@ use sources::{ManifestSource, Options};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::many::{self, Size};
-use super::meter::own_cpu;
-use crate::mesh::apply;
+use crate::many::{self, Size};
+use crate::meter::own_cpu;
+use harness::mesh::apply;
 
 /// How often each kind of look-up is done.
 const LOOKUPS: usize = 300_000;

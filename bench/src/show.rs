@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::compare;
-use super::page::page;
-use super::report::{All, Report};
+use crate::compare;
+use crate::page::page;
+use crate::report::{All, Report};
 
 /// How and where a result is shown.
 #[derive(Clone, Debug, clap::Args)]

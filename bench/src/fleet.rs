@@ -9,21 +9,21 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::agent::{Agent, AgentOptions, Ports};
-use crate::apps;
-use crate::eventually::eventually;
-use crate::manifest::PodSpec;
-use crate::mesh::{apply, private_directory};
-use crate::net::{Net, Node, PodNet};
-use crate::observe::get;
-use crate::process::{Place, Process};
+use harness::agent::{Agent, AgentOptions, Ports};
+use harness::apps;
+use harness::eventually::eventually;
+use harness::manifest::PodSpec;
+use harness::mesh::{apply, private_directory};
+use harness::net::{Net, Node, PodNet};
+use harness::observe::get;
+use harness::process::{Place, Process};
 
-use super::envoy::{Authority, copy};
-use super::load::Seen;
-use super::pods::Member;
-use super::rules::{self, INBOUND_PORT};
-use super::sidecar::{self, SERVICE_PORT, Service, Sidecar, TARGET_PORT};
-use super::{meter, phases};
+use crate::envoy::{Authority, copy};
+use crate::load::Seen;
+use crate::pods::Member;
+use crate::rules::{self, INBOUND_PORT};
+use crate::sidecar::{self, SERVICE_PORT, Service, Sidecar, TARGET_PORT};
+use crate::{meter, phases};
 
 /// Kubernetes namespace of everything.
 const NAMESPACE: &str = "bench";
@@ -367,7 +367,7 @@ fn service_manifests(services: &[Service], pods: usize, waypoint: bool) -> Strin
     for (index, service) in services.iter().enumerate() {
         let (name, vip) = (&service.name, service.vip.to_string());
         let port = ("http", SERVICE_PORT, "8080");
-        let _ok = write!(yaml, "---\n{}", crate::manifest::service(NAMESPACE, name, name, &[&vip], &[port]));
+        let _ok = write!(yaml, "---\n{}", harness::manifest::service(NAMESPACE, name, name, &[&vip], &[port]));
         for (number, ip) in service.endpoints.iter().enumerate().filter(|_| index >= pods) {
             let spec = PodSpec::new(NAMESPACE, &format!("{name}-{number}")).account(name).label("app", name);
             // The label of the name is its own, and `app` must be the service's.

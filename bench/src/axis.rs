@@ -1,6 +1,6 @@
 //! Pure. Where values lie on an axis, and how they are written.
 
-use super::report::shown;
+use crate::report::shown;
 
 /// One axis of a chart, from values to a length in pixels.
 #[derive(Clone, Copy, Debug)]

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 
-use crate::manifest::PodSpec;
-use crate::mesh::{Mesh, MeshOptions, Pod};
-use crate::net::{Host, Net, Node, PodNet};
-use crate::process::{Place, Process};
+use harness::manifest::PodSpec;
+use harness::mesh::{Mesh, MeshOptions, Pod};
+use harness::net::{Host, Net, Node, PodNet};
+use harness::process::{Place, Process};
 
-use super::phases::{self, BULK_1, BULK_8, CONNECTIONS, LATENCY, Options, Pace, REQUESTS, Subject};
-use super::report::Report;
-use super::stats::{Samples, report};
-use super::{envoy, meter, rules};
+use crate::phases::{self, BULK_1, BULK_8, CONNECTIONS, LATENCY, Options, Pace, REQUESTS, Subject};
+use crate::report::Report;
+use crate::stats::{Samples, report};
+use crate::{envoy, meter, rules};
 
 /// Port of the server.
 const PORT: u16 = 8080;

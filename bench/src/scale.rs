@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::library::Measured;
-use super::many::{self, Size};
-use super::report::Report;
-use super::stats::{Samples, report};
-use super::{meter, phases, show};
-use crate::agent::Agent;
-use crate::eventually::within;
-use crate::mesh::{Mesh, MeshOptions, apply};
-use crate::process::Process;
+use crate::library::Measured;
+use crate::many::{self, Size};
+use crate::report::Report;
+use crate::stats::{Samples, report};
+use crate::{meter, phases, show};
+use harness::agent::Agent;
+use harness::eventually::within;
+use harness::mesh::{Mesh, MeshOptions, apply};
+use harness::process::Process;
 
 /// How long a load may take.
 const PATIENCE: Duration = Duration::from_secs(600);

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::fleet::{Fleet, Kind, MOST_PODS};
-use super::load::Seen;
-use super::report::{Axes, Chart, Line, Report};
-use super::sidecar::Sidecar;
-use super::stats::{Samples, fit, report};
-use super::{meter, show};
+use crate::fleet::{Fleet, Kind, MOST_PODS};
+use crate::load::Seen;
+use crate::report::{Axes, Chart, Line, Report};
+use crate::sidecar::Sidecar;
+use crate::stats::{Samples, fit, report};
+use crate::{meter, show};
 
 /// Pods that the sums are extrapolated to.
 const MANY: f64 = 1000.0;

@@ -8,17 +8,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::load::Seen;
-use super::phases::{self, BULK_1, CONNECTIONS, LATENCY, Pace, Subject};
-use super::pods::Member;
-use super::report::Report;
-use super::stats::{Samples, report};
-use super::tunnel::prepare;
-use super::{meter, show};
-use crate::eventually::within;
-use crate::manifest::PodSpec;
-use crate::mesh::{Mesh, MeshOptions, Pod};
-use crate::process::{Place, Process};
+use crate::load::Seen;
+use crate::phases::{self, BULK_1, CONNECTIONS, LATENCY, Pace, Subject};
+use crate::pods::Member;
+use crate::report::Report;
+use crate::stats::{Samples, report};
+use crate::tunnel::prepare;
+use crate::{meter, show};
+use harness::eventually::within;
+use harness::manifest::PodSpec;
+use harness::mesh::{Mesh, MeshOptions, Pod};
+use harness::process::{Place, Process};
 
 /// Port of the servers.
 const PORT: u16 = 8080;
@@ -115,7 +115,7 @@ impl Lab {
         }
         let to = measured[1].at(PORT);
         let server = phases::server(&measured[1].place, to)?;
-        let proxies = mesh.agents.iter().map(crate::agent::Agent::pid).collect::<Result<Vec<u32>>>()?;
+        let proxies = mesh.agents.iter().map(harness::agent::Agent::pid).collect::<Result<Vec<u32>>>()?;
         let ends = vec![server.pid()];
         let subject = Subject { name: SUBJECTS[0], client: measured[0].place.clone(), to, proxies, ends };
         phases::wait_open(&subject)?;

@@ -16,10 +16,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::http::{Asking, Pace};
-use super::meter::own_cpu;
-use super::serve::{ANSWER, HEADER, SINK};
-use super::stats::{QUANTILES, percentile};
+use crate::http::{Asking, Pace};
+use crate::meter::own_cpu;
+use crate::serve::{ANSWER, HEADER, SINK};
+use crate::stats::{QUANTILES, percentile};
 
 /// Bytes of a request and of its answer.
 const REQUEST: usize = 128;

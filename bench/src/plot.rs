@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::axis::{Axis, Kind, human, plain, time};
-use super::report::{Axes, Chart, Row};
+use crate::axis::{Axis, Kind, human, plain, time};
+use crate::report::{Axes, Chart, Row};
 
 /// Width of a chart and height, in its own units.
 const WIDTH: f64 = 560.0;
@@ -163,8 +163,8 @@ pub fn bars(rows: &[&Row]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::Line;
     use super::*;
+    use crate::report::Line;
 
     fn row(subject: &str, median: f64) -> Row {
         Row {

@@ -8,20 +8,20 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::apps;
-use crate::eventually::eventually;
-use crate::mesh::{private_directory, write_private};
-use crate::net::{Net, Node, PodNet};
-use crate::pki::{Authority, LeafSpec};
-use crate::process::{Place, Process};
+use harness::apps;
+use harness::eventually::eventually;
+use harness::mesh::{private_directory, write_private};
+use harness::net::{Net, Node, PodNet};
+use harness::pki::{Authority, LeafSpec};
+use harness::process::{Place, Process};
 
-use super::hbone::{Change, ENDPOINT, WAYPOINT, clock};
-use super::load::Seen;
-use super::pods::Member;
-use super::report::Report;
-use super::routes::{Setup, TARGET_PORT};
-use super::stats::{Samples, report};
-use super::{envoy, meter, phases, show};
+use crate::hbone::{Change, ENDPOINT, WAYPOINT, clock};
+use crate::load::Seen;
+use crate::pods::Member;
+use crate::report::Report;
+use crate::routes::{Setup, TARGET_PORT};
+use crate::stats::{Samples, report};
+use crate::{envoy, meter, phases, show};
 
 /// Subjects in the order in which they are shown. `none`: the clients' tunnels end at an endpoint.
 const SUBJECTS: [&str; 3] = ["none", "envoy", "culvert"];

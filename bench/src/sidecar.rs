@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::envoy::{Authority, binary};
-use super::rules::{INBOUND_PORT, OUTBOUND_PORT, SIDECAR_GROUP};
-use crate::process::{Place, Process};
+use crate::envoy::{Authority, binary};
+use crate::rules::{INBOUND_PORT, OUTBOUND_PORT, SIDECAR_GROUP};
+use harness::process::{Place, Process};
 
 /// Names of the types in a configuration.
 const TYPES: &str = "type.googleapis.com/envoy.extensions";

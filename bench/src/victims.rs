@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::http::Asking;
-use super::load::Seen;
-use super::pods::{self, Member, socket_in};
+use crate::http::Asking;
+use crate::load::Seen;
+use crate::pods::{self, Member, socket_in};
 
 /// How long a connection may take to be made.
 const PATIENCE: Duration = Duration::from_secs(10);

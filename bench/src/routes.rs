@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::hbone::VERSION;
+use crate::hbone::VERSION;
 
 /// Names of the types in a configuration.
 const TYPES: &str = "type.googleapis.com/envoy.extensions";

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::report::{Axes, Chart, Line, Ratio, Report, Row};
+use crate::report::{Axes, Chart, Line, Ratio, Report, Row};
 
 /// The shares of all requests whose times make up a distribution.
 pub const QUANTILES: [f64; 10] = [0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999];

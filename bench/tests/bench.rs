@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
+use harness::programs;
 use serde_json::Value;
-use tests::programs;
 
 /// Runs a bench, gives its JSON and its page.
 fn bench(name: &str, arguments: &[&str]) -> Result<(Value, String)> {

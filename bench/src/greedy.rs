@@ -11,9 +11,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::load::{Seen, header, say};
-use super::serve::{ANSWER, SINK};
-use crate::pki;
+use crate::load::{Seen, header, say};
+use crate::serve::{ANSWER, SINK};
+use harness::pki;
 
 /// How long anything may take before it is tried anew.
 const PATIENCE: Duration = Duration::from_secs(10);
