@@ -61,7 +61,7 @@ pub fn run(options: &Options) -> Result<Report> {
     let machine = meter::machine();
     let mut samples = Samples::default();
     let (_, descriptors) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    // An agent keeps an eighth back, and of the rest each serving pod has at most what is left for the others: README, "One pod
+    // An agent keeps an eighth back, and of the rest each serving pod has at most what is left for the others: docs/limits.md, "One pod
     // among many".
     let shares = SERVERS.min(options.pods) as u64;
     let most = ((descriptors - descriptors / 8) / (shares + 1) * shares).saturating_sub(SPARE);

@@ -1,5 +1,8 @@
 //! `culvert-bench`: measures, with the real binaries, what `cargo xtask bench` asks for.
 
+#[cfg(test)]
+mod docs_tests;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -84,33 +87,25 @@ enum Command {
         output: Format,
     },
     #[command(hide = true)]
-    Serve {
-        at: SocketAddr,
-    },
+    Serve { at: SocketAddr },
     #[command(hide = true)]
     Load(load::Load),
     #[command(hide = true)]
-    ListenPods {
-        plan: PathBuf,
-    },
+    ListenPods { plan: PathBuf },
     #[command(hide = true)]
     LoadPods(pods::Load),
     #[command(hide = true)]
-    ServePods {
-        plan: PathBuf,
-    },
+    ServePods { plan: PathBuf },
     #[command(hide = true)]
     Hold(hold::Hold),
     #[command(hide = true)]
     Scaled(library::Scaled),
+    #[command(hide = true)]
     Victims(victims::Victims),
     #[command(hide = true)]
     Greedy(greedy::Greedy),
     #[command(hide = true)]
-    ListenHbone {
-        plan: PathBuf,
-        ca_dir: PathBuf,
-    },
+    ListenHbone { plan: PathBuf, ca_dir: PathBuf },
     #[command(hide = true)]
     LoadHbone(hbone::Load),
     #[command(hide = true)]

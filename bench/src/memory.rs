@@ -27,7 +27,7 @@ pub struct Options {
     /// Numbers of pods at which is measured [default: 2,10,25,50,100,200 up to --pods]
     #[arg(long, value_delimiter = ',')]
     pub steps: Vec<usize>,
-    /// `envoy`, another Envoy's path, or the adapter of another sidecar (a *.json file, see BENCHMARKS.md)
+    /// `envoy`, another Envoy's path, or the adapter of another sidecar (a *.json file, see docs/benchmarks/README.md)
     #[arg(long, default_value = "envoy")]
     pub sidecar: String,
     /// Numbers of services known to each proxy; load is put on with the middle one

@@ -37,7 +37,7 @@ impl Service {
     }
 }
 
-/// Another program in the place of Envoy, read from JSON. BENCHMARKS.md describes it.
+/// Another program in the place of Envoy, read from JSON. docs/benchmarks/README.md describes it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Adapter {

@@ -1,4 +1,4 @@
-//! The commands of the README work as they are written.
+//! The commands of the documentation work as they are written.
 
 use anyhow::{Context, Result, ensure};
 use tests::apps::binary;
@@ -9,7 +9,7 @@ use tests::process::Process;
 use tests::programs;
 
 #[test]
-fn five_lines_put_a_service_behind_a_waypoint() -> Result<()> {
+fn four_commands_put_a_service_behind_a_waypoint() -> Result<()> {
     let mesh = Mesh::start()?;
     let client = mesh.pod(PodSpec::new("guest", "client"))?;
     let server = mesh.pod(PodSpec::new("shop", "orders").on(1))?;
@@ -17,8 +17,8 @@ fn five_lines_put_a_service_behind_a_waypoint() -> Result<()> {
     mesh.apply("orders.yaml", &service("shop", "orders", "orders", &["10.96.0.10"], &[("http", 80, "8080")]))?;
     let gate = mesh.pod_unseen(PodSpec::new("shop", "gate"))?;
 
-    let readme = include_str!("../../README.md");
-    let block = readme.split("To put the services of namespace").nth(1).context("the section is gone")?;
+    let guide = include_str!("../../docs/waypoint.md");
+    let block = guide.split("To put the services of namespace").nth(1).context("the section is gone")?;
     let block = block.split("```sh\n").nth(1).and_then(|rest| rest.split("\n```").next()).context("no commands")?;
     let netns = gate.place.netns.file_name().context("a namespace has a name")?.to_string_lossy().into_owned();
     let block = block
@@ -27,8 +27,9 @@ fn five_lines_put_a_service_behind_a_waypoint() -> Result<()> {
         .replace("exec gate culvert-waypoint", &format!("exec {netns} culvert-waypoint"))
         .replace("culvert-waypoint --gateway", &format!("{} --gateway", binary("culvert-waypoint", "")?.display()))
         .replace("10.244.0.18", &gate.ip4.to_string());
-    ensure!(block.lines().count() == 5, "{block}");
-    let (prepare, last) = block.rsplit_once('\n').context("one command")?;
+    ensure!(block.matches("<<'END'").count() == 3, "{block}");
+    let (prepare, last) = block.split_once("\nip netns exec ").context("the last command starts the waypoint")?;
+    let last = format!("ip netns exec {last}");
     // The last one runs until it is told to stop.
     let command = programs::script(format!("{prepare}\nexec {last}"))?;
     let log = mesh.net.run.files().join("readme.log");

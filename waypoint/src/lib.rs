@@ -3,6 +3,8 @@
 //! Read from the top: connections come in over HBONE, each carries requests for one service; configuration is compiled
 //! into routes and settings; the pure decisions stand at the bottom. A module uses only modules declared below it.
 
+#[cfg(test)]
+mod docs_tests; // documents against flags, settings and metrics
 pub mod cli; // what the program is told
 pub mod app; // the program, put together
 pub mod args; // commands and flags

@@ -14,6 +14,10 @@ mod layers; // who may use whom
 mod pure; // what "Pure." promises
 mod sizes; // how long things may get
 mod source; // our Rust files
+#[cfg(test)]
+mod tables; // tables of the documentation
+#[cfg(test)]
+mod flags; // flags as rows of such a table
 mod shell; // runs other programs
 #[cfg_attr(not(test), expect(dead_code, reason = "scripts and ends are for tests"))]
 #[expect(unreachable_pub, reason = "the harness includes the file too, and publishes it")]

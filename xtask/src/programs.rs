@@ -28,6 +28,7 @@ pub const PROGRAMS: &[(&str, Origin)] = &[
     ("apt-get", Machine("apt")),
     ("bpftool", Tests("bpftool")),
     ("cargo", Machine("cargo")),
+    ("cat", Tests("coreutils")),
     ("chmod", Tests("coreutils")),
     ("curl", Tests("curl")),
     ("date", Tests("coreutils")),

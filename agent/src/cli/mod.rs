@@ -1,5 +1,7 @@
 //! The command line.
 
+#[cfg(test)]
+mod docs_tests; // documents against flags and reasons
 mod run;
 mod explain;
 mod get;

@@ -46,7 +46,7 @@ pub struct LogControl {
 }
 
 impl LogControl {
-    /// Sets the level: `debug`, or more precisely `info,mesh::hbone=trace,access=off`.
+    /// Sets the level: `debug`, or more precisely `info,transport::hbone=trace,access=off`.
     pub fn set(&self, levels: &str) -> Result<(), LoggingError> {
         let targets = parse(levels)?;
         let mut current = self.current.lock();

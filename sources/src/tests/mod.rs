@@ -3,6 +3,7 @@
 mod addresses;
 mod authorizations;
 mod changes;
+mod documentation;
 mod documents;
 mod duplicates;
 mod enforcement;

@@ -238,24 +238,4 @@ mod tests {
         let changed = before.iter().zip(&after).filter(|(a, b)| a != b).map(|(row, _)| row.name);
         assert_eq!(changed.collect::<Vec<_>>(), SHARED, "the list names them all");
     }
-
-    #[test]
-    fn the_reference_for_users_names_every_setting_with_its_default() {
-        let reference = include_str!("../../README.md");
-        // As users write these, beside what `explain` prints.
-        let written = |name: &str, value: &str| match (name, value) {
-            ("retry.retryAfter", "true") => "honour".to_owned(),
-            ("retry.maxBodyBytes", "65536") => "64Ki".to_owned(),
-            ("circuitBreaker.endpoint.maxEjected", percent) => format!("{percent}%"),
-            ("tracing.sampling", "0.01") => "1%".to_owned(),
-            (_, value) => value.to_owned(),
-        };
-        for row in Settings::default().effective("") {
-            // Set by XBackendTrafficPolicy alone.
-            if row.name != "retry.budget.reject" {
-                let line = format!("| `{}` | `{}` |", row.name, written(row.name, &row.value));
-                assert!(reference.contains(&line), "{line}");
-            }
-        }
-    }
 }

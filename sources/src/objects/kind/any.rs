@@ -112,6 +112,42 @@ fn place_only((api_version, kind): (&str, &str), meta: &Meta, node: &node::Node)
     })
 }
 
+/// Every kind that is read, by group and name; docs/manifests.md has the same list.
+pub const KINDS: [(&str, &str, Kind); 26] = {
+    const GATEWAY_API: &str = "gateway.networking.k8s.io";
+    const EXPERIMENTAL: &str = "gateway.networking.x-k8s.io";
+    const ISTIO: &str = "networking.istio.io";
+    const SECURITY: &str = "security.istio.io";
+    [
+        ("", "Namespace", Kind::Namespace),
+        ("", "Node", Kind::Node),
+        ("", "Pod", Kind::Pod),
+        ("", "Service", Kind::Service),
+        ("", "ConfigMap", Kind::Ignored),
+        ("", "Secret", Kind::Ignored),
+        ("", "ServiceAccount", Kind::Ignored),
+        ("discovery.k8s.io", "EndpointSlice", Kind::EndpointSlice),
+        ("culvert.dev", "MeshPolicy", Kind::MeshPolicy),
+        (GATEWAY_API, "Gateway", Kind::Gateway),
+        (GATEWAY_API, "GatewayClass", Kind::GatewayClass),
+        (GATEWAY_API, "HTTPRoute", Kind::Route),
+        (GATEWAY_API, "GRPCRoute", Kind::Route),
+        (GATEWAY_API, "TCPRoute", Kind::Route),
+        (GATEWAY_API, "TLSRoute", Kind::Route),
+        (GATEWAY_API, "BackendTLSPolicy", Kind::Route),
+        (GATEWAY_API, "ReferenceGrant", Kind::Route),
+        (EXPERIMENTAL, "XBackendTrafficPolicy", Kind::Route),
+        (EXPERIMENTAL, "XMesh", Kind::Route),
+        (ISTIO, "ServiceEntry", Kind::ServiceEntry),
+        (ISTIO, "DestinationRule", Kind::Route),
+        (ISTIO, "VirtualService", Kind::Route),
+        ("telemetry.istio.io", "Telemetry", Kind::Route),
+        (SECURITY, "PeerAuthentication", Kind::PeerAuthentication),
+        (SECURITY, "AuthorizationPolicy", Kind::AuthorizationPolicy),
+        (SECURITY, "RequestAuthentication", Kind::RequestAuthentication),
+    ]
+};
+
 /// Label of the pods that are instances of a Gateway.
 const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
@@ -119,30 +155,9 @@ impl Kind {
     /// The kind of an object; `None` for one that the source does not know. Every version of a group counts.
     pub fn of(api_version: &str, kind: &str) -> Option<Self> {
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
-        Some(match (group, kind) {
-            ("", "Namespace") => Self::Namespace,
-            ("", "Node") => Self::Node,
-            ("", "Pod") => Self::Pod,
-            ("", "Service") => Self::Service,
-            ("", "ConfigMap" | "Secret" | "ServiceAccount") => Self::Ignored,
-            ("discovery.k8s.io", "EndpointSlice") => Self::EndpointSlice,
-            ("culvert.dev", "MeshPolicy") => Self::MeshPolicy,
-            ("gateway.networking.k8s.io", "Gateway") => Self::Gateway,
-            ("gateway.networking.k8s.io", "GatewayClass") => Self::GatewayClass,
-            (
-                "gateway.networking.k8s.io",
-                "HTTPRoute" | "GRPCRoute" | "TCPRoute" | "TLSRoute" | "BackendTLSPolicy" | "ReferenceGrant",
-            )
-            | ("gateway.networking.x-k8s.io", "XBackendTrafficPolicy" | "XMesh")
-            | ("networking.istio.io", "DestinationRule" | "VirtualService")
-            | ("telemetry.istio.io", "Telemetry")
-            | ("culvert.dev", _) => Self::Route,
-            ("security.istio.io", "RequestAuthentication") => Self::RequestAuthentication,
-            ("security.istio.io", "PeerAuthentication") => Self::PeerAuthentication,
-            ("security.istio.io", "AuthorizationPolicy") => Self::AuthorizationPolicy,
-            ("networking.istio.io", "ServiceEntry") => Self::ServiceEntry,
-            _ => return None,
-        })
+        let known = KINDS.iter().find(|(known_group, name, _)| (*known_group, *name) == (group, kind));
+        // What else our own group has is for waypoints, which say that they do not know it.
+        known.map(|(_, _, kind)| *kind).or_else(|| (group == "culvert.dev").then_some(Self::Route))
     }
 
     /// Whether waypoints read this object of the kind themselves, as it stands in the file: of pods, their own.

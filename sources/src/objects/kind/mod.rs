@@ -11,7 +11,7 @@ mod meta; // what every object has
 mod shared; // what many objects have in common is kept once
 mod template; // what the pods of one workload have in common
 
-pub use any::{Kind, Object, Raw};
+pub use any::{KINDS, Kind, Object, Raw};
 pub use authorization::{AuthorizationPolicy, Effect};
 pub use gateway::{Gateway, GatewayAddress, GatewayClass, WAYPOINT_CLASSES, WaypointFor};
 pub use guard::{Guard, TargetRef};
