@@ -4,19 +4,20 @@ use anyhow::{Result, bail};
 
 use crate::programs::find;
 use crate::shell::{cargo, run, step};
-use crate::{doors, layers, pure, sizes};
+use crate::{docs, doors, layers, pure, sizes};
 
 /// Runs every check, also after one has failed, and names those that failed at the end.
 pub(crate) fn run_all() -> Result<()> {
     type Check = (&'static str, fn() -> Result<()>);
-    let checks: [Check; 8] = [
+    let checks: [Check; 9] = [
         ("layers", layers::run),
         ("sizes", sizes::run),
         ("pure", pure::run),
         ("doors", doors::run),
+        ("documents", docs::run),
         ("fmt", fmt),
         ("clippy", clippy),
-        ("docs", docs),
+        ("docs", rustdoc),
         ("deny", deny),
     ];
     let mut failed = Vec::new();
@@ -44,7 +45,7 @@ fn clippy() -> Result<()> {
     run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
 }
 
-fn docs() -> Result<()> {
+fn rustdoc() -> Result<()> {
     step("docs: they build without a warning");
     let mut doc = cargo();
     doc.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps", "--document-private-items"]);

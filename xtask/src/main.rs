@@ -9,6 +9,8 @@ mod test; // unit and end-to-end tests, counted
 mod build_ebpf; // the kernel half of capture, from source to the object that the agent embeds
 mod fingerprint; // what the eBPF object was built from
 mod setup; // packages and Envoy
+mod docs; // what documents and comments name, how long lines are, which words are said
+mod words; // the words that are not said
 mod doors; // through what programs are started
 mod layers; // who may use whom
 mod pure; // what "Pure." promises
@@ -52,7 +54,7 @@ enum Command {
     },
     /// Build the eBPF object from source and put it where the agent embeds it from
     BuildEbpf(build_ebpf::Args),
-    /// Check the code without running it: fmt, clippy, docs, deny, layers, sizes, pure, doors
+    /// Check the code without running it: fmt, clippy, docs, deny, layers, sizes, pure, doors, documents
     Check,
     /// Measure (`--rounds N`, `-o json`)
     #[command(disable_help_flag = true)]
@@ -70,6 +72,8 @@ enum Command {
     Pure,
     /// Check that every program that is started is declared with its package
     Doors,
+    /// Check what documents and comments name, the length of lines, and the words
+    Documents,
     /// Everything that a change must pass: check, then test
     Ci,
 }
@@ -95,6 +99,7 @@ fn run(command: Command) -> Result<()> {
         Command::Sizes => sizes::run(),
         Command::Pure => pure::run(),
         Command::Doors => doors::run(),
+        Command::Documents => docs::run(),
         Command::Ci => ci::run(),
     }
 }

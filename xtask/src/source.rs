@@ -83,6 +83,31 @@ fn walk(directory: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
+/// A text of ours: a document, or a Rust file.
+pub(crate) struct Text {
+    /// Path below the workspace.
+    pub(crate) path: String,
+    pub(crate) text: String,
+}
+
+impl Text {
+    pub(crate) fn is_document(&self) -> bool {
+        self.path.ends_with(".md")
+    }
+
+    /// Its lines that people read as prose, each with its number: all of a document, the comments of code.
+    pub(crate) fn prose(&self) -> impl Iterator<Item = (usize, &str)> {
+        let all = self.is_document();
+        let lines = self.text.lines().enumerate().map(|(at, line)| (at + 1, line));
+        lines.filter(move |(_, line)| all || is_comment(line))
+    }
+}
+
+/// Whether a line of code is nothing but a comment.
+pub(crate) fn is_comment(line: &str) -> bool {
+    line.trim_start().starts_with("//")
+}
+
 /// Whether an item is compiled for tests only: `#[test]`, `#[cfg(test)]` and everything that needs `test`.
 pub(crate) fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {

@@ -11,7 +11,7 @@ use crate::build_ebpf::ensure_object;
 use crate::programs::command;
 use crate::setup::{Purpose, envoy, programs as install_programs};
 use crate::shell::{as_root, cargo, output, run as run_command, step};
-use crate::{doors, layers, pure, sizes};
+use crate::{docs, doors, layers, pure, sizes};
 
 /// Seconds after which one test program is ended and counted as failed.
 const PROGRAM_TIMEOUT: &str = "1500";
@@ -35,6 +35,7 @@ pub(crate) fn run(level: Level, filter: &[String]) -> Result<()> {
         tally.rule("sizes", sizes::run());
         tally.rule("pure", pure::run());
         tally.rule("doors", doors::run());
+        tally.rule("documents", docs::run());
     }
     let mut surroundings = Vec::new();
     // The waypoint's tests are no root's business and start curl, h2load and others all the same.
@@ -59,7 +60,7 @@ pub(crate) fn run(level: Level, filter: &[String]) -> Result<()> {
 
 /// One compiled test program.
 struct Program {
-    /// Package and target, as in `mesh` or `tests/policy`.
+    /// Package and target, as in `mesh`, or with a slash between them.
     name: String,
     executable: PathBuf,
     /// Where cargo would start it.
