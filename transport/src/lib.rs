@@ -6,5 +6,5 @@ pub mod hbone; // tunnels: HTTP/2 CONNECT over mTLS
 pub mod keyring; // one live certificate per identity
 pub mod ca; // who signs certificates
 pub mod tls; // mTLS by SPIFFE identity
-pub mod fair_queue; // one workload's work takes turns with that of others
+pub mod fair_queue; // fair queueing between workloads
 pub mod net; // sockets

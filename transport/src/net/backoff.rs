@@ -2,28 +2,28 @@
 
 use std::time::Duration;
 
-/// How long to wait before trying again.
+/// Parameters of an exponential backoff.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
-    /// Wait after the first failure.
+    /// The wait after the first failure.
     pub first: Duration,
-    /// Longest wait, before jitter.
+    /// Upper bound of the wait, before jitter.
     pub longest: Duration,
 }
 
-/// How far a wait may be off, to either side, so that many that failed together do not come back together.
+/// Jitter as a fraction of the wait, to either side: clients that failed together do not come back together.
 const JITTER: f64 = 0.2;
 
 impl Backoff {
-    /// The wait after `failures` failures in a row (1 is the first), doubled each time. `random` is in 0..1 and moves the
-    /// result by up to a fifth to either side.
+    /// The wait after `failures` consecutive failures (1 is the first), doubled each time. `random` is uniform in 0..1
+    /// and sets the jitter.
     pub fn wait(&self, failures: u32, random: f64) -> Duration {
         let doubled = self.first.saturating_mul(1_u32.checked_shl(failures.saturating_sub(1)).unwrap_or(u32::MAX));
         spread(doubled.min(self.longest), JITTER, random)
     }
 }
 
-/// Moves `around` by up to the share `jitter` to either side; `random` is in 0..1.
+/// Spreads `around` by up to the fraction `jitter` to either side; `random` is uniform in 0..1.
 pub fn spread(around: Duration, jitter: f64, random: f64) -> Duration {
     around.mul_f64(1.0 - jitter + 2.0 * jitter * random.clamp(0.0, 1.0))
 }

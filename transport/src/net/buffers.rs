@@ -1,5 +1,4 @@
-//! What one workload may have of this process for bytes that nobody takes: a bound, beyond which its own connections get
-//! slower and those of others do not notice.
+//! Bounds on the buffer memory of one workload. A workload that reaches its bound slows down its own connections only.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,26 +7,26 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-/// Bytes of tunnels that one workload's readers may leave unread. As windows get narrow long before, a peer that heeds them
-/// comes nowhere near: five hundred readers that stall hold about 20 MB.
+/// Bytes received in the tunnels of one workload and not yet read by its applications. Flow-control windows narrow long
+/// before this bound: a peer that respects them makes five hundred stalled readers hold about 20 MB.
 const HELD: usize = 64 << 20;
-/// Bytes by which the windows of its tunnels may be wider than at first: four tunnels at full width.
+/// Bytes by which the windows of its tunnels may exceed their initial size: four tunnels at full width.
 const WIDE: usize = 64 << 20;
-/// Bytes of large read buffers: thirty-two connections at full size.
+/// Bytes of large socket read buffers: thirty-two connections at full size.
 const LARGE: usize = 16 << 20;
 
-/// What bytes are for.
+/// What a buffer is used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
-    /// Received in tunnels, and not taken.
+    /// Bytes received in tunnels and not yet read.
     Held,
-    /// Windows that are wider than at first.
+    /// Flow-control windows beyond their initial size.
     Wide,
-    /// Read buffers of sockets that stream.
+    /// Large read buffers of streaming sockets.
     Large,
 }
 
-/// The buffers of one workload.
+/// Buffer usage and bounds of one workload.
 #[derive(Debug)]
 pub struct Buffers {
     limits: [usize; 3],
@@ -41,25 +40,25 @@ impl Default for Buffers {
 }
 
 impl Buffers {
-    /// Bounds in bytes: for what is held, for wide windows, for large read buffers.
+    /// Bounds in bytes, in the order of [`What`]: unread bytes, window growth, large read buffers.
     pub fn new(limits: [usize; 3]) -> Self {
         Self { limits, used: Default::default() }
     }
 
-    /// No bounds worth the name.
+    /// Practically unbounded, for benchmarks.
     pub fn unlimited() -> Self {
         Self::new([usize::MAX >> 4; 3])
     }
 
-    /// Bytes that are used.
+    /// Bytes in use.
     pub fn used(&self, what: What) -> usize {
         self.used[what as usize].load(Ordering::Relaxed)
     }
 
-    /// Takes all of so many bytes, or none.
+    /// Reserves `bytes`, all or nothing; returns whether it did.
     pub fn take(&self, what: What, bytes: usize) -> bool {
         let used = &self.used[what as usize];
-        // Taken before it is known to be there: two who ask at once see each other.
+        // Added first and checked then, so that concurrent callers see each other's reservation.
         let fits = used.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.limit(what);
         if !fits {
             self.give_back(what, bytes);
@@ -67,23 +66,23 @@ impl Buffers {
         fits
     }
 
-    /// Gives back what was taken.
+    /// Releases `bytes` that were reserved.
     pub fn give_back(&self, what: What, bytes: usize) {
         self.used[what as usize].fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Bytes that may be used.
+    /// The bound in bytes.
     pub fn limit(&self, what: What) -> usize {
         self.limits[what as usize]
     }
 }
 
-/// Buffers of those who are known by their address only: tunnels with one address share them.
+/// Buffers by peer address, for peers that are not known otherwise: all tunnels of one address share them.
 #[derive(Debug, Default)]
 pub struct ByAddress(Mutex<HashMap<IpAddr, Weak<Buffers>>>);
 
 impl ByAddress {
-    /// Those of an address, forgotten when the last who has them is gone.
+    /// The buffers of an address, dropped with their last user.
     pub fn of(&self, address: IpAddr) -> Arc<Buffers> {
         let mut known = self.0.lock();
         if let Some(buffers) = known.get(&address).and_then(Weak::upgrade) {
@@ -96,7 +95,7 @@ impl ByAddress {
     }
 }
 
-/// A part of a workload's buffers, given back when it is dropped.
+/// A reservation in a workload's buffers, released on drop.
 #[derive(Debug)]
 pub struct Part {
     of: Arc<Buffers>,
@@ -105,22 +104,22 @@ pub struct Part {
 }
 
 impl Part {
-    /// Nothing yet.
+    /// An empty reservation.
     pub fn new(of: &Arc<Buffers>, what: What) -> Self {
         Self { of: Arc::clone(of), bytes: 0, what }
     }
 
-    /// How many bytes it has.
+    /// The bytes reserved.
     pub fn bytes(&self) -> usize {
         self.bytes as usize
     }
 
-    /// Whose it is.
+    /// The buffers that it is reserved in.
     pub fn of(&self) -> &Buffers {
         &self.of
     }
 
-    /// Makes it so many bytes, or as many more as there are; returns how many it has.
+    /// Resizes the reservation to `wanted` bytes, or as far as the bound allows; returns the new size.
     pub fn resize(&mut self, wanted: usize) -> usize {
         let wanted = wanted.min(u32::MAX as usize);
         let (own, used) = (self.bytes(), &self.of.used[self.what as usize]);
@@ -130,7 +129,7 @@ impl Part {
             return wanted;
         }
         let more = wanted - own;
-        // Taken before it is known to be there: two who ask at once see each other.
+        // Added first and checked then, so that concurrent callers see each other's reservation.
         let before = used.fetch_add(more, Ordering::Relaxed);
         let over = (before + more).saturating_sub(self.of.limit(self.what)).min(more);
         used.fetch_sub(over, Ordering::Relaxed);

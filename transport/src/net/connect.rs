@@ -1,4 +1,4 @@
-//! Connects a socket that somebody else has made ready: bound, marked, in whichever network namespace.
+//! Connects a socket that the caller has prepared: bound, marked, in any network namespace.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,10 +8,10 @@ use socket2::Socket;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-/// How long a connect may take.
+/// Connect timeout.
 pub const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Connects within `limit`; the error of a timeout is of kind `TimedOut`. The socket must be TCP; it is made non-blocking.
+/// Connects within `limit`; a timeout is an error of kind `TimedOut`. The socket must be TCP; it is made non-blocking.
 pub async fn connect(socket: Socket, to: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
     socket.set_nonblocking(true)?;
     let socket = TcpSocket::from_std_stream(socket.into());

@@ -1,7 +1,8 @@
-//! Both directions until both end. FIN stays FIN and reset stays reset, each way; bytes are counted while they flow.
+//! Bidirectional copy until both directions have ended. A FIN is forwarded as FIN and a reset as reset; bytes are
+//! counted as they flow.
 //!
-//! What an end has said is delivered before its death is told: an answer that came before the upload was read reaches the
-//! client in full, and the rest of the upload is read and dropped (RFC 9113, 8.1; RFC 9112, 9.6).
+//! What an end sent before it failed is delivered before the failure is: a response that came before the upload was
+//! read reaches the client in full, and the rest of the upload is read and dropped (RFC 9113, 8.1; RFC 9112, 9.6).
 
 use std::future::poll_fn;
 use std::io;
@@ -17,38 +18,38 @@ use super::watch::{Linger, Wait, Watch};
 
 pub use super::watch::{Count, Counters, Timeouts};
 
-/// Which end failed.
+/// One of the two ends of a copy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The first.
+    /// The first argument of the copy.
     First,
-    /// The second.
+    /// The second argument of the copy.
     Second,
 }
 
-/// Why a copy did not end with both ends done.
+/// Why a copy ended before both directions had.
 #[derive(Debug, Error)]
 pub enum CopyError {
-    /// Reading from an end or writing to it failed. The text takes the first end for the one that has connected
-    /// (downstream) and the second for the one that was connected to (upstream).
+    /// Reading from or writing to an end failed. The message calls the first end downstream (it has connected) and the
+    /// second upstream (it was connected to).
     #[error("{}: {error}", match .end { End::First => "downstream", End::Second => "upstream" })]
     Broken {
-        /// Which one.
+        /// The end that failed.
         end: End,
-        /// How.
+        /// The socket's or stream's error.
         #[source]
         error: io::Error,
     },
-    /// No byte for too long.
+    /// Idle timeout: no byte in either direction.
     #[error("idle for too long")]
     Idle,
-    /// No byte for too long after one end was done.
+    /// Half-close timeout: no byte since one end has sent its FIN.
     #[error("half-closed for too long")]
     HalfClosed,
 }
 
 impl CopyError {
-    /// The same, told of a copy whose second end is the one that has connected.
+    /// The same error of a copy whose second end is the one that has connected.
     #[must_use]
     pub fn reversed(self) -> Self {
         match self {
@@ -59,10 +60,10 @@ impl CopyError {
     }
 }
 
-/// Copies both ways until both ends are done, or one of them is and the other takes no more. After an error both ends are
-/// reset, whichever broke; what the broken one had said before has been delivered, if it could be in time.
+/// Copies in both directions until both have ended, or one has and the other end accepts no more. On an error both ends
+/// are reset; what the failed end had sent before is delivered first, within bounds.
 ///
-/// Not cancel-safe: a copy that is dropped has lost what was under way; the caller resets or drops the ends.
+/// Not cancel-safe: bytes in flight are lost when the future is dropped, and the caller resets or drops the ends.
 pub async fn both_ways<A: Duplex, B: Duplex>(
     first: &mut A,
     second: &mut B,
@@ -72,19 +73,19 @@ pub async fn both_ways<A: Duplex, B: Duplex>(
     carry::<Direction, Direction, _, _>(first, second, counters, timeouts).await
 }
 
-/// How long a reset waits for the bytes in front of it to leave this process.
+/// How long a reset is delayed until the bytes before it have left this process.
 const FLUSH: Duration = Duration::from_secs(2);
-/// How often an end is asked whether they have.
+/// How often the end is asked meanwhile.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// Both directions until both ends are done, moved as the flows move them.
+/// [`both_ways`] with the given way of moving bytes in each direction.
 pub(super) async fn carry<F: Flow<A, B>, G: Flow<B, A>, A: Duplex, B: Duplex>(
     first: &mut A,
     second: &mut B,
     counters: &impl Count,
     timeouts: &Timeouts,
 ) -> Result<(), CopyError> {
-    // Made here: as arguments they would stand in the future twice.
+    // A local: moved in as an argument, it would be in the future twice.
     let mut copying = Copying::<F, G>::default();
     let result = poll_fn(|cx| copying.poll(cx, first, second, counters, timeouts)).await;
     match &result {
@@ -105,16 +106,16 @@ async fn flush(end: &mut impl Duplex) {
             sleep(LOOK).await;
         }
     };
-    // Who takes nothing for so long does not get it.
+    // A peer that takes nothing for that long forfeits it.
     let _ = timeout(FLUSH, flushed).await;
 }
 
-/// How a copy ends that nobody has broken.
+/// How a copy ends without an error.
 enum Ended {
-    /// Both ends have all that is theirs.
+    /// Both ends have received everything.
     Done,
-    /// One end has all that the other one said, to its end, and has closed the connection without saying all of its own: the
-    /// other one must not take what it has for all.
+    /// One end has received everything, FIN included, and has closed the connection without finishing its own
+    /// direction: the other end must see a reset, or it would take the truncated data for complete.
     Left,
 }
 
@@ -125,7 +126,7 @@ struct Copying<F, G> {
     to_first: OneWay<G>,
     watch: Watch,
     linger: Linger,
-    /// Bytes that nobody took any more.
+    /// Bytes read and dropped because their receiver accepts no more.
     dropped: u64,
 }
 
@@ -168,7 +169,7 @@ impl<F, G> Copying<F, G> {
             if let Poll::Ready((end, error)) = self.poll_delivery(cx, moved) {
                 return Poll::Ready(Err(broken(end)(error)));
             }
-            // An end whose last byte was received can still break, and nothing else would tell.
+            // An end that has sent its FIN can still be reset, and no read would report it.
             let (done, open) = (self.to_second.is_done(), self.to_first.flows());
             if done && let Poll::Ready(error) = first.poll_broken(cx) {
                 match self.heard(End::First, open, error, first, second) {
@@ -189,7 +190,7 @@ impl<F, G> Copying<F, G> {
         }
     }
 
-    /// Ready when the last words of an end that is gone can no longer be waited for.
+    /// Ready when the grace period for delivering the last bytes of a failed end is over.
     fn poll_delivery<A: Duplex, B: Duplex>(&mut self, cx: &mut Context<'_>, moved: u64) -> Poll<(End, io::Error)>
     where
         F: Flow<A, B>,
@@ -215,7 +216,8 @@ impl<F, G> Copying<F, G> {
         error.map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// `end`, all of whose bytes were delivered, has an error: it takes no more, or it is broken.
+    /// Handles an error of `end`, all of whose bytes were delivered: either it accepts no more, or the connection is
+    /// broken.
     fn heard<A: Duplex, B: Duplex>(
         &mut self,
         end: End,
@@ -236,7 +238,7 @@ impl<F, G> Copying<F, G> {
         None
     }
 
-    /// Ready with what an end had to say that wakes nobody, or with the end of patience; `None` is to look again.
+    /// Ready with an error that woke no task, or with a timeout; `None` means poll again.
     fn poll_watch<A: Duplex, B: Duplex>(
         &mut self,
         cx: &mut Context<'_>,
@@ -268,8 +270,9 @@ impl<F, G> Copying<F, G> {
     }
 }
 
-/// The end that `refused` leads to has said everything, and takes no more. It ended in peace unless its connection broke:
-/// what remains is that the other one stops sending, which is `over` if it has, or can be told to.
+/// Decides how the copy ends once the receiver of `refused` has sent everything and accepts no more. It is an orderly
+/// end unless that connection broke. What remains is that the sender stops, which is `over` if it has, or can be told
+/// to.
 fn poll_over<F>(
     cx: &mut Context<'_>,
     refused: &mut OneWay<F>,
@@ -277,7 +280,7 @@ fn poll_over<F>(
     linger: &mut Linger,
     (moved, dropped): (u64, u64),
 ) -> Poll<Result<Ended, io::Error>> {
-    // Who has closed the connection hurts nobody but one who has something to say.
+    // A closed connection is only an error if bytes for it were dropped.
     let hurts = |why: &io::Error| !takes_no_more(why) || why.kind() == io::ErrorKind::NotConnected && dropped > 0;
     if refused.refusal().is_some_and(hurts) {
         return Poll::Ready(refused.take_refusal().map_or(Ok(Ended::Done), Err));
@@ -288,8 +291,8 @@ fn poll_over<F>(
     Poll::Ready(Ok(Ended::Done))
 }
 
-/// Whether an end that has ended its own direction only says that it takes no more: `EPIPE` is what a reset after FIN gives
-/// (the kernel's `tcp_reset`), and what [`Duplex`] wants of others.
+/// Whether the error only means that an end which has sent its FIN accepts no more: `EPIPE` is what the kernel reports
+/// for a reset after FIN (`tcp_reset`), and what [`Duplex`] asks of other implementations.
 fn takes_no_more(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::NotConnected)
 }
@@ -307,12 +310,12 @@ mod tests {
     use super::super::watch::CHECK;
     use super::*;
 
-    /// An end that gives what it was told to give, takes what it may, and remembers.
+    /// A scripted end: sends what it was given, accepts up to `takes` bytes, and records what happened.
     #[derive(Debug, Default)]
     struct Scripted {
         gives: Vec<Bytes>,
         ends: bool,
-        /// What it gives besides, a byte each time, and whether it still does.
+        /// Sends a byte at each tick besides.
         drips: Option<tokio::time::Interval>,
         takes: usize,
         refuses: Option<io::ErrorKind>,

@@ -1,4 +1,4 @@
-//! What can be copied: the trait, and the bytes that are under way.
+//! [`Duplex`], one end of a copy, and [`Queue`], the bytes in flight.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -8,72 +8,73 @@ use bytes::{Bytes, BytesMut};
 
 /// One end of a connection that is copied to another end.
 ///
-/// Only one task uses it; each `poll_` function remembers that task's waker until it was ready.
+/// Used by one task only; each `poll_` function registers that task's waker when it returns `Pending`.
 pub trait Duplex: Unpin {
-    /// Whether received bytes may be taken before those in front of them were passed on. A tunnel's can: its peer sends no
-    /// more than the window that [`Duplex::consumed`] gives back. A socket's cannot: nothing else would hold it back.
+    /// Whether to keep receiving while earlier bytes wait to be sent. A tunnel may: its peer is bounded by the window
+    /// that [`Duplex::consumed`] releases. A socket may not: nothing else would apply back-pressure.
     const READS_AHEAD: bool;
-    /// Whether a peer can be told, by dropping this end after [`Duplex::poll_finish`], that what it still sends is not wanted,
-    /// and gets all the same what was sent to it: `RST_STREAM` with `NO_ERROR` does that (RFC 9113, 8.1). A socket that is
-    /// closed under its peer's bytes answers with a reset.
+    /// Whether dropping this end after [`Duplex::poll_finish`] tells the peer to stop sending and still delivers what
+    /// was sent to it, as `RST_STREAM` with `NO_ERROR` does (RFC 9113, 8.1). A socket that is closed with unread bytes
+    /// sends a reset.
     const STOPS: bool;
 
-    /// The next bytes, never none; `None` when the peer will send no more. `NotConnected` is that it has closed the connection,
-    /// which does no harm if it had got all that there was for it.
+    /// The next bytes, never empty; `None` after the peer's FIN. `NotConnected` means that the peer has closed the
+    /// connection, which is an orderly end if it had received everything.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>>;
 
-    /// `len` received bytes have been passed on.
+    /// `len` received bytes were forwarded: releases flow-control window.
     fn consumed(&mut self, len: usize);
 
-    /// Sends from the front of `queue`, which is not empty; returns how many bytes, at least one.
+    /// Sends from the front of `queue`, which is not empty; returns the number of bytes sent, at least one.
     fn poll_send(&mut self, cx: &mut Context<'_>, queue: &mut Queue) -> Poll<io::Result<usize>>;
 
-    /// Tells the peer that no more will be sent.
+    /// Sends the FIN.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
 
-    /// Whether what was sent has left, so that a reset does not overtake it.
+    /// Whether everything sent has left, so that a reset cannot overtake it.
     fn is_flushed(&self) -> bool;
 
-    /// Whether the peer has broken the connection, asked for after its last byte was received. Here and of
-    /// [`Duplex::poll_send`], `BrokenPipe` is that it takes no more and means no harm, `NotConnected` that it has closed
-    /// the connection, which does no harm if there was nothing to take.
+    /// Resolves when the peer has broken the connection; polled after its FIN. Here and in [`Duplex::poll_send`],
+    /// `BrokenPipe` means that the peer accepts no more but ended in order, `NotConnected` that it has closed the
+    /// connection, which is an orderly end if nothing was to be sent.
     fn poll_broken(&mut self, cx: &mut Context<'_>) -> Poll<io::Error>;
 
-    /// Looked at now and then while half-closed: an error that wakes nobody.
+    /// A pending error that woke no task; asked for periodically while half-closed.
     fn take_error(&mut self) -> Option<io::Error>;
 
-    /// Cuts the connection so that the peer knows it was cut.
+    /// Resets the connection: the peer sees an error, not an end.
     fn reset(&mut self);
 }
 
-/// Chunks below this size are put together, so that a peer's many small frames cost their bytes and not their number.
+/// Chunks below this many bytes are coalesced, so that many small frames of a peer cost their bytes and not their
+/// number.
 const SMALL: usize = 1024;
-/// Room for small chunks put together.
+/// Capacity in bytes of a coalesced chunk.
 const ROOM: usize = 4096;
-/// Most buffers of one write.
+/// Upper bound of buffers in one vectored write.
 pub(crate) const SLICES: usize = 64;
 
-/// Bytes that were received and are to be sent, in order.
+/// Received bytes that wait to be sent, in order.
 #[derive(Debug, Default)]
 pub struct Queue {
     chunks: VecDeque<Bytes>,
-    /// Apart, because most queues of most connections have none.
+    /// The coalesced chunk; boxed because most queues have none.
     tail: Option<Box<BytesMut>>,
     len: usize,
 }
 
 impl Queue {
-    /// How many bytes.
+    /// The number of bytes.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are none.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Adds at the end. Small chunks behind others are copied together.
+    /// Appends a chunk. Small chunks behind others are coalesced.
     pub fn push(&mut self, chunk: Bytes) {
         self.len += chunk.len();
         if chunk.len() < SMALL && !(self.chunks.is_empty() && self.tail.is_none()) {
@@ -88,7 +89,7 @@ impl Queue {
         }
     }
 
-    /// Takes at most `most` bytes from the front, from one chunk.
+    /// Removes up to `most` bytes of the first chunk.
     pub fn take(&mut self, most: usize) -> Bytes {
         if self.chunks.is_empty() {
             self.seal_tail();
@@ -101,14 +102,14 @@ impl Queue {
         taken
     }
 
-    /// The front as buffers for one write.
+    /// The first chunks as buffers of a vectored write; returns how many.
     pub fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>; SLICES]) -> usize {
         let tail = self.tail.as_ref().map(|tail| &tail[..]);
         let all = self.chunks.iter().map(|chunk| &chunk[..]).chain(tail);
         all.zip(slices.iter_mut()).map(|(chunk, slice)| *slice = IoSlice::new(chunk)).count()
     }
 
-    /// Drops `len` bytes from the front.
+    /// Removes `len` bytes from the front.
     pub fn advance(&mut self, mut len: usize) {
         while len > 0 {
             let taken = self.take(len).len();
@@ -125,7 +126,7 @@ impl Queue {
         }
     }
 
-    /// An idle connection holds no buffer.
+    /// An idle connection holds no memory.
     fn release_if_empty(&mut self) {
         if self.len == 0 {
             *self = Self::default();

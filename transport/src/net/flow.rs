@@ -1,16 +1,16 @@
-//! One direction of a copy: bytes from one end to the other until the source ends, or nobody takes them any more.
+//! One direction of a copy, from the source's first byte to its FIN or to the receiver's refusal.
 
 use std::io;
 use std::task::{Context, Poll, ready};
 
 use super::duplex::{Duplex, Queue};
 
-/// Rounds that one direction may go before the other one, and other tasks, get their turn.
+/// Read-and-write rounds of one direction before it yields to the other one and to other tasks.
 pub(super) const ROUNDS: usize = 4;
 
-/// How one direction's bytes are moved.
+/// A way of moving the bytes of one direction.
 pub(super) trait Flow<A, B>: Default {
-    /// Moves what can be moved now. Ready when the source's end has been passed on.
+    /// Moves what can be moved now. Ready when the source's FIN has been forwarded.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -19,31 +19,31 @@ pub(super) trait Flow<A, B>: Default {
         count: impl Fn(u64),
     ) -> Poll<Result<(), FlowError>>;
 
-    /// Whether bytes wait to be sent: meanwhile the source is not read, and a reset of it not heard.
+    /// Whether bytes wait to be sent. Meanwhile the source is not read, so a reset of it goes unnoticed.
     fn blocked(&self) -> bool;
 
-    /// Whether the source has failed, which is told when the bytes that it gave before have been sent.
+    /// Whether the source has failed; reported only after the bytes before the failure have been sent.
     fn failing(&self) -> bool;
 
-    /// How the source has failed, told now: the bytes will not be sent.
+    /// Takes the source's error now: the bytes before it will not be sent.
     fn give_up(&mut self) -> Option<io::Error>;
 
-    /// Bytes that were received and will not be sent.
+    /// Received bytes that are not sent yet.
     fn unsent(&self) -> usize;
 }
 
-/// Why a direction cannot go on.
+/// Why a direction cannot continue.
 pub(super) struct FlowError {
     pub(super) error: io::Error,
-    /// Whether it was the source that failed.
+    /// Whether reading failed (the source), not writing (the receiver).
     pub(super) reading: bool,
 }
 
-/// Moves bytes through this process.
+/// Moves bytes through buffers of this process.
 #[derive(Default)]
 pub(super) struct Direction {
     queue: Queue,
-    /// How the source has failed.
+    /// The source's error, until the bytes before it have been sent.
     failed: Option<io::Error>,
     ended: bool,
     finished: bool,
@@ -107,7 +107,7 @@ impl<A: Duplex, B: Duplex> Flow<A, B> for Direction {
     }
 }
 
-/// One direction, and what has become of it.
+/// One direction and its state.
 #[derive(Default)]
 pub(super) struct OneWay<F> {
     flow: F,
@@ -116,17 +116,17 @@ pub(super) struct OneWay<F> {
 
 #[derive(Default)]
 enum State {
-    /// Bytes go from one end to the other.
+    /// Bytes are forwarded.
     #[default]
     Flows,
-    /// The source has ended, and the other end knows.
+    /// The source's FIN has been forwarded.
     Done,
-    /// The other end takes no more: what still comes is read and dropped.
+    /// The receiver accepts no more: what the source still sends is read and dropped.
     Refused { why: io::Error, ended: bool },
 }
 
 impl<F> OneWay<F> {
-    /// Moves what can be moved now, or drops it. `Some` when the source has failed.
+    /// Moves or drops what can be now. `Some` when the source has failed.
     pub(super) fn poll<A: Duplex, B: Duplex>(
         &mut self,
         cx: &mut Context<'_>,
@@ -165,46 +165,46 @@ impl<F> OneWay<F> {
         None
     }
 
-    /// The other end takes no more.
+    /// Marks the receiver as accepting no more.
     pub(super) fn refuse<A: Duplex, B: Duplex>(&mut self, from: &mut A, why: io::Error, dropped: &mut u64)
     where
         F: Flow<A, B>,
     {
         let unsent = self.flow.unsent();
         *dropped += unsent as u64;
-        // What came from a tunnel counts against its window until it is said to have been taken.
+        // Bytes of a tunnel count against its window until they are consumed.
         from.consumed(unsent);
         let (flow, ended) = (std::mem::take(&mut self.flow), matches!(self.state, State::Done));
         drop(flow);
         self.state = State::Refused { why, ended };
     }
 
-    /// How bytes are moved.
+    /// The flow that moves the bytes.
     pub(super) fn flow(&mut self) -> &mut F {
         &mut self.flow
     }
 
-    /// Whether bytes go.
+    /// Whether bytes are forwarded.
     pub(super) fn flows(&self) -> bool {
         matches!(self.state, State::Flows)
     }
 
-    /// Whether all that the source had to say was passed on, and its end.
+    /// Whether everything was forwarded, the source's FIN included.
     pub(super) fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
 
-    /// Whether the other end takes no more.
+    /// Whether the receiver accepts no more.
     pub(super) fn is_refused(&self) -> bool {
         self.refusal().is_some()
     }
 
-    /// Whether the source has ended while what it gave was dropped.
+    /// Whether the source has sent its FIN to a receiver that accepts no more.
     pub(super) fn has_ended(&self) -> bool {
         matches!(self.state, State::Refused { ended: true, .. })
     }
 
-    /// Why the other end takes no more.
+    /// Why the receiver accepts no more.
     pub(super) fn refusal(&self) -> Option<&io::Error> {
         match &self.state {
             State::Refused { why, .. } => Some(why),
@@ -212,7 +212,7 @@ impl<F> OneWay<F> {
         }
     }
 
-    /// The same, owned: the direction is over.
+    /// The same by value; the direction must not be polled again.
     pub(super) fn take_refusal(&mut self) -> Option<io::Error> {
         match std::mem::take(&mut self.state) {
             State::Refused { why, .. } => Some(why),

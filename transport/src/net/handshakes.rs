@@ -1,4 +1,4 @@
-//! Handshakes by whose address began them: each peer waits for itself, and none is forgotten until it has ended.
+//! Limits concurrent handshakes per peer address: a peer that exhausts its quota delays only itself.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,32 +8,32 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Whose handshakes are in progress or wait.
+/// The handshakes in progress or waiting, by peer address.
 #[derive(Debug)]
 pub struct Handshakes {
-    /// Handshakes of one peer that are in progress at once; its others wait.
+    /// Handshakes of one peer that run at once; further ones wait.
     at_once: usize,
     all: AtomicUsize,
     peers: Mutex<HashMap<IpAddr, Arc<Peer>>>,
 }
 
-/// The handshakes of one peer's address.
+/// The handshakes of one peer.
 #[derive(Debug)]
 struct Peer {
     count: AtomicUsize,
     turns: Semaphore,
 }
 
-/// How many there are when one more is asked for.
+/// The counts before one more handshake is admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Counted {
-    /// Of all peers, in progress and waiting.
+    /// Handshakes of all peers, in progress and waiting.
     pub all: usize,
-    /// Of the peer.
+    /// Handshakes of this peer, in progress and waiting.
     pub of_peer: usize,
 }
 
-/// A handshake that a peer has begun, until it is dropped.
+/// A handshake of a peer, counted until dropped.
 #[derive(Debug)]
 pub struct Begun {
     home: Arc<Handshakes>,
@@ -42,15 +42,14 @@ pub struct Begun {
 }
 
 impl Handshakes {
-    /// Nobody has begun any. `at_once` of one peer are in progress at once.
+    /// No handshakes yet. At most `at_once` of one peer run at once.
     pub fn new(at_once: usize) -> Arc<Self> {
         Arc::new(Self { at_once, all: AtomicUsize::new(0), peers: Mutex::default() })
     }
 
-    /// One more of a peer, if `judge` has no objection.
+    /// Admits one more handshake of `peer` unless `judge` objects.
     ///
-    /// # Errors
-    /// What `judge` objects.
+    /// The objection of `judge`.
     pub fn begin<E>(self: &Arc<Self>, peer: IpAddr, judge: impl FnOnce(Counted) -> Result<(), E>) -> Result<Begun, E> {
         let mut peers = self.peers.lock();
         let of_peer = peers.get(&peer).map_or(0, |known| known.count.load(Ordering::Relaxed));
@@ -62,14 +61,14 @@ impl Handshakes {
         Ok(Begun { home: Arc::clone(self), address: peer, peer: known })
     }
 
-    /// Whether none is in progress, and nothing is kept of any.
+    /// Whether no handshake is counted and no peer remembered.
     pub fn is_empty(&self) -> bool {
         self.peers.lock().is_empty()
     }
 }
 
 impl Begun {
-    /// Waits until few enough others of the same peer are in progress.
+    /// Waits for one of the peer's permits. `None` when the limiter is gone.
     pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
         self.peer.turns.acquire().await.ok()
     }

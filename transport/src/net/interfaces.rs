@@ -1,4 +1,4 @@
-//! The addresses of this network namespace's interfaces, and those of the routers next to it.
+//! Addresses of the interfaces of this network namespace, and of the routers next to it.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -17,7 +17,7 @@ pub fn addresses() -> io::Result<Vec<IpAddr>> {
     Ok(all.flatten().collect())
 }
 
-/// The next hops of every route: in a pod, an address of its node. Empty where `/proc` does not tell.
+/// The next hops of all routes: in a pod, an address of its node. Empty where `/proc` is not readable.
 pub fn routers() -> Vec<IpAddr> {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let v4 = v4_routers(&read("/proc/self/net/route"));
@@ -25,7 +25,7 @@ pub fn routers() -> Vec<IpAddr> {
     v4.into_iter().map(IpAddr::from).chain(v6.into_iter().map(IpAddr::from)).collect()
 }
 
-/// `Iface Destination Gateway …`, addresses in hexadecimal as they lie in memory.
+/// Lines of `Iface Destination Gateway …`, addresses in hexadecimal in native byte order.
 fn v4_routers(table: &str) -> Vec<Ipv4Addr> {
     let lines = table.lines().skip(1).filter_map(|line| line.split_whitespace().nth(2));
     let read = lines.filter_map(|gateway| u32::from_str_radix(gateway, 16).ok());

@@ -1,14 +1,14 @@
-//! Sockets, below any meaning.
+//! Sockets, buffers and copying bytes, without any knowledge of the mesh.
 
-pub mod splice; // both directions between two sockets, inside the kernel once they stream
-pub mod copy; // both directions until both end; counts bytes; half-close and reset kept
+pub mod splice; // bidirectional copy between two sockets, with splice(2) once they stream
+pub mod copy; // bidirectional copy; counts bytes; keeps half-close and reset
 mod flow; // one direction of a copy
-mod watch; // what watches a copy: counts, silence, the wait for last bytes
+mod watch; // byte counters and timeouts of a copy
 pub mod tcp; // TCP as one end of a copy
-pub mod buffers; // what one workload may have of this process for bytes that nobody takes
-pub mod duplex; // what can be copied: the trait, and the bytes under way
-pub mod connect; // a socket made ready elsewhere, connected in time
-pub mod interfaces; // the machine's own addresses, and those next to it
+pub mod buffers; // bounds on the buffer memory of one workload
+pub mod duplex; // one end of a copy, and the bytes in flight
+pub mod connect; // connect with a timeout
+pub mod interfaces; // the machine's own addresses and its routers
 pub mod socket; // socket options
-pub mod handshakes; // how many a peer may have in progress
+pub mod handshakes; // concurrent handshakes per peer
 pub mod backoff; // exponential backoff with jitter

@@ -1,7 +1,7 @@
-//! Both directions between two sockets. Once a direction streams, its bytes stay inside the kernel: splice(2) moves pages
-//! from one socket into a pipe and from there into the other.
+//! Bidirectional copy between two sockets. Once a direction streams, its bytes stay inside the kernel: splice(2) moves
+//! pages from one socket into a pipe and from there into the other.
 //!
-//! Requests and answers are read and written as ever: a pipe would cost them as many system calls, and descriptors besides.
+//! Small messages are read and written as usual: a pipe would take as many system calls, and two descriptors besides.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -17,14 +17,14 @@ use super::duplex::Duplex as _;
 use super::flow::{Direction, Flow, FlowError, ROUNDS};
 use super::tcp::Tcp;
 
-/// A direction that gets less than this at once streams no more.
+/// A direction whose splice moves fewer bytes than this no longer streams.
 const SMALL: usize = 8 * 1024;
-/// Asked for in one call, and room of a pipe if the kernel allows it.
+/// Bytes asked for in one call, and the capacity of a pipe if the kernel allows it.
 const ROOM: usize = 512 * 1024;
-/// Pipes that are kept for the next stream.
+/// Pipes kept for reuse.
 const SPARE: usize = 64;
 
-/// Copies both ways until both ends are done, as [`copy::both_ways`].
+/// Copies in both directions, like [`copy::both_ways`].
 pub async fn both_ways(
     first: &mut Tcp,
     second: &mut Tcp,
@@ -34,12 +34,12 @@ pub async fn both_ways(
     copy::carry::<Stream, Stream, _, _>(first, second, counters, timeouts).await
 }
 
-/// A direction that copies until it streams, and again when it no longer does.
+/// A direction that copies, splices while it streams, and copies again.
 #[derive(Default)]
 struct Stream {
     copied: Direction,
     streams: bool,
-    /// Held only while something is to be moved.
+    /// `Some` only while there is something to move.
     pipe: Option<Pipe>,
     ended: bool,
 }
@@ -70,7 +70,7 @@ impl Flow<Tcp, Tcp> for Stream {
     ) -> Poll<Result<(), FlowError>> {
         if !self.streams {
             let polled = self.copied.poll(cx, from, to, &count);
-            // What is held has to go first, and in the other direction's turn nothing changes.
+            // Queued bytes have to be sent before the pipe is used.
             if polled.is_ready() || !from.streams() || Flow::<Tcp, Tcp>::blocked(&self.copied) {
                 return polled;
             }
@@ -94,14 +94,14 @@ impl Stream {
             if self.ended {
                 return to.poll_finish(cx).map_err(writing);
             }
-            // Not before there is something to move: idle streams hold no pipe.
+            // Taken when there is something to move: idle streams hold no pipe.
             if self.pipe.is_none() {
                 ready!(from.stream().poll_read_ready(cx)).map_err(|error| from.note(error)).map_err(reading)?;
             }
             let pipe = match self.pipe.take().map_or_else(Pipe::take, Ok) {
                 Ok(pipe) => self.pipe.insert(pipe),
                 Err(_) => {
-                    // Out of descriptors, perhaps: without a pipe bytes are copied on.
+                    // Possibly out of descriptors: without a pipe, go on copying.
                     self.streams = false;
                     from.streams_no_more();
                     break;
@@ -142,14 +142,14 @@ impl Stream {
     }
 }
 
-/// A pipe, and how much is in it.
+/// A pipe and the number of bytes in it.
 struct Pipe {
     reader: OwnedFd,
     writer: OwnedFd,
     held: usize,
 }
 
-/// Empty pipes: making one takes three system calls.
+/// Empty pipes for reuse: making one takes three system calls.
 static PIPES: Mutex<Vec<Pipe>> = Mutex::new(Vec::new());
 
 impl Pipe {
@@ -158,7 +158,7 @@ impl Pipe {
             return Ok(pipe);
         }
         let (reader, writer) = nix::unistd::pipe2(OFlag::O_NONBLOCK | OFlag::O_CLOEXEC)?;
-        // A smaller pipe does as well, in more calls.
+        // A smaller pipe works too, with more calls.
         let _ = fcntl(&writer, FcntlArg::F_SETPIPE_SZ(ROOM as i32));
         Ok(Self { reader, writer, held: 0 })
     }
@@ -186,7 +186,7 @@ impl Pipe {
         }
     }
 
-    /// Moves what is held into the socket; returns how much.
+    /// Moves the pipe's bytes into the socket; returns how many.
     fn poll_drain(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<usize>> {
         loop {
             ready!(to.poll_write_ready(cx))?;

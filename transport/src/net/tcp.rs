@@ -1,4 +1,4 @@
-//! TCP as one end of a copy.
+//! A TCP connection as one end of a copy.
 
 use std::io::{self, IoSlice};
 use std::os::fd::AsRawFd;
@@ -14,32 +14,33 @@ use super::buffers::{Buffers, What};
 use super::duplex::{Duplex, Queue, SLICES};
 use super::socket::reset_on_close;
 
-/// Sizes of the read buffer: the first serves requests and answers, the last a stream.
+/// Sizes of the read buffer in bytes: the first serves requests and responses, the last bulk transfers.
 const SIZES: [usize; 4] = [4 * 1024, 16 * 1024, 64 * 1024, 256 * 1024];
-/// From this size on, reads are those of a stream.
+/// Index in `SIZES` from which on the connection counts as streaming.
 const STREAMS: u8 = 2;
-/// What is left of a buffer is used again if it is at least this.
+/// The rest of a buffer is reused if it has at least this many bytes.
 const WORTH_KEEPING: usize = 2 * 1024;
 
-/// A TCP connection with a read buffer that grows while it streams and is gone while it is idle.
+/// A TCP connection whose read buffer grows while it streams and is released while it is idle.
 #[derive(Debug)]
 pub struct Tcp {
     stream: TcpStream,
-    /// Room for the next read.
+    /// Spare capacity for the next read.
     spare: BytesMut,
-    /// The buffer before that: used again once its bytes have been passed on.
+    /// The previous buffer, reused once its bytes have been forwarded.
     before: BytesMut,
     size: u8,
-    /// Where large buffers are taken from; without it they are not counted.
+    /// Where large buffers are accounted; `None` does not account for them.
     buffers: Option<Arc<Buffers>>,
-    /// How much was taken: nothing while no buffer is held.
+    /// Bytes reserved there; 0 while no large buffer is held.
     taken: u32,
-    /// Whether an error was seen. The kernel tells it once; after that the socket reads as if its peer had ended in peace.
+    /// Whether an error was seen. The kernel reports it once; afterwards the socket reads as if its peer had sent a
+    /// FIN.
     failed: bool,
 }
 
 impl Tcp {
-    /// Wraps a connection.
+    /// A connection without accounting for its buffers.
     pub fn new(stream: TcpStream) -> Self {
         Self {
             stream,
@@ -52,29 +53,29 @@ impl Tcp {
         }
     }
 
-    /// Takes large read buffers from those of a workload, as long as there are some.
+    /// Accounts for large read buffers in those of a workload; at its bound, buffers stay small.
     #[must_use]
     pub fn within(mut self, buffers: &Arc<Buffers>) -> Self {
         self.buffers = Some(Arc::clone(buffers));
         self
     }
 
-    /// The connection.
+    /// The socket.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
-    /// Whether reads fill large buffers.
+    /// Whether reads fill large buffers, so that splicing pays off.
     pub(super) fn streams(&self) -> bool {
         self.size >= STREAMS
     }
 
-    /// Begins with a small buffer again.
+    /// Back to the smallest buffer.
     pub(super) fn streams_no_more(&mut self) {
         self.size = 0;
     }
 
-    /// Takes what two buffers of the present size need of those that are counted. If there is not so much, reads stay small.
+    /// Reserves the bytes of two buffers of the current size. Beyond the bound, the buffers stay small.
     fn reserve(&mut self) {
         let Some(buffers) = &self.buffers else { return };
         let (needed, taken) = (large(self.size), self.taken as usize);
@@ -86,7 +87,7 @@ impl Tcp {
         }
     }
 
-    /// Makes room for a read. While bytes stream two buffers take turns and the allocator is not asked.
+    /// Makes room for a read. While the connection streams, two buffers alternate without allocation.
     fn make_room(&mut self) {
         self.reserve();
         let size = SIZES[usize::from(self.size)];
@@ -99,13 +100,13 @@ impl Tcp {
         }
     }
 
-    /// An error was seen. `EPIPE` is that of a reset after FIN: the peer has ended in peace.
+    /// Records an error. `EPIPE` is what a reset after FIN gives: the peer has ended in order.
     pub(super) fn note(&mut self, error: io::Error) -> io::Error {
         self.failed |= error.kind() != io::ErrorKind::BrokenPipe;
         error
     }
 
-    /// The end of the stream, as it is read.
+    /// The result of reading the end of the stream: an error if one was seen before.
     pub(super) fn ended(&self) -> io::Result<()> {
         if self.failed { Err(io::ErrorKind::ConnectionReset.into()) } else { Ok(()) }
     }
@@ -134,7 +135,7 @@ impl Drop for Tcp {
     }
 }
 
-/// What two buffers of a size take of those that are counted.
+/// The bytes to account for two buffers of a size.
 fn large(size: u8) -> usize {
     if size >= STREAMS { 2 * SIZES[usize::from(size)] } else { 0 }
 }
@@ -144,7 +145,7 @@ impl Duplex for Tcp {
     const STOPS: bool = false;
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-        // Readable before a buffer is made: while nothing comes there is none.
+        // Wait for readability before allocating: an idle connection has no buffer.
         match self.stream.poll_read_ready(cx) {
             Poll::Ready(ready) => ready.map_err(|error| self.note(error))?,
             Poll::Pending => {
@@ -156,7 +157,8 @@ impl Duplex for Tcp {
         let room = self.spare.spare_capacity_mut();
         let available = room.len();
         let mut buffer = ReadBuf::uninit(room);
-        // Not try_read: after a short read this one knows that the socket is empty, and saves the call that says so.
+        // Not try_read: after a short read poll_read knows that the socket is empty, which saves the call that would
+        // say so.
         let polled = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
         let read = buffer.filled().len();
         match polled {
@@ -209,7 +211,7 @@ impl Duplex for Tcp {
     }
 
     fn reset(&mut self) {
-        // A socket that takes no option is closed already.
+        // Fails on a socket that is closed already.
         let _ = reset_on_close(&self.stream);
     }
 }
@@ -220,7 +222,7 @@ fn set_read(buffer: &mut BytesMut, read: usize) {
     unsafe { buffer.set_len(buffer.len() + read) }
 }
 
-/// Bytes that the peer has not acknowledged: a reset destroys them (`SIOCOUTQ`, tcp(7)).
+/// Bytes that the peer has not acknowledged, which a reset destroys (`SIOCOUTQ`, tcp(7)).
 #[expect(unsafe_code, reason = "an ioctl that has no wrapper")]
 fn unsent(stream: &TcpStream) -> libc::c_int {
     let mut bytes = 0;

@@ -1,4 +1,4 @@
-//! What watches a copy: the count of its bytes, the silence that is allowed, and how long its last bytes may take.
+//! Byte counters, idle timeout and linger timeout of a copy.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,22 +7,22 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Who counts the bytes that pass.
+/// Receives the byte counts of a copy.
 pub trait Count: Sync {
-    /// `bytes` more have gone from the first end to the second.
+    /// `bytes` more were forwarded from the first end to the second.
     fn sent(&self, bytes: u64);
-    /// `bytes` more have gone from the second end to the first.
+    /// `bytes` more were forwarded from the second end to the first.
     fn received(&self, bytes: u64);
-    /// All bytes so far.
+    /// All bytes so far, wrapping; used to detect activity.
     fn sum(&self) -> u64;
 }
 
-/// Bytes that have passed, readable while they do.
+/// Byte counters that can be read while the copy runs.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// From the first end to the second.
+    /// Bytes from the first end to the second.
     pub sent: AtomicU64,
-    /// From the second end to the first.
+    /// Bytes from the second end to the first.
     pub received: AtomicU64,
 }
 
@@ -40,26 +40,26 @@ impl Count for Counters {
     }
 }
 
-/// When a connection that does nothing is cut.
+/// Idle timeouts of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// No byte either way for this long; `None` waits for ever.
+    /// Idle timeout: no byte in either direction for this long. `None` is no timeout.
     pub idle: Option<Duration>,
-    /// The same once one end has said that it is done.
+    /// Idle timeout once one end has sent its FIN; falls back to `idle`.
     pub half_closed: Option<Duration>,
 }
 
 impl Default for Timeouts {
-    /// Idle connections stay. Half-closed ones are mostly forgotten ones: ten minutes without a byte.
+    /// No idle timeout; ten minutes for half-closed connections, most of which are leaks.
     fn default() -> Self {
         Self { idle: None, half_closed: Some(Duration::from_secs(600)) }
     }
 }
 
-/// How often an end that nobody listens to is asked for an error.
+/// How often an end that is not being read is asked for a pending error.
 pub(super) const CHECK: Duration = Duration::from_secs(10);
 
-/// The timer of a copy's silence, made only when it is needed.
+/// The idle timer of a copy, allocated on first use.
 #[derive(Default)]
 pub(super) struct Watch(Option<Box<Watching>>);
 
@@ -71,7 +71,7 @@ struct Watching {
 }
 
 impl Watch {
-    /// Ready now and then while there is something to look at; with `true` when no byte came for as long as is allowed.
+    /// Ready at each tick while an idle timeout or an error check is due; `true` when the idle timeout is over.
     pub(super) fn poll_tick(
         &mut self,
         cx: &mut Context<'_>,
@@ -103,18 +103,18 @@ impl Watch {
     }
 }
 
-/// What the last bytes of a connection are waited for.
+/// What a copy waits for before it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// That they reach the end that they are for: its peer is gone, and what it said before is still to be delivered.
+    /// Delivery of the last bytes of a peer that is gone.
     Delivered,
-    /// That an end stops sending, to which everything has been delivered and whose bytes nobody takes: closed under its
-    /// bytes, a socket answers with a reset, which may destroy what the peer has not read yet (RFC 9112, 9.6).
+    /// That a peer, which has received everything, stops sending what nobody reads: closing the socket under its bytes
+    /// would answer with a reset, which may destroy what the peer has not read yet (RFC 9112, 9.6).
     Silence,
 }
 
 impl Wait {
-    /// Without a byte, and in all.
+    /// The limits without progress and in total.
     const fn limits(self) -> (Duration, Duration) {
         match self {
             Self::Delivered => (Duration::from_secs(60), Duration::from_secs(600)),
@@ -123,7 +123,7 @@ impl Wait {
     }
 }
 
-/// The timer of such a wait, made only when it is needed.
+/// The timer of such a wait, allocated on first use.
 #[derive(Default)]
 pub(super) struct Linger(Option<Box<Lingering>>);
 
@@ -135,7 +135,7 @@ struct Lingering {
 }
 
 impl Linger {
-    /// Ready when it has been waited for long enough. `moved` counts the bytes that were carried or dropped.
+    /// Ready when a limit is over. `moved` counts the bytes forwarded or dropped.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, what: Wait, moved: u64) -> Poll<()> {
         let (quiet, all) = what.limits();
         if self.0.as_ref().is_none_or(|lingering| lingering.what != what) {
