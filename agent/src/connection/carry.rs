@@ -86,6 +86,6 @@ mod tests {
             let error = CopyError::Broken { end, error: ErrorKind::ConnectionReset.into() };
             assert_eq!(broken(direction, error).text, text);
         }
-        assert_eq!(broken(Direction::Inbound, CopyError::Idle).text, "idle for too long");
+        assert_eq!(broken(Direction::Inbound, CopyError::Idle).text, "idle timeout");
     }
 }

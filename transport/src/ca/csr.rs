@@ -7,9 +7,9 @@ use rustls::pki_types::{CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs
 use super::error::IssueError;
 use mesh::model::identity::Identity;
 
-/// What a CA is asked to sign, with the key that only we hold.
+/// A certificate signing request and the private key that stays here.
 pub struct SigningRequest {
-    /// Whose certificate is wanted.
+    /// The requested identity.
     pub identity: Identity,
     /// PKCS#10, DER: P-256, no common name, one critical URI subject alternative name.
     pub der: CertificateSigningRequestDer<'static>,
@@ -19,9 +19,10 @@ pub struct SigningRequest {
 }
 
 impl SigningRequest {
-    /// Makes a key and the request for it.
+    /// Generates a key pair and the request for it.
     ///
-    /// For what is no identity there is no request.
+    /// # Errors
+    /// `Unusable` when the identity is not valid.
     pub fn new(identity: Identity) -> Result<Self, IssueError> {
         identity.check().map_err(|why| IssueError::Refused(why.to_string()))?;
         let made = || {
@@ -39,7 +40,8 @@ impl SigningRequest {
     }
 }
 
-/// What request and leaf have in common. With an empty subject the name extension is critical (RFC 5280, 4.2.1.6).
+/// The parameters that request and leaf have in common. With an empty subject the name extension is critical (RFC 5280,
+/// 4.2.1.6).
 pub(crate) fn leaf_params(identity: &Identity) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();

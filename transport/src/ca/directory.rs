@@ -1,4 +1,4 @@
-//! The files of a CA: made on first start, checked on every start.
+//! The files of a CA: created on first start, checked on every start.
 //!
 //! `ca-key.pem` and `ca-cert.pem` are the signing key and its certificate. `root-cert.pem` (roots, if the signing
 //! certificate is an intermediate) and `cert-chain.pem` (the intermediates) are read if present: these are the names of
@@ -17,54 +17,54 @@ const CHAIN: &str = "cert-chain.pem";
 const ROOTS: &str = "root-cert.pem";
 const LOCK: &str = ".lock";
 
-/// Why the files of a CA cannot be used.
+/// Why the CA's files cannot be used.
 #[derive(Debug, Error)]
 pub enum DirectoryError {
-    /// Reading or writing.
+    /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {
-        /// Which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// What happened.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// Others could read or replace the key.
+    /// Permissions let others read or replace the key.
     #[error("{path}: mode {mode:04o} lets others {may}; run: chmod {wanted} {path}", path = path.display())]
     Open {
-        /// Which file or directory.
+        /// The file or directory.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
-        /// What others may do.
+        /// What the permissions let others do.
         may: &'static str,
-        /// The mode that closes it.
+        /// The permissions that do not.
         wanted: &'static str,
     },
     /// Another user owns the file and could change it.
     #[error("{path}: owned by uid {owner}, and this process runs as uid {ours}; run: chown {ours} {path}", path = path.display())]
     Owner {
-        /// Which file or directory.
+        /// The file or directory.
         path: PathBuf,
-        /// Who owns it.
+        /// User id of the owner.
         owner: u32,
-        /// Who we are.
+        /// User id of this process.
         ours: u32,
     },
-    /// A certificate without its key.
+    /// A certificate exists without its key.
     #[error("{0}: there is a certificate and no {KEY}: restore the key, or remove the certificate to start a new CA")]
     NoKey(PathBuf),
-    /// A file whose content is wrong.
+    /// A file has unusable content.
     #[error("{path}: {why}", path = path.display())]
     Content {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with it.
         why: String,
     },
 }
 
-/// What the files hold, not yet parsed.
+/// The content of the files, unparsed.
 pub(crate) struct Files {
     pub(crate) key: Vec<u8>,
     pub(crate) certificate: Vec<u8>,
@@ -72,13 +72,13 @@ pub(crate) struct Files {
     pub(crate) roots: Option<Vec<u8>>,
 }
 
-/// Makes a key (PEM), and from a key the certificate (PEM).
+/// Generates a key (PEM), and from a key the certificate (PEM).
 pub(crate) trait Maker {
     fn key(&self) -> Result<String, String>;
     fn certificate(&self, key: &[u8]) -> Result<String, String>;
 }
 
-/// Where the files are.
+/// The CA's directory.
 pub(crate) struct Directory {
     path: PathBuf,
 }
@@ -88,8 +88,8 @@ impl Directory {
         Self { path: path.to_owned() }
     }
 
-    /// Reads the files; makes key and certificate first if there are none. Agents that start at the same moment on the
-    /// same directory all end with the same CA.
+    /// Reads the files; creates key and certificate if there are none. Agents that start concurrently on one directory
+    /// end up with the same CA.
     pub(crate) fn load_or_make(&self, maker: &dyn Maker) -> Result<Files, DirectoryError> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.path).map_err(|why| io_error(&self.path, why))?;
         self.check_directory()?;
@@ -114,8 +114,8 @@ impl Directory {
         self.path.join(CERTIFICATE)
     }
 
-    /// Under a lock, key before certificate: whoever is interrupted leaves a key for which the next one makes the
-    /// certificate, never a certificate of a lost key.
+    /// Under a lock, key before certificate: an interrupted start leaves a key for which the next start makes the
+    /// certificate, never a certificate whose key is lost.
     fn make(&self, maker: &dyn Maker) -> Result<(), DirectoryError> {
         let lock_path = self.path.join(LOCK);
         let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
@@ -141,8 +141,8 @@ impl Directory {
         Ok(())
     }
 
-    /// Nobody else has business in the directory: who may write it may replace the key. Sticky directories (a mounted Kubernetes
-    /// Secret) protect what is in them, and the key has its own mode.
+    /// Checks that only the owner can reach the directory: who may write there may replace the key. Sticky directories
+    /// (a mounted Kubernetes Secret) protect their files, and the key has permissions of its own.
     fn check_directory(&self) -> Result<(), DirectoryError> {
         let found = fs::metadata(&self.path).map_err(|why| io_error(&self.path, why))?;
         check_owner(&self.path, found.uid())?;
@@ -176,11 +176,11 @@ fn check_owner(path: &Path, owner: u32) -> Result<(), DirectoryError> {
     if owner == ours || owner == 0 { Ok(()) } else { Err(DirectoryError::Owner { path: path.to_owned(), owner, ours }) }
 }
 
-/// Writes beside, syncs, renames: a reader sees the whole file or none.
+/// Writes a temporary file, syncs and renames it: a reader sees the whole file or none.
 fn write_whole(path: &Path, content: &[u8], mode: u32) -> Result<(), DirectoryError> {
     let beside = path.with_extension(format!("new-{}", std::process::id()));
     let written = || -> io::Result<()> {
-        // Left by a process that died; the lock makes it nobody's.
+        // Left by a process that died: under the lock nobody uses it.
         let _ = fs::remove_file(&beside);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&beside)?;
         file.write_all(content)?;

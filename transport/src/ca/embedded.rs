@@ -1,4 +1,4 @@
-//! Signs with a key that we hold: one that it makes on first start, or a user's own (Istio's `cacerts` files).
+//! The embedded CA: signs with a local key, generated on first start or the user's own (Istio's `cacerts` files).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use crate::tls::{Certificate, Roots, chain_from_pem};
 use mesh::model::identity::Identity;
 use mesh::model::name::TrustDomain;
 
-/// How long a leaf is valid unless said otherwise.
+/// Default validity of a leaf.
 pub const LEAF_LIFETIME: Duration = Duration::from_secs(24 * 3600);
-/// How long a root is valid that we make.
+/// Validity of a generated root.
 const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-/// How much earlier than now a certificate begins at most, for peers whose clock is behind.
+/// Validity begins this long before now, for peers whose clock is behind.
 const CLOCK_SKEW: Duration = Duration::from_secs(120);
 
-/// A CA inside the process.
+/// A CA inside this process.
 pub struct EmbeddedCa {
     signer: rcgen::Issuer<'static, KeyPair>,
     intermediates: Vec<CertificateDer<'static>>,
@@ -38,8 +38,8 @@ pub struct EmbeddedCa {
 }
 
 impl EmbeddedCa {
-    /// Opens the CA in `directory`; makes it if the directory is empty or missing. The trust domain names a root that is made
-    /// here; leaves take theirs from the identity that is asked for. Blocks on the disk.
+    /// Opens the CA in `directory`; creates it if the directory is empty or missing. The trust domain names a root that
+    /// is generated here; leaves take theirs from the requested identity. Blocks on disk I/O.
     pub fn open(directory: &Path, trust_domain: &TrustDomain, lifetime: Duration) -> Result<Self, DirectoryError> {
         let directory = Directory::new(directory);
         let files = directory.load_or_make(&RootMaker { trust_domain })?;
@@ -89,7 +89,7 @@ impl EmbeddedCa {
         Ok(Self { signer, intermediates, roots: Arc::new(roots), not_after, lifetime })
     }
 
-    /// Signs for nobody and checks the chain, so that files that do not belong together are found at the start.
+    /// Signs a throw-away leaf and verifies its chain, so that mismatched files are found at startup.
     fn try_out(&self, trust_domain: &TrustDomain) -> Result<(), IssueError> {
         let request = SigningRequest::new(Identity::new(trust_domain.clone(), "culvert-system", "start"))?;
         let issued = self.sign(&request)?;
@@ -101,7 +101,7 @@ impl EmbeddedCa {
             .map_err(|why| unusable(format!("what it signs does not chain to the roots: {why}")))
     }
 
-    /// What peers of this CA are checked against.
+    /// The roots that peers of this CA are verified against.
     pub fn roots(&self) -> &Arc<Roots> {
         &self.roots
     }
@@ -109,7 +109,7 @@ impl EmbeddedCa {
     fn sign(&self, request: &SigningRequest) -> Result<Issued, IssueError> {
         request.identity.check().map_err(|why| IssueError::Refused(why.to_string()))?;
         let refused = |why: rcgen::Error| IssueError::Refused(format!("{}: {why}", request.identity));
-        // Only the key is taken from the request, and parsing it checks that the requester holds it.
+        // Only the public key is taken from the request, and parsing it verifies the proof of possession.
         let mut csr = CertificateSigningRequestParams::from_der(&request.der).map_err(refused)?;
         let now = SystemTime::now();
         let not_after = (now + self.lifetime).min(self.not_after);
@@ -129,12 +129,12 @@ impl EmbeddedCa {
 
 impl Issuer for EmbeddedCa {
     fn issue<'a>(&'a self, request: &'a SigningRequest) -> IssueFuture<'a> {
-        // Tens of microseconds of arithmetic: not worth a thread.
+        // Tens of microseconds of CPU: not worth a blocking thread.
         Box::pin(std::future::ready(self.sign(request)))
     }
 }
 
-/// A private key in any of the forms that openssl writes: PKCS#8, SEC1 (also after `EC PARAMETERS`) and PKCS#1.
+/// Parses a private key in any of openssl's formats: PKCS#8, SEC1 (also after `EC PARAMETERS`) and PKCS#1.
 fn parse_key(pem: &[u8]) -> Result<KeyPair, String> {
     let der = PrivateKeyDer::from_pem_slice(pem).map_err(|why| format!("not a private key in PEM: {why}"))?;
     KeyPair::try_from(&der).map_err(|why| format!("not an EC or RSA key that can sign: {why}"))

@@ -1,4 +1,4 @@
-//! The trait that every CA is behind.
+//! The trait of certificate authorities.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,20 +9,20 @@ use super::csr::SigningRequest;
 use super::error::IssueError;
 use crate::tls::Roots;
 
-/// What a CA answers.
+/// A CA's answer.
 #[derive(Clone, Debug)]
 pub struct Issued {
     /// Leaf first, then intermediates; without the root.
     pub chain: Vec<CertificateDer<'static>>,
-    /// What peers are to be checked against.
+    /// The roots that peers are verified against.
     pub roots: Arc<Roots>,
 }
 
-/// The answer of a CA, when it comes.
+/// Resolves to the CA's answer.
 pub type IssueFuture<'a> = Pin<Box<dyn Future<Output = Result<Issued, IssueError>> + Send + 'a>>;
 
-/// Turns a signing request into a chain.
+/// Signs certificate requests.
 pub trait Issuer: Send + Sync {
-    /// Signs `request`. The future may be dropped at any time.
+    /// Signs `request`. Cancel-safe.
     fn issue<'a>(&'a self, request: &'a SigningRequest) -> IssueFuture<'a>;
 }

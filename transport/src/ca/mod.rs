@@ -1,10 +1,10 @@
-//! Who signs: an embedded CA or a remote one, behind one trait.
+//! Certificate authorities: embedded or remote, behind one trait.
 
-mod embedded; // signs with a key that we hold
-mod directory; // the files of a CA: made once, checked always
+mod embedded; // the embedded CA
+mod directory; // the CA's files: created once, checked at every start
 mod issuer; // trait Issuer: request in, chain out
 mod csr; // key pair and certificate signing request of an identity
-mod error; // why a CA did not sign
+mod error; // why a request was not signed
 
 pub use csr::SigningRequest;
 pub use directory::DirectoryError;

@@ -38,7 +38,7 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
 }
 
-/// A directory that only we can reach.
+/// A directory that only its owner can access.
 fn private_directory() -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     set_mode(directory.path(), 0o700);
@@ -64,7 +64,7 @@ async fn the_first_start_makes_a_ca_and_the_next_uses_it() {
     assert_eq!((mode(&path), mode(&path.join("ca-key.pem"))), (0o700, 0o600));
     let second = open(&path).unwrap();
     assert_eq!(first.roots(), second.roots());
-    // What one signs, a peer of the other trusts.
+    // A leaf of either is trusted by the other's peers.
     let certificate = issue(&first).await;
     let (_, root) = X509Certificate::from_der(&second.roots().der()[0]).unwrap();
     assert!(root.is_ca());

@@ -1,28 +1,28 @@
-//! Pure. W3C baggage and the labels of a workload, as ztunnel writes and reads them.
+//! Pure. W3C baggage with the labels of a workload, in ztunnel's format.
 //!
-//! W3C Baggage, sections 3.2 and 3.3: members `key=value;property`, percent-encoded, separated by commas. Unknown members
-//! are skipped, so is what cannot be read: baggage only labels telemetry, nothing is decided on it.
+//! W3C Baggage, sections 3.2 and 3.3: members `key=value;property`, percent-encoded, separated by commas. Unknown and
+//! malformed members are skipped: baggage only labels telemetry, no decision depends on it.
 
 use std::fmt::Write;
 
 use mesh::model::name::{ClusterId, Name, Namespace};
 use mesh::model::workload::{Workload, WorkloadType};
 
-/// Bytes of baggage that are looked at (W3C Baggage, 3.3.2).
+/// Bytes of baggage that are read (W3C Baggage, 3.3.2).
 const LONGEST: usize = 8192;
-/// Members that are looked at (W3C Baggage, 3.3.2).
+/// Members that are read (W3C Baggage, 3.3.2).
 const MEMBERS: usize = 64;
-/// Longest value that is taken: no Kubernetes name is longer than 253.
+/// Longest accepted value in bytes: no Kubernetes name is longer than 253.
 const LONGEST_VALUE: usize = 256;
 
-/// Who a workload is, for the telemetry of its peer. Absent means not said.
+/// The labels of a workload for its peer's telemetry. An absent field was not sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Baggage {
     /// `k8s.cluster.name`.
     pub cluster: Option<ClusterId>,
     /// `k8s.namespace.name`.
     pub namespace: Option<Namespace>,
-    /// Kind and name of the owner: `k8s.deployment.name` and so on.
+    /// Kind and name of the owner: `k8s.deployment.name` and the like.
     pub workload: Option<(WorkloadType, Name)>,
     /// `service.name`: the canonical service.
     pub service: Option<Name>,
@@ -35,7 +35,7 @@ pub struct Baggage {
 }
 
 impl Baggage {
-    /// The labels of a workload, as the other side shows them.
+    /// The labels of `workload`.
     pub fn of(workload: &Workload) -> Self {
         let some = |name: &Name| (!name.is_empty()).then(|| name.clone());
         let locality = workload.locality.as_deref();
@@ -50,7 +50,7 @@ impl Baggage {
         }
     }
 
-    /// Reads a header value. Never fails: what cannot be read is left out.
+    /// Parses a header value. Never fails: malformed members are left out.
     pub fn parse(header: &str) -> Self {
         let mut baggage = Self::default();
         let end = (0..=LONGEST.min(header.len())).rev().find(|end| header.is_char_boundary(*end)).unwrap_or(0);
@@ -79,7 +79,7 @@ impl Baggage {
         }
     }
 
-    /// The header value; empty when nothing is known.
+    /// Formats the header value; empty when no label is known.
     pub fn print(&self) -> String {
         let workload = self.workload.as_ref().map(|(kind, name)| {
             let key = match kind {
@@ -112,7 +112,8 @@ impl Baggage {
     }
 }
 
-/// `None` for what is empty, too long or not UTF-8. A `%` that is not followed by two digits stands for itself.
+/// Percent-decodes a value. `None` if it is empty, too long or not UTF-8. A `%` without two hexadecimal digits stands
+/// for itself.
 fn decode(value: &str) -> Option<String> {
     if !value.contains('%') {
         return (!value.is_empty() && value.len() <= LONGEST_VALUE).then(|| value.to_owned());

@@ -1,4 +1,4 @@
-//! The near end of one tunnel: opens streams in it, keeps it alive, knows when it is dying.
+//! The client end of one tunnel: opens streams, keeps the connection alive, knows when it is going away.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -31,37 +31,37 @@ use crate::tls::{ClientConfig, Peer, TlsError};
 use mesh::model::connection::{Fault, ResponseFlag};
 use mesh::model::identity::Identity;
 
-/// Why there is no stream. Cheap to clone: all who wait for one dial get its error.
+/// Why no stream could be opened. Cheap to clone: all callers that wait for one dial get its error.
 #[derive(Clone, Debug, Error)]
 pub enum TunnelError {
     /// No certificate for the source.
     #[error(transparent)]
     Keyring(Arc<KeyringError>),
-    /// The peer could not be connected to.
+    /// The TCP connection failed.
     #[error("connect: {0}")]
     Dial(Arc<io::Error>),
-    /// The handshake failed: somebody is there, and is not who was called.
+    /// The TLS handshake failed, for example because the peer has another identity than the expected ones.
     #[error(transparent)]
     Tls(Arc<TlsError>),
-    /// HTTP/2 failed.
+    /// The HTTP/2 connection or stream failed.
     #[error("HTTP/2: {0}")]
     Http2(Arc<h2::Error>),
-    /// The request cannot be written.
+    /// The request head is not valid HTTP.
     #[error("the request cannot be written: {0}")]
     Head(Arc<http::Error>),
-    /// The peer answered, and not with 200.
+    /// The peer answered the CONNECT with a status other than 200.
     #[error("the peer answered {0}")]
     Refused(StatusCode),
-    /// The tunnel ended while the answer was awaited.
+    /// The tunnel ended before the CONNECT was answered.
     #[error("the tunnel was closed")]
     Closed,
-    /// The peer takes nothing more in this tunnel until somebody reads what it was sent.
-    #[error("the tunnel is full of what nobody reads")]
+    /// The connection's flow-control window is used up by streams that the peer does not read.
+    #[error("the flow-control window of the tunnel is used up by streams that nobody reads")]
     Clogged,
 }
 
 impl TunnelError {
-    /// A short word for the reason, stable: the value of a metric label.
+    /// The stable value of a metric label.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Keyring(_) => "no_certificate_yet",
@@ -77,7 +77,7 @@ impl TunnelError {
         }
     }
 
-    /// Whose doing it was.
+    /// Which side caused it.
     pub fn fault(&self) -> Fault {
         match self {
             Self::Keyring(_) => Fault::ControlPlane,
@@ -91,7 +91,7 @@ impl TunnelError {
     pub fn flag(&self) -> ResponseFlag {
         match self {
             Self::Keyring(_) => ResponseFlag::IdentityError,
-            // Somebody drops the packets: the port is open on every mesh peer.
+            // Packets are dropped on the way: on a mesh peer this port is always open.
             Self::Dial(error) if error.kind() == io::ErrorKind::TimedOut => ResponseFlag::NetworkPolicy,
             Self::Tls(error) if error.is_identity() => ResponseFlag::IdentityError,
             Self::Tls(_) => ResponseFlag::TlsFailure,
@@ -100,8 +100,8 @@ impl TunnelError {
         }
     }
 
-    /// Whether the request may have failed only because the tunnel was dying: nothing of the application was sent, so it
-    /// can be sent again elsewhere.
+    /// Whether the CONNECT may have failed only because the tunnel was going away: no application byte was sent, so it
+    /// is safe to retry on another tunnel.
     pub(crate) fn is_dying_tunnel(&self) -> bool {
         match self {
             Self::Closed => true,
@@ -137,7 +137,7 @@ impl From<io::Error> for TunnelError {
     }
 }
 
-/// One HTTP/2 connection to a peer. Dropped, it ends when its last stream has.
+/// One HTTP/2 connection to a peer. After it is dropped the connection ends with its last stream.
 pub struct Tunnel {
     requests: SendRequest<Bytes>,
     load: Arc<Load>,
@@ -149,7 +149,8 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    /// Does both handshakes on a connection, within the time for them. The future is what drives the tunnel: it must run.
+    /// Performs the TLS and HTTP/2 handshakes within their timeout. The returned future drives the tunnel and must be
+    /// polled.
     pub async fn open(
         tcp: TcpStream,
         tls: &ClientConfig,
@@ -197,37 +198,37 @@ impl Tunnel {
         Ok((Self { requests, load, alive, peer, max_streams, opened, cut }, driving))
     }
 
-    /// Who the peer has proven to be.
+    /// The peer's authenticated identity.
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// Streams that are open.
+    /// The number of open streams.
     pub fn streams(&self) -> usize {
         self.load.streams()
     }
 
-    /// Whether streams can be opened: not after the connection broke or the peer said that it goes away.
+    /// Whether streams can be opened: not after the connection broke or the peer sent GOAWAY.
     pub fn is_alive(&self) -> bool {
         self.alive.load(Ordering::Relaxed)
     }
 
-    /// When both handshakes were done.
+    /// When the handshakes completed.
     pub(crate) fn opened(&self) -> Instant {
         self.opened
     }
 
-    /// How many streams it may carry.
+    /// The most streams that it may carry at once.
     pub fn max_streams(&self) -> usize {
         self.max_streams.min(self.requests.current_max_send_streams())
     }
 
-    /// Takes a place for a stream, so that others see it taken.
+    /// Reserves a stream slot, visible to other callers at once.
     pub(crate) fn reserve(&self) -> Place {
         Place::new(&self.load)
     }
 
-    /// Sends a CONNECT and waits for its answer. Whoever drops this before has reset the stream.
+    /// Sends a CONNECT and waits for the response. Dropping the future resets the stream.
     pub async fn connect(&self, head: &ConnectHead) -> Result<Opened, TunnelError> {
         self.connect_counted(head, self.reserve()).await
     }
@@ -253,25 +254,25 @@ impl Tunnel {
         Ok(Opened { stream: Stream::new(send, receive, place), peer: self.peer().identity.clone(), baggage })
     }
 
-    /// Whether a new stream could send nothing, because others have sent all that the peer takes and nobody reads it.
+    /// Whether a new stream could send nothing because stalled streams have used up the connection's window.
     pub(crate) fn is_clogged(&self) -> bool {
         self.load.is_clogged()
     }
 
-    /// No new streams; those that are open go on.
+    /// Takes no new streams; open ones continue.
     pub(crate) fn retire(&self) {
         self.alive.store(false, Ordering::Relaxed);
     }
 
-    /// Cuts the tunnel with every stream in it.
+    /// Closes the tunnel with every stream in it.
     pub fn cut(&self) {
         self.retire();
         self.cut.cancel();
     }
 }
 
-/// Ready when the peer has sent its first frame, which is its SETTINGS (RFC 9113, 3.4): before them nobody knows how many
-/// streams it takes, and what h2 is given beyond that would wait for others to end.
+/// Ready when the peer's SETTINGS have arrived (RFC 9113, 3.4): before them its stream limit is unknown, and h2 would
+/// queue streams beyond it behind open ones.
 fn poll_greeting(
     cx: &mut Context<'_>,
     connection: &mut Connection<Transport, Bytes>,
@@ -289,10 +290,10 @@ fn poll_greeting(
     }
 }
 
-/// How long a new stream may be unable to send, in a tunnel in which others are: bulk fills a window for a moment.
+/// How long a new stream may be unable to send in a tunnel with stalled streams: bulk fills a window for a moment.
 const PATIENCE: Duration = Duration::from_millis(100);
 
-/// Whether a stream that has asked for room to send one byte gets it, and gives it back.
+/// Whether the stream gets capacity for one byte; the capacity is released again.
 async fn has_room(send: &mut SendStream<Bytes>) -> bool {
     if send.capacity() == 0 {
         let room = timeout(PATIENCE, poll_fn(|cx| send.poll_capacity(cx))).await;
@@ -318,7 +319,7 @@ impl fmt::Debug for Tunnel {
     }
 }
 
-/// Says that the tunnel is dead when its task ends, however it does.
+/// Marks the tunnel as dead when its task ends, for whatever reason.
 struct Alive(Arc<AtomicBool>);
 
 impl Drop for Alive {
@@ -346,7 +347,7 @@ async fn drive(
     match ended {
         Ok(Ok(())) => {}
         Ok(Err(error)) => debug!("tunnel ended: {error}"),
-        Err(Lost::Silent) => debug!("tunnel ended: no answer to a ping"),
+        Err(Lost::Silent) => debug!("tunnel ended: keepalive timeout"),
         Err(Lost::Transport(error)) => debug!("tunnel ended: {error}"),
     }
 }

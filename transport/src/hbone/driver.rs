@@ -1,4 +1,4 @@
-//! What both ends do for an HTTP/2 connection beside h2: ping when silent, set the windows, flush.
+//! The upkeep of an HTTP/2 connection that h2 leaves to both ends: keepalive pings, window sizes, flushing.
 
 use std::io;
 use std::pin::Pin;
@@ -15,22 +15,22 @@ use super::transport::Transport;
 use super::window::{Seen, Usage, Widths};
 use crate::net::buffers::{Buffers, Part, What};
 
-/// A tunnel that holds bytes for its readers is looked at this often while it is driven: what they take is to be given back.
-const LOOK: Duration = Duration::from_millis(10);
+/// How often a tunnel with unread bytes checks, while it is being driven, whether readers have released window.
+const DRIVEN_INTERVAL: Duration = Duration::from_millis(10);
 
-/// The same for one that is not driven by anything else.
-const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// The same for a tunnel in which nothing else happens.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Why a driver gives its connection up.
+/// Why a connection is given up.
 #[derive(Debug)]
 pub(crate) enum Lost {
-    /// No byte for too long.
+    /// Keepalive timeout: no byte since the ping.
     Silent,
-    /// The transport failed while it was flushed.
+    /// Flushing the transport failed.
     Transport(io::Error),
 }
 
-/// The side of h2 that has windows: its client and server connection have no common trait.
+/// Sets window sizes: h2's client and server connections have no trait in common.
 pub(crate) trait SetWindows {
     fn set_stream_window(&mut self, size: u32) -> Result<(), h2::Error>;
     fn set_connection_window(&mut self, size: u32);
@@ -56,7 +56,7 @@ impl<B: bytes::Buf> SetWindows for h2::server::Connection<Transport, B> {
     }
 }
 
-/// Polled after the h2 connection, in the same task.
+/// The upkeep of one connection; polled after the h2 connection, in the same task.
 pub(crate) struct Driver {
     transport: Transport,
     ping: Option<PingPong>,
@@ -68,27 +68,27 @@ pub(crate) struct Driver {
     windows: Windows,
 }
 
-/// The windows that the peer may fill.
+/// The flow-control windows offered to the peer.
 pub(crate) struct Windows {
     widths: Widths,
     load: Arc<Load>,
-    /// What streams hold, as far as the workload's buffers have room for it: added to the tunnel's window.
+    /// Unread bytes of the streams, within the bound of the workload's buffers: added to the connection's window.
     held: Part,
     wide: Part,
-    /// Of a stream.
+    /// Window of each stream, in bytes.
     stream: u32,
-    /// Of the tunnel.
+    /// Window of the connection, in bytes.
     tunnel: u32,
-    /// Whether the peer has not said yet that it knows of a narrower window.
+    /// Whether a narrower window is not acknowledged by the peer yet.
     narrowing: bool,
-    /// When the windows were looked at, and how many bytes had come then.
+    /// When the windows were last adjusted, and the bytes received by then.
     looked: (Instant, u64),
-    /// While bytes are held they are looked at now and then, even if nothing else happens in the tunnel.
+    /// Adjusts the windows periodically while bytes are unread, even if nothing else happens in the tunnel.
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Windows {
-    /// Those of a new tunnel, whose streams are counted in `load`.
+    /// The windows of a new tunnel, whose streams are counted in `load`.
     pub(crate) fn new(settings: &Settings, buffers: &Arc<Buffers>, load: &Arc<Load>) -> Self {
         let widths = Widths::new(settings);
         let (held, wide) = (Part::new(buffers, What::Held), Part::new(buffers, What::Wide));
@@ -107,12 +107,12 @@ impl Windows {
         }
     }
 
-    /// Windows of a stream and of the tunnel.
+    /// Window of a stream and of the connection, in bytes.
     pub(crate) fn sizes(&self) -> (u32, u32) {
         (self.stream, self.tunnel)
     }
 
-    /// Looks at what came and what is held, now and then, and sets the windows.
+    /// Periodically adjusts the windows to the receive rate and the unread bytes.
     fn regulate(&mut self, cx: &mut Context<'_>, received: u64, h2: &mut impl SetWindows) {
         if self.narrowing {
             self.settle(h2);
@@ -124,7 +124,7 @@ impl Windows {
         }
         let now = Instant::now();
         let took = now - self.looked.0;
-        if !enough && took < LOOK {
+        if !enough && took < DRIVEN_INTERVAL {
             return;
         }
         self.looked = (now, received);
@@ -136,11 +136,11 @@ impl Windows {
             stream = self.stream.min(stream);
             self.wide.resize(self.widths.wide(stream));
         }
-        // Fails while an earlier change is not acknowledged: the next look tries again.
+        // Fails while an earlier change is not acknowledged; retried at the next interval.
         if stream != self.stream && h2.set_stream_window(stream).is_ok() {
             self.narrowing |= stream < self.stream;
             self.stream = stream;
-            // h2 sends it when it is polled next.
+            // h2 sends it at its next poll.
             cx.waker().wake_by_ref();
         }
         let tunnel = self.widths.of_tunnel(self.stream).saturating_add(granted as u32).min(LARGEST);
@@ -151,16 +151,16 @@ impl Windows {
         if granted == 0 {
             self.timer = None;
         } else if self.timer.as_ref().is_none_or(|timer| timer.is_elapsed()) {
-            let timer = self.timer.insert(Box::pin(sleep(POLL_INTERVAL)));
-            // Asked once, so that it wakes this task.
+            let timer = self.timer.insert(Box::pin(sleep(IDLE_INTERVAL)));
+            // Polled once to register the waker.
             let _ = timer.as_mut().poll(cx);
         }
     }
 }
 
 impl Windows {
-    /// Windows become narrow here when the peer acknowledges it. h2 does not tell, but refuses another change until then:
-    /// so it is asked for the same once more.
+    /// A narrower window takes effect when the peer acknowledges it. h2 does not report the acknowledgement, but
+    /// refuses another change until then: the same change is requested again to find out.
     fn settle(&mut self, h2: &mut impl SetWindows) {
         if h2.set_stream_window(self.stream).is_ok() {
             self.narrowing = false;
@@ -169,12 +169,12 @@ impl Windows {
     }
 }
 
-/// How much of its buffers a workload uses for what it holds.
+/// The unread bytes of a workload, and the bound on them.
 fn usage(buffers: &Buffers) -> Usage {
     Usage { used: buffers.used(What::Held), limit: buffers.limit(What::Held) }
 }
 
-/// Of a window (RFC 9113, 6.9.1).
+/// Largest window (RFC 9113, 6.9.1).
 const LARGEST: u32 = (1 << 31) - 1;
 
 impl Driver {
@@ -201,15 +201,15 @@ impl Driver {
         self.poll_silence(cx)
     }
 
-    /// Flushes before the task turns to something else.
+    /// Flushes before the task yields.
     pub(crate) fn flush(&self, cx: &mut Context<'_>) {
-        // An error comes again when the connection is polled.
+        // The connection reports the same error when it is polled.
         let _ = self.transport.poll_flush_now(cx);
     }
 
     fn poll_silence(&mut self, cx: &mut Context<'_>) -> Poll<Lost> {
         if let (Some(ping), Some(_)) = (&mut self.ping, self.waiting_since) {
-            // Taken so that the next ping can be sent; that something came is seen in the count of bytes.
+            // Taken so that the next ping can be sent; any received byte counts as the answer.
             if ping.poll_pong(cx).is_ready() {
                 self.waiting_since = None;
                 self.seen = self.transport.received();
@@ -220,7 +220,7 @@ impl Driver {
             let received = self.transport.received();
             let now = Instant::now();
             if received != self.seen {
-                // Data is as good as a pong.
+                // Data proves liveness as well as a pong does.
                 self.seen = received;
                 self.timer.as_mut().reset(now + self.ping_after);
                 continue;
@@ -230,11 +230,11 @@ impl Driver {
                 Some(since) => self.timer.as_mut().reset(since + self.ping_timeout),
                 None => {
                     let sent = self.ping.as_mut().is_some_and(|ping| ping.send_ping(Ping::opaque()).is_ok());
-                    // A ping that cannot be sent is one that is still under way: the same deadline holds.
+                    // A ping that cannot be sent means that an earlier one is in flight: the same deadline applies.
                     self.waiting_since = Some(now);
                     self.timer.as_mut().reset(now + self.ping_timeout);
                     if sent {
-                        // h2 sends it when it is polled next.
+                        // h2 sends it at its next poll.
                         cx.waker().wake_by_ref();
                     }
                 }

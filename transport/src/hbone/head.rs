@@ -1,4 +1,4 @@
-//! Pure. The head of a CONNECT request: where it goes, for whom, and who asks.
+//! Pure. The head of a CONNECT request: its target, its client and its telemetry headers.
 //!
 //! RFC 9113, section 8.5 (CONNECT has neither scheme nor path); RFC 7239 (`forwarded`); W3C Trace Context (`traceparent`).
 
@@ -23,21 +23,21 @@ const NETWORK: HeaderName = HeaderName::from_static("x-forwarded-network");
 /// Why a request is not an HBONE CONNECT.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum HeadError {
-    /// Another method.
+    /// The method is not CONNECT.
     #[error("the method is {0}, not CONNECT")]
     Method(Method),
-    /// No authority, or one that is neither `ip:port` nor `host:port`.
+    /// The authority is missing, or neither `ip:port` nor `host:port`.
     #[error("the authority {0:?} is not an address or a host name with a port")]
     Authority(String),
-    /// It names a client that cannot be read, or several. To take it for a call without one would widen what the peer may do.
+    /// `x-mesh-source` is malformed or given more than once. Treating it as absent would widen what the peer may do.
     #[error("x-mesh-source must be one SPIFFE ID: spiffe://<trust domain>/ns/<namespace>/sa/<service account>")]
     Client,
 }
 
-/// Where a CONNECT goes.
+/// The target of a CONNECT.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Authority {
-    /// An address: of a workload, or of a service when a waypoint is asked.
+    /// An address of a workload, or of a service when a waypoint is asked.
     Address(SocketAddr),
     /// A service by name, between networks.
     Host(Hostname, u16),
@@ -77,8 +77,8 @@ impl fmt::Display for Authority {
     }
 }
 
-/// Letters, digits, `-`, `_` and dots between them, at most 253 bytes (RFC 1035, 2.3.1, and what Kubernetes allows), and
-/// not something that only looks like an IPv4 address.
+/// Accepts letters, digits, `-`, `_` and dots between them, at most 253 bytes (RFC 1035, 2.3.1, and what Kubernetes
+/// allows), but nothing that only looks like an IPv4 address.
 fn is_host_name(host: &str) -> bool {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -88,12 +88,12 @@ fn is_host_name(host: &str) -> bool {
     host.len() <= 253 && !last_is_number && host.split('.').all(label)
 }
 
-/// `forwarded`: on whose behalf.
+/// The `forwarded` header: the original client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forwarded {
-    /// The application's socket at the source.
+    /// The client's socket address.
     pub source: SocketAddr,
-    /// The service that was addressed, if one was.
+    /// The service that the client addressed, if any.
     pub host: Option<Hostname>,
 }
 
@@ -105,7 +105,7 @@ impl Forwarded {
         }
     }
 
-    /// Only the first element counts, and only with an address and a port: telemetry needs both.
+    /// Reads the first element; `None` unless it has an address and a port, since telemetry needs both.
     fn parse(header: &str) -> Option<Self> {
         let first = header.split(',').next()?;
         let (mut source, mut host) = (None, None);
@@ -125,7 +125,7 @@ impl Forwarded {
     }
 }
 
-/// `traceparent`: which trace a connection belongs to.
+/// The `traceparent` header: the trace that a connection belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Traceparent {
     /// 16 bytes, not zero.
@@ -137,7 +137,7 @@ pub struct Traceparent {
 }
 
 impl Traceparent {
-    /// A trace of its own from random numbers, not sampled.
+    /// A new, unsampled trace with random identifiers.
     pub fn new(trace: u128, parent: u64) -> Self {
         Self { trace: trace.max(1), parent: parent.max(1), flags: 0 }
     }
@@ -151,7 +151,7 @@ impl FromStr for Traceparent {
         let parts: Vec<&str> = text.splitn(5, '-').collect();
         let ([version, trace, parent, flags] | [version, trace, parent, flags, _]) = parts[..] else { return Err(()) };
         let lengths = (version.len(), trace.len(), parent.len(), flags.len());
-        // Version 00 has exactly four parts; later ones may add some at the end (Trace Context, 4.1).
+        // Version 00 has exactly four parts; later ones may append some (Trace Context, 4.1).
         if !lower_hex || lengths != (2, 32, 16, 2) || version == "ff" || (version == "00" && parts.len() != 4) {
             return Err(());
         }
@@ -168,31 +168,32 @@ impl fmt::Display for Traceparent {
     }
 }
 
-/// The head of a CONNECT.
+/// The head of a CONNECT request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConnectHead {
-    /// Where the tunnel ends.
+    /// The target.
     pub authority: Authority,
-    /// Who the source is, for telemetry only: what is decided is decided on the certificate.
+    /// The source's labels, for telemetry only: decisions rest on the certificate.
     pub baggage: Option<Baggage>,
-    /// On whose behalf.
+    /// The original client, for telemetry.
     pub forwarded: Option<Forwarded>,
     /// The trace of the connection.
     pub traceparent: Option<Traceparent>,
     /// The network that the connection came from, when it crossed one.
     pub network: Option<Network>,
-    /// The client that a waypoint speaks for (`x-mesh-source`). Worth what the tunnel's peer is worth: only a waypoint of
-    /// the destination may speak for others; named by anyone else, the client is judged besides the peer.
+    /// The client on whose behalf a waypoint calls (`x-mesh-source`). It is trusted as far as the tunnel's peer is:
+    /// only a waypoint of the destination may speak for others; named by anyone else, the client is judged in addition
+    /// to the peer.
     pub on_behalf_of: Option<Identity>,
 }
 
 impl ConnectHead {
-    /// A head with nothing but its target.
+    /// A head without optional headers.
     pub fn new(authority: Authority) -> Self {
         Self { authority, baggage: None, forwarded: None, traceparent: None, network: None, on_behalf_of: None }
     }
 
-    /// The request to send.
+    /// Builds the request.
     pub fn to_request(&self) -> Result<Request<()>, http::Error> {
         let uri = Uri::builder().authority(self.authority.to_string()).build()?;
         let mut request = Request::new(());
@@ -214,13 +215,13 @@ impl ConnectHead {
         }
         if let Some(identity) = &self.on_behalf_of {
             headers.insert(SOURCE, HeaderValue::from_maybe_shared(identity.to_string())?);
-            // As Istio's waypoints say what they are.
+            // How Istio's waypoints mark themselves.
             headers.insert(HOP, HeaderValue::from_static("waypoint"));
         }
         Ok(request)
     }
 
-    /// Reads a request. Headers that cannot be read are left out, since they only label telemetry; all but `x-mesh-source`.
+    /// Parses a request. Malformed telemetry headers are left out; a malformed `x-mesh-source` is an error.
     pub fn parse<T>(request: &Request<T>) -> Result<Self, HeadError> {
         if request.method() != Method::CONNECT {
             return Err(HeadError::Method(request.method().clone()));
@@ -238,7 +239,7 @@ impl ConnectHead {
     }
 }
 
-/// The client that is named.
+/// The client named by `x-mesh-source`.
 fn client_of(headers: &HeaderMap) -> Result<Option<Identity>, HeadError> {
     let mut values = headers.get_all(SOURCE).iter();
     match (values.next(), values.next()) {
@@ -257,7 +258,7 @@ pub(crate) fn baggage_of(headers: &HeaderMap) -> Option<Baggage> {
     let first = values.next()?;
     match values.next() {
         None => Some(Baggage::parse(first)),
-        // Several headers are one list (RFC 9110, 5.3).
+        // Repeated headers are one list (RFC 9110, 5.3).
         Some(second) => {
             let rest = values.take(8);
             Some(Baggage::parse(&[first, second].into_iter().chain(rest).collect::<Vec<_>>().join(",")))
@@ -276,7 +277,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// IPv4 addresses in IPv6 clothes are IPv4 addresses.
+/// Turns an IPv4-mapped IPv6 address into the IPv4 address.
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     match address.ip() {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, |v4| SocketAddr::from((v4, address.port()))),

@@ -1,4 +1,4 @@
-//! The streams of one tunnel: how many there are, whether some wait to send, and what they hold unread.
+//! The streams of one tunnel: their number, their flow-control state and their unread bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,55 +11,55 @@ use slab::Slab;
 #[derive(Debug, Default)]
 pub(crate) struct Load {
     streams: AtomicUsize,
-    /// Those that may send nothing now.
+    /// Streams without send capacity.
     waiting: AtomicUsize,
-    /// Whether a new one could send nothing either, and none has since.
+    /// Whether a new stream had no send capacity either, and no stream has got any since.
     clogged: AtomicBool,
-    /// Their flow control. h2 counts for each stream what it has received and was not told to have been taken, whether
-    /// anybody looks at the stream or not.
+    /// Receive-side flow control of the streams. h2 counts for each one the bytes that were received and not released,
+    /// read or not.
     receivers: Mutex<Slab<FlowControl>>,
 }
 
 impl Load {
-    /// How many are open.
+    /// The number of open streams.
     pub(crate) fn streams(&self) -> usize {
         self.streams.load(Ordering::Relaxed)
     }
 
-    /// Bytes that they hold unread.
+    /// Received bytes that are not read.
     pub(crate) fn held(&self) -> u64 {
         self.receivers.lock().iter().map(|(_, stream)| stream.used_capacity() as u64).sum()
     }
 
-    /// Gives back what was taken of windows that have become narrow. h2 does that only when something is taken, and a stream
-    /// whose window was used up by becoming narrow gets nothing any more that could be.
+    /// Releases the capacity of windows that became narrower. h2 does so only on a release, and a stream whose window
+    /// was used up by the narrowing would never receive a byte that could be released.
     pub(crate) fn give_back(&self) {
         for (_, stream) in self.receivers.lock().iter_mut() {
-            // Fails for a stream that is gone.
+            // Fails for a stream that is closed.
             let _ = stream.release_capacity(0);
         }
     }
 
-    /// Whether some wait for the peer to take what they sent. It may be that others can send.
+    /// Whether some streams wait for the peer to read; others may still have capacity.
     pub(crate) fn is_suspect(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether streams that nobody reads have used up what the peer takes of the whole tunnel.
+    /// Whether unread streams have used up the peer's connection window.
     pub(crate) fn is_clogged(&self) -> bool {
         self.clogged.load(Ordering::Relaxed) && self.is_suspect()
     }
 
-    /// A new stream could send nothing.
+    /// Records that a new stream has no send capacity.
     pub(crate) fn clogged(&self) {
         self.clogged.store(true, Ordering::Relaxed);
     }
 }
 
-/// No key of a stream's flow control: a tunnel has a few hundred streams.
+/// Stands for "no key": a tunnel has a few hundred streams.
 const NONE: u32 = u32::MAX;
 
-/// The place of one stream among those of a tunnel, until it is dropped.
+/// The slot of one stream in a tunnel, until dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     of: Arc<Load>,
@@ -68,19 +68,19 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// One for a stream that is to be opened.
+    /// Reserves a slot for a stream that is to be opened.
     pub(crate) fn new(of: &Arc<Load>) -> Self {
         of.streams.fetch_add(1, Ordering::Relaxed);
         Self { of: Arc::clone(of), key: NONE, waits: false }
     }
 
-    /// The stream is there, and may hold bytes.
+    /// Registers the open stream's flow control.
     pub(crate) fn take(&mut self, stream: FlowControl) {
         let key = self.of.receivers.lock().insert(stream);
         self.key = u32::try_from(key).unwrap_or(NONE);
     }
 
-    /// It may send nothing now.
+    /// Marks the stream as waiting for send capacity.
     pub(crate) fn wait(&mut self) {
         if !self.waits {
             self.waits = true;
@@ -88,7 +88,7 @@ impl Place {
         }
     }
 
-    /// It may send.
+    /// Marks the stream as able to send.
     pub(crate) fn go(&mut self) {
         if self.waits {
             self.waits = false;
@@ -104,7 +104,7 @@ impl Drop for Place {
         let mut receivers = self.of.receivers.lock();
         let stream = receivers.try_remove(self.key as usize);
         drop(receivers);
-        // It may be the last handle of the stream: what h2 does then is not done under our lock.
+        // It may be the stream's last handle: h2 must not do its clean-up under our lock.
         drop(stream);
         self.of.streams.fetch_sub(1, Ordering::Relaxed);
     }

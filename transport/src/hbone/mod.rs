@@ -1,16 +1,16 @@
-//! HBONE: HTTP/2 CONNECT over mTLS on port 15008, one stream for each connection of an application.
+//! HBONE: HTTP/2 CONNECT over mTLS on port 15008, one stream for each application connection.
 //!
-//! Client: [`Pool::connect`] finds or dials a tunnel and opens a [`Stream`] in it. Server: [`accept`] does the handshakes,
-//! then [`ServerConnection::next`] gives each CONNECT, to be accepted or refused. A stream is copied with
+//! Client: [`Pool::connect`] finds or dials a tunnel and opens a [`Stream`] in it. Server: [`accept`] performs the
+//! handshakes, then [`ServerConnection::next`] yields each CONNECT, to be accepted or refused. A stream is copied with
 //! [`crate::net::copy::both_ways`] or used as `AsyncRead + AsyncWrite`.
 
-mod pool; // tunnels by key: one dial at a time, streams spread, idle ones released
-mod server; // the far end: each CONNECT of one TLS connection
-mod client; // the near end: one tunnel
+mod pool; // client tunnels by key: one dial at a time, streams spread, idle tunnels closed
+mod server; // server end: each CONNECT of one TLS connection
+mod client; // client end of one tunnel
 mod stream; // one connection in a tunnel
-mod driver; // what both ends do for the HTTP/2 connection: ping, windows, flush
-mod load; // the streams of one tunnel: how many, who waits, what is unread
-mod window; // how wide the windows of a tunnel are
+mod driver; // upkeep of the HTTP/2 connection: pings, windows, flush
+mod load; // streams of one tunnel: number, flow control, unread bytes
+mod window; // sizes of flow-control windows
 mod transport; // TLS under HTTP/2, flushed once per turn
 mod settings; // sizes and times of a tunnel
 mod head; // CONNECT head: authority, forwarded, baggage, traceparent

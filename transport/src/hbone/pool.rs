@@ -1,4 +1,5 @@
-//! Tunnels by key: one dial at a time for any number of callers, streams spread over tunnels, idle ones released.
+//! The connection pool: one dial at a time per key for any number of callers, streams spread over tunnels, idle tunnels
+//! closed.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,48 +27,49 @@ use crate::net::buffers::Buffers;
 use mesh::model::identity::Identity;
 use mesh::model::name::WorkloadUid;
 
-/// Which tunnels may be shared.
+/// What connections must have in common to share a tunnel.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TunnelKey {
     /// The source: tunnels leave from its network namespace.
     pub workload: WorkloadUid,
-    /// Whose certificate is presented.
+    /// The identity whose certificate is presented.
     pub source: Identity,
-    /// Where the peer listens.
+    /// The peer's HBONE address.
     pub destination: SocketAddr,
-    /// Who the peer may be.
+    /// The identities that the peer may have.
     pub expected: Arc<[Identity]>,
 }
 
-/// A connection, when it is made.
+/// Resolves to a TCP connection.
 pub type DialFuture<'a> = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send + 'a>>;
 
-/// Makes the TCP connection of a tunnel: in the source's namespace, within a time of its own.
+/// Opens the TCP connection of a tunnel: in the source's network namespace, with its own timeout.
 pub trait Dial: Send + Sync {
     /// Connects to `key.destination` from `key.workload`.
     fn dial<'a>(&'a self, key: &'a TunnelKey) -> DialFuture<'a>;
 
-    /// What tunnels of `key` may hold for readers that do not read: shared with all that should suffer together.
+    /// The buffers that bound the unread bytes of tunnels of `key`; shared by all connections that should slow down
+    /// together.
     fn buffers(&self, _key: &TunnelKey) -> Arc<Buffers> {
         Arc::default()
     }
 
-    /// Runs what belongs to a tunnel of `key`: its handshakes, then all of its bytes.
+    /// Spawns the task of a tunnel of `key`: its handshakes and all of its I/O.
     fn spawn(&self, _key: &TunnelKey, work: Work) {
         tokio::spawn(work);
     }
 }
 
-/// How a pool behaves.
+/// Settings of a pool.
 #[derive(Clone, Debug)]
 pub struct PoolOptions {
-    /// How tunnels are set up.
+    /// Settings of its tunnels.
     pub settings: Settings,
-    /// Tunnels per key that a pool opens to use several cores; more only when all are full.
+    /// Tunnels per key that the pool opens to use several cores; it opens more only when all are full.
     pub spread: usize,
-    /// Streams in the least loaded tunnel that make the pool open another one, up to `spread`.
+    /// Streams in the least loaded tunnel from which on another one is opened, up to `spread`.
     pub busy: usize,
-    /// How long a tunnel without streams is kept.
+    /// Idle timeout of a tunnel without streams.
     pub idle: Duration,
 }
 
@@ -78,10 +80,10 @@ impl Default for PoolOptions {
     }
 }
 
-/// Tunnels that are dialled for one call. A peer that restarts may accept the first one with its last breath.
+/// Tunnels dialled for one call: a restarting peer may accept the first one just before it goes away.
 const FRESH: usize = 2;
 
-/// Tunnels that one call finds clogged before it gives up.
+/// Clogged tunnels that one call tries before it gives up.
 const CLOGGED: usize = 16;
 
 type DialResult = Result<(), TunnelError>;
@@ -104,13 +106,13 @@ struct Shared {
     options: PoolOptions,
 }
 
-/// The near ends of all tunnels of a process.
+/// The client ends of all tunnels of a process.
 pub struct Pool {
     shared: Arc<Shared>,
     sweeper: AbortHandle,
 }
 
-/// What a caller does next.
+/// The next step of a caller.
 enum Step {
     Use(Arc<Tunnel>, Place),
     Wait(watch::Receiver<Option<DialResult>>),
@@ -125,19 +127,18 @@ impl Pool {
         Arc::new(Self { shared, sweeper })
     }
 
-    /// Opens a stream to `head.authority` through a tunnel of `key`, which is dialled if there is none with room.
+    /// Opens a stream to `head.authority` through a tunnel of `key`, dialling one if none has room.
     ///
-    /// A request that meets a dying tunnel is sent again: nothing of the application was sent. A peer that goes away takes all
-    /// its tunnels with it, so only one that was dialled for this call says anything about the peer. As every dying tunnel is
-    /// retired, there is an end to it. A tunnel in which nothing can be sent is not waited for either: the peer sees its
-    /// request withdrawn.
+    /// A request that meets a tunnel that is going away is retried: no application byte was sent. A restarting peer
+    /// closes all its tunnels at once, so only a tunnel dialled for this call says anything about the peer. Dying
+    /// tunnels are retired, which bounds the retries. A clogged tunnel is not waited for: its request is cancelled.
     pub async fn connect(&self, key: &TunnelKey, head: &ConnectHead) -> Result<Opened, TunnelError> {
         let began = Instant::now();
         let (mut fresh, mut clogged) = (0, 0);
         loop {
             let (tunnel, counted) = self.tunnel(key).await?;
             match tunnel.connect_counted(head, counted).await {
-                // It is not offered again until something moves in it.
+                // It is not chosen again until one of its streams can send.
                 Err(TunnelError::Clogged) if clogged < CLOGGED => clogged += 1,
                 Err(error) if error.is_dying_tunnel() => {
                     tunnel.retire();
@@ -151,7 +152,7 @@ impl Pool {
         }
     }
 
-    /// Tunnels that are open now, for dumps and metrics: key, streams.
+    /// Open tunnels and their number of streams, for dumps and metrics.
     pub fn list(&self) -> Vec<(TunnelKey, usize)> {
         let slots = self.shared.slots.lock();
         let of_slot = |(key, slot): (&TunnelKey, &Slot)| {
@@ -160,7 +161,7 @@ impl Pool {
         slots.iter().flat_map(of_slot).collect()
     }
 
-    /// The workload is gone: cuts its tunnels.
+    /// Closes the tunnels of a workload that is gone.
     pub fn close_workload(&self, workload: &WorkloadUid) {
         let mut closed = Vec::new();
         self.shared.slots.lock().retain(|key, slot| {
@@ -175,7 +176,7 @@ impl Pool {
         }
     }
 
-    /// A tunnel with room, and a place in it.
+    /// A tunnel with room, and a slot in it.
     async fn tunnel(&self, key: &TunnelKey) -> Result<(Arc<Tunnel>, Place), TunnelError> {
         loop {
             match self.shared.step(key) {
@@ -225,7 +226,7 @@ impl Shared {
         step
     }
 
-    /// A task of its own: callers come and go, the dial is for all of them.
+    /// Dials in a task of its own: the dial outlives the caller that started it.
     fn start_dial(self: &Arc<Self>, key: &TunnelKey) -> watch::Receiver<Option<DialResult>> {
         let (done, wait) = watch::channel(None);
         let (shared, of) = (Arc::clone(self), key.clone());
@@ -233,7 +234,7 @@ impl Shared {
             let key = of;
             let result = shared.open(&key).await;
             let mut slots = shared.slots.lock();
-            // Gone if the workload was closed meanwhile: then the tunnel is dropped, and with it closed.
+            // The slot is gone if the workload was closed meanwhile: the tunnel is dropped, which closes it.
             let Some(slot) = slots.get_mut(&key) else {
                 done.send_replace(Some(Err(TunnelError::Closed)));
                 return;
@@ -278,7 +279,7 @@ impl Shared {
     }
 }
 
-/// One task for all tunnels. A tunnel is released between one and one and a quarter idle times after its last stream.
+/// Closes idle tunnels, one task for all: between one and one and a quarter idle timeouts after the last stream.
 async fn sweep(shared: Weak<Shared>, idle: Duration) {
     loop {
         sleep(idle / 4).await;

@@ -1,4 +1,4 @@
-//! The far end: accepts one TLS connection, then each CONNECT in it is answered or refused.
+//! The server end: accepts one TLS connection, then each CONNECT in it is accepted or refused.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -26,7 +26,7 @@ use super::transport::Transport;
 use crate::net::buffers::Buffers;
 use crate::tls::{Peer, ServerConfig, TlsError};
 
-/// The time in which resets before an answer are counted.
+/// The period in which early resets are counted.
 const RESET_PERIOD: Duration = Duration::from_secs(10);
 
 /// Why a connection did not become a tunnel.
@@ -41,7 +41,7 @@ pub enum AcceptError {
 }
 
 impl AcceptError {
-    /// A short word for the reason, stable: the value of a metric label.
+    /// The stable value of a metric label.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Tls(error) => error.reason(),
@@ -53,25 +53,25 @@ impl AcceptError {
 /// How a tunnel ended.
 #[derive(Debug, Error)]
 pub enum Ended {
-    /// The client closed it, or it was drained.
+    /// Closed by the client, or drained.
     #[error("closed")]
     Closed,
-    /// The client broke the protocol, or the connection broke.
+    /// A protocol error, or the connection broke.
     #[error("HTTP/2: {0}")]
     Http2(h2::Error),
-    /// The connection broke while we wrote.
+    /// Writing to the connection failed.
     #[error("transport: {0}")]
     Transport(std::io::Error),
-    /// The client answered no ping.
+    /// Keepalive timeout: the client answered no ping.
     #[error("no answer to a ping")]
     Silent,
-    /// The client opened streams to reset them.
-    #[error("the client resets its streams before they are answered")]
+    /// Too many streams were reset before they were answered (rapid reset).
+    #[error("too many streams were reset before they were answered")]
     Resets,
 }
 
 impl Ended {
-    /// A short word for the reason, stable: the value of a metric label.
+    /// The stable value of a metric label.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -84,12 +84,13 @@ impl Ended {
     }
 }
 
-/// Does both handshakes of an incoming connection, within the time for them. The tunnel has buffers of its own.
+/// Performs the TLS and HTTP/2 handshakes of an incoming connection, within their timeout. The tunnel has buffers of
+/// its own.
 pub async fn accept(tcp: TcpStream, tls: &ServerConfig, settings: &Settings) -> Result<ServerConnection, AcceptError> {
     accept_within(tcp, tls, settings, &Arc::default()).await
 }
 
-/// The same for a tunnel that shares its buffers with others.
+/// Like [`accept`], for a tunnel that shares its buffers with others.
 pub async fn accept_within(
     tcp: TcpStream,
     tls: &ServerConfig,
@@ -130,7 +131,7 @@ async fn shake_hands(
     Ok(ServerConnection { connection, driver, load, peer, remote, local, resets, ended: None })
 }
 
-/// The far end of a tunnel.
+/// The server end of a tunnel.
 pub struct ServerConnection {
     connection: Connection<Transport, Bytes>,
     driver: Driver,
@@ -143,25 +144,24 @@ pub struct ServerConnection {
 }
 
 impl ServerConnection {
-    /// Who the client has proven to be.
+    /// The client's authenticated identity.
     pub fn peer(&self) -> &Peer {
         &self.peer
     }
 
-    /// Address of the client.
+    /// The client's socket address.
     pub fn remote(&self) -> SocketAddr {
         self.remote
     }
 
-    /// The address that was dialled.
+    /// The local socket address that the client dialled.
     pub fn local(&self) -> SocketAddr {
         self.local
     }
 
     /// The next CONNECT; `None` when the tunnel has ended.
     ///
-    /// This drives the whole tunnel: whoever has it calls it again at once and does everything else in tasks. It may be
-    /// dropped at any time and called again.
+    /// This drives the whole tunnel: call it again at once and handle each request in a task of its own. Cancel-safe.
     pub async fn next(&mut self) -> Option<Request> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
@@ -194,18 +194,18 @@ impl ServerConnection {
         Poll::Ready(None)
     }
 
-    /// Gives the GOAWAY one chance to leave.
+    /// Polls once more, so that a GOAWAY can leave.
     fn say_goodbye(&mut self, cx: &mut Context<'_>) {
         let _ = self.connection.poll_closed(cx);
         self.driver.flush(cx);
     }
 
-    /// Asks the client to open no more streams here (GOAWAY); `next` ends when those that are open have ended.
+    /// Sends GOAWAY; `next` ends when the open streams have ended.
     pub fn drain(&mut self) {
         self.connection.graceful_shutdown();
     }
 
-    /// How the tunnel ended, once `next` has given `None`.
+    /// How the tunnel ended, once `next` has returned `None`.
     pub fn ended(&self) -> Option<&Ended> {
         self.ended.as_ref()
     }
@@ -220,7 +220,7 @@ impl fmt::Debug for ServerConnection {
     }
 }
 
-/// Streams that were reset before they were answered, in the current period.
+/// Counts streams that were reset before they were answered, per period.
 struct Resets {
     seen: Arc<AtomicU32>,
     since: Instant,
@@ -242,7 +242,7 @@ impl Resets {
     }
 }
 
-/// One CONNECT, to be accepted or refused; dropped, it is refused with a reset.
+/// One CONNECT, to be accepted or refused. Dropping it resets the stream.
 pub struct Request {
     head: Result<ConnectHead, HeadError>,
     respond: SendResponse<Bytes>,
@@ -252,12 +252,12 @@ pub struct Request {
 }
 
 impl Request {
-    /// Where it goes and for whom, or why it is not a CONNECT: that is to be refused with 400.
+    /// The parsed head, or why the request is not a CONNECT and is to be refused with 400.
     pub fn head(&self) -> Result<&ConnectHead, &HeadError> {
         self.head.as_ref()
     }
 
-    /// Resolves when the client no longer wants it.
+    /// Resolves when the client has reset the stream.
     pub async fn cancelled(&mut self) {
         let _ = poll_fn(|cx| self.respond.poll_reset(cx)).await;
         self.resets.fetch_add(1, Ordering::Relaxed);

@@ -1,36 +1,37 @@
-//! Sizes and times of a tunnel, for both ends.
+//! Sizes and timeouts of a tunnel, for both ends.
 
 use std::time::Duration;
 
-/// The port that HBONE is spoken on.
+/// The port of HBONE.
 pub const PORT: u16 = 15008;
 
-/// How a tunnel is set up. The defaults speak to ztunnel and to Envoy.
+/// Settings of a tunnel. The defaults interoperate with ztunnel and Envoy.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// TLS and HTTP/2 handshake together.
+    /// Timeout of the TLS and HTTP/2 handshakes together.
     pub handshake: Duration,
-    /// Streams that one tunnel carries at most; a client opens no more even if the peer allows it (Envoy stops at 100).
+    /// The most concurrent streams that a client opens in one tunnel, even if the peer allows more (Envoy stops at
+    /// 100).
     pub max_streams: u32,
-    /// Streams that a server lets a client open (`SETTINGS_MAX_CONCURRENT_STREAMS`).
+    /// The most concurrent streams that a server accepts (`SETTINGS_MAX_CONCURRENT_STREAMS`).
     pub max_accepted_streams: u32,
-    /// Bytes of one head (`SETTINGS_MAX_HEADER_LIST_SIZE`).
+    /// Largest request head in bytes (`SETTINGS_MAX_HEADER_LIST_SIZE`).
     pub max_head: u32,
-    /// Longest frame that is accepted (`SETTINGS_MAX_FRAME_SIZE`).
+    /// Largest accepted frame in bytes (`SETTINGS_MAX_FRAME_SIZE`).
     pub max_frame: u32,
-    /// Window of a stream at first.
+    /// Initial window of a stream, in bytes.
     pub stream_window: u32,
-    /// Window of a stream in a tunnel that carries bulk.
+    /// Largest window of a stream, in bytes; reached by bulk transfers.
     pub largest_stream_window: u32,
-    /// Window of the tunnel, in stream windows.
+    /// Window of the connection, in stream windows.
     pub streams_in_window: u32,
-    /// Bytes that one stream holds for sending.
+    /// Bytes that one stream buffers for sending.
     pub send_buffer: usize,
-    /// A ping is sent after this long without a byte from the peer.
+    /// Keepalive: a ping is sent after this long without a byte from the peer.
     pub ping_after: Duration,
-    /// The tunnel is given up this long after a ping without a byte from the peer.
+    /// Keepalive timeout: the tunnel is closed this long after a ping without a byte from the peer.
     pub ping_timeout: Duration,
-    /// Streams that a client may reset before they were answered, within ten seconds, and stay connected.
+    /// Streams that a client may reset within ten seconds before they were answered; beyond that the tunnel is closed.
     pub max_resets: u32,
 }
 

@@ -1,4 +1,4 @@
-//! One connection in a tunnel: bytes as owned chunks, flow control exact, reset and end told apart.
+//! One stream in a tunnel, as an end of a copy: owned chunks, exact flow control, reset and end kept apart.
 
 use std::io;
 use std::pin::Pin;
@@ -14,27 +14,27 @@ use super::load::Place;
 use crate::net::duplex::{Duplex, Queue};
 use mesh::model::identity::Identity;
 
-/// Most bytes of one `poll_write`.
+/// Upper bound in bytes of one `poll_write`.
 const WRITE: usize = 64 * 1024;
 
-/// A stream that was opened, and what the peer said about itself.
+/// An open stream, and what is known about the peer.
 #[derive(Debug)]
 pub struct Opened {
-    /// The connection.
+    /// The stream.
     pub stream: Stream,
-    /// Who the peer has proven to be.
+    /// The peer's authenticated identity.
     pub peer: Identity,
-    /// The labels of the destination workload, if the peer gave them.
+    /// The labels of the destination workload, if the peer sent them.
     pub baggage: Option<Baggage>,
 }
 
-/// One connection in a tunnel. Dropped before both sides have ended, it resets the peer (`CANCEL`).
+/// One stream in a tunnel. Dropped before both directions have ended, it is reset (`CANCEL`).
 #[derive(Debug)]
 pub struct Stream {
     send: SendStream<Bytes>,
     receive: RecvStream,
     received: Bytes,
-    /// Held by each chunk that h2 has and has not written yet.
+    /// Referenced by each chunk that h2 has not written yet.
     unsent: Arc<()>,
     place: Place,
 }
@@ -45,11 +45,11 @@ impl Stream {
         Self { send, receive, received: Bytes::new(), unsent: Arc::default(), place }
     }
 
-    /// How many bytes may be sent now; waits until it is at least one.
+    /// The bytes that may be sent now, at least one; pending without capacity.
     fn poll_capacity(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
         self.send.reserve_capacity(wanted);
         loop {
-            // Asked first: h2 wakes for an increase only, not for what was there before.
+            // Checked first: h2 wakes for an increase only, not for capacity that was there before.
             let capacity = self.send.capacity();
             if capacity > 0 {
                 self.place.go();
@@ -67,7 +67,7 @@ impl Stream {
         }
     }
 
-    /// Why nothing can be sent any more.
+    /// The error of a send on a stream that accepts no more.
     fn refusal(&mut self, cx: &mut Context<'_>) -> io::Error {
         match self.send.poll_reset(cx) {
             Poll::Ready(Ok(reason)) => reset_for(reason),
@@ -76,13 +76,13 @@ impl Stream {
         }
     }
 
-    /// Whether the peer has answered and wants nothing more (RFC 9113, 8.1): what is still written to it is dropped.
+    /// Whether the peer has responded and asked to stop sending (RFC 9113, 8.1): what is still written is dropped.
     fn takes_no_more(&mut self, cx: &mut Context<'_>) -> bool {
         matches!(self.send.poll_reset(cx), Poll::Ready(Ok(Reason::NO_ERROR)))
     }
 }
 
-/// A chunk on its way: h2 drops it when it has written it.
+/// A chunk in flight: h2 drops it once it is written.
 struct Unsent {
     chunk: Bytes,
     _of: Arc<()>,
@@ -94,19 +94,19 @@ impl AsRef<[u8]> for Unsent {
     }
 }
 
-/// What the peer's reset is in the terms of sockets.
+/// Maps the peer's reset to a socket error.
 fn reset_for(reason: Reason) -> io::Error {
     let kind = match reason {
-        // It has answered and wants nothing more (RFC 9113, 8.1): nothing is broken.
+        // A complete response before the end of the request (RFC 9113, 8.1): nothing is broken.
         Reason::NO_ERROR => io::ErrorKind::BrokenPipe,
-        // What a client says of a connection that it has closed.
+        // What a client sends when its connection was closed.
         Reason::CANCEL => io::ErrorKind::NotConnected,
         _ => io::ErrorKind::ConnectionReset,
     };
     io::Error::new(kind, reason.to_string())
 }
 
-/// What a failed stream is in the terms of sockets.
+/// Maps the failure of a stream to a socket error.
 fn broken(error: h2::Error) -> io::Error {
     let kind = if error.is_reset() && error.reason() == Some(Reason::CANCEL) {
         io::ErrorKind::NotConnected
@@ -129,7 +129,7 @@ impl Duplex for Stream {
             return match ready!(self.receive.poll_data(cx)) {
                 Some(Ok(chunk)) if chunk.is_empty() => continue,
                 Some(Ok(chunk)) => Poll::Ready(Ok(Some(chunk))),
-                // The peer wants nothing more from us and has sent everything (RFC 9113, 8.1).
+                // The peer has sent everything and asked to stop sending (RFC 9113, 8.1).
                 Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) && error.is_reset() => {
                     Poll::Ready(Ok(None))
                 }
@@ -140,7 +140,7 @@ impl Duplex for Stream {
     }
 
     fn consumed(&mut self, len: usize) {
-        // Fails only for more than was received, or on a stream that is gone.
+        // Fails only for more than was received, or on a closed stream.
         let _ = self.receive.flow_control().release_capacity(len);
     }
 
@@ -163,7 +163,7 @@ impl Duplex for Stream {
     }
 
     fn is_flushed(&self) -> bool {
-        // No empty frame is sent to mark the place: h2 takes a hundred of them in the life of a connection, and then ends it.
+        // No empty frame is sent as a marker: h2 accepts a hundred of them per connection, and then closes it.
         Arc::strong_count(&self.unsent) == 1
     }
 
@@ -218,7 +218,7 @@ impl AsyncWrite for Stream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // The tunnel's task sends what it has as soon as it can.
+        // The tunnel's task sends as soon as it can.
         Poll::Ready(Ok(()))
     }
 

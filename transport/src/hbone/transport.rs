@@ -1,7 +1,8 @@
-//! TLS under HTTP/2, flushed once per turn of the tunnel's task instead of once per frame.
+//! TLS under HTTP/2, flushed once per poll of the tunnel's task instead of once per frame.
 //!
-//! h2 flushes after every DATA frame, which would make a record and a system call of each. Here a flush is only noted; the
-//! driver does it when h2 has nothing more to write, so that the frames of many streams leave together.
+//! h2 flushes after every DATA frame, which would make a TLS record and a system call of each. Here a flush is only
+//! recorded; the driver performs it when h2 has nothing more to write, so that the frames of many streams leave
+//! together.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,19 +14,19 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::tls::TlsStream;
 
-/// Bytes that are read in one turn of the tunnel's task. Deciphering them takes a third of a millisecond: without an end to it
-/// a tunnel that is full would hold its thread until the socket is empty.
+/// Bytes read in one poll of the tunnel's task. Decrypting them takes a third of a millisecond: without a bound a full
+/// tunnel would occupy its thread until the socket is empty.
 const TURN: u64 = 512 * 1024;
 
 struct Inner {
     tls: TlsStream,
     received: u64,
-    /// What `received` was when the turn began.
+    /// `received` at the beginning of this poll.
     turn: u64,
     unflushed: bool,
 }
 
-/// A handle to the connection: h2 holds one, the driver another. Both are used by one task, so the lock is free.
+/// A handle to the connection: h2 has one, the driver another. One task uses both, so the lock is uncontended.
 #[derive(Clone)]
 pub(crate) struct Transport(Arc<Mutex<Inner>>);
 
@@ -39,13 +40,13 @@ impl Transport {
         self.0.lock().received
     }
 
-    /// Another turn of the tunnel's task begins with the next read.
+    /// Ends the read budget of this poll: the next read begins a new one.
     pub(crate) fn end_turn(&self) {
         let mut inner = self.0.lock();
         inner.turn = inner.received;
     }
 
-    /// Does the flush that h2 has asked for. The task is woken when the socket takes the rest.
+    /// Performs the flush that h2 has asked for. The task is woken when the socket accepts the rest.
     pub(crate) fn poll_flush_now(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut inner = self.0.lock();
         if !inner.unflushed {

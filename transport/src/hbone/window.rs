@@ -1,47 +1,48 @@
-//! Pure. How wide the windows of a tunnel are: wide for bulk, narrow when much is held for readers that do not read.
+//! Pure. Sizes of a tunnel's flow-control windows: wide for bulk, narrow when much is unread.
 //!
-//! The window of a tunnel is what its streams may send together. What they hold unread is added to it as long as the
-//! workload's buffers have room, so that a stream that nobody reads has its own window and none of the others'. The more a
-//! workload holds, the narrower the windows of its streams become: a thousand that stall are then held by little.
+//! The connection window bounds what all streams may send together. Unread bytes are added to it within the bound of
+//! the workload's buffers, so that an unread stream uses up its own window and not that of the others. The more a
+//! workload leaves unread, the narrower the windows of its streams become: a thousand stalled streams then hold little.
 
 use std::time::Duration;
 
 use super::settings::Settings;
 
-/// A stream that sends its window in this time is limited by it.
+/// A stream that fills its window within this time is limited by the window.
 const BULK: Duration = Duration::from_millis(50);
-/// Window of a stream when the buffers are nearly used up. A hundred of them fit into the first window of a tunnel.
+/// Window of a stream in bytes when the buffers are nearly full. A hundred of them fit into the initial window of a
+/// tunnel.
 const NARROWEST: u32 = 8 * 1024;
 
-/// The part of the buffers that a tunnel may hold and still be taken for one whose readers keep up.
+/// A tunnel with at most this fraction (1/n) of the buffers unread counts as one whose readers keep up.
 const SLACK: usize = 32;
 
-/// Widths of windows, in bytes.
+/// Bounds of window sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Widths {
-    /// Of a stream, at first.
+    /// Initial window of a stream, in bytes.
     first: u32,
-    /// Of a stream in a tunnel that carries bulk.
+    /// Largest window of a stream, in bytes.
     largest: u32,
-    /// Of a tunnel, in windows of a stream.
+    /// Window of the connection, in stream windows.
     streams: u32,
 }
 
-/// How much of its buffers a workload uses.
+/// Buffer usage of a workload, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Usage {
     pub(crate) used: usize,
     pub(crate) limit: usize,
 }
 
-/// What came since the windows were looked at last.
+/// Activity since the last adjustment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     /// Bytes received.
     pub(crate) came: u64,
-    /// In this time.
+    /// Time since then.
     pub(crate) took: Duration,
-    /// Bytes that the streams of the tunnel hold now.
+    /// Unread bytes of the tunnel now.
     pub(crate) held: u64,
 }
 
@@ -51,10 +52,10 @@ impl Widths {
         Self { first, largest: settings.largest_stream_window.max(first), streams: settings.streams_in_window }
     }
 
-    /// The widest that a stream's window may be.
+    /// The largest window that a stream may have at this usage.
     fn ceiling(&self, usage: Usage) -> u32 {
-        // Far below the limit: what is under way when windows get narrow still comes, and so does what streams of the
-        // narrowest windows hold. At the limit nothing is added to the window of a tunnel, and all its streams stand still.
+        // Far below the bound: bytes in flight when windows are narrowed still arrive, and so do those within the
+        // narrowest windows. At the bound nothing is added to the connection window, and all its streams stall.
         match usage.used / (usage.limit / 16).max(1) {
             0 => self.largest,
             1 => self.first,
@@ -63,23 +64,23 @@ impl Widths {
         }
     }
 
-    /// Window of a stream in a new tunnel.
+    /// Initial window of a stream in a new tunnel.
     pub(crate) fn at_first(&self, usage: Usage) -> u32 {
         self.ceiling(usage).min(self.first)
     }
 
-    /// Window of a stream from now on.
+    /// The next window of a stream.
     pub(crate) fn next(&self, window: u32, usage: Usage, seen: &Seen) -> u32 {
         let ceiling = self.ceiling(usage);
         if window > ceiling {
             return ceiling;
         }
-        // Wider only well below the limit that made it narrow, or it would go to and fro.
+        // Widen only well below the usage that narrowed it, to avoid oscillation.
         let calm = self.ceiling(Usage { used: usage.used.saturating_mul(2), ..usage });
         if window < calm.min(self.first) {
             return calm.min(self.first);
         }
-        // What is not taken is no reason to take more.
+        // Bytes that are not read are no reason for a wider window.
         let slack = (usage.limit / SLACK) as u64;
         if window > self.first && seen.held > seen.came.max(2 * slack) {
             return (window / 2).max(self.first);
@@ -91,22 +92,22 @@ impl Widths {
         window
     }
 
-    /// What all streams of a tunnel may send together, beside what is held already.
+    /// The connection window without the unread bytes.
     pub(crate) fn of_tunnel(&self, window: u32) -> u32 {
         window.max(self.first).saturating_mul(self.streams)
     }
 
-    /// Bytes after which a tunnel is to be looked at again.
+    /// Received bytes after which the windows are adjusted again.
     pub(crate) fn look_after(&self, window: u32) -> u64 {
         u64::from(window.max(self.first)).min(u64::from(self.of_tunnel(window) / 2))
     }
 
-    /// Whether a stream's window is narrower than it is at first.
+    /// Whether the window is narrower than the initial one.
     pub(crate) fn is_narrow(&self, window: u32) -> bool {
         window < self.first
     }
 
-    /// By how much a tunnel's window is wider than at first.
+    /// Bytes by which the connection window exceeds the initial one.
     pub(crate) fn wide(&self, window: u32) -> usize {
         (self.of_tunnel(window) - self.of_tunnel(self.first)) as usize
     }

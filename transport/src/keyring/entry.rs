@@ -1,4 +1,4 @@
-//! What is known of one identity: its certificate, the configurations made from it, the last failure.
+//! The state of one identity: its certificate, the TLS configurations built from it, the last failure.
 
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use crate::tls::{Certificate, ClientConfig, ServerConfig, TlsError};
 use mesh::model::identity::Identity;
 
-/// A certificate and what is made from it once.
+/// A certificate and the TLS configurations built from it once.
 #[derive(Debug)]
 pub(crate) struct Keys {
     pub(crate) certificate: Arc<Certificate>,
@@ -24,7 +24,8 @@ impl Keys {
             return Ok(Arc::clone(made));
         }
         let made = Arc::new(ServerConfig::new(&self.certificate)?);
-        // Two may have made it at once: all use the first, or tickets of one could not be read by the other.
+        // Two callers may have built one at the same time: all use the first, or one's tickets could not be decrypted
+        // by the other.
         Ok(Arc::clone(self.server.get_or_init(|| made)))
     }
 
@@ -37,23 +38,23 @@ impl Keys {
     }
 }
 
-/// What a waiting connection looks at.
+/// What waiting connections watch.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Known {
-    /// The newest certificate, kept when its renewal fails.
+    /// The newest certificate; kept when its renewal fails.
     pub(crate) keys: Option<Arc<Keys>>,
     /// Why the last attempt failed; `None` after a success.
     pub(crate) failure: Option<Arc<str>>,
 }
 
-/// One line of the list of certificates.
+/// An entry of the list of certificates.
 #[derive(Clone, Debug)]
 pub struct Listed {
-    /// Whose certificate.
+    /// The identity.
     pub identity: Identity,
-    /// The newest certificate, if there is one.
+    /// The newest certificate, if any.
     pub certificate: Option<Arc<Certificate>>,
-    /// Why the last attempt to get or renew it failed.
+    /// Why the last issue or renewal failed.
     pub failure: Option<Arc<str>>,
 }
 

@@ -1,10 +1,10 @@
 //! One live certificate per identity, renewed before it expires.
 
-mod ring; // `certificate(&Identity)`: answers from memory or waits for the first issue
-mod worker; // one task that issues, renews, retries and forgets
-mod shared; // what ring and worker share
-mod entry; // what is known of one identity
-mod schedule; // what to issue next and when; a queue with no clock
+mod ring; // the keyring's interface: answers from memory or waits for the first issue
+mod worker; // the task that issues, renews, retries and forgets
+mod shared; // state shared by ring and worker
+mod entry; // state of one identity
+mod schedule; // what to issue next and when; without a clock of its own
 
 pub use entry::Listed;
 pub use ring::{Keyring, KeyringError, Options};

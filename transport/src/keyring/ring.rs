@@ -1,4 +1,4 @@
-//! `certificate(&Identity)`: answers from memory or waits for the first issue.
+//! The keyring's interface: answers from memory or waits for the first issue.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,26 +15,26 @@ use crate::ca::Issuer;
 use crate::tls::{Certificate, ClientConfig, ServerConfig, TlsError};
 use mesh::model::identity::Identity;
 
-/// Why there is no certificate for an identity.
+/// Why an identity has no certificate.
 #[derive(Debug, Error)]
 pub enum KeyringError {
     /// No workload of this node has the identity.
-    #[error("no workload here is {0}")]
+    #[error("no workload on this node has the identity {0}")]
     Unknown(Identity),
-    /// The first one has not come in time.
+    /// The first certificate was not issued in time.
     #[error("no certificate for {identity} yet: {why}")]
     NotYet {
-        /// Whose certificate.
+        /// The identity.
         identity: Identity,
-        /// What the last attempt said.
+        /// The last failure.
         why: String,
     },
-    /// The last one has expired and could not be renewed.
+    /// The last certificate has expired and could not be renewed.
     #[error("the certificate of {identity} has expired: {why}")]
     Expired {
-        /// Whose certificate.
+        /// The identity.
         identity: Identity,
-        /// What the last attempt said.
+        /// The last failure.
         why: String,
     },
     /// The certificate cannot be used for TLS.
@@ -42,12 +42,12 @@ pub enum KeyringError {
     Tls(#[from] TlsError),
 }
 
-/// How a keyring behaves.
+/// Settings of a keyring.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
     /// How long a connection waits for the first certificate.
     pub patience: Duration,
-    /// How long a CA may take for one answer.
+    /// Timeout of one request to the CA.
     pub issue_timeout: Duration,
 }
 
@@ -57,7 +57,7 @@ impl Default for Options {
     }
 }
 
-/// The live certificates of the identities that are wanted here.
+/// The live certificates of the identities in use on this node.
 pub struct Keyring {
     shared: Arc<Shared>,
     options: Options,
@@ -72,7 +72,7 @@ impl Keyring {
         Arc::new(Self { shared, options, worker })
     }
 
-    /// A workload with this identity is here: get a certificate and keep it fresh. Each call needs one `forget`.
+    /// Registers a workload with this identity: its certificate is issued and kept fresh. Each call needs one `forget`.
     pub fn want(&self, identity: Identity) {
         let mut inner = self.shared.inner.lock();
         let Inner { entries, schedule } = &mut *inner;
@@ -81,7 +81,7 @@ impl Keyring {
         self.shared.changed.notify_one();
     }
 
-    /// One workload with this identity is gone; with the last, the key is dropped.
+    /// Deregisters a workload with this identity; with the last one the key is dropped.
     pub fn forget(&self, identity: &Identity) {
         let mut inner = self.shared.inner.lock();
         let Inner { entries, schedule } = &mut *inner;
@@ -93,22 +93,22 @@ impl Keyring {
         }
     }
 
-    /// The certificate of an identity that is wanted; waits a bounded time for the first.
+    /// The certificate of a registered identity; waits a bounded time for the first one.
     pub async fn certificate(&self, identity: &Identity) -> Result<Arc<Certificate>, KeyringError> {
         Ok(Arc::clone(&self.keys(identity).await?.certificate))
     }
 
-    /// How to accept as this identity: made once per certificate.
+    /// The server configuration of this identity, built once per certificate.
     pub async fn server_config(&self, identity: &Identity) -> Result<Arc<ServerConfig>, KeyringError> {
         Ok(self.keys(identity).await?.server()?)
     }
 
-    /// How to connect as this identity: made once per certificate.
+    /// The client configuration of this identity, built once per certificate.
     pub async fn client_config(&self, identity: &Identity) -> Result<Arc<ClientConfig>, KeyringError> {
         Ok(self.keys(identity).await?.client())
     }
 
-    /// Every identity that is wanted, in order of its name.
+    /// Every registered identity, sorted by name.
     pub fn list(&self) -> Vec<Listed> {
         let mut list: Vec<Listed> = {
             let inner = self.shared.inner.lock();
@@ -145,7 +145,7 @@ impl Keyring {
                 Some(keys) => usable(identity, keys, now),
                 None => Err(KeyringError::Unknown(identity.clone())),
             },
-            // The sender is gone: forgotten while we waited.
+            // The sender is gone: the identity was forgotten meanwhile.
             Ok(Err(_)) => Err(KeyringError::Unknown(identity.clone())),
             Err(_) => {
                 drop(came);

@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 use crate::net::backoff::{Backoff, spread};
 use mesh::model::identity::Identity;
 
-/// Issues that run at the same time, so that a restarted node does not storm its CA.
+/// Concurrent requests, so that a restarted node does not storm its CA.
 pub(crate) const CONCURRENT: usize = 8;
-/// Retries after a failure.
+/// Backoff between retries.
 const BACKOFF: Backoff = Backoff { first: Duration::from_millis(500), longest: Duration::from_secs(150) };
-/// How far a renewal may be off half life, so that identities that began together do not renew together.
+/// Jitter of renewals as a fraction of the half life, so that identities issued together do not renew together.
 const JITTER: f64 = 0.1;
-/// The shortest time between two issues of one identity, whatever a CA's clock says.
+/// Minimum time between two requests for one identity, whatever a CA's clock says.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// How much an issue matters; the greater goes first.
+/// Priority of a request; the greater goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Urgency {
-    /// There is a valid certificate; this is its renewal.
+    /// The renewal of a valid certificate.
     Renewal,
-    /// There is none yet, and nobody waits.
+    /// The first certificate, with no connection waiting.
     First,
-    /// A connection waits for it.
+    /// The first certificate, with a connection waiting.
     Waiting,
 }
 
@@ -37,22 +37,22 @@ struct Job {
 /// What the worker should do now.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Issue for this identity; it counts as running until `issued`, `failed` or `forget`.
+    /// Request a certificate for this identity; it counts as running until `issued`, `failed` or `forget`.
     Issue(Identity),
-    /// Nothing is due before this moment.
+    /// Nothing is due before this time.
     Wait(Instant),
-    /// Nothing to do until something changes.
+    /// Nothing to do until the schedule changes.
     Idle,
 }
 
-/// The jobs of a keyring.
+/// The pending requests of a keyring.
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
     jobs: HashMap<Identity, Job>,
 }
 
 impl Schedule {
-    /// A certificate is wanted from now on.
+    /// Schedules the first request of an identity.
     pub(crate) fn want(&mut self, identity: &Identity, now: Instant) {
         self.jobs.entry(identity.clone()).or_insert(Job {
             urgency: Urgency::First,
@@ -62,19 +62,19 @@ impl Schedule {
         });
     }
 
-    /// A connection waits for the first certificate. A running backoff is not cut short: the CA is known to be down.
+    /// Raises the priority because a connection waits. A running backoff is not cut short: the CA is known to be down.
     pub(crate) fn hurry(&mut self, identity: &Identity) {
         if let Some(job) = self.jobs.get_mut(identity) {
             job.urgency = Urgency::Waiting;
         }
     }
 
-    /// The certificate is no longer wanted.
+    /// Removes an identity.
     pub(crate) fn forget(&mut self, identity: &Identity) {
         self.jobs.remove(identity);
     }
 
-    /// Issued, `age` ago, valid for `remaining`: renewal is due at half life.
+    /// Records a certificate issued `age` ago and valid for `remaining`: its renewal is due at half life.
     pub(crate) fn issued(
         &mut self,
         identity: &Identity,
@@ -90,7 +90,7 @@ impl Schedule {
         }
     }
 
-    /// Not issued; returns when it is tried again.
+    /// Records a failure; returns the wait before the retry.
     pub(crate) fn failed(&mut self, identity: &Identity, now: Instant, random: f64) -> Duration {
         let Some(job) = self.jobs.get_mut(identity) else { return Duration::ZERO };
         job.failures = job.failures.saturating_add(1);

@@ -1,4 +1,5 @@
-//! What the ring and its worker share: the identities and the schedule, under one lock that is never held across an await.
+//! State shared by the ring and its worker: the identities and the schedule, under one lock that is never held across
+//! an await.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,23 +11,23 @@ use super::entry::{Keys, Known};
 use super::schedule::Schedule;
 use mesh::model::identity::Identity;
 
-/// One identity that is wanted.
+/// One registered identity.
 #[derive(Default)]
 pub(crate) struct Entry {
-    /// How many workloads want it.
+    /// The number of workloads that use it.
     pub(crate) wanted: usize,
-    /// Its certificate, for whoever waits.
+    /// Its certificate; waiting connections subscribe to it.
     pub(crate) known: watch::Sender<Known>,
 }
 
-/// The identities and what to do for them, always changed together.
+/// The identities and their schedule, always changed together.
 #[derive(Default)]
 pub(crate) struct Inner {
     pub(crate) entries: HashMap<Identity, Entry>,
     pub(crate) schedule: Schedule,
 }
 
-/// What ring and worker share.
+/// State shared by ring and worker.
 #[derive(Default)]
 pub(crate) struct Shared {
     pub(crate) inner: Mutex<Inner>,
@@ -38,12 +39,12 @@ impl Shared {
         f(&mut self.inner.lock().schedule)
     }
 
-    /// Resolves after something was added to the schedule.
+    /// Resolves when something was added to the schedule.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
 
-    /// Stores what an attempt brought; nothing if the identity was forgotten meanwhile.
+    /// Stores the result of a request, unless the identity was forgotten meanwhile.
     pub(crate) fn store(&self, identity: &Identity, result: Result<Keys, Arc<str>>) {
         let inner = self.inner.lock();
         let Some(entry) = inner.entries.get(identity) else { return };

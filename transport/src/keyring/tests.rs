@@ -1,4 +1,4 @@
-//! The keyring with a CA that does as it is told. Time is paused: waiting costs nothing.
+//! The keyring with a scripted CA. Time is paused, so waiting costs nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

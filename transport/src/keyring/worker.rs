@@ -1,4 +1,4 @@
-//! One task that issues, renews, retries and forgets.
+//! The task that issues, renews, retries and forgets.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -16,7 +16,7 @@ use mesh::model::identity::Identity;
 
 type Attempt = (Identity, Result<Keys, IssueError>);
 
-/// Runs until its keyring is dropped.
+/// Runs until the keyring is dropped.
 pub(crate) async fn run(shared: Arc<Shared>, issuer: Arc<dyn Issuer>, issue_timeout: Duration) {
     let mut running: JoinSet<Attempt> = JoinSet::new();
     loop {

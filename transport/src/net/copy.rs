@@ -41,10 +41,10 @@ pub enum CopyError {
         error: io::Error,
     },
     /// Idle timeout: no byte in either direction.
-    #[error("idle for too long")]
+    #[error("idle timeout")]
     Idle,
     /// Half-close timeout: no byte since one end has sent its FIN.
-    #[error("half-closed for too long")]
+    #[error("half-close timeout")]
     HalfClosed,
 }
 

@@ -1,4 +1,4 @@
-//! A certificate chain with its key and the roots it is checked against, parsed once.
+//! A certificate chain with its key and the roots it is verified against, parsed once.
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use mesh::model::identity::Identity;
 /// Why a chain, a key or roots cannot be used.
 #[derive(Debug, Error)]
 pub enum CertificateError {
-    /// There is no certificate at all.
+    /// It has no certificate.
     #[error("{0}: no certificate")]
     Empty(&'static str),
     /// Not PEM, or not the DER of a certificate.
     #[error("{0}: not a certificate: {1}")]
     Unreadable(&'static str, String),
-    /// The key cannot be used, or is not the one of the certificate.
+    /// The key is unusable, or does not belong to the certificate.
     #[error("key: {0}")]
     Key(rustls::Error),
     /// The leaf does not name exactly one workload.
@@ -35,16 +35,16 @@ pub enum CertificateError {
     Identity(#[from] PeerError),
 }
 
-/// What a leaf says, taken out once.
+/// The parsed fields of a leaf.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
     /// Its one SPIFFE identity.
     pub identity: Identity,
-    /// First moment of validity.
+    /// Start of validity.
     pub not_before: SystemTime,
-    /// Last moment of validity.
+    /// End of validity.
     pub not_after: SystemTime,
-    /// Serial number, decimal, as the dumps of Istio's tools show it.
+    /// Serial number in decimal, as in the dumps of Istio's tools.
     pub serial: String,
 }
 
@@ -62,7 +62,7 @@ impl Leaf {
         })
     }
 
-    /// Whether the leaf is valid at this time.
+    /// Whether the leaf is valid at `now`.
     pub fn valid_at(&self, now: SystemTime) -> bool {
         self.not_before <= now && now <= self.not_after
     }
@@ -87,14 +87,14 @@ fn is_spiffe(uri: &str) -> bool {
     uri.get(..9).is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe://"))
 }
 
-/// The roots that chains are checked against.
+/// The roots that chains are verified against.
 pub struct Roots {
     store: Arc<RootCertStore>,
     der: Vec<CertificateDer<'static>>,
 }
 
 impl Roots {
-    /// Roots of their DER form.
+    /// Roots from DER.
     pub fn new(der: Vec<CertificateDer<'static>>) -> Result<Self, CertificateError> {
         if der.is_empty() {
             return Err(CertificateError::Empty("roots"));
@@ -106,17 +106,17 @@ impl Roots {
         Ok(Self { store: Arc::new(store), der })
     }
 
-    /// Roots of a PEM bundle.
+    /// Roots from a PEM bundle.
     pub fn from_pem(pem: &[u8]) -> Result<Self, CertificateError> {
         Self::new(chain_from_pem("roots", pem)?)
     }
 
-    /// The form that rustls wants.
+    /// The roots in rustls's form.
     pub fn store(&self) -> &Arc<RootCertStore> {
         &self.store
     }
 
-    /// Every root, DER.
+    /// The roots in DER.
     pub fn der(&self) -> &[CertificateDer<'static>] {
         &self.der
     }
@@ -142,7 +142,8 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// A certificate of its parts: leaf first, then intermediates; the key of the leaf; the roots to check peers against.
+    /// A certificate from its parts: the chain with the leaf first, the leaf's key, and the roots to verify peers
+    /// against.
     pub fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
@@ -154,22 +155,22 @@ impl Certificate {
         Ok(Self { leaf, certified: Arc::new(certified), roots })
     }
 
-    /// Who the certificate proves its holder to be.
+    /// The identity that the certificate proves.
     pub fn identity(&self) -> &Identity {
         &self.leaf.identity
     }
 
-    /// First moment of validity.
+    /// Start of validity.
     pub fn not_before(&self) -> SystemTime {
         self.leaf.not_before
     }
 
-    /// Last moment of validity.
+    /// End of validity.
     pub fn not_after(&self) -> SystemTime {
         self.leaf.not_after
     }
 
-    /// Serial number, decimal.
+    /// Serial number in decimal.
     pub fn serial(&self) -> &str {
         &self.leaf.serial
     }
@@ -179,12 +180,12 @@ impl Certificate {
         &self.certified.cert
     }
 
-    /// What peers are checked against.
+    /// The roots that peers are verified against.
     pub fn roots(&self) -> &Arc<Roots> {
         &self.roots
     }
 
-    /// Checks the chain against the roots, as a peer will.
+    /// Verifies the chain against the roots, as a peer will.
     pub fn verify(&self, now: SystemTime) -> Result<(), TlsError> {
         let chain = self.chain();
         let parsed = ParsedCertificate::try_from(&chain[0])?;
@@ -213,7 +214,7 @@ impl fmt::Debug for Certificate {
     }
 }
 
-/// Every certificate of a PEM text, in order. `what` names the text in errors.
+/// Parses all certificates of a PEM text, in order. `what` names the text in errors.
 pub fn chain_from_pem(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let chain = chain.map_err(|why| CertificateError::Unreadable(what, why.to_string()))?;

@@ -1,4 +1,4 @@
-//! Connecting: present the source's certificate, require one of the expected identities.
+//! The client side: presents the source's certificate and requires one of the expected identities.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -22,13 +22,13 @@ use super::stream::TlsStream;
 use super::verify::{ServerVerifier, require_expected};
 use mesh::model::identity::Identity;
 
-/// Sets of expected identities whose configuration and sessions are kept.
+/// Sets of expected identities for which configuration and sessions are cached.
 const KNOWN_SETS: usize = 1024;
 
-/// How to connect as one identity. Made once per certificate.
+/// The client configuration of one identity, built once per certificate.
 ///
-/// rustls resumes a session only with the verifier that it began with, and the verifier holds the expected identities: so
-/// there is one rustls configuration for each set of them, made when it is first called.
+/// rustls resumes a session only with the verifier that it began with, and the verifier holds the expected identities:
+/// so there is one rustls configuration per set of them, built on first use.
 pub struct ClientConfig {
     creds: Arc<dyn ResolvesClientCert>,
     roots: Arc<Roots>,
@@ -36,7 +36,7 @@ pub struct ClientConfig {
 }
 
 impl ClientConfig {
-    /// A configuration that presents `certificate` and checks peers against its roots.
+    /// Presents `certificate` and verifies peers against its roots.
     pub fn new(certificate: &Certificate) -> Self {
         Self {
             creds: Arc::new(Always(Arc::clone(certificate.certified()))),
@@ -45,9 +45,9 @@ impl ClientConfig {
         }
     }
 
-    /// Does the client's half of a handshake with a server that must be one of `expected`. The caller sets the deadline.
+    /// Performs a handshake with a server that must be one of `expected`. The caller sets the timeout.
     pub async fn connect(&self, tcp: TcpStream, expected: &[Identity]) -> Result<(TlsStream, Peer), TlsError> {
-        // The address is not sent (no SNI); it only tells sessions apart.
+        // The name is not sent (no SNI); it only separates cached sessions.
         let server = ServerName::from(tcp.peer_addr().map_err(TlsError::Io)?.ip());
         let connection = UnbufferedClientConnection::new(self.config_for(expected)?, server)?;
         let judge = |state: &CommonState| examine(state, SystemTime::now(), |leaf| require_expected(leaf, expected));
@@ -85,7 +85,7 @@ impl fmt::Debug for ClientConfig {
     }
 }
 
-/// The one certificate, whatever the server hints at.
+/// Presents the one certificate, whatever the server hints at.
 #[derive(Debug)]
 struct Always(Arc<CertifiedKey>);
 

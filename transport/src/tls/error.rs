@@ -1,4 +1,4 @@
-//! Why a handshake was refused, in words and as a stable label for counters.
+//! Why a handshake failed, as a message and as a stable metric label.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use thiserror::Error;
 use super::record::RecordError;
 use mesh::model::identity::Identity;
 
-/// What is wrong with the identity that a peer's certificate claims.
+/// What is wrong with the identity in a peer's certificate.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PeerError {
     /// The leaf has no URI subject alternative name that starts with `spiffe://`.
@@ -20,40 +20,40 @@ pub enum PeerError {
     /// The one SPIFFE URI is not of a workload of a mesh.
     #[error("the peer's certificate has an identity of another form: {0}")]
     Malformed(String),
-    /// The identity belongs to a trust domain that we do not trust.
+    /// The identity is of a foreign trust domain.
     #[error("{found} is not of trust domain {ours}")]
     TrustDomain {
-        /// Who the peer is.
+        /// The peer's identity.
         found: Identity,
-        /// The trust domain that we accept.
+        /// The accepted trust domain.
         ours: String,
     },
-    /// The peer is somebody else than was called.
+    /// The peer is none of the expected identities.
     #[error("the peer is {found}, expected {}", expected.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or "))]
     Unexpected {
-        /// Who the peer is.
+        /// The peer's identity.
         found: Identity,
-        /// Who it should have been.
+        /// The expected identities.
         expected: Box<[Identity]>,
     },
     /// The certificate cannot be parsed.
     #[error("the peer's certificate cannot be read")]
     Unreadable,
-    /// The certificate was valid when the session began, and no longer is.
+    /// The certificate of a resumed session has expired.
     #[error("the peer's certificate is not valid at this time")]
     Expired,
 }
 
-/// Why there is no TLS connection with a peer.
+/// Why a TLS connection failed.
 #[derive(Debug, Error)]
 pub enum TlsError {
-    /// The transport failed or the peer hung up.
+    /// The TCP connection failed or was closed.
     #[error("transport: {0}")]
     Io(#[source] io::Error),
-    /// The handshake took too long.
-    #[error("the TLS handshake took too long")]
+    /// Handshake timeout.
+    #[error("TLS handshake timeout")]
     Timeout,
-    /// The handshake is longer than any honest one.
+    /// The handshake exceeds its size limit.
     #[error("the TLS handshake is too long")]
     TooLong,
     /// The first bytes are not TLS.
@@ -71,25 +71,25 @@ pub enum TlsError {
     /// No chain from the peer's certificate to one of our roots.
     #[error("the peer's certificate is not signed by a root that we trust")]
     UnknownRoot,
-    /// The certificate is unacceptable in another way.
+    /// The certificate is invalid for another reason.
     #[error("the peer's certificate: {0}")]
     Certificate(CertificateError),
-    /// The certificate is good and proves the wrong thing.
+    /// The certificate is valid but has the wrong identity.
     #[error(transparent)]
     Peer(#[from] PeerError),
-    /// The peer did not agree on `h2`.
+    /// ALPN: the peer did not select `h2`.
     #[error("the peer does not speak HTTP/2 (ALPN h2)")]
     NoAlpn,
-    /// The peer refused us and said so.
+    /// The peer rejected the handshake with an alert.
     #[error("the peer refused the handshake: {0:?}")]
     Alert(AlertDescription),
-    /// Any other violation of the protocol.
+    /// Another protocol violation.
     #[error("TLS: {0}")]
     Protocol(rustls::Error),
 }
 
 impl TlsError {
-    /// A short word for the reason, stable: the value of a metric label.
+    /// The stable value of a metric label.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Io(_) => "transport",
@@ -112,7 +112,7 @@ impl TlsError {
         }
     }
 
-    /// Whether the failure is about who somebody is, rather than about reaching them.
+    /// Whether the failure is one of authentication, not of connectivity.
     pub fn is_identity(&self) -> bool {
         matches!(self, Self::NoCertificate | Self::Expired | Self::UnknownRoot | Self::Certificate(_) | Self::Peer(_))
     }
@@ -143,7 +143,8 @@ fn certificate_error(why: CertificateError) -> TlsError {
     use CertificateError as C;
     match why {
         C::Expired | C::ExpiredContext { .. } | C::NotValidYet | C::NotValidYetContext { .. } => TlsError::Expired,
-        // A root of the same name and another key gives a bad signature: to its reader that is an unknown root too.
+        // A root with the same name and another key fails with a bad signature: to the reader that is an unknown root
+        // too.
         C::UnknownIssuer | C::BadSignature => TlsError::UnknownRoot,
         C::Other(ref other) => match other.0.downcast_ref::<PeerError>() {
             Some(peer) => TlsError::Peer(peer.clone()),

@@ -1,4 +1,4 @@
-//! Drives a handshake over TCP with rustls's unbuffered interface, then takes its traffic keys over.
+//! Drives a handshake over TCP with rustls's unbuffered interface, then takes over its traffic keys.
 
 use std::io;
 
@@ -12,18 +12,18 @@ use tokio::net::TcpStream;
 
 use super::error::TlsError;
 
-/// Most bytes of a handshake that are kept: two certificate chains and then some.
+/// Largest handshake in bytes: two certificate chains and some slack.
 const LONGEST: usize = 128 * 1024;
-/// What is read at once.
+/// Bytes read at once.
 const READ: usize = 4 * 1024;
 
-/// What rustls keeps of a connection whose records it does not see: key updates, and a client's tickets.
+/// What rustls still handles after the handshake: key updates, and a client's tickets.
 pub(crate) enum Session {
     Client(KernelConnection<ClientConnectionData>),
     Server(KernelConnection<ServerConnectionData>),
 }
 
-/// Either end of a handshake, as far as driving it goes: rustls has no common type for them.
+/// Either side of a handshake: rustls has no common type for them.
 pub(crate) trait Handshake {
     type Data;
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
@@ -65,7 +65,7 @@ impl Handshake for UnbufferedServerConnection {
     }
 }
 
-/// A handshake under way, without its socket.
+/// A handshake in progress, without its socket.
 struct Shaking<H> {
     connection: H,
     incoming: Vec<u8>,
@@ -73,18 +73,18 @@ struct Shaking<H> {
     early: Vec<u8>,
 }
 
-/// A handshake that is done: the parts of a stream.
+/// A completed handshake: the parts of a stream.
 pub(crate) struct Done {
     pub(crate) tcp: TcpStream,
     pub(crate) secrets: ExtractedSecrets,
     pub(crate) session: Session,
-    /// Received and not yet decrypted.
+    /// Bytes received after the handshake, still encrypted.
     pub(crate) incoming: Vec<u8>,
-    /// Decrypted already: data that came with the last handshake message.
+    /// Application data that was decrypted with the last handshake message.
     pub(crate) early: Vec<u8>,
 }
 
-/// What the driver does next.
+/// The next step of the driver.
 enum Step {
     Go,
     Read,
@@ -129,7 +129,7 @@ impl<H: Handshake> Shaking<H> {
     }
 
     fn queue_alert(&mut self) {
-        // Asked only while there is something to say: rustls panics when it looks again at what it has refused.
+        // Asked only while there is something to send: rustls panics if asked again after it has failed.
         while self.connection.state().wants_write() {
             let said = match self.connection.process(&mut self.incoming).state {
                 Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut data, &mut self.outgoing),
@@ -142,8 +142,7 @@ impl<H: Handshake> Shaking<H> {
     }
 }
 
-/// Runs a handshake until both sides have proven what they must; `examine` judges the outcome. A peer that is refused is
-/// told so with an alert.
+/// Runs a handshake to its end; `examine` judges the outcome. A rejected peer is sent an alert.
 pub(crate) async fn shake_hands<H: Handshake, P>(
     mut tcp: TcpStream,
     connection: H,
@@ -162,7 +161,7 @@ pub(crate) async fn shake_hands<H: Handshake, P>(
             Ok(Step::Eof) => return Err(eof()),
             Err(why) => {
                 shaking.queue_alert();
-                // Best effort: what counts is why it failed.
+                // Best effort: the original failure is what is reported.
                 let _ = tcp.write_all(&shaking.outgoing).await;
                 return Err(why.into());
             }
@@ -222,7 +221,7 @@ mod tests {
         (Shaking::new(client), Shaking::new(server))
     }
 
-    /// Runs one side as far as it gets; true when it can get no further.
+    /// Advances one side as far as possible; returns true when it can get no further.
     fn advance<H: Handshake>(side: &mut Shaking<H>) -> bool {
         loop {
             match side.step() {

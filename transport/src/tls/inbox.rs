@@ -1,4 +1,4 @@
-//! Bytes from the socket: read many records at once, opened in place one by one.
+//! The receive buffer: many records are read at once and decrypted in place one by one.
 
 use std::io;
 use std::ops::Range;
@@ -10,27 +10,27 @@ use tokio::io::{AsyncRead, ReadBuf};
 use super::record::{Content, HEADER, LONGEST_RECORD, Opener, RecordError, record_len};
 use super::scratch::{READ, give_read_buffer, take_read_buffer};
 
-/// What was received. The large buffer is borrowed from the thread while something is read; between that only the
-/// beginning of a record is kept, if one was cut.
+/// Received bytes. The large buffer is borrowed from the thread during a read; in between only the partial record at
+/// the end is kept.
 #[derive(Default)]
 pub(crate) struct Inbox {
     buffer: Option<Box<[u8]>>,
-    /// Data that was opened and not yet taken.
+    /// Decrypted data that has not been read.
     open: Range<usize>,
-    /// Records that were not opened yet.
+    /// Records that are still encrypted.
     sealed: Range<usize>,
     kept: Vec<u8>,
     early: Vec<u8>,
 }
 
 impl Inbox {
-    /// Begins with what the handshake has read too much: `early` was opened already, `sealed` was not.
+    /// Starts with what the handshake has read beyond its end: `early` is decrypted already, `sealed` is not.
     pub(crate) fn new(early: Vec<u8>, sealed: &[u8]) -> Self {
         Self { early, kept: sealed.to_vec(), ..Self::default() }
     }
 
-    /// Opens the next record. Data goes into `buf` as far as it has room; of other content [`Inbox::take_message`] tells.
-    /// `None` when no whole record is there, or `buf` is full.
+    /// Decrypts the next record. Data goes into `buf` as far as it has room; other content is left for
+    /// [`Inbox::take_message`]. `None` when there is no whole record, or `buf` is full.
     pub(crate) fn next(&mut self, opener: &mut Opener, buf: &mut ReadBuf<'_>) -> Result<Option<Content>, RecordError> {
         if buf.remaining() == 0 {
             return Ok(None);
@@ -62,13 +62,13 @@ impl Inbox {
         Ok(Some(Content::Data))
     }
 
-    /// The content of a record that was not data.
+    /// Takes the content of a record that was not data.
     pub(crate) fn take_message(&mut self) -> Vec<u8> {
         let open = std::mem::take(&mut self.open);
         self.buffer.as_ref().map(|buffer| buffer[open].to_vec()).unwrap_or_default()
     }
 
-    /// Reads once, as much as there is room for.
+    /// One read from the socket into the free space.
     pub(crate) fn poll_read<R: AsyncRead + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -79,7 +79,7 @@ impl Inbox {
         if self.sealed.is_empty() {
             self.sealed = 0..0;
         } else if READ - self.sealed.end < LONGEST_RECORD {
-            // The beginning of a record at the very end.
+            // A partial record at the very end of the buffer.
             buffer.copy_within(self.sealed.clone(), 0);
             self.sealed = 0..self.sealed.len();
         }
@@ -90,7 +90,7 @@ impl Inbox {
         Poll::Ready(Ok(read))
     }
 
-    /// After each poll: the buffer goes back to the thread unless whole records are left in it.
+    /// Called after each poll: returns the buffer to the thread unless whole records are left in it.
     pub(crate) fn rest(&mut self) {
         if !self.open.is_empty() || self.sealed.len() >= LONGEST_RECORD {
             return;
@@ -102,7 +102,7 @@ impl Inbox {
         }
     }
 
-    /// Puts what was kept back into a large buffer.
+    /// Borrows a large buffer and copies the kept bytes into it.
     fn fetch(&mut self) {
         if !self.kept.is_empty() && self.buffer.is_none() {
             let mut buffer = take_read_buffer();

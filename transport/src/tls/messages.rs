@@ -1,4 +1,4 @@
-//! Pure but for the session that it asks. Handshake messages and alerts after the handshake (RFC 8446, 4.6 and 6).
+//! Pure except for the session. Handshake messages and alerts after the handshake (RFC 8446, 4.6 and 6).
 
 use std::io;
 
@@ -7,41 +7,41 @@ use thiserror::Error;
 
 use super::handshake::Session;
 
-/// Bytes of handshake messages that may be under way.
+/// Bytes of a handshake message that may be incomplete.
 const LONGEST: usize = 64 * 1024;
-/// Messages and empty records in a row without data: more is mischief.
+/// Consecutive messages and empty records without data before the peer counts as hostile.
 const IN_A_ROW: u32 = 32;
 
 const NEW_SESSION_TICKET: u8 = 4;
 const KEY_UPDATE: u8 = 24;
 
-/// What a peer says that must not be said here.
+/// Why a message is rejected.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub(crate) enum MessageError {
-    /// Too many messages without data between them.
+    /// Too many consecutive messages without data.
     #[error("too many TLS messages without data")]
     TooMany,
-    /// A message that is too long.
+    /// The message is too long.
     #[error("a TLS message that is too long")]
     TooLong,
-    /// A message that has no place here.
+    /// The message is not allowed after a handshake.
     #[error("an unexpected TLS message of type {0}")]
     Unexpected(u8),
-    /// A message that cannot be read.
+    /// The message is malformed.
     #[error("a TLS message that cannot be read")]
     Unreadable,
 }
 
-/// What was heard.
+/// A processed message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
-    /// The peer's next record is sealed with its next key; it may want our next key too.
+    /// `KeyUpdate`: the peer's next record uses its next key; it may request ours too.
     NewKey { answer: bool },
-    /// A ticket, stored.
+    /// A session ticket, stored.
     Ticket,
 }
 
-/// Messages under way: one may come in several records.
+/// Reassembles messages, which may span several records.
 #[derive(Default)]
 pub(crate) struct Messages {
     pending: Vec<u8>,
@@ -49,27 +49,27 @@ pub(crate) struct Messages {
 }
 
 impl Messages {
-    /// `KeyUpdate` that asks for none in return.
+    /// `KeyUpdate` that does not request one in return.
     pub(crate) const KEY_UPDATE: [u8; 5] = [KEY_UPDATE, 0, 0, 1, 0];
-    /// Warning, `close_notify`.
+    /// The `close_notify` alert, level warning.
     pub(crate) const CLOSE_NOTIFY: [u8; 2] = [1, 0];
 
     pub(crate) fn data_came(&mut self) {
         self.in_a_row = 0;
     }
 
-    /// A record that had nothing in it.
+    /// Counts an empty record.
     pub(crate) fn nothing_came(&mut self) -> Result<(), MessageError> {
         self.in_a_row += 1;
         if self.in_a_row > IN_A_ROW { Err(MessageError::TooMany) } else { Ok(()) }
     }
 
-    /// Every alert is the end: `close_notify` a good one.
+    /// Every alert ends the connection; returns whether it is `close_notify`, the orderly end.
     pub(crate) fn is_good_end(alert: &[u8]) -> bool {
         *alert == Self::CLOSE_NOTIFY
     }
 
-    /// The content of a handshake record.
+    /// Appends the content of a handshake record.
     pub(crate) fn add(&mut self, content: &[u8]) -> Result<(), MessageError> {
         self.nothing_came()?;
         if self.pending.len() + content.len() > LONGEST {
@@ -79,7 +79,7 @@ impl Messages {
         Ok(())
     }
 
-    /// The next whole message.
+    /// Processes the next complete message.
     pub(crate) fn next(&mut self, session: &mut Session) -> Result<Option<Heard>, MessageError> {
         let [kind, a, b, c, ref rest @ ..] = self.pending[..] else { return Ok(None) };
         let len = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);

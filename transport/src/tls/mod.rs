@@ -1,18 +1,18 @@
-//! mTLS whose names are SPIFFE identities, never DNS. TLS 1.3, ALPN `h2`, a certificate on both sides.
+//! mTLS with SPIFFE identities instead of DNS names: TLS 1.3, ALPN `h2`, a certificate on both sides.
 
-mod server; // accept: present a workload's certificate, learn the peer's identity
-mod client; // connect: present the source's certificate, require one of the expected identities
-mod sessions; // the tickets that a client may resume with
-mod stream; // an encrypted connection: bytes in, bytes out
-mod inbox; // bytes from the socket, opened in place
-mod outbox; // sealed records on their way to the socket
+mod server; // server side: presents a workload's certificate, learns the peer's identity
+mod client; // client side: presents the source's certificate, requires an expected identity
+mod sessions; // session tickets of a client
+mod stream; // an established connection
+mod inbox; // receive buffer, decrypted in place
+mod outbox; // send buffer of encrypted records
 mod messages; // handshake messages and alerts between the data
-mod handshake; // drives a handshake, takes its keys over
-mod scratch; // buffers that a thread lends
-mod peer; // what a handshake has proven
+mod handshake; // drives a handshake, takes over its keys
+mod scratch; // buffers shared by the connections of a thread
+mod peer; // the authenticated peer
 mod verify; // the two verifiers
 mod certificate; // chain, key and roots, parsed once
-mod error; // why a handshake was refused
+mod error; // why a handshake failed
 mod record; // TLS 1.3 records
 mod provider; // crypto provider, versions, suites
 

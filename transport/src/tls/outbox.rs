@@ -1,4 +1,4 @@
-//! Sealed records on their way to the socket, and the record that is being filled.
+//! The send buffer: encrypted records on their way to the socket, and the record that is being filled.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use tokio::io::AsyncWrite;
 use super::record::{Content, HEADER, LONGEST_CONTENT, OVERHEAD, RecordError, Sealer};
 use super::scratch::{give_write_buffer, take_write_buffer};
 
-/// One buffer: written bytes, sealed bytes, then content that waits to fill its record.
+/// One buffer: written bytes, encrypted bytes, then the content of the record that is being filled.
 ///
 /// ```text
 /// |  written  |  sealed records  | room for a header | content |     room     |
@@ -25,8 +25,8 @@ pub(crate) struct Outbox {
 }
 
 impl Outbox {
-    /// Takes from the front of `data`; 0 when there is no room. Whole records are sealed straight from `data`; only what
-    /// does not fill one is copied, to go with what comes next.
+    /// Takes bytes from the front of `data`; 0 when there is no room. Whole records are encrypted straight from `data`;
+    /// only the rest is copied, to be sent with what follows.
     pub(crate) fn collect(&mut self, sealer: &mut Sealer, data: &[u8]) -> Result<usize, RecordError> {
         let buffer = self.buffer.get_or_insert_with(take_write_buffer);
         let room = (buffer.len() - self.sealed).saturating_sub(OVERHEAD + self.content);
@@ -47,7 +47,7 @@ impl Outbox {
         Ok(len)
     }
 
-    /// Seals what waits to fill its record.
+    /// Encrypts the record that is being filled.
     pub(crate) fn finish_record(&mut self, sealer: &mut Sealer) -> Result<(), RecordError> {
         let Some(buffer) = &mut self.buffer else { return Ok(()) };
         if self.content > 0 {
@@ -57,7 +57,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Seals a short message after what was collected. The buffer grows if it must: there are few of them.
+    /// Encrypts a short message after the collected data. The buffer grows if necessary: messages are rare.
     pub(crate) fn seal_message(&mut self, sealer: &mut Sealer, of: Content, message: &[u8]) -> Result<(), RecordError> {
         self.finish_record(sealer)?;
         let mut record = vec![0; message.len() + OVERHEAD];
@@ -74,18 +74,18 @@ impl Outbox {
         Ok(())
     }
 
-    /// Whether the last message has been sealed.
+    /// Whether `close_notify` or another final alert was queued.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
     }
 
-    /// Seals the last message.
+    /// Queues the final alert.
     pub(crate) fn close(&mut self, sealer: &mut Sealer, alert: &[u8]) -> Result<(), RecordError> {
         self.closed = true;
         self.seal_message(sealer, Content::Alert, alert)
     }
 
-    /// Writes all sealed bytes; the buffer goes back to the thread when nothing is left.
+    /// Writes all encrypted bytes; the buffer returns to the thread when nothing is left.
     pub(crate) fn poll_write<W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -99,7 +99,7 @@ impl Outbox {
             }
         }
         if self.content > 0 {
-            // Only when the room is used up with content that fills no record: it moves to the front.
+            // Out of room with an unfilled record: move it to the front.
             let start = self.sealed + HEADER;
             buffer.copy_within(start..start + self.content, HEADER);
         } else if let Some(buffer) = self.buffer.take() {

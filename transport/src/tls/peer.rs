@@ -1,4 +1,4 @@
-//! What a handshake has proven about the other end.
+//! The authenticated peer of a connection.
 
 use std::time::SystemTime;
 
@@ -7,19 +7,19 @@ use super::error::{PeerError, TlsError};
 use super::provider::ALPN_H2;
 use mesh::model::identity::Identity;
 
-/// The other end of a connection.
+/// The peer of a connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// Who it is.
+    /// Its identity.
     pub identity: Identity,
-    /// Last moment at which its certificate is valid.
+    /// When its certificate expires.
     pub not_after: SystemTime,
-    /// Whether an earlier session was resumed instead of proving everything again.
+    /// Whether the session was resumed, without a full handshake.
     pub resumed: bool,
 }
 
-/// Checks what every handshake must have brought, a resumed one too: rustls does not verify a chain again on resumption,
-/// so expiry and identity are looked at here.
+/// Checks the result of every handshake, resumed ones included: rustls does not verify a chain again on resumption, so
+/// expiry and identity are checked here.
 pub(crate) fn examine(
     connection: &rustls::CommonState,
     now: SystemTime,

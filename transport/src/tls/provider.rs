@@ -1,4 +1,4 @@
-//! The one place that picks crypto provider, protocol versions and cipher suites.
+//! The crypto provider, protocol versions and cipher suites of all TLS connections.
 
 use std::sync::{Arc, OnceLock};
 

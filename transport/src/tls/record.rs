@@ -1,7 +1,8 @@
-//! Pure. TLS 1.3 records (RFC 8446, section 5): sealed straight from where the bytes lie, opened in place.
+//! Pure. TLS 1.3 records (RFC 8446, section 5), encrypted without an intermediate copy and decrypted in place.
 //!
-//! rustls does the handshake and hands its traffic keys over (`rustls::kernel`, made for kernel TLS). Its own record layer
-//! copies each byte twice more on the way in and reads 16 KiB at a time; moving bytes is most of what a tunnel costs.
+//! rustls performs the handshake and exports its traffic keys (`rustls::kernel`, made for kernel TLS). Its own record
+//! layer copies each byte twice more on the way in and reads 16 KiB at a time; moving bytes is most of what a tunnel
+//! costs.
 
 use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, Algorithm, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use rustls::ConnectionTrafficSecrets;
@@ -17,17 +18,17 @@ const LONGEST_SEALED: usize = LONGEST_CONTENT + 256;
 pub(crate) const LONGEST_RECORD: usize = HEADER + LONGEST_SEALED;
 /// Authentication tag of AES-GCM.
 const TAG: usize = 16;
-/// Inner content type and tag: what sealing adds after the content.
+/// Inner content type and tag: what encryption adds after the content.
 const TRAILER: usize = 1 + TAG;
-/// What a record is longer than its content.
+/// Bytes by which a record exceeds its content.
 pub(crate) const OVERHEAD: usize = HEADER + TRAILER;
-/// Records after which keys are changed: half of what AES-GCM can bear (RFC 8446, 5.5: 2^24.5).
+/// Records after which the key is updated: half of the limit of AES-GCM (RFC 8446, 5.5: 2^24.5).
 pub(crate) const RECORDS_PER_KEY: u64 = 1 << 23;
 
-/// What a record carries (RFC 8446, 5.1).
+/// Content types (RFC 8446, 5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// Bytes of the application.
+    /// Application data.
     Data,
     /// Part of a handshake message.
     Handshake,
@@ -54,33 +55,33 @@ impl Content {
     }
 }
 
-/// What is wrong with a record.
+/// Why a record is rejected.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum RecordError {
-    /// The header is not one of an encrypted record.
+    /// The header is not that of an encrypted record.
     #[error("a record that is not encrypted, of type {0}")]
     Header(u8),
     /// Longer than the protocol allows.
-    #[error("a record of {0} bytes")]
+    #[error("a record of {0} bytes is too long")]
     TooLong(usize),
-    /// Altered on the way, or sealed with another key.
+    /// Authentication failed: altered, or encrypted with another key.
     #[error("a record that cannot be decrypted")]
     Undecipherable,
-    /// An inner content type that does not belong here.
+    /// An unexpected inner content type.
     #[error("a record with content of type {0}")]
     Content(u8),
-    /// A cipher suite that we did not offer.
+    /// A cipher suite that was not offered.
     #[error("a cipher suite that was not offered")]
     Suite,
-    /// No room to seal into.
+    /// The output buffer is too small.
     #[error("no room for a record")]
     NoRoom,
-    /// The key has sealed as much as it may.
-    #[error("the key is used up")]
+    /// The key has reached its usage limit.
+    #[error("the key has reached its usage limit")]
     UsedUp,
 }
 
-/// One direction's key, and the number of the next record.
+/// The key of one direction and the next sequence number.
 struct Key {
     key: LessSafeKey,
     iv: [u8; NONCE_LEN],
@@ -99,7 +100,8 @@ impl Key {
         Ok(Self { key: LessSafeKey::new(unbound), iv, sequence })
     }
 
-    /// The nonce of the next record (RFC 8446, 5.3). Each number is used once: it is counted here and nowhere else.
+    /// The nonce of the next record (RFC 8446, 5.3). Sequence numbers are counted here and nowhere else, so that none
+    /// is used twice.
     fn next_nonce(&mut self) -> Result<Nonce, RecordError> {
         let mut nonce = self.iv;
         for (byte, number) in nonce[NONCE_LEN - 8..].iter_mut().zip(self.sequence.to_be_bytes()) {
@@ -110,7 +112,7 @@ impl Key {
     }
 }
 
-/// Seals records.
+/// Encrypts records.
 pub(crate) struct Sealer(Key);
 
 impl Sealer {
@@ -118,12 +120,12 @@ impl Sealer {
         Key::new(secrets).map(Self)
     }
 
-    /// Records sealed with this key.
+    /// Records encrypted with this key.
     pub(crate) fn sealed(&self) -> u64 {
         self.0.sequence
     }
 
-    /// Seals `content` (at most [`LONGEST_CONTENT`] bytes) into the beginning of `out`, which has room for it and
+    /// Encrypts `content` (at most [`LONGEST_CONTENT`] bytes) into the beginning of `out`, which has room for it and
     /// [`OVERHEAD`]; returns the length of the record.
     pub(crate) fn seal(&mut self, of: Content, content: &[u8], out: &mut [u8]) -> Result<usize, RecordError> {
         let (header, nonce, body) = self.begin(content.len(), out)?;
@@ -135,7 +137,7 @@ impl Sealer {
         Ok(content.len() + OVERHEAD)
     }
 
-    /// The same for `content` bytes that lie in `out` already, after the room for a header.
+    /// Like [`Sealer::seal`], for `content` bytes that are in `out` already, after room for a header.
     pub(crate) fn seal_in_place(&mut self, of: Content, content: usize, out: &mut [u8]) -> Result<usize, RecordError> {
         let (header, nonce, body) = self.begin(content, out)?;
         let (text, trailer) = body.split_at_mut(content);
@@ -163,12 +165,12 @@ fn header(sealed: usize) -> Result<[u8; HEADER], RecordError> {
     if sealed > LONGEST_CONTENT + TRAILER {
         return Err(RecordError::TooLong(sealed));
     }
-    // An encrypted record pretends to be data of TLS 1.2 (RFC 8446, 5.2).
+    // The outer header is that of TLS 1.2 application data (RFC 8446, 5.2).
     let [high, low] = u16::try_from(sealed).map_err(|_| RecordError::TooLong(sealed))?.to_be_bytes();
     Ok([Content::Data.code(), 3, 3, high, low])
 }
 
-/// How long the record is that begins here, with its header; `None` if that is not known yet.
+/// Length of the record at the start of `bytes`, header included; `None` if the header is incomplete.
 pub(crate) fn record_len(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
     let [kind, _, _, high, low, ..] = *bytes else { return Ok(None) };
     if kind != Content::Data.code() {
@@ -178,7 +180,7 @@ pub(crate) fn record_len(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
     if sealed > LONGEST_SEALED { Err(RecordError::TooLong(sealed)) } else { Ok(Some(HEADER + sealed)) }
 }
 
-/// Opens records.
+/// Decrypts records.
 pub(crate) struct Opener(Key);
 
 impl Opener {
@@ -186,7 +188,8 @@ impl Opener {
         Key::new(secrets).map(Self)
     }
 
-    /// Decrypts one whole record in place. Its content begins after the header; the length of it is returned.
+    /// Decrypts one whole record in place; returns its type and the length of its content, which begins after the
+    /// header.
     pub(crate) fn open(&mut self, record: &mut [u8]) -> Result<(Content, usize), RecordError> {
         let (header, sealed) = record.split_at_mut_checked(HEADER).ok_or(RecordError::Undecipherable)?;
         let aad = Aad::from(<[u8; HEADER]>::try_from(&*header).map_err(|_| RecordError::Undecipherable)?);

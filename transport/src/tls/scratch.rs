@@ -1,4 +1,4 @@
-//! Buffers that a thread lends to whichever connection it serves, so that a connection with nothing to do has none.
+//! Large buffers that the connections of a thread share, so that an idle connection has none.
 
 use std::cell::Cell;
 
@@ -6,7 +6,7 @@ use super::record::{LONGEST_CONTENT, OVERHEAD};
 
 /// Bytes read from a socket at once.
 pub(crate) const READ: usize = 256 * 1024;
-/// Sealed bytes that are written at once: eight full records.
+/// Encrypted bytes written at once: eight full records.
 pub(crate) const WRITE: usize = 8 * (LONGEST_CONTENT + OVERHEAD);
 
 thread_local! {
@@ -18,22 +18,22 @@ fn new(len: usize) -> Box<[u8]> {
     vec![0; len].into_boxed_slice()
 }
 
-/// A buffer of [`READ`] bytes; what is in it is old.
+/// A buffer of [`READ`] bytes with stale content.
 pub(crate) fn take_read_buffer() -> Box<[u8]> {
     READ_BUFFER.take().unwrap_or_else(|| new(READ))
 }
 
-/// Gives a read buffer back.
+/// Returns a read buffer.
 pub(crate) fn give_read_buffer(buffer: Box<[u8]>) {
     READ_BUFFER.set(Some(buffer));
 }
 
-/// A buffer of [`WRITE`] bytes; what is in it is old.
+/// A buffer of [`WRITE`] bytes with stale content.
 pub(crate) fn take_write_buffer() -> Box<[u8]> {
     WRITE_BUFFER.take().unwrap_or_else(|| new(WRITE))
 }
 
-/// Gives a write buffer back.
+/// Returns a write buffer.
 pub(crate) fn give_write_buffer(buffer: Box<[u8]>) {
     WRITE_BUFFER.set(Some(buffer));
 }

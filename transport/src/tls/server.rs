@@ -1,4 +1,4 @@
-//! Accepting: present a workload's certificate, learn the peer's identity.
+//! The server side: presents a workload's certificate and learns the peer's identity.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,15 +19,15 @@ use super::stream::TlsStream;
 use super::verify::{ClientVerifier, require_trust_domain};
 use mesh::model::name::TrustDomain;
 
-/// How to accept as one identity. Made once per certificate, not per connection; the ticket key is its own, so that a new
-/// certificate or new roots end every session that could have been resumed.
+/// The server configuration of one identity, built once per certificate and not per connection. It has a ticket key of
+/// its own, so that a new certificate or new roots end every resumable session.
 pub struct ServerConfig {
     rustls: Arc<rustls::ServerConfig>,
     trust_domain: TrustDomain,
 }
 
 impl ServerConfig {
-    /// A configuration that presents `certificate` and accepts peers of its trust domain.
+    /// Presents `certificate` and accepts peers of its trust domain.
     pub fn new(certificate: &Certificate) -> Result<Self, TlsError> {
         let trust_domain = certificate.identity().trust_domain.clone();
         let verifier = ClientVerifier::new(certificate.roots(), trust_domain.clone())?;
@@ -37,14 +37,14 @@ impl ServerConfig {
             .with_cert_resolver(Arc::new(Always(Arc::clone(certificate.certified()))));
         config.alpn_protocols = vec![ALPN_H2.to_vec()];
         config.ticketer = Ticketer::new()?;
-        // Tickets carry the session: the server remembers nothing. Every tunnel can be resumed once.
+        // Stateless tickets: the server stores no session. Every tunnel can be resumed once.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 1;
         config.enable_secret_extraction = true;
         Ok(Self { rustls: Arc::new(config), trust_domain })
     }
 
-    /// Does the server's half of a handshake. The caller sets the deadline.
+    /// Performs a handshake. The caller sets the timeout.
     pub async fn accept(&self, tcp: TcpStream) -> Result<(TlsStream, Peer), TlsError> {
         let connection = UnbufferedServerConnection::new(Arc::clone(&self.rustls))?;
         let judge = |state: &CommonState| {
@@ -61,7 +61,7 @@ impl fmt::Debug for ServerConfig {
     }
 }
 
-/// The one certificate, whatever name the client asks for: mesh clients ask for none.
+/// Presents the one certificate, whatever name the client asks for: mesh clients send no SNI.
 #[derive(Debug)]
 struct Always(Arc<CertifiedKey>);
 

@@ -1,4 +1,4 @@
-//! The tickets that a client may resume with: a few per server, for a bounded number of servers.
+//! The session tickets of a client: a few per server, for a bounded number of servers.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -8,12 +8,12 @@ use rustls::NamedGroup;
 use rustls::client::{ClientSessionStore, Tls12ClientSessionValue, Tls13ClientSessionValue};
 use rustls::pki_types::ServerName;
 
-/// Tickets kept for one server. Each is good for one resumption, so this is how many tunnels can start at once.
+/// Tickets kept per server. A ticket is used once, so this is how many tunnels can resume at the same time.
 const TICKETS_PER_SERVER: usize = 4;
 /// Servers whose tickets are kept, per source and set of expected identities.
 const SERVERS: usize = 64;
 
-/// A store without a reservation: an identity that called nobody costs nothing, which the one of rustls does not offer.
+/// A store that allocates on use: an identity that has connected to nobody costs nothing, unlike rustls's own store.
 #[derive(Default)]
 pub(crate) struct Sessions {
     servers: Mutex<HashMap<ServerName<'static>, VecDeque<Tls13ClientSessionValue>>>,
@@ -43,7 +43,7 @@ impl ClientSessionStore for Sessions {
     fn insert_tls13_ticket(&self, server: ServerName<'static>, ticket: Tls13ClientSessionValue) {
         let mut servers = self.servers.lock();
         if servers.len() >= SERVERS && !servers.contains_key(&server) {
-            // Any of them: which server is called next is not known, and a miss costs one full handshake.
+            // Any victim will do: which server is called next is unknown, and a miss costs one full handshake.
             let victim = servers.keys().next().cloned();
             victim.and_then(|victim| servers.remove(&victim));
         }

@@ -1,4 +1,4 @@
-//! An encrypted connection after its handshake: bytes in, bytes out, key updates and alerts between them.
+//! An established TLS connection: application data, key updates and alerts.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use super::messages::{Heard, Messages};
 use super::outbox::Outbox;
 use super::record::{Content, Opener, RECORDS_PER_KEY, RecordError, Sealer};
 
-/// TLS over TCP. What is written is collected into whole records until it is flushed or fills a buffer.
+/// TLS over TCP. Writes are collected into full records until a flush or a full buffer.
 pub struct TlsStream {
     pub(crate) tcp: TcpStream,
     session: Session,
@@ -41,12 +41,12 @@ impl TlsStream {
         })
     }
 
-    /// The TCP connection below.
+    /// The underlying TCP connection.
     pub fn tcp(&self) -> &TcpStream {
         &self.tcp
     }
 
-    /// Reads records until `buf` is full or nothing more is there. Ready with nothing in it is the end.
+    /// Reads records until `buf` is full or nothing more is there. Ready with an empty `buf` is the end of the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         loop {
@@ -63,7 +63,8 @@ impl TlsStream {
                 }
                 None => {
                     if ready!(self.inbox.poll_read(cx, &mut self.tcp))? == 0 {
-                        // Only an alert ends a TLS connection; anybody on the way can send a FIN (RFC 8446, 6.1).
+                        // Only an alert ends a TLS connection in order: anybody on the path can forge a FIN (RFC 8446,
+                        // 6.1).
                         return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
                     }
                 }
@@ -71,7 +72,7 @@ impl TlsStream {
         }
     }
 
-    /// Handshake messages and alerts that come between the data.
+    /// Handles handshake messages and alerts between the data.
     fn hear(&mut self, of: Content) -> io::Result<()> {
         let content = self.inbox.take_message();
         if of == Content::Alert {
@@ -93,7 +94,7 @@ impl TlsStream {
         Ok(())
     }
 
-    /// Tells the peer that the next records are sealed with another key (RFC 8446, 4.6.3).
+    /// Sends `KeyUpdate` and switches to the next send key (RFC 8446, 4.6.3).
     fn change_key(&mut self) -> io::Result<()> {
         self.outbox.seal_message(&mut self.sealer, Content::Handshake, &Messages::KEY_UPDATE).map_err(invalid)?;
         self.sealer = Sealer::new(self.session.next_send_key()?).map_err(invalid)?;

@@ -1,7 +1,7 @@
-//! The two verifiers: a chain to our roots first, then what the leaf's SPIFFE identity must be.
+//! The certificate verifiers: a chain to our roots, then the SPIFFE identity of the leaf.
 //!
-//! DNS names never count. The server asks for any identity of its own trust domain; the client for one of those that it
-//! called.
+//! DNS names are ignored. The server accepts any identity of its own trust domain; the client one of the expected
+//! identities.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ fn refused(why: PeerError) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(why))))
 }
 
-/// Whether a leaf's identity is of our trust domain.
+/// Checks that a leaf's identity is of our trust domain.
 pub(crate) fn require_trust_domain(leaf: &Leaf, ours: &TrustDomain) -> Result<(), PeerError> {
     if leaf.identity.trust_domain == *ours {
         return Ok(());
@@ -32,7 +32,7 @@ pub(crate) fn require_trust_domain(leaf: &Leaf, ours: &TrustDomain) -> Result<()
     Err(PeerError::TrustDomain { found: leaf.identity.clone(), ours: ours.to_string() })
 }
 
-/// Whether a leaf's identity is one of those that were called.
+/// Checks that a leaf's identity is one of the expected ones.
 pub(crate) fn require_expected(leaf: &Leaf, expected: &[Identity]) -> Result<(), PeerError> {
     if expected.contains(&leaf.identity) {
         return Ok(());
@@ -40,7 +40,7 @@ pub(crate) fn require_expected(leaf: &Leaf, expected: &[Identity]) -> Result<(),
     Err(PeerError::Unexpected { found: leaf.identity.clone(), expected: expected.into() })
 }
 
-/// Server side: the client's certificate.
+/// Server side: verifies the client's certificate.
 pub(crate) struct ClientVerifier {
     chain: Arc<dyn ClientCertVerifier>,
     trust_domain: TrustDomain,
@@ -49,7 +49,7 @@ pub(crate) struct ClientVerifier {
 impl ClientVerifier {
     pub(crate) fn new(roots: &Roots, trust_domain: TrustDomain) -> Result<Self, Error> {
         let chain = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots.store()), provider())
-            // Hints only lengthen the handshake: a mesh peer has one certificate.
+            // Root hints only lengthen the handshake: a mesh peer has one certificate.
             .clear_root_hint_subjects()
             .build()
             .map_err(|why| Error::General(why.to_string()))?;
@@ -103,7 +103,7 @@ impl ClientCertVerifier for ClientVerifier {
     }
 }
 
-/// Client side: the server's certificate.
+/// Client side: verifies the server's certificate.
 pub(crate) struct ServerVerifier {
     roots: Arc<Roots>,
     expected: Box<[Identity]>,

@@ -36,7 +36,7 @@ pub(crate) enum Misdirected {
         dialled: SocketAddr,
     },
     /// No such host, or this workload does not serve it.
-    #[error("authority {0} is no service of this workload")]
+    #[error("authority {0} is not a service of this workload")]
     Host(Hostname),
     /// The service has no such port here.
     #[error("authority {0}: the service has no port {1} on this workload")]
