@@ -1,7 +1,8 @@
-//! Pure. Least request among two random choices, over what readiness, locality and passive health leave.
+//! Pure. Power of two choices by least active connections, among the endpoints that readiness, locality and passive
+//! health checks leave.
 //!
-//! Two choices cost the same for ten endpoints and for ten thousand. Only when they are unlucky (not ready, avoided,
-//! tried before), or when the service has a routing preference, are all endpoints looked at.
+//! Two random choices cost the same for ten endpoints as for ten thousand. All endpoints are considered only when the
+//! choices are unusable (not ready, avoided, tried before) or the service has a routing preference.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,24 +14,23 @@ use mesh::model::service::{BalanceMode, LoadBalancing};
 use mesh::model::workload::{Health, Workload};
 use mesh::state::endpoints::Endpoint;
 
-/// What a pick depends on besides the endpoints.
+/// The inputs of a pick besides the endpoints.
 pub(crate) struct Request<'a> {
-    /// Who is calling.
+    /// The calling workload.
     pub(crate) source: &'a Workload,
-    /// How the service prefers its endpoints.
+    /// The load-balancing policy of the service.
     pub(crate) balancing: &'a LoadBalancing,
-    /// The service port that was called: endpoints without it are left out.
+    /// The service port that was called; endpoints without it are left out.
     pub(crate) service_port: u16,
-    /// Endpoints tried before for the same connection.
+    /// Endpoints that were tried for this connection before.
     pub(crate) tried: &'a [WorkloadUid],
-    /// Now, on the clock of `Load::failed`.
+    /// The current time on the clock of `Load::failed`.
     pub(crate) now: Duration,
 }
 
 const TRIES: usize = 4;
 
-/// Picks an endpoint. `random(n)` is uniform in `0..n`. Endpoints that are being avoided are picked only when there is
-/// nothing else.
+/// Picks an endpoint. `random(n)` is uniform in `0..n`. Endpoints that passive health checks avoid are a last resort.
 pub(crate) fn pick<'e>(
     endpoints: &'e [Arc<Endpoint>],
     request: &Request<'_>,
@@ -62,9 +62,9 @@ fn among_all<'e>(
     let within_reach = endpoints.iter().filter(|e| e.target_port(request.service_port).is_some());
     let within_reach =
         within_reach.filter_map(|e| Some((locality::rank(request.balancing, request.source, &e.workload)?, e)));
-    // Also by those that were tried: one failure is no reason to bother those that are on their way out.
+    // Tried endpoints count too: one failure is no reason to fall back to terminating ones.
     let admitted = Admitted::among(within_reach.clone().map(|(_, e)| e.health), request.balancing);
-    // Health before closeness: a close endpoint that does not answer is worth less than a distant one that does.
+    // Health before locality: a close endpoint that does not answer is worth less than a distant one that does.
     let graded = within_reach
         .filter(|(_, e)| admitted.admits(e.health) && usable(e, request))
         .map(|(rank, e)| ((!e.load.is_avoided(request.now), rank), e));
@@ -90,7 +90,7 @@ fn usable(endpoint: &Endpoint, request: &Request<'_>) -> bool {
     endpoint.target_port(request.service_port).is_some() && !request.tried.contains(&endpoint.workload.uid)
 }
 
-/// Fewer connections per unit of capacity; compared by cross-multiplication, without division.
+/// The endpoint with fewer connections per unit of capacity, compared by cross-multiplication.
 fn less_busy<'e>(a: &'e Arc<Endpoint>, b: &'e Arc<Endpoint>) -> &'e Arc<Endpoint> {
     let cost =
         |e: &Endpoint, other: &Endpoint| u64::from(e.load.active() + 1) * u64::from(other.workload.capacity.max(1));
@@ -111,7 +111,7 @@ mod tests {
         Arc::new(Endpoint { workload: Arc::new(workload), ports: [port].into(), health, load: Arc::default() })
     }
 
-    fn share(endpoints: &[Arc<Endpoint>], balancing: &LoadBalancing, tried: &[WorkloadUid]) -> Vec<usize> {
+    fn distribution(endpoints: &[Arc<Endpoint>], balancing: &LoadBalancing, tried: &[WorkloadUid]) -> Vec<usize> {
         let mut random = fastrand::Rng::with_seed(7);
         let source = Workload { node: "n1".into(), ..Workload::sample("client", "default", &[]) };
         let request = Request { source: &source, balancing, service_port: 80, tried, now: Duration::ZERO };
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn idle_endpoints_share_evenly() {
         let endpoints: Vec<_> = (0..4).map(|i| endpoint(&format!("e{i}"), |_| {})).collect();
-        for count in share(&endpoints, &LoadBalancing::default(), &[]) {
+        for count in distribution(&endpoints, &LoadBalancing::default(), &[]) {
             assert!((180..320).contains(&count), "{count}");
         }
     }
@@ -136,7 +136,7 @@ mod tests {
     fn a_busy_endpoint_gets_less() {
         let endpoints = [endpoint("idle", |_| {}), endpoint("busy", |_| {})];
         let busy: Vec<_> = (0..10).map(|_| endpoints[1].load.start()).collect();
-        let counts = share(&endpoints, &LoadBalancing::default(), &[]);
+        let counts = distribution(&endpoints, &LoadBalancing::default(), &[]);
         assert!(counts[1] < 350 && counts[0] > 650, "{counts:?}");
         drop(busy);
     }
@@ -155,8 +155,8 @@ mod tests {
             endpoint("good", |_| {}),
         ];
         let tried = [endpoints[1].workload.uid.clone()];
-        assert_eq!(share(&endpoints, &LoadBalancing::default(), &tried), [0, 0, 0, 1000]);
-        assert_eq!(share(&endpoints[..3], &LoadBalancing::default(), &tried), [0, 0, 0]);
+        assert_eq!(distribution(&endpoints, &LoadBalancing::default(), &tried), [0, 0, 0, 1000]);
+        assert_eq!(distribution(&endpoints[..3], &LoadBalancing::default(), &tried), [0, 0, 0]);
     }
 
     #[test]
@@ -165,14 +165,14 @@ mod tests {
         let endpoints =
             [endpoint("ends", ends), endpoint("sick", |w| w.health = Health::Unhealthy), endpoint("good", |_| {})];
         let any = LoadBalancing::default();
-        assert_eq!(share(&endpoints, &any, &[]), [0, 0, 1000]);
-        assert_eq!(share(&endpoints[..2], &any, &[]), [1000, 0]);
-        // A ready one that just failed is still the one to ask.
+        assert_eq!(distribution(&endpoints, &any, &[]), [0, 0, 1000]);
+        assert_eq!(distribution(&endpoints[..2], &any, &[]), [1000, 0]);
+        // A ready endpoint that has just failed is still preferred.
         endpoints[2].load.failed(Duration::ZERO);
-        assert_eq!(share(&endpoints, &any, &[]), [0, 0, 1000]);
-        assert_eq!(share(&endpoints, &any, &[endpoints[2].workload.uid.clone()]), [0, 0, 0]);
+        assert_eq!(distribution(&endpoints, &any, &[]), [0, 0, 1000]);
+        assert_eq!(distribution(&endpoints, &any, &[endpoints[2].workload.uid.clone()]), [0, 0, 0]);
         let all = LoadBalancing { allow_unhealthy: true, ..any };
-        assert!(share(&endpoints[..2], &all, &[]).iter().all(|count| *count > 300));
+        assert!(distribution(&endpoints[..2], &all, &[]).iter().all(|count| *count > 300));
     }
 
     #[test]
@@ -181,16 +181,16 @@ mod tests {
         let endpoints = [endpoint("here", here), endpoint("there", |w| w.node = "n2".into())];
         let preference =
             |mode| LoadBalancing { routing_preference: [Scope::Node].into(), mode, allow_unhealthy: false };
-        assert_eq!(share(&endpoints, &preference(BalanceMode::Strict), &[]), [1000, 0]);
-        assert_eq!(share(&endpoints, &preference(BalanceMode::Failover), &[]), [0, 1000]);
+        assert_eq!(distribution(&endpoints, &preference(BalanceMode::Strict), &[]), [1000, 0]);
+        assert_eq!(distribution(&endpoints, &preference(BalanceMode::Failover), &[]), [0, 1000]);
     }
 
     #[test]
     fn an_avoided_endpoint_is_the_last_resort() {
         let endpoints = [endpoint("failed", |_| {}), endpoint("good", |_| {})];
         endpoints[0].load.failed(Duration::ZERO);
-        assert_eq!(share(&endpoints, &LoadBalancing::default(), &[]), [0, 1000]);
-        assert_eq!(share(&endpoints[..1], &LoadBalancing::default(), &[]), [1000]);
+        assert_eq!(distribution(&endpoints, &LoadBalancing::default(), &[]), [0, 1000]);
+        assert_eq!(distribution(&endpoints[..1], &LoadBalancing::default(), &[]), [1000]);
     }
 
     #[test]
@@ -201,8 +201,8 @@ mod tests {
             mode: BalanceMode::Strict,
             allow_unhealthy: false,
         };
-        assert_eq!(share(&endpoints, &strict, &[]), [1000, 0]);
-        assert_eq!(share(&endpoints[1..], &strict, &[]), [0]);
+        assert_eq!(distribution(&endpoints, &strict, &[]), [1000, 0]);
+        assert_eq!(distribution(&endpoints[1..], &strict, &[]), [0]);
     }
 
     #[test]
@@ -213,16 +213,16 @@ mod tests {
             mode: BalanceMode::Failover,
             allow_unhealthy: false,
         };
-        assert_eq!(share(&endpoints, &close, &[]), [1000, 0]);
+        assert_eq!(distribution(&endpoints, &close, &[]), [1000, 0]);
         endpoints[0].load.failed(Duration::ZERO);
-        assert_eq!(share(&endpoints, &close, &[]), [0, 1000]);
+        assert_eq!(distribution(&endpoints, &close, &[]), [0, 1000]);
     }
 
     #[test]
     fn capacity_is_a_share() {
         let endpoints = [endpoint("one", |_| {}), endpoint("three", |w| w.capacity = 3)];
         let load: Vec<_> = (0..3).map(|_| endpoints[1].load.start()).collect();
-        let counts = share(&endpoints, &LoadBalancing::default(), &[]);
+        let counts = distribution(&endpoints, &LoadBalancing::default(), &[]);
         assert!(counts[0] > 600, "4 of 3 is busier than 1 of 1: {counts:?}");
         drop(load);
     }

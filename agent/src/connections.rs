@@ -1,4 +1,4 @@
-//! The open connections: listed for the admin server, and closed when a changed policy refuses them.
+//! The open connections: listed for the admin server, and closed when a policy change forbids them.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -25,61 +25,61 @@ pub(crate) struct Connections {
     next: AtomicU64,
 }
 
-/// One open connection. Counters run while it does.
+/// One open connection. Its byte counters can be read while it runs.
 pub(crate) struct Open {
     /// Unique in the process.
     pub(crate) id: u64,
     /// The workload of this node.
     pub(crate) workload: Arc<Workload>,
-    /// What policy judges.
+    /// What authorization policies see of the connection.
     pub(crate) facts: Facts,
-    /// Where it goes: the next hop's socket address, once known.
+    /// Socket address of the next hop, once known.
     pub(crate) hop: Option<SocketAddr>,
-    /// Who takes part, and on which side we are.
+    /// The two workloads, and which of them is on this node.
     pub(crate) labels: Arc<ConnectionLabels>,
-    /// When it came.
+    /// When it was accepted.
     pub(crate) since: Instant,
     meter: OnceLock<ConnectionMeter>,
     close: Mutex<Option<Closing>>,
     closed: Notify,
 }
 
-/// Why the process ends a connection that its ends would have kept.
+/// Why the agent closes a connection that its ends would have kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Closing {
-    /// A changed policy refuses it.
+    /// A policy change forbids it.
     #[error("connection closed due to policy change: {0}")]
     Policy(Refusal),
-    /// The workload was released, or the process drains and the deadline passed.
+    /// The workload was released, or the drain deadline is over.
     #[error("connection closed due to connection drain")]
     Drain,
 }
 
-/// Holds a connection's place in the list until dropped.
+/// A connection's entry in the list, removed on drop.
 pub(crate) struct Tracked {
     open: Arc<Open>,
     list: Arc<Connections>,
 }
 
-/// What a connection is entered with.
+/// The fields of a new connection.
 pub(crate) struct Entry {
     /// The workload of this node.
     pub(crate) workload: Arc<Workload>,
-    /// What policy judges.
+    /// What authorization policies see of the connection.
     pub(crate) facts: Facts,
-    /// Where it goes, if known.
+    /// Socket address of the next hop, if known.
     pub(crate) hop: Option<SocketAddr>,
-    /// Who takes part, and on which side we are.
+    /// The two workloads, and which of them is on this node.
     pub(crate) labels: Arc<ConnectionLabels>,
 }
 
 impl Connections {
-    /// None yet.
+    /// An empty list.
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self { shards: Default::default(), next: AtomicU64::new(1) })
     }
 
-    /// Enters a connection.
+    /// Adds a connection.
     pub(crate) fn track(self: &Arc<Self>, entry: Entry) -> Tracked {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let open = Arc::new(Open {
@@ -97,7 +97,7 @@ impl Connections {
         Tracked { open, list: Arc::clone(self) }
     }
 
-    /// Enters an inbound connection, then judges it. In this order: a policy that changes in between finds it listed.
+    /// Adds an inbound connection, then authorizes it. In this order: a policy change in between finds it listed.
     pub(crate) fn admit(
         self: &Arc<Self>,
         entry: Entry,
@@ -113,7 +113,7 @@ impl Connections {
         Ok((tracked, permit))
     }
 
-    /// Judges every inbound connection again and closes those that are now refused. Returns how many.
+    /// Authorizes every inbound connection again and closes those that are now forbidden. Returns how many.
     pub(crate) fn judge_again(&self, snapshot: &Snapshot) -> usize {
         let mut known = HashMap::new();
         let mut closed = 0;
@@ -131,29 +131,29 @@ impl Connections {
         closed
     }
 
-    /// Closes every connection that `which` names.
+    /// Closes every connection that `which` selects.
     pub(crate) fn close_all(&self, which: impl Fn(&Open) -> bool) {
         for open in self.list().into_iter().filter(|open| which(open)) {
             open.close(Closing::Drain);
         }
     }
 
-    /// Every open connection, in no order.
+    /// Every open connection, unordered.
     pub(crate) fn list(&self) -> Vec<Arc<Open>> {
         self.shards.iter().flat_map(|shard| shard.lock().values().cloned().collect::<Vec<_>>()).collect()
     }
 
-    /// How many are open.
+    /// The number of open connections.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
     }
 
-    /// Whether none is open.
+    /// Whether no connection is open.
     pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Waits until none is open or the time is over; whether none is.
+    /// Waits up to `within` until no connection is open; returns whether none is.
     pub(crate) async fn drained(&self, within: Duration) -> bool {
         let deadline = Instant::now() + within;
         while !self.is_empty() {
@@ -171,7 +171,7 @@ impl Connections {
     }
 }
 
-/// Says what policies in dry-run would have refused.
+/// Logs what dry-run policies would have denied.
 pub(crate) fn report_dry_run(applying: &Applying, facts: &Facts) {
     if let Some(Err(refusal)) = authorize::dry_run(applying, facts) {
         let identity =
@@ -181,7 +181,7 @@ pub(crate) fn report_dry_run(applying: &Applying, facts: &Facts) {
 }
 
 impl Open {
-    /// Starts counting its bytes. The first meter stays.
+    /// Starts counting its bytes. The first meter wins.
     pub(crate) fn count_by(&self, meter: ConnectionMeter) -> &ConnectionMeter {
         self.meter.get_or_init(|| meter)
     }
@@ -191,7 +191,7 @@ impl Open {
         self.meter.get().map_or((0, 0), |meter| (meter.bytes_sent(), meter.bytes_received()))
     }
 
-    /// Asks whoever carries the connection to end it. The first reason stays.
+    /// Asks the connection's task to close it. The first reason wins.
     pub(crate) fn close(&self, why: Closing) {
         self.close.lock().get_or_insert(why);
         self.closed.notify_one();
@@ -204,13 +204,13 @@ impl Tracked {
         &self.open
     }
 
-    /// Resolves when the connection is to be ended, with the reason. Cancel-safe.
+    /// Resolves with the reason when the connection is to be closed. Cancel-safe.
     pub(crate) async fn closed(&self) -> Closing {
         loop {
             if let Some(why) = self.open.close.lock().clone() {
                 return why;
             }
-            // `notify_one` leaves a permit when nobody waits, so nothing is missed between the look and the wait.
+            // `notify_one` leaves a permit when nobody waits, so no close between the check and the wait is missed.
             self.open.closed.notified().await;
         }
     }

@@ -5,18 +5,18 @@
 
 pub mod cli; // the command line
 #[cfg(test)]
-mod sizes; // what one connection costs in memory
+mod sizes; // memory per connection
 mod app; // builds every part, runs, drains
-mod witness; // asks the kernel where addresses are that several pods claim
+mod witness; // asks the kernel which pod has a disputed address
 mod admin; // what the agent adds to the admin server
-mod enroll; // which workloads are in the mesh, and making it so
+mod enroll; // reconciles the captured workloads with the mesh
 mod connection; // one connection, from accept to access log
 mod node; // what every connection shares
-mod passthrough; // connections that the kernel left to the application
-mod pod; // one captured workload, and what it may use
-mod listen; // sockets inside pods, and what steers traffic to them
-mod balance; // which endpoint: least request among two choices
-mod connections; // what is open now, and closing what policy no longer allows
-mod ready; // whether the agent does its work
+mod passthrough; // connections that the kernel passes through
+mod pod; // one captured workload and its quota
+mod listen; // listeners inside pods, and the redirection to them
+mod balance; // endpoint selection: power of two choices
+mod connections; // open connections, closed when a policy change forbids them
+mod ready; // readiness
 pub mod config; // flags and environment
-pub mod capture; // the kernel half, seen from here
+pub mod capture; // the user-space half of eBPF capture

@@ -1,4 +1,4 @@
-//! What every connection of this node shares.
+//! The state shared by all connections of this node.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,70 +20,69 @@ use crate::pod::limits::Full;
 use crate::pod::quota::Quotas;
 use crate::pod::workload::{Pod, Pods};
 
-/// What every connection of this node shares. Built once, by `app`.
+/// The state shared by all connections of this node. Built once, by `app`.
 pub(crate) struct Node {
-    /// What we know of the mesh.
+    /// The model of the mesh.
     pub(crate) store: Arc<Store>,
     /// Certificates of the captured workloads.
     pub(crate) keyring: Arc<Keyring>,
     /// Tunnels to other workloads.
     pub(crate) pool: Arc<Pool>,
-    /// Connections that pass through this process.
+    /// Connections carried by this process.
     pub(crate) connections: Arc<Connections>,
-    /// Connections that the kernel leaves to the application.
+    /// Passthrough connections, which the kernel leaves to the application.
     pub(crate) passthrough: Arc<Passthrough>,
     /// The standard metrics.
     pub(crate) traffic: Arc<Traffic>,
-    /// Our own metrics.
+    /// Metrics of our own.
     pub(crate) counters: Arc<Counters>,
     /// The access log.
     pub(crate) log: AccessLog,
-    /// How tunnels are set up.
+    /// Settings of HBONE tunnels.
     pub(crate) tunnel_settings: transport::hbone::Settings,
-    /// When a connection that does nothing is cut.
+    /// Idle timeouts of connections.
     pub(crate) timeouts: transport::net::copy::Timeouts,
     /// The captured workloads.
     pub(crate) pods: Arc<Pods>,
-    /// Listeners of theirs that somebody has destroyed.
+    /// Destroyed listeners of the captured workloads.
     pub(crate) lost: Arc<Lost>,
-    /// What the captured workloads hold of all this, and what they may.
+    /// Quotas of the captured workloads.
     pub(crate) quotas: Arc<Quotas>,
-    /// Whether two captured workloads are connected without a tunnel between them.
+    /// Whether two captured workloads of this node are connected without a tunnel.
     pub(crate) direct: bool,
-    /// The runtime that carries traffic.
+    /// The traffic runtime.
     pub(crate) runtime: Handle,
-    /// What is still to be finished before the process may exit.
+    /// Tasks that must end before the process exits.
     pub(crate) tasks: TaskTracker,
     /// Cancelled when the process drains: no new connections, no new streams.
     pub(crate) draining: CancellationToken,
-    /// Origin of the clock that `Load` counts on.
+    /// Origin of the clock of `Load`.
     pub(crate) started: Instant,
 }
 
 impl Node {
-    /// Now, on the clock that `Load` counts on.
+    /// The current time on the clock of `Load`.
     pub(crate) fn now(&self) -> Duration {
         self.started.elapsed()
     }
 
-    /// Runs what belongs to a connection of `pod`: it takes turns with the pod's other connections, and the pod with other pods.
-    /// The process waits for it when it drains.
+    /// Spawns a task of a connection of `pod` on the pod's fair queue. Draining waits for it.
     pub(crate) fn spawn_for(&self, pod: &Pod, future: impl Future<Output = ()> + Send + 'static) {
         pod.quota.fair_queue().spawn(self.tasks.track_future(future));
     }
 
-    /// The same for a handshake with `pod`.
+    /// Spawns a handshake with `pod` on the pod's queue for handshakes. Draining waits for it.
     pub(crate) fn spawn_handshake(&self, pod: &Pod, future: impl Future<Output = ()> + Send + 'static) {
         pod.quota.handshake_queue().spawn(self.tasks.track_future(future));
     }
 
-    /// Counts a connection of `pod` that was refused, and now and then says so.
+    /// Counts a refused connection of `pod`, and logs at most once a second.
     pub(crate) fn refused(&self, pod: &Pod, why: Full) {
         self.counters.limit_refused(why.reason());
         pod.tell_refused(why);
     }
 
-    /// Runs `future` on the traffic runtime; the process waits for it when it drains.
+    /// Spawns `future` on the traffic runtime. Draining waits for it.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn_on(future, &self.runtime);
     }

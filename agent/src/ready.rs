@@ -1,4 +1,4 @@
-//! Whether the agent does its work yet, or still.
+//! Readiness of the agent.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,48 +6,48 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// A reconciler that has not finished a round for so long stands still. A round begins every second.
+/// A reconciler that has finished no round for this long is stuck. A round begins every second.
 const STILL: Duration = Duration::from_secs(15);
 
-/// What must still happen before the agent is ready.
+/// The conditions that the agent still waits for.
 #[derive(Clone)]
 pub(crate) struct Ready(Arc<Mutex<State>>);
 
 struct State {
     gates: BTreeSet<&'static str>,
-    /// When the reconciler finished its last round; `None` before its first, for which there is a gate.
+    /// When the last reconcile round ended; `None` before the first, for which there is a gate.
     round: Option<Instant>,
 }
 
 impl Ready {
-    /// Not ready before each of these is done.
+    /// Not ready before all of `gates` are done.
     pub(crate) fn waiting_for(gates: impl IntoIterator<Item = &'static str>) -> Self {
         Self(Arc::new(Mutex::new(State { gates: gates.into_iter().collect(), round: None })))
     }
 
-    /// One of them is done.
+    /// Marks a gate as done.
     pub(crate) fn done(&self, gate: &'static str) {
         self.0.lock().gates.remove(gate);
     }
 
-    /// Not ready any more.
+    /// Marks the agent as draining, hence not ready.
     pub(crate) fn draining(&self) {
         let mut state = self.0.lock();
         state.gates.insert("draining");
         state.round = None;
     }
 
-    /// The reconciler has gone through all pods.
+    /// Records the end of a reconcile round.
     pub(crate) fn round(&self) {
         self.0.lock().round = Some(Instant::now());
     }
 
-    /// How long ago it last did; `None` before the first time.
+    /// Time since the last reconcile round; `None` before the first.
     pub(crate) fn since_round(&self) -> Option<Duration> {
         self.0.lock().round.map(|round| round.elapsed())
     }
 
-    /// What is still to come; nothing when ready.
+    /// The conditions that are not met; empty when ready.
     pub(crate) fn pending(&self) -> Vec<String> {
         let state = self.0.lock();
         let still = state.round.and_then(|round| stands_still(round.elapsed()));

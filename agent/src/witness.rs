@@ -1,4 +1,4 @@
-//! Asks the kernel where the addresses are that several pods claim.
+//! Asks the kernel which pod has an address that several pods claim.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,14 +11,15 @@ use sources::objects::world::Question;
 
 use crate::capture;
 
-/// How long one namespace may take to answer. What a pod's manifest names as its namespace may be anything.
+/// Timeout of one namespace. A pod's manifest may name anything as its namespace.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How many that have not answered may be left behind before nobody is asked any more.
+/// Unanswered queries after which no more are started.
 const STUCK: usize = 8;
 
 static ASKING: AtomicUsize = AtomicUsize::new(0);
 
-/// What the kernel shows of the addresses that pods of this node claim. Of a namespace that does not answer nothing is known.
+/// The addresses that are present in the namespaces of the pods that claim them. About a namespace that does not answer
+/// nothing is known.
 pub(crate) fn shown(questions: &[Question]) -> Evidence {
     let mut evidence = Evidence::default();
     for question in questions {
@@ -40,7 +41,7 @@ fn ask(netns: PathBuf, addresses: Vec<IpAddr>) -> Option<Vec<IpAddr>> {
         std::thread::Builder::new().name("culvert-witness".to_owned()).stack_size(256 << 10).spawn(move || {
             let found = capture::addresses_shown(&netns, &addresses).ok();
             ASKING.fetch_sub(1, Ordering::Relaxed);
-            // Whoever asked may have gone on.
+            // The caller may have given up.
             let _late = tell.send(found);
         });
     if asking.is_err() {

@@ -1,4 +1,4 @@
-//! Carries the bytes of one connection, either direction, until it ends or is to end.
+//! Copies the bytes of one connection until it ends or is closed.
 
 use crate::connections::{Closing, Tracked};
 use mesh::model::connection::{Direction, Fault};
@@ -10,7 +10,7 @@ use transport::net::tcp::Tcp;
 use crate::connection::failure::Failure;
 use crate::node::Node;
 
-/// Copies until both ends are done, one breaks, or the connection is to end.
+/// Copies until both directions have ended, one end fails, or the connection is closed.
 pub(crate) async fn copy<D: Duplex>(
     node: &Node,
     workload: &mut Tcp,
@@ -25,7 +25,7 @@ pub(crate) async fn copy<D: Duplex>(
     end(outcome, workload, other, tracked)
 }
 
-/// As [`copy()`], between two sockets: streams stay inside the kernel.
+/// Like [`copy()`], between two sockets: bulk stays inside the kernel.
 pub(crate) async fn splice(
     node: &Node,
     workload: &mut Tcp,
@@ -40,7 +40,7 @@ pub(crate) async fn splice(
     end(outcome, workload, other, tracked)
 }
 
-/// A copy has reset its ends itself where that was due; one that was interrupted has not.
+/// A copy that has ended has reset its ends where necessary; one that was interrupted has not.
 fn end(
     outcome: Result<Result<(), CopyError>, Closing>,
     workload: &mut Tcp,
@@ -57,8 +57,8 @@ fn end(
     }
 }
 
-/// What is told of a copy that failed. Downstream is who has connected and upstream who was connected to, as everywhere: the
-/// workload is the one when it calls and the other when it is called.
+/// The failure of a copy. Downstream is the side that connected and upstream the side that was connected to: the
+/// workload is downstream when it calls, upstream when it is called.
 fn broken(direction: Direction, error: CopyError) -> Failure {
     let error = match direction {
         Direction::Outbound => error,

@@ -1,4 +1,4 @@
-//! Pure. Why one connection was not carried to its end, in the terms of log, metric and status.
+//! Pure. Why one connection failed, as log text, metric flag and HTTP status.
 
 use crate::connections::Closing;
 use http::StatusCode;
@@ -6,29 +6,29 @@ use mesh::model::connection::{Fault, ResponseFlag};
 use mesh::policy::authorize::Refusal;
 use process::telemetry::access_log::reason;
 
-/// Why one connection was not carried to its end.
+/// Why one connection failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
-    /// Whose doing it was.
+    /// Which side caused it.
     pub(crate) fault: Fault,
-    /// The metric's flag; `None` when the connection had been open and is counted as closed.
+    /// The metric's response flag; `None` when the connection had been open and is counted as closed.
     pub(crate) flag: ResponseFlag,
-    /// The log's text.
+    /// The text for the access log.
     pub(crate) text: String,
 }
 
 impl Failure {
-    /// A failure of the far side.
+    /// A failure of the upstream side.
     pub(crate) fn upstream(flag: ResponseFlag, text: impl Into<String>) -> Self {
         Self { fault: Fault::Upstream, flag, text: text.into() }
     }
 
-    /// What a CONNECT that ends so is answered.
+    /// The status of a CONNECT that fails like this.
     pub(crate) fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.fault.status()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE)
     }
 
-    /// A connection that was open and broke.
+    /// The failure of an established connection.
     pub(crate) fn broken(fault: Fault, text: impl Into<String>) -> Self {
         Self { fault, flag: ResponseFlag::None, text: text.into() }
     }

@@ -4,5 +4,5 @@ pub(crate) mod serve; // the accept loops of one workload
 pub(crate) mod outbound; // connections leaving a workload
 pub(crate) mod inbound; // connections arriving at a workload
 pub(crate) mod carry; // the bytes of one connection
-pub(crate) mod record; // what is said of one connection when it is over
-pub(crate) mod failure; // why one connection was not carried to its end
+pub(crate) mod record; // the access log and metrics of one connection
+pub(crate) mod failure; // why one connection failed

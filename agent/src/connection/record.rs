@@ -1,4 +1,4 @@
-//! What is said of one connection when it is over: exactly one line, exactly one count.
+//! The record of one connection: exactly one access log line and one count when it is over.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,15 +11,15 @@ use process::telemetry::labels::ConnectionLabels;
 use crate::connection::failure::Failure;
 use crate::node::Node;
 
-/// What is known of a connection so far.
+/// What is known about a connection so far.
 pub(crate) struct Record {
-    /// Who takes part.
+    /// The two workloads.
     pub(crate) labels: Arc<ConnectionLabels>,
-    /// Who connected.
+    /// The client's socket address.
     pub(crate) source: SocketAddr,
     /// The destination: first the original one, then the one that was dialled.
     pub(crate) destination: SocketAddr,
-    /// What the tunnel was asked for.
+    /// The authority of the CONNECT.
     pub(crate) hbone: Option<HboneAddress>,
     /// Bytes that the workload sent and received.
     pub(crate) bytes: (u64, u64),
@@ -27,24 +27,24 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// A connection that has just come.
+    /// A connection that was just accepted.
     pub(crate) fn new(labels: ConnectionLabels, source: SocketAddr, destination: SocketAddr) -> Self {
         Self { labels: Arc::new(labels), source, destination, hbone: None, bytes: (0, 0), started: Instant::now() }
     }
 
-    /// Who takes part, to be told what was learned. Free of cost until the connection is listed.
+    /// The labels, to be completed. Copies nothing until the connection is listed.
     pub(crate) fn labels(&mut self) -> &mut ConnectionLabels {
         Arc::make_mut(&mut self.labels)
     }
 
-    /// Says that it begins to carry bytes (debug only).
+    /// Logs that bytes begin to flow (debug level).
     pub(crate) fn opened(&self, node: &Node) {
         if tracing::enabled!(target: "access", tracing::Level::DEBUG) {
             node.log.opened(&self.line());
         }
     }
 
-    /// Says how it ended.
+    /// Writes the access log and counts the connection.
     pub(crate) fn finish(&self, node: &Node, outcome: Result<(), Failure>) {
         let outcome = match outcome {
             Ok(()) => Outcome::Complete,

@@ -15,15 +15,15 @@ use crate::node::Node;
 use crate::pod::limits::Full;
 use crate::pod::workload::Pod;
 
-/// Accepts on every listener until the workload is released or the process drains. The listeners are closed then, which is
-/// how the kernel knows.
+/// Accepts on every listener until the workload is released or the process drains. Closing the listeners then tells the
+/// kernel.
 pub(crate) fn start(node: &Arc<Node>, pod: &Arc<Pod>, listeners: Listeners) {
     for (which, listener) in listeners.all {
         one(node, pod, (which, listener), listeners.original);
     }
 }
 
-/// The same on one listener.
+/// Accepts on one listener.
 pub(crate) fn one(node: &Arc<Node>, pod: &Arc<Pod>, (which, listener): (Listener, TcpListener), original: Original) {
     let (for_each, of) = (Arc::clone(node), Arc::clone(pod));
     match which.kind {
@@ -60,7 +60,7 @@ pub(crate) fn one(node: &Arc<Node>, pod: &Arc<Pod>, (which, listener): (Listener
     }
 }
 
-/// Closes a connection that the pod, or its peer, may not have. A reset, so that the other end learns at once.
+/// Refuses a connection beyond the quota of the pod or its peer, with a reset so that the other end learns at once.
 fn refuse(node: &Node, pod: &Pod, stream: &TcpStream, full: Full) {
     let _closed = transport::net::socket::reset_on_close(stream);
     node.refused(pod, full);
@@ -101,12 +101,12 @@ fn destination(stream: &TcpStream, original: Original) -> Option<SocketAddr> {
     let socket = socket2::SockRef::from(stream);
     let redirected = match original {
         Original::SocketName => None,
-        // Without an entry in conntrack (TPROXY, or nobody redirected) the socket's own address is right.
+        // Without a conntrack entry (TPROXY, or no redirect) the local address is the original destination.
         Original::Redirected => socket.original_dst_v4().or_else(|_| socket.original_dst_v6()).ok(),
     };
     let original_dst =
         canonical(redirected.and_then(|address| address.as_socket()).or_else(|| stream.local_addr().ok())?);
-    // Captured connections are never for loopback: somebody in the pod has dialled the listener itself.
+    // Captured connections never target loopback: somebody in the pod has dialled the listener itself.
     (!original_dst.ip().is_loopback()).then_some(original_dst)
 }
 

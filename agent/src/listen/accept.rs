@@ -1,4 +1,4 @@
-//! Accepting connections for as long as a listener lives, also when the process runs out of file descriptors.
+//! Accepts connections for as long as a listener lives, even when the process runs out of file descriptors.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,13 +9,13 @@ use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tracing::{debug, warn};
 
-/// Connections in a row that failed before they were accepted; from then on there is a pause between them.
+/// Consecutive accept errors before the loop pauses between them.
 const PATIENCE: u32 = 16;
-/// The longest such pause.
+/// The longest pause.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts until the future is dropped, or the listener is dead: anybody with NET_ADMIN in its namespace can destroy it (`ss -K`).
-/// Returns what the kernel says of it then. Each connection is handed to `each`, which must not block.
+/// Accepts until the future is dropped or the listener is dead: anybody with NET_ADMIN in its namespace can destroy it
+/// (`ss -K`). Returns the kernel's error then. Each connection is handed to `each`, which must not block.
 pub(crate) async fn until_dead(listener: &TcpListener, what: &str, each: impl Fn(TcpStream, SocketAddr)) -> io::Error {
     let mut failed: u32 = 0;
     loop {
@@ -43,19 +43,19 @@ pub(crate) async fn until_dead(listener: &TcpListener, what: &str, each: impl Fn
     }
 }
 
-/// What an error of accept(2) is about.
+/// What an error of accept(2) refers to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum About {
-    /// There are none left, or no memory for one.
+    /// Out of file descriptors or memory.
     Descriptors,
-    /// A connection that died in the backlog (ECONNABORTED and the like): it says nothing about the next one.
+    /// A connection that died in the backlog (ECONNABORTED and the like); the next one is unaffected.
     Connection,
-    /// There will be no next one.
+    /// The listener is dead.
     Listener,
 }
 
-/// accept(2) passes on errors of the network that are pending on the new connection, so most are about that. Whether it is the listener
-/// is asked of the listener.
+/// Classifies an error. accept(2) reports pending network errors of the new connection, so most refer to that;
+/// `listens` asks the listener whether it still listens.
 fn about(error: &io::Error, listens: impl FnOnce() -> bool) -> About {
     match error.raw_os_error() {
         Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => About::Descriptors,
@@ -65,7 +65,7 @@ fn about(error: &io::Error, listens: impl FnOnce() -> bool) -> About {
     }
 }
 
-/// Nothing for the first few, then longer and longer: a listener that only fails must not cost a core.
+/// No pause for the first errors, then longer and longer ones: a listener that only fails must not cost a core.
 async fn pause(failed: u32) {
     match failed.checked_sub(PATIENCE) {
         None => tokio::task::yield_now().await,
@@ -73,8 +73,8 @@ async fn pause(failed: u32) {
     }
 }
 
-/// One descriptor kept back, so that a connection can still be accepted in order to be refused. Without it clients would
-/// wait in the backlog until they time out.
+/// One spare descriptor, so that a connection can be accepted in order to be refused. Without it clients would wait in
+/// the backlog until they time out.
 static RESERVE: Reserve = Reserve(Mutex::new(None));
 
 struct Reserve(Mutex<Option<std::fs::File>>);
@@ -83,7 +83,7 @@ impl Reserve {
     fn refuse_one(&self, listener: &TcpListener) -> bool {
         let mut reserve = self.0.lock();
         *reserve = None;
-        // Not tokio's accept: this must be over before the descriptor is taken back.
+        // Not tokio's accept: this must complete before the spare descriptor is reopened.
         let refused = match SockRef::from(listener).accept() {
             Ok((socket, _)) => {
                 // Linger 0 makes the close a reset: the client learns at once.
@@ -97,13 +97,13 @@ impl Reserve {
     }
 }
 
-/// Opens the reserve while there still are descriptors. Called once at start.
+/// Opens the spare descriptor. Called once at startup.
 pub(crate) fn keep_a_descriptor_back() -> io::Result<()> {
     *RESERVE.0.lock() = Some(std::fs::File::open("/dev/null")?);
     Ok(())
 }
 
-/// At most one line a second, however many connections are refused.
+/// Logs at most one line a second, however many connections are refused.
 fn report(what: &str, error: &io::Error, refused: bool) {
     static LAST: Mutex<Option<(Instant, u64)>> = Mutex::new(None);
     let mut last = LAST.lock();

@@ -1,4 +1,4 @@
-//! The listeners of one workload, and what they say of a connection.
+//! The listeners of one workload, and how to find the original destination of what they accept.
 
 use std::net::TcpListener;
 
@@ -6,14 +6,14 @@ use crate::capture::{Kind, Listener};
 
 /// The listeners of one workload, in its network namespace.
 pub(crate) struct Listeners {
-    /// Each with what it is for.
+    /// The listeners with their kind and address family.
     pub(crate) all: Vec<(Listener, TcpListener)>,
     /// How the original destination of an accepted connection is found.
     pub(crate) original: Original,
 }
 
 impl Listeners {
-    /// Those of each kind; what family one is for it says itself.
+    /// The listeners of each kind; the address family is asked of the socket.
     pub(crate) fn new(original: Original, kinds: [(Kind, Vec<TcpListener>); 3]) -> Self {
         let which = |kind, listener: &TcpListener| {
             let v6 = listener.local_addr().is_ok_and(|address| address.is_ipv6());
@@ -29,8 +29,8 @@ impl Listeners {
 /// How the original destination of an accepted connection is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Original {
-    /// It is the socket's own address.
+    /// The local address of the accepted socket.
     SocketName,
-    /// An iptables REDIRECT changed it: asked of conntrack by SO_ORIGINAL_DST.
+    /// `SO_ORIGINAL_DST`: iptables REDIRECT has changed the local address.
     Redirected,
 }

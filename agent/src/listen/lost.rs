@@ -1,11 +1,11 @@
-//! Listeners of captured workloads that somebody has destroyed, until the reconciler hears of them.
+//! Destroyed listeners of captured workloads, queued for the reconciler.
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::capture::Listener;
 
-/// The mailbox between the accept loops and the reconciler. It holds each listener of a pod once.
+/// The queue between the accept loops and the reconciler. It has each listener of a pod at most once.
 #[derive(Default)]
 pub(crate) struct Lost {
     listeners: Mutex<Vec<(u32, Listener)>>,
@@ -13,7 +13,7 @@ pub(crate) struct Lost {
 }
 
 impl Lost {
-    /// A listener of the pod with this id is dead.
+    /// Queues a dead listener of the pod with this id.
     pub(crate) fn tell(&self, pod: u32, listener: Listener) {
         let mut listeners = self.listeners.lock();
         if !listeners.contains(&(pod, listener)) {
@@ -23,7 +23,7 @@ impl Lost {
         self.some.notify_one();
     }
 
-    /// Waits for some, then takes all there are. Cancel-safe.
+    /// Waits until the queue is not empty, then takes everything. Cancel-safe.
     pub(crate) async fn take(&self) -> Vec<(u32, Listener)> {
         self.some.notified().await;
         std::mem::take(&mut *self.listeners.lock())

@@ -1,7 +1,7 @@
-//! Sockets that the agent listens on inside pods, and what steers traffic to them.
+//! Listeners inside pods, and the redirection of traffic to them.
 
-pub(crate) mod lost; // listeners that somebody has destroyed
-pub(crate) mod steering; // what steers traffic to this process
+pub(crate) mod lost; // destroyed listeners, for the reconciler
+pub(crate) mod steering; // the redirection: eBPF, or somebody else's iptables rules
 pub(crate) mod redirected; // --capture none
 pub(crate) mod listeners; // the listeners of one workload
-pub(crate) mod accept; // accepting, also when descriptors run out
+pub(crate) mod accept; // accept loop, even when descriptors run out

@@ -15,18 +15,18 @@ const OUTBOUND: u16 = 15001;
 const PLAINTEXT: u16 = 15006;
 const HBONE: u16 = 15008;
 
-/// Numbers for captures that no kernel map knows.
+/// Ids of captures that no kernel map knows.
 #[derive(Default)]
 pub(crate) struct Ids(AtomicU32);
 
 impl Ids {
-    /// The next one, from 1.
+    /// The next id, starting at 1.
     pub(crate) fn next(&self) -> u32 {
         self.0.fetch_add(1, Ordering::Relaxed) + 1
     }
 }
 
-/// Listens in a namespace on the fixed ports, both families where the namespace has both.
+/// Listens in a network namespace on the fixed ports, in both address families where it has both.
 pub(crate) fn listen(path: &Path) -> Result<(Arc<Netns>, Listeners)> {
     let opening = || format!("opening {}", path.display());
     let netns = Netns::open(path).with_context(opening)?;
@@ -39,7 +39,7 @@ pub(crate) fn listen(path: &Path) -> Result<(Arc<Netns>, Listeners)> {
     Ok((Arc::new(netns), listeners))
 }
 
-/// Makes one of them anew.
+/// Recreates one of the listeners.
 pub(crate) fn listen_again(netns: &Netns, which: Listener) -> Result<TcpListener> {
     let any: IpAddr = if which.v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     let port = port(which.kind);
@@ -56,7 +56,7 @@ fn port(kind: Kind) -> u16 {
 
 fn both(port: u16) -> Result<Vec<TcpListener>> {
     let v4 = on((Ipv4Addr::UNSPECIFIED, port).into()).with_context(|| format!("listening on port {port}"))?;
-    // A namespace without IPv6 is fine.
+    // The namespace may lack IPv6.
     let v6 = on((Ipv6Addr::UNSPECIFIED, port).into()).ok();
     Ok([Some(v4), v6].into_iter().flatten().collect())
 }
@@ -66,7 +66,7 @@ fn on(address: SocketAddr) -> std::io::Result<TcpListener> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    // An agent that takes over listens beside the one that drains, as ztunnel does.
+    // A new agent listens beside the draining one, like ztunnel.
     socket.set_reuse_port(true)?;
     socket.bind(&address.into())?;
     socket.listen(4096)?;

@@ -1,4 +1,5 @@
-//! What steers a workload's traffic to this process: our eBPF programs, or something else that redirects to fixed ports.
+//! The redirection of a workload's traffic to this process: our eBPF programs, or rules of somebody else to fixed
+//! ports.
 
 use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
@@ -13,26 +14,26 @@ use crate::capture::{Capture, CaptureError, Counters, Kind, Listener, Netns, Pod
 use crate::listen::listeners::{Listeners, Original};
 use crate::listen::redirected;
 
-/// Who steers.
+/// The kind of redirection.
 #[derive(Clone)]
 pub(crate) enum Steering {
-    /// `--capture ebpf`: our programs.
+    /// `--capture ebpf`: our eBPF programs.
     Ebpf(Arc<Capture>),
     /// `--capture none`: iptables rules of istio-cni, or nothing at all.
     Redirected(Arc<redirected::Ids>),
 }
 
-/// A workload whose traffic now comes to `listeners`.
+/// A workload whose traffic is redirected to `listeners`.
 pub(crate) struct Enrolled {
-    /// Number of the capture.
+    /// Id of the capture.
     pub(crate) id: u32,
     /// The workload's network namespace.
     pub(crate) netns: Arc<Netns>,
-    /// Where it comes.
+    /// The listeners.
     pub(crate) listeners: Listeners,
 }
 
-/// A workload that is to be captured.
+/// The parameters of a capture.
 pub(crate) struct Wanted {
     /// Its uid.
     pub(crate) uid: WorkloadUid,
@@ -40,30 +41,31 @@ pub(crate) struct Wanted {
     pub(crate) netns: PathBuf,
     /// Its addresses.
     pub(crate) addresses: Vec<IpAddr>,
-    /// What happens to plaintext.
+    /// How plaintext is treated.
     pub(crate) rules: PlaintextRules,
 }
 
 /// A workload that could not be captured.
 pub(crate) struct Refused {
-    /// Why, for people.
+    /// The reason as a message.
     pub(crate) error: String,
-    /// Why, for metrics.
+    /// The reason as a metric label.
     pub(crate) reason: &'static str,
-    /// Cookie of its network namespace, if no new connection goes into it or out of it now.
+    /// Cookie of its network namespace, if that is closed to new connections now.
     pub(crate) closed: Option<u64>,
 }
 
 impl Refused {
-    /// Refused for a reason that is not capture's.
+    /// A refusal for a reason outside of capture.
     pub(crate) fn new(reason: &'static str, error: impl Into<String>) -> Self {
         Self { error: error.into(), reason, closed: None }
     }
 }
 
-/// What works in pods' namespaces waits for as long as they want, on the calling thread. What is `async` waits for the kernel only.
+/// The functions that enter pods' namespaces may block for as long as a pod likes, on the calling thread. The `async`
+/// ones wait for the kernel only.
 impl Steering {
-    /// Starts capturing. Waits for the pod.
+    /// Starts capturing. May block.
     pub(crate) fn enroll(&self, wanted: Wanted) -> Result<Enrolled, Refused> {
         let Wanted { uid, netns, addresses, rules } = wanted;
         match self {
@@ -94,7 +96,7 @@ impl Steering {
         }
     }
 
-    /// Takes back the rest, after the last captured connection has ended. Waits for the pod.
+    /// Removes what is left of a capture after its last connection. May block.
     pub(crate) fn forget(&self, id: u32) -> Result<(), CaptureError> {
         match self {
             Self::Ebpf(capture) => capture.forget(id),
@@ -102,7 +104,7 @@ impl Steering {
         }
     }
 
-    /// Opens a namespace that was closed because its workload could not be captured. Waits for the pod.
+    /// Reopens a namespace that was closed because its workload could not be captured. May block.
     pub(crate) fn reopen(&self, cookie: u64) -> Result<(), CaptureError> {
         match self {
             Self::Ebpf(capture) => match capture.reopen(cookie)? {
@@ -113,7 +115,7 @@ impl Steering {
         }
     }
 
-    /// Drops what an earlier process captured and is not in one of these namespaces (by cookie). Waits for the pods.
+    /// Removes captures of an earlier process outside of these namespaces (by cookie). May block.
     pub(crate) fn retain(&self, live: &[u64]) -> Result<(), CaptureError> {
         match self {
             Self::Ebpf(capture) => capture.retain(live),
@@ -121,7 +123,7 @@ impl Steering {
         }
     }
 
-    /// Puts right what somebody has changed in a pod. Waits for the pod.
+    /// Repairs what somebody has changed in a pod. May block.
     pub(crate) fn look_after(&self, id: u32) -> Result<(), CaptureError> {
         match self {
             Self::Ebpf(capture) => capture.look_after(id),
@@ -129,7 +131,7 @@ impl Steering {
         }
     }
 
-    /// Makes one listener of a pod anew. Waits for the pod.
+    /// Recreates one listener of a pod. May block.
     pub(crate) fn listen_again(&self, id: u32, netns: &Netns, which: Listener) -> Result<(TcpListener, Original)> {
         Ok(match self {
             Self::Ebpf(capture) => (capture.listen_again(id, which)?, Original::SocketName),
@@ -137,8 +139,8 @@ impl Steering {
         })
     }
 
-    /// Cookies of the namespaces that were at these paths when a process captured them: they are not to be dropped although nobody has
-    /// captured them yet.
+    /// Cookies of the namespaces that were at these paths when an earlier process captured them: they must not be
+    /// removed although this process has not captured them yet.
     pub(crate) fn left_at(&self, paths: &[PathBuf]) -> Vec<u64> {
         match self {
             Self::Ebpf(capture) => capture.left_at(paths),
@@ -146,7 +148,7 @@ impl Steering {
         }
     }
 
-    /// The captured pods as the kernel has them.
+    /// The state of the captured pods in the kernel.
     pub(crate) fn status(&self) -> Vec<PodStatus> {
         match self {
             Self::Ebpf(capture) => capture.pods(),
@@ -154,7 +156,7 @@ impl Steering {
         }
     }
 
-    /// What the kernel half has counted.
+    /// The counters of the eBPF programs.
     pub(crate) fn counters(&self) -> Counters {
         match self {
             Self::Ebpf(capture) => capture.counters().unwrap_or_default(),
@@ -162,15 +164,14 @@ impl Steering {
         }
     }
 
-    /// From now on what an earlier process captured is anybody's who can show that it is its own.
+    /// Ends the hand-over: from now on captures of an earlier process belong to whoever can prove ownership.
     pub(crate) fn settle(&self) {
         if let Self::Ebpf(capture) = self {
             capture.settle();
         }
     }
 
-    /// Puts right what somebody has changed of the programs of the node; returns the listeners that are gone, with the numbers of their
-    /// pods.
+    /// Repairs the node's programs; returns the listeners that are gone, with the ids of their pods.
     pub(crate) async fn look_after_node(&self) -> Result<Vec<(u32, Listener)>> {
         match self {
             Self::Ebpf(capture) => {
@@ -180,7 +181,7 @@ impl Steering {
         }
     }
 
-    /// Says that listeners of a pod are missing, which closes it, or that all are there.
+    /// Marks listeners of a pod as missing, which closes the pod, or as complete.
     pub(crate) async fn without_listener(&self, id: u32, missing: bool) -> Result<()> {
         match self {
             Self::Ebpf(capture) => in_background(capture, move |capture| capture.without_listener(id, missing)).await,
@@ -188,16 +189,16 @@ impl Steering {
         }
     }
 
-    /// Says what happens to plaintext.
+    /// Sets how plaintext is treated.
     pub(crate) async fn set_plaintext(&self, id: u32, rules: PlaintextRules) -> Result<()> {
         match self {
             Self::Ebpf(capture) => in_background(capture, move |capture| capture.set_plaintext(id, &rules)).await,
-            // Everything comes to the plaintext listener, which judges each connection.
+            // All plaintext arrives at the plaintext listener, which authorizes each connection.
             Self::Redirected(_) => Ok(()),
         }
     }
 
-    /// Says which addresses are the mesh's.
+    /// Updates the set of mesh addresses.
     pub(crate) async fn update_mesh(&self, added: Vec<IpNet>, removed: Vec<IpNet>) -> Result<()> {
         match self {
             Self::Ebpf(capture) => in_background(capture, move |capture| capture.update_mesh(&added, &removed)).await,
@@ -205,7 +206,7 @@ impl Steering {
         }
     }
 
-    /// Says which addresses are the mesh's, whatever an earlier process said.
+    /// Replaces the set of mesh addresses that an earlier process left.
     pub(crate) async fn replace_mesh(&self, all: Vec<IpNet>) -> Result<()> {
         match self {
             Self::Ebpf(capture) => in_background(capture, move |capture| capture.replace_mesh(&all)).await,
@@ -222,7 +223,7 @@ impl Steering {
     }
 }
 
-/// Asks the kernel on a thread that may block.
+/// Runs a blocking call on a blocking thread.
 async fn in_background<T: Send + 'static, E: std::error::Error + Send + Sync + 'static>(
     capture: &Arc<Capture>,
     call: impl FnOnce(&Capture) -> Result<T, E> + Send + 'static,

@@ -1,6 +1,6 @@
-//! Connections that the kernel left to the application: counted, logged, listed, and ended when policy turns.
+//! Passthrough connections: counted, logged, listed, and closed when a policy change forbids them.
 //!
-//! No byte of them passes through this process; the kernel says when one opens, fails and ends.
+//! Their bytes never enter this process; the kernel reports when one opens, fails and ends.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -27,11 +27,11 @@ use crate::passthrough::destroy::destroy;
 use crate::passthrough::sockets;
 use crate::pod::workload::Pod;
 
-/// Connections kept in mind at once; beyond that they still are counted when they end, but not listed. One pod has at most half of what
-/// the others leave.
+/// Upper bound of listed connections. Beyond it, connections are still counted when they end. One pod may have at most
+/// half of what the others leave.
 const MOST_OPEN: usize = 65_536;
 
-/// What the kernel tells about, remembered.
+/// The passthrough connections that the kernel has reported.
 pub(crate) struct Passthrough {
     store: Arc<Store>,
     traffic: Arc<Traffic>,
@@ -45,11 +45,11 @@ pub(crate) struct Passthrough {
 struct Known {
     pods: HashMap<u32, Weak<Pod>>,
     open: HashMap<Key, Open>,
-    /// How many of them each pod has.
+    /// The number of listed connections per pod.
     counts: HashMap<u32, usize>,
-    /// Pods that have, or may have, connections that are not in mind.
+    /// Pods with connections that are, or may be, missing in `open`.
     incomplete: HashSet<u32>,
-    /// Reports that were lost when they were last asked about.
+    /// Lost kernel events, when last read.
     lost: u64,
 }
 
@@ -74,12 +74,12 @@ impl Known {
     }
 }
 
-/// Whether a pod that has `own` of `all` connections kept in mind may have one more.
+/// Whether a pod with `own` of `all` listed connections may have one more.
 fn has_room(all: usize, own: usize) -> bool {
     own < MOST_OPEN.saturating_sub(all - own.min(all)) / 2
 }
 
-/// A connection of a pod. Both ends, since both may be pods of this node.
+/// A connection of a pod, with both ends, since both may be pods of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     pod: u32,
@@ -94,22 +94,22 @@ struct Open {
     since: Instant,
     meter: ConnectionMeter,
     labels: Arc<ConnectionLabels>,
-    /// The policy change that ends it.
+    /// The refusal by a changed policy that closes it.
     refused: Option<Refusal>,
 }
 
 impl Passthrough {
-    /// Nothing known yet.
+    /// No connections yet.
     pub(crate) fn new(store: Arc<Store>, traffic: Arc<Traffic>, log: AccessLog, counters: Arc<Counters>) -> Self {
         Self { store, traffic, log, counters, known: Mutex::default(), next: AtomicU64::new(1 << 63) }
     }
 
-    /// Learns of a captured workload.
+    /// Registers a captured workload.
     pub(crate) fn know(&self, pod: &Arc<Pod>) {
         self.known.lock().pods.insert(pod.id, Arc::downgrade(pod));
     }
 
-    /// Forgets a workload that no longer is captured, with what it had open.
+    /// Removes a workload that is no longer captured, and its connections.
     pub(crate) fn forget(&self, id: u32) {
         let mut known = self.known.lock();
         known.pods.remove(&id);
@@ -118,7 +118,7 @@ impl Passthrough {
         known.incomplete.remove(&id);
     }
 
-    /// Learns how many reports of the kernel were lost so far. Whom they were about nobody knows.
+    /// Takes the total of lost kernel events. Nobody knows which pods they were about, so all become incomplete.
     pub(crate) fn lost(&self, total: u64) {
         let known = &mut *self.known.lock();
         if total > known.lost {
@@ -127,7 +127,7 @@ impl Passthrough {
         }
     }
 
-    /// Takes in one report of the kernel.
+    /// Handles one kernel event.
     pub(crate) fn tell(&self, event: &Event) {
         match *event {
             Event::Refused { pod, src, dst } => self.refused(pod, src, dst),
@@ -147,7 +147,8 @@ impl Passthrough {
         }
     }
 
-    /// What is open, for the admin server. Numbers have the highest bit set, so that they clash with no carried one.
+    /// The open connections, for the admin server. Their ids have the highest bit set, so as not to clash with those of
+    /// carried connections.
     pub(crate) fn list(&self) -> Vec<ConnectionView> {
         let known = self.known.lock();
         let uid =
@@ -170,7 +171,7 @@ impl Passthrough {
             destination_identity: None,
             service: None,
             protocol: if open.probe { "TCP (probe)" } else { "TCP" }.to_owned(),
-            // The kernel counts them and tells when the connection ends.
+            // The kernel reports byte counts only at the end.
             bytes_sent: 0,
             bytes_received: 0,
             age_ms: u64::try_from(open.since.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -178,13 +179,13 @@ impl Passthrough {
         known.open.iter().map(listed).collect()
     }
 
-    /// Ends the inbound connections that policy refuses by now. Returns how many.
+    /// Authorizes the inbound connections again and closes those that are now forbidden. Returns how many.
     pub(crate) fn judge_again(&self, mesh: &Snapshot) -> usize {
         let mut ended = self.judge_unknown(mesh);
         let mut known = self.known.lock();
         let Known { pods, open, .. } = &mut *known;
         for (key, connection) in open.iter_mut() {
-            // The kubelet's probes are beyond policy, as they were when they came.
+            // Probes of the kubelet are exempt from policy, as they were when they were accepted.
             if connection.direction != Direction::Inbound || connection.probe || connection.refused.is_some() {
                 continue;
             }
@@ -203,7 +204,7 @@ impl Passthrough {
         ended
     }
 
-    /// The same for connections that are not in mind: the kernel is asked which there are.
+    /// The same for connections that are not listed: the kernel is asked for them.
     fn judge_unknown(&self, mesh: &Snapshot) -> usize {
         let asked: Vec<Arc<Pod>> = {
             let known = self.known.lock();
@@ -254,7 +255,7 @@ impl Passthrough {
     }
 
     fn closed(&self, key: Key, direction: Direction, probe: bool, (sent, received): (u64, u64), duration: Duration) {
-        // An agent that was restarted, or a full table, did not see it open.
+        // It is not listed after a restart of the agent, or when the list was full.
         let known = self.known.lock().take(&key);
         let open = known.unwrap_or_else(|| {
             self.open(self.labels(key.pod, direction, key.source, key.destination), direction, probe)
@@ -279,7 +280,7 @@ impl Passthrough {
         Open { id, direction, probe, since: Instant::now(), meter, labels, refused: None }
     }
 
-    /// The kernel knows that a connection is refused, not by which policy: that is found again here.
+    /// Handles a refusal by the kernel, which does not report the policy: the decision is repeated here to name it.
     fn refused(&self, pod: u32, source: SocketAddr, destination: SocketAddr) {
         self.counters.capture_refused.inc();
         let labels = self.labels(pod, Direction::Inbound, source, destination);
@@ -292,7 +293,7 @@ impl Passthrough {
         }
         let why = match judged {
             Some(Err(refusal)) => reason::rejected(refusal),
-            // The policy changed since, or the workload is gone: refused all the same.
+            // The policy has changed since, or the workload is gone: it was refused all the same.
             Some(Ok(_)) | None => reason::POLICY_CHANGE.to_owned(),
         };
         debug!("the kernel refused {source} -> {destination}: {why}");
@@ -337,7 +338,7 @@ mod tests {
     fn one_pod_has_at_most_half_of_what_the_others_leave() {
         assert!(has_room(0, 0) && has_room(MOST_OPEN / 2 - 1, MOST_OPEN / 2 - 1));
         assert!(!has_room(MOST_OPEN / 2, MOST_OPEN / 2));
-        // Of two that want all, the second gets a quarter.
+        // Of two pods that want everything, the second gets a quarter.
         assert!(has_room(MOST_OPEN / 2, 0) && !has_room(MOST_OPEN / 4 * 3, MOST_OPEN / 4));
         assert!(!has_room(MOST_OPEN, 0));
     }

@@ -1,4 +1,4 @@
-//! Ends a TCP connection of a workload that does not pass through this process (sock_diag(7), SOCK_DESTROY).
+//! Destroys a TCP connection of a workload (sock_diag(7), `SOCK_DESTROY`).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -26,10 +26,11 @@ const NO_COOKIE: u32 = !0;
 const HEADER: usize = 16;
 const LENGTH: usize = HEADER + 56;
 
-/// Resets the connection between `local`, an address in the namespace, and `remote`. One that has ended already is fine.
+/// Resets the connection between `local`, an address in the namespace, and `remote`. It is no error if it has ended
+/// already.
 pub(crate) fn destroy(netns: &Netns, local: SocketAddr, remote: SocketAddr) -> io::Result<()> {
     match request(netns, &message(local, remote, false)) {
-        // A socket of a dual-stack server carries IPv4 as mapped addresses.
+        // A dual-stack server's socket has IPv4-mapped addresses.
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) && local.is_ipv4() => {
             request(netns, &message(local, remote, true)).or_else(gone_is_fine)
         }
@@ -55,7 +56,7 @@ fn request(netns: &Netns, message: &[u8; LENGTH]) -> io::Result<()> {
     }
 }
 
-/// One request, in the byte order of the machine but for ports and addresses.
+/// The request, in native byte order except for ports and addresses.
 fn message(local: SocketAddr, remote: SocketAddr, mapped: bool) -> [u8; LENGTH] {
     let mut out = Vec::with_capacity(LENGTH);
     out.extend(u32::try_from(LENGTH).unwrap_or(0).to_ne_bytes());

@@ -1,4 +1,4 @@
-//! Reads what the kernel half reports, while the agent runs.
+//! Reads the events of the eBPF programs.
 
 use std::io;
 use std::sync::Arc;
@@ -11,11 +11,12 @@ use tracing::error;
 use crate::capture::Events;
 use crate::passthrough::connections::Passthrough;
 
-/// The kernel wakes us only when the buffer fills: connections that pass should not cost a wake-up each.
+/// Polling interval in milliseconds. The kernel wakes the reader only when the buffer fills: passthrough connections
+/// should not cost a wake-up each.
 const PERIOD_MS: u16 = 100;
 
-/// Tells `passthrough` every report, until `stop`. A thread of its own: a flood of refused connections must not hold up the
-/// certificates and the configuration.
+/// Hands every event to `passthrough`, until `stop`. On a thread of its own: a flood of refused connections must not
+/// delay certificates and configuration.
 pub(crate) fn follow(mut events: Events, passthrough: Arc<Passthrough>, stop: CancellationToken) -> io::Result<()> {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
     epoll.add(&events, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;

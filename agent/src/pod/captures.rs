@@ -1,4 +1,4 @@
-//! What is captured, for the admin server.
+//! The capture state of each workload, for the admin server.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,14 +11,14 @@ use process::admin::dump::{CaptureState, CaptureView};
 
 use crate::pod::workload::Pod;
 
-/// The captured workloads, and those that could not be. Written by the reconciler, read by the admin server.
+/// The workloads that are, or should be, captured. Written by the reconciler, read by the admin server.
 #[derive(Default)]
 pub(crate) struct Captures {
     views: Mutex<BTreeMap<WorkloadUid, CaptureView>>,
 }
 
 impl Captures {
-    /// A workload is captured, by these rules.
+    /// Records that a workload is captured with these plaintext rules.
     pub(crate) fn captured(&self, pod: &Pod, workload: &Workload, netns: &Path, rules: &PlaintextRules) {
         let view = CaptureView {
             id: Some(pod.id),
@@ -30,20 +30,20 @@ impl Captures {
         self.views.lock().insert(pod.uid.clone(), view);
     }
 
-    /// A workload is not captured though it should be; when it is `closed`, no new connection goes into it or out of it.
+    /// Records that capturing a workload failed. If `closed`, it neither accepts nor opens new connections.
     pub(crate) fn failed(&self, workload: &Workload, netns: &Path, error: &str, closed: bool) {
         let state = if closed { CaptureState::Closed } else { CaptureState::Failed };
         let view = CaptureView { error: Some(error.to_owned()), ..view(workload, netns, state) };
         self.views.lock().insert(workload.uid.clone(), view);
     }
 
-    /// A workload is to be captured, and that has not come to an end yet.
+    /// Records that a workload is being captured.
     pub(crate) fn pending(&self, workload: &Workload, netns: &Path, why: &str) {
         let view = CaptureView { error: Some(why.to_owned()), ..view(workload, netns, CaptureState::Pending) };
         self.views.lock().insert(workload.uid.clone(), view);
     }
 
-    /// What is not as it should be with a captured workload, and whether that closes it.
+    /// Sets or clears the problem of a captured workload, and whether it closes the workload.
     pub(crate) fn note(&self, uid: &WorkloadUid, note: Option<&str>, closed: bool) {
         if let Some(view) = self.views.lock().get_mut(uid)
             && matches!(view.state, CaptureState::Captured | CaptureState::Closed)
@@ -53,19 +53,19 @@ impl Captures {
         }
     }
 
-    /// New connections of a workload are its own again; captured ones are still open.
+    /// Records that new connections are no longer captured while captured ones are still open.
     pub(crate) fn releasing(&self, uid: &WorkloadUid) {
         if let Some(view) = self.views.lock().get_mut(uid) {
             view.state = CaptureState::Releasing;
         }
     }
 
-    /// A workload is no longer to be captured.
+    /// Removes a workload.
     pub(crate) fn remove(&self, uid: &WorkloadUid) {
         self.views.lock().remove(uid);
     }
 
-    /// All of them, by uid.
+    /// All workloads, sorted by uid.
     pub(crate) fn list(&self) -> Vec<CaptureView> {
         self.views.lock().values().cloned().collect()
     }

@@ -1,45 +1,45 @@
-//! Pure. How much of the agent one workload may have.
+//! Pure. The limits of one workload's use of the agent.
 
 use thiserror::Error;
 
-/// How much one workload may have. The defaults are far above what a workload needs that means no harm.
+/// Limits of one workload. The defaults are far above what a well-behaved workload needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Connections that one workload has open, outbound and inbound together.
+    /// Open connections of one workload, outbound and inbound together.
     pub(crate) connections: usize,
-    /// Sockets that all workloads together may have open: what is left then is for the process itself.
+    /// Open sockets of all workloads together; the remaining descriptors are for the process itself.
     pub(crate) sockets: usize,
-    /// Handshakes that are in progress or wait, of all who call one workload.
+    /// Inbound handshakes of one workload, in progress and waiting.
     pub(crate) handshakes: usize,
-    /// Handshakes of one peer's address that are in progress at once, whichever workloads it calls.
+    /// Handshakes of one peer address in progress, whichever workloads it calls.
     pub(crate) peer_handshakes: usize,
-    /// Handshakes of one peer's address that wait for those.
+    /// Handshakes of one peer address that wait for those.
     pub(crate) peer_queue: usize,
-    /// Connections of one workload that are being dialled at once; the others wait.
+    /// Concurrent dials of one workload; further ones wait.
     pub(crate) dials: usize,
-    /// Whether workloads take turns, however much each has to do.
+    /// Whether workloads are scheduled by fair queueing.
     pub(crate) turns: bool,
 }
 
-/// Why a workload, or a peer, gets no more.
+/// The limit that a workload or a peer has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub(crate) enum Full {
-    /// As many connections as one workload may have.
+    /// Connections of the workload.
     #[error("the pod has {0} connections open, which is its limit")]
     Connections(usize),
-    /// As many sockets as its part of the file descriptors allows.
+    /// Sockets of the workload: it has as many as are left.
     #[error("the pod has as many sockets open ({0}) as there are file descriptors left for all others")]
     Sockets(usize),
-    /// As many handshakes as one workload may be asked for.
+    /// Inbound handshakes of the workload.
     #[error("{0} handshakes with the pod are in progress, which is its limit")]
     Handshakes(usize),
-    /// As many handshakes as one peer may begin.
+    /// Handshakes of the peer.
     #[error("{0} handshakes of this peer are in progress or wait, which is its limit")]
     Peer(usize),
 }
 
 impl Limits {
-    /// The limits of a process that may open so many descriptors; `connections` and `peer_handshakes` as they were told.
+    /// The limits of a process that may open `descriptors` files; `connections` and `peer_handshakes` are configured.
     pub(crate) fn new(descriptors: usize, connections: usize, peer_handshakes: usize) -> Self {
         Self {
             connections,
@@ -53,7 +53,7 @@ impl Limits {
         }
     }
 
-    /// No limits and no turns, to measure what both are good for.
+    /// No limits and no fair queueing, for benchmarks.
     pub(crate) fn none() -> Self {
         let most = usize::MAX >> 4;
         Self {
@@ -67,10 +67,10 @@ impl Limits {
         }
     }
 
-    /// Whether a workload that has `own` of the `all` open sockets may have one more.
+    /// Checks whether a workload with `own` of the `all` open sockets may open another connection.
     ///
-    /// A workload may have as many as are left (the "dynamic threshold" of switches with a shared buffer): alone half of all,
-    /// one of two greedy ones a third each, and there always is something left for who comes next.
+    /// A workload may have as many sockets as are left (the "dynamic threshold" of switches with a shared buffer):
+    /// alone half of all, two greedy workloads a third each, and there is always something left for the next one.
     pub(crate) fn connection(&self, own: usize, all: usize) -> Result<(), Full> {
         if own >= self.connections {
             return Err(Full::Connections(own));
@@ -81,7 +81,7 @@ impl Limits {
         Ok(())
     }
 
-    /// Whether one more handshake may begin, or wait, when a workload has so many and the peer has so many.
+    /// Checks whether one more handshake may begin or wait, given the counts of the workload and of the peer.
     pub(crate) fn handshake(&self, of_workload: usize, of_peer: usize) -> Result<(), Full> {
         if of_peer >= self.peer_handshakes.saturating_add(self.peer_queue) {
             return Err(Full::Peer(of_peer));
@@ -94,7 +94,7 @@ impl Limits {
 }
 
 impl Full {
-    /// A short word for the reason, stable: the value of a metric label.
+    /// The stable value of a metric label.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Connections(_) => "pod_connections",

@@ -1,6 +1,6 @@
-//! One captured workload, and how much of the agent it may use.
+//! One captured workload and its quota.
 
-pub(crate) mod captures; // what is captured, for the admin server
+pub(crate) mod captures; // capture state, for the admin server
 pub(crate) mod workload; // one captured workload
-pub(crate) mod quota; // what each workload holds of the agent
-pub(crate) mod limits; // how much that may be
+pub(crate) mod quota; // what each workload uses of the agent
+pub(crate) mod limits; // the limits of that

@@ -1,4 +1,4 @@
-//! What each workload holds of the agent, and what it may: counts, turns, and the word about what was refused.
+//! The quota of each workload: what it uses of the agent's sockets, handshakes, dials, buffers and CPU time.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use crate::pod::limits::{Full, Limits};
 pub(crate) struct Quotas {
     limits: Limits,
     runtime: Handle,
-    /// Threads that carry traffic.
+    /// Worker threads of the traffic runtime.
     threads: usize,
-    /// Sockets of all workloads.
+    /// Leased sockets of all workloads.
     all: AtomicUsize,
-    /// Whose handshakes are in progress.
+    /// Handshakes in progress, by peer.
     handshakes: Arc<Handshakes>,
 }
 
@@ -32,23 +32,23 @@ pub(crate) struct Quota {
     sockets: AtomicUsize,
     handshakes: AtomicUsize,
     dials: Semaphore,
-    /// What its connections and tunnels may hold for readers that do not read.
+    /// Bounds of its buffer memory.
     buffers: Arc<Buffers>,
-    /// Turns of its connections and tunnels.
+    /// The queue of its connections and tunnels.
     fair_queue: FairQueue,
-    /// Turns of the handshakes that others begin with it: they cost most, and anyone may begin them.
+    /// The queue of inbound handshakes: they cost most CPU time, and anybody may begin them.
     handshake_queue: FairQueue,
     refused: Seldom,
 }
 
 impl Quotas {
-    /// Nobody has anything yet. What is spawned runs on `runtime`.
+    /// No quotas yet. The fair queues run on `runtime`.
     pub(crate) fn new(limits: Limits, runtime: Handle, threads: usize) -> Arc<Self> {
         let handshakes = Handshakes::new(limits.peer_handshakes);
         Arc::new(Self { limits, runtime, threads, all: AtomicUsize::new(0), handshakes })
     }
 
-    /// The quota of one more workload.
+    /// A quota for one more workload.
     pub(crate) fn quota(self: &Arc<Self>) -> Quota {
         let fair_queue = || match self.limits.turns {
             true => FairQueue::new(self.runtime.clone(), self.threads),
@@ -68,7 +68,10 @@ impl Quotas {
 }
 
 impl Quota {
-    /// Takes so many sockets, if it may have one more. They are given back by `release`.
+    /// Acquires `sockets` sockets if the workload may open another connection.
+    ///
+    /// # Errors
+    /// The limit that is reached.
     pub(crate) fn acquire(&self, sockets: usize) -> Result<(), Full> {
         let (own, all) = (self.sockets.load(Ordering::Relaxed), self.quotas.all.load(Ordering::Relaxed));
         self.quotas.limits.connection(own, all)?;
@@ -76,19 +79,19 @@ impl Quota {
         Ok(())
     }
 
-    /// Counts sockets that are there already.
+    /// Acquires sockets that are open already, beyond the limit if need be.
     pub(crate) fn acquire_unchecked(&self, sockets: usize) {
         self.sockets.fetch_add(sockets, Ordering::Relaxed);
         self.quotas.all.fetch_add(sockets, Ordering::Relaxed);
     }
 
-    /// Sockets were closed.
+    /// Releases closed sockets.
     pub(crate) fn release(&self, sockets: usize) {
         self.sockets.fetch_sub(sockets, Ordering::Relaxed);
         self.quotas.all.fetch_sub(sockets, Ordering::Relaxed);
     }
 
-    /// A peer begins a handshake, if it may: to be ended by dropping what it gets.
+    /// Begins a handshake of `peer`, counted until the result is dropped and [`Quota::handshake_ended`] is called.
     pub(crate) fn handshake(&self, peer: IpAddr) -> Result<Begun, Full> {
         let judge =
             |counted: Counted| self.quotas.limits.handshake(self.handshakes.load(Ordering::Relaxed), counted.of_peer);
@@ -97,12 +100,12 @@ impl Quota {
         Ok(begun)
     }
 
-    /// A handshake with it has ended.
+    /// Ends a handshake.
     pub(crate) fn handshake_ended(&self) {
         self.handshakes.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Waits for one of the places of those who dial. None: not in that time.
+    /// Waits for a dial permit; `None` on timeout.
     pub(crate) async fn dial_permit(&self, within: Duration) -> Option<SemaphorePermit<'_>> {
         if let Ok(place) = self.dials.try_acquire() {
             return Some(place);
@@ -110,22 +113,22 @@ impl Quota {
         tokio::time::timeout(within, self.dials.acquire()).await.ok()?.ok()
     }
 
-    /// What it may hold for readers that do not read.
+    /// Bounds of its buffer memory.
     pub(crate) fn buffers(&self) -> &Arc<Buffers> {
         &self.buffers
     }
 
-    /// Turns of its connections.
+    /// The queue of its connections.
     pub(crate) fn fair_queue(&self) -> &FairQueue {
         &self.fair_queue
     }
 
-    /// Turns of handshakes with it.
+    /// The queue of inbound handshakes.
     pub(crate) fn handshake_queue(&self) -> &FairQueue {
         &self.handshake_queue
     }
 
-    /// Counts a refusal. Some: it is time to say how many there were, once in a second at most.
+    /// Counts a refusal. `Some(count)`, at most once a second, when the count should be logged.
     pub(crate) fn refused(&self) -> Option<u64> {
         self.refused.one_more(Instant::now())
     }

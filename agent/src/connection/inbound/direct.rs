@@ -1,7 +1,9 @@
-//! One connection from another captured workload of this node: the same judgement, count and log, without a tunnel.
+//! One connection from another captured workload of this node: authorized, counted and logged like any other, without a
+//! tunnel.
 //!
-//! Who calls was proven when its pod was captured: the connection came out of the network namespace that its manifest
-//! names. So there is nothing to prove to each other, and one process would encrypt what it decrypts itself.
+//! The caller's identity was established when its pod was captured: the connection comes out of the network namespace
+//! that its manifest names. So there is nothing to authenticate, and one process would decrypt what it has encrypted
+//! itself.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,29 +27,29 @@ use crate::connection::record::Record;
 use crate::node::Node;
 use crate::pod::workload::{Pod, SocketLease};
 
-/// Who calls.
+/// The calling side.
 pub(crate) struct Caller {
-    /// The workload.
+    /// The calling workload.
     pub(crate) workload: Arc<Workload>,
-    /// Who it is.
+    /// Its identity.
     pub(crate) identity: Identity,
-    /// The application's socket.
+    /// Socket address of the calling application.
     pub(crate) address: SocketAddr,
-    /// The service that it addressed.
+    /// The service that it called, if any.
     pub(crate) service: Option<ServiceKey>,
 }
 
-/// A connection that was judged, up to the application that has accepted it.
+/// An authorized connection that the application has accepted.
 pub(crate) struct Entered {
     application: Tcp,
     tracked: Tracked,
     record: Record,
-    /// Whoever carries a connection of a pod holds the pod.
+    /// Keeps the pod and its socket lease.
     _pod: SocketLease,
 }
 
-/// Judges a connection to `to`, an address of `pod`, and dials the application. A refusal is logged and counted here; the
-/// caller's side learns the status, which is all that a tunnel would have told it.
+/// Authorizes a connection to `to`, an address of `pod`, and dials the application. A refusal is logged and counted
+/// here; the calling side learns the status, as it would through a tunnel.
 pub(crate) async fn enter(
     node: &Arc<Node>,
     pod: Arc<Pod>,
@@ -91,8 +93,8 @@ async fn judge(node: &Arc<Node>, pod: &Arc<Pod>, entry: Entry) -> Result<(Tcp, T
 }
 
 impl Entered {
-    /// Copies between the caller and the application, and says once for this side how it went. `caller_tracked` and
-    /// `caller_meter` are the caller's side of the same bytes.
+    /// Copies between the caller and the application, and writes this side's access log. `caller_tracked` and
+    /// `caller_meter` are the calling side of the same bytes.
     pub(crate) async fn carry(
         &mut self,
         node: &Node,
@@ -118,7 +120,7 @@ impl Entered {
     }
 }
 
-/// What one workload sends is what the other one receives.
+/// Counts for both workloads: what one sends the other receives.
 struct BothSides<'a> {
     caller: &'a ConnectionMeter,
     called: &'a ConnectionMeter,

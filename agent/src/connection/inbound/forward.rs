@@ -1,4 +1,4 @@
-//! The last step inwards: dials the application on behalf of an admitted connection and copies.
+//! The last inbound step: dials the application for an admitted connection.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -14,11 +14,11 @@ use crate::connection::failure::Failure;
 use crate::node::Node;
 use crate::pod::workload::Pod;
 
-/// How long the application may take to accept: it is on this node.
+/// Connect timeout to the application, which is on this node.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Connects to the application at `to`, with the address of the client. It takes the permit so that nothing can reach an
-/// application without having been judged.
+/// Connects to the application at `to` from the client's address. Takes the permit, so that no connection reaches an
+/// application without authorization.
 pub(crate) async fn dial(
     node: &Node,
     pod: &Pod,

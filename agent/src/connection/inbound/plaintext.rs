@@ -1,4 +1,4 @@
-//! One connection without identity that the kernel could not decide alone: judged, then passed on.
+//! One plaintext connection that the kernel could not decide alone: authorized, then forwarded.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::connection::record::Record;
 use crate::node::Node;
 use crate::pod::workload::{Pod, SocketLease};
 
-/// Carries one plaintext connection that `peer` made to `original_dst`, an address of `pod`, and says once how it went.
+/// Carries one plaintext connection of `peer` to `original_dst`, an address of `pod`, and writes the access log.
 pub(crate) async fn carry(
     node: Arc<Node>,
     pod: SocketLease,

@@ -24,24 +24,24 @@ use crate::connection::record::Record;
 use crate::node::Node;
 use crate::pod::workload::{Pod, SocketLease};
 
-/// Where a tunnel comes from.
+/// The client end of a tunnel.
 pub(crate) struct From {
     /// Address of the peer: that of the calling workload, since agents dial from its namespace.
     pub(crate) peer: SocketAddr,
-    /// The address that was dialled: the workload's, port 15008.
+    /// The dialled address: the workload's, port 15008.
     pub(crate) dialled: SocketAddr,
-    /// What the peer proved.
+    /// The peer's authenticated identity.
     pub(crate) identity: Identity,
 }
 
-/// Carries one CONNECT and says once how it went.
+/// Carries one CONNECT and writes the access log.
 pub(crate) fn carry(
     node: Arc<Node>,
     pod: SocketLease,
     request: Request,
     from: From,
 ) -> impl Future<Output = ()> + Send {
-    // Boxed: what it takes to open a connection is given back before the first byte is carried.
+    // Boxed, so that the state of opening is freed before the first byte is copied.
     let opening = Box::pin(open(node, pod, request, from));
     async move {
         let opened = opening.await;
@@ -51,14 +51,14 @@ pub(crate) fn carry(
     }
 }
 
-/// A CONNECT that was answered with 200.
+/// An accepted CONNECT.
 struct Opened {
     node: Arc<Node>,
     stream: Stream,
     application: Tcp,
     tracked: Tracked,
     record: Record,
-    /// Whoever carries a connection of a pod holds the pod.
+    /// Keeps the pod and its socket lease.
     _pod: SocketLease,
 }
 
@@ -93,7 +93,7 @@ impl Opened {
     }
 }
 
-/// Judges a CONNECT, dials the application and answers; 200 only when the application has accepted.
+/// Authorizes a CONNECT, dials the application and responds; 200 only when the application has accepted.
 async fn admit(
     node: &Arc<Node>,
     pod: &Arc<Pod>,
@@ -161,7 +161,7 @@ async fn dial(
     enter(node, pod, entry, client).await
 }
 
-/// Judges the connection of a caller who proved who it is, and dials the application under the address of `client`.
+/// Authorizes the connection of an authenticated caller, and dials the application from the address of `client`.
 pub(super) async fn enter(
     node: &Arc<Node>,
     pod: &Arc<Pod>,
@@ -180,7 +180,8 @@ pub(super) async fn enter(
     Ok((application, tracked))
 }
 
-/// Behind a waypoint, log and metrics name the client that it speaks for. Returns the address to call the application under.
+/// Behind a waypoint, log and metrics name the client on whose behalf it calls. Returns the address to dial the
+/// application from.
 fn name_the_client(mesh: &Snapshot, workload: &Workload, facts: &Facts, record: &mut Record) -> SocketAddr {
     if facts.on_behalf_of.is_none() {
         return facts.source;
@@ -196,14 +197,14 @@ fn name_the_client(mesh: &Snapshot, workload: &Workload, facts: &Facts, record: 
     record.source
 }
 
-/// The calling workload, for log and metrics: only if what is known at its address fits what it proved. Behind a waypoint
-/// or a gateway the address is another's.
+/// The calling workload, for log and metrics: only if the workload known at its address matches its identity. Behind a
+/// waypoint or a gateway the address is another workload's.
 fn source_of(mesh: &Snapshot, workload: &Workload, from: &From) -> Option<Arc<Workload>> {
     let found = mesh.workload_at(&workload.network, from.peer.ip())?;
     (found.identity() == from.identity).then(|| Arc::clone(found))
 }
 
-/// The service that the application addressed, as the peer says: only a label, and only one that this workload serves.
+/// The service that the peer says was called: only a label, and only a service that this workload serves.
 fn service_of(mesh: &Snapshot, workload: &Workload, head: &ConnectHead) -> Option<ServiceKey> {
     let host = head.forwarded.as_ref()?.host.as_ref()?;
     let entry = mesh.service_named(host, &workload.namespace)?;

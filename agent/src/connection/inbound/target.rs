@@ -1,4 +1,4 @@
-//! Pure. May a CONNECT reach that address here.
+//! Pure. Which address a CONNECT may reach at this workload.
 
 use std::net::SocketAddr;
 
@@ -15,30 +15,30 @@ use crate::connection::failure::Failure;
 /// The HBONE port, which is never a target itself.
 const HBONE_PORT: u16 = 15008;
 
-/// Where an admitted CONNECT ends.
+/// The target of an admitted CONNECT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     /// Address and port of the application.
     pub(crate) address: SocketAddr,
-    /// The service it was addressed to by host name.
+    /// The service, if it was named by host name.
     pub(crate) service: Option<ServiceKey>,
 }
 
-/// Why a CONNECT may not reach what it asks for.
+/// Why the target of a CONNECT is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum Misdirected {
     /// The authority's address is not the one that was dialled.
     #[error("authority {asked} is not the address that was dialled, {dialled}")]
     Address {
-        /// What was asked for.
+        /// The requested address.
         asked: SocketAddr,
-        /// Where the tunnel was dialled to.
+        /// The address to which the tunnel was dialled.
         dialled: SocketAddr,
     },
-    /// No such host, or this workload does not serve it.
+    /// Unknown host, or one that this workload does not serve.
     #[error("authority {0} is not a service of this workload")]
     Host(Hostname),
-    /// The service has no such port here.
+    /// The service has no such port on this workload.
     #[error("authority {0}: the service has no port {1} on this workload")]
     Port(Hostname, u16),
     /// The mesh's own port.
@@ -47,7 +47,7 @@ pub(crate) enum Misdirected {
 }
 
 impl Misdirected {
-    /// Whose doing it is: 400 for an address that is not ours, 503 for what we do not know (as ztunnel answers).
+    /// Which side caused it: 400 for a foreign address, 503 for an unknown service (like ztunnel).
     pub(crate) fn fault(&self) -> Fault {
         match self {
             Self::Address { .. } => Fault::Client,
@@ -62,7 +62,7 @@ impl From<Misdirected> for Failure {
     }
 }
 
-/// Finds where a CONNECT to `workload` ends. `dialled` is the local address of the tunnel's socket.
+/// Resolves the target of a CONNECT to `workload`. `dialled` is the local address of the tunnel's socket.
 pub(crate) fn find(
     mesh: &Snapshot,
     workload: &Workload,

@@ -13,8 +13,8 @@ use super::request;
 use crate::node::Node;
 use crate::pod::workload::{Handshake, Pod, SocketLease};
 
-/// Serves one connection to the HBONE port of `pod`: its handshakes here, then what is in it among the pod's connections,
-/// until the peer closes it or the process drains.
+/// Serves one connection to the HBONE port of `pod` until the peer closes it or the process drains. Handshakes run
+/// here; the streams run among the pod's connections.
 pub(crate) async fn serve(
     node: Arc<Node>,
     pod: SocketLease,
@@ -43,7 +43,7 @@ async fn shake_hands(
     handshake: &Handshake,
     stream: TcpStream,
 ) -> Result<ServerConnection, (&'static str, String)> {
-    // Waiting is part of the time for a handshake: who fills the places of an address waits for itself.
+    // Waiting counts towards the handshake timeout: a peer that exhausts its quota delays only itself.
     let Ok(_turn) = tokio::time::timeout(node.tunnel_settings.handshake, handshake.begun.turn()).await else {
         return Err(("peer_handshakes", "too many handshakes of this peer are in progress".to_owned()));
     };
@@ -67,7 +67,7 @@ async fn streams(
     loop {
         let next = tokio::select! {
             next = tunnel.next() => next,
-            // Either way the peer is asked for no more streams, and the tunnel ends with those that are open.
+            // Either way the peer gets GOAWAY, and the tunnel ends with its open streams.
             () = node.draining.cancelled(), if !draining => {
                 draining = true;
                 tunnel.drain();

@@ -22,7 +22,7 @@ use crate::connection::record::Record;
 use crate::node::Node;
 use crate::pod::workload::{Pod, SocketLease};
 
-/// Carries one connection that `pod` made to `original_dst`, and says once how it went.
+/// Carries one connection of `pod` to `original_dst` and writes the access log.
 pub(crate) fn carry(
     node: Arc<Node>,
     pod: SocketLease,
@@ -30,7 +30,7 @@ pub(crate) fn carry(
     peer: SocketAddr,
     original_dst: SocketAddr,
 ) -> impl Future<Output = ()> + Send {
-    // Boxed: what it takes to open a connection is given back before the first byte is carried.
+    // Boxed, so that the state of opening is freed before the first byte is copied.
     let opening = Box::pin(open(node, pod, stream, peer, original_dst));
     async move {
         let opened = opening.await;
@@ -40,14 +40,14 @@ pub(crate) fn carry(
     }
 }
 
-/// A connection that leads somewhere.
+/// A connection with an open upstream.
 struct Opened {
     node: Arc<Node>,
     downstream: Tcp,
     upstream: Stream,
     tracked: Tracked,
     record: Record,
-    /// Whoever carries a connection of a pod holds the pod.
+    /// Keeps the pod and its socket lease.
     _pod: SocketLease,
     _busy: Option<Busy>,
 }
@@ -63,7 +63,7 @@ async fn open(
     labels.source = Some(pod.workload(&node.store));
     let mut record = Record::new(labels, peer, original_dst);
     let mut downstream = Tcp::new(stream).within(pod.quota.buffers());
-    let dialled = dial_meant(&node, &pod, &mut record).await.and_then(|dialled| {
+    let dialled = resolve_and_dial(&node, &pod, &mut record).await.and_then(|dialled| {
         let tuned = socket::tune(downstream.stream(), &Liveness::default());
         tuned.map_err(|error| Failure::broken(Fault::Client, format!("downstream: {error}")))?;
         Ok(dialled)
@@ -71,7 +71,7 @@ async fn open(
     let dialled = match dialled {
         Ok(dialled) => dialled,
         Err(failure) => {
-            // The application's connect has succeeded already: a reset is the only way to say that it did not.
+            // The application's connect has succeeded already: only a reset can report the failure.
             downstream.reset();
             record.finish(&node, Err(failure));
             return None;
@@ -94,7 +94,7 @@ impl Opened {
         let Self { node, downstream, upstream, tracked, record, .. } = &mut *self;
         let meter = tracked.open().count_by(node.traffic.open(&record.labels));
         record.opened(node);
-        // The way of most connections is the one that the future has room for.
+        // Only the tunnel path is inline; the rarer ones are boxed to keep the future small.
         let outcome = match upstream {
             Stream::Tunnel(upstream) => carry::copy(node, downstream, upstream, tracked, meter).await,
             Stream::Plain(upstream) => Box::pin(carry::splice(node, downstream, upstream, tracked, meter)).await,
@@ -105,14 +105,14 @@ impl Opened {
     }
 }
 
-/// Resolves the original destination and dials it; the record learns what was found on the way, also when nothing answers.
-async fn dial_meant(node: &Arc<Node>, pod: &Arc<Pod>, record: &mut Record) -> Result<Dialled, Failure> {
+/// Resolves the original destination and dials it; the record is completed on the way, even when nothing answers.
+async fn resolve_and_dial(node: &Arc<Node>, pod: &Arc<Pod>, record: &mut Record) -> Result<Dialled, Failure> {
     let source = record.labels.source.clone().ok_or_else(|| Failure {
         fault: Fault::ControlPlane,
         flag: ResponseFlag::Connect,
         text: format!("unknown source: {}", pod.uid),
     })?;
-    // Decided on one snapshot, which is let go before anything is waited for.
+    // Decided on one snapshot, which is dropped before the first await.
     let mesh = node.store.snapshot();
     let destination = next_hop::resolve(&mesh, &source, record.destination)?;
     drop(mesh);

@@ -1,6 +1,6 @@
-//! A destination becomes a byte stream: plain TCP or a tunnel, trying endpoints until one answers.
+//! Dials a destination, plain TCP or a tunnel, trying endpoints until one answers.
 //!
-//! No byte of the application is read before it is done, so trying again loses and repeats nothing.
+//! No application byte is read before that, so retries lose and repeat nothing.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -33,34 +33,34 @@ use crate::connection::record::Record;
 use crate::node::Node;
 use crate::pod::workload::Pod;
 
-/// Endpoints of a service that are tried for one connection.
+/// Endpoints of a service tried for one connection.
 const ENDPOINTS: usize = 3;
-/// How long one endpoint may take to accept, when there are others to try.
+/// Connect timeout of one endpoint while there are others to try.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// A stream to the next hop, with what was learned on the way.
+/// A stream to the next hop, and what is known about it.
 pub(crate) struct Dialled {
     /// The stream.
     pub(crate) stream: Stream,
-    /// Socket address of the far end.
+    /// Socket address of the next hop.
     pub(crate) address: SocketAddr,
-    /// What the far end proved.
+    /// The peer's authenticated identity.
     pub(crate) peer: Option<Identity>,
-    /// Counts the endpoint as busy.
+    /// Counts the connection for load balancing, until dropped.
     pub(crate) busy: Option<Busy>,
 }
 
-/// The bytes.
+/// The transport of a stream.
 pub(crate) enum Stream {
     /// Plain TCP.
     Plain(Tcp),
-    /// In a tunnel.
+    /// A stream in an HBONE tunnel.
     Tunnel(hbone::Stream),
-    /// Straight to the application of another workload of this node, which has judged the connection.
+    /// Directly to the application of another workload of this node, which has authorized the connection.
     Direct(Box<Entered>),
 }
 
-/// Dials the destination. The record learns which workload was tried last, also when none answers.
+/// Dials the destination. The record names the workload that was tried last, even when none answers.
 pub(crate) async fn dial(
     node: &Arc<Node>,
     pod: &Arc<Pod>,
@@ -95,7 +95,7 @@ async fn waypoint(caller: &Caller<'_>, to: &ToWaypoint, record: &mut Record) -> 
     match &to.instances {
         Instances::Service(entry) => {
             let hop_to = |endpoint: &Arc<Endpoint>| next_hop::to_instance(to, &endpoint.workload);
-            // A waypoint's service need not list the HBONE port: any port that its endpoints have will do.
+            // A waypoint's service need not list the HBONE port: any port of its endpoints will do.
             let port = entry.service.ports.first().map_or(to.hbone_port, |port| port.service_port);
             let choice = Choice { entry, port, balancing: &entry.service.load_balancing };
             caller.any(choice, &hop_to, host, record).await
@@ -108,23 +108,23 @@ async fn waypoint(caller: &Caller<'_>, to: &ToWaypoint, record: &mut Record) -> 
     }
 }
 
-/// On whose behalf is dialled.
+/// The calling side.
 struct Caller<'a> {
     node: &'a Arc<Node>,
     pod: &'a Arc<Pod>,
     source: &'a Arc<Workload>,
-    /// The application's socket.
+    /// Socket address of the application.
     from: SocketAddr,
 }
 
-/// What is chosen from.
+/// The candidates of a service.
 struct Choice<'a> {
     entry: &'a ServiceEntry,
     port: u16,
     balancing: &'a LoadBalancing,
 }
 
-/// Why one endpoint did not do.
+/// Why one endpoint failed.
 enum Broken {
     Connect(std::io::Error),
     Tunnel(TunnelError),
@@ -176,7 +176,7 @@ impl Caller<'_> {
         Err(last.unwrap_or_else(|| next_hop::Refused::NoEndpoint(choice.entry.service.key.clone()).into()))
     }
 
-    /// Dials one hop. What is known of a tunnel stands in the record before it is dialled: refusals are logged too.
+    /// Dials one hop. The tunnel is recorded before it is dialled, so that refusals are logged with it.
     async fn hop(
         &self,
         hop: Hop,
@@ -213,9 +213,9 @@ impl Caller<'_> {
         }
     }
 
-    /// The far end of a hop, if no wire lies between: a workload that is captured here, under an identity that it may prove.
+    /// The destination pod of a hop, if it is captured on this node with one of the expected identities.
     fn near(&self, workload: &Workload, tunnel: &Tunnel) -> Option<Arc<Pod>> {
-        // Asked for another address than the one that is dialled, a workload is not where the connection ends.
+        // If the authority is another address than the dialled one, the connection does not end at this workload.
         let ends_there = tunnel.target.ip() == tunnel.via.ip();
         let there = self.node.pods.captured(&workload.uid).filter(|_| self.node.direct && ends_there)?;
         tunnel.expect.contains(&there.identity).then_some(there)
@@ -261,7 +261,7 @@ impl Caller<'_> {
 }
 
 impl Broken {
-    /// Whether another endpoint may do better: not when the mesh said no, nor when we have no certificate.
+    /// Whether another endpoint may succeed: not after a refusal by the mesh, nor without a certificate.
     fn is_endpoints_own(&self) -> bool {
         match self {
             Self::Connect(_) => true,
@@ -288,9 +288,9 @@ fn refused(error: &Broken) -> Failure {
     }
 }
 
-/// Dials the pool's tunnels from the namespace of the workload they are for.
+/// Dials the pool's tunnels from the network namespace of their workload.
 pub(crate) struct FromNetns {
-    /// Namespaces of the captured workloads.
+    /// The captured workloads.
     pub(crate) pods: Arc<crate::pod::workload::Pods>,
 }
 
@@ -305,7 +305,7 @@ impl hbone::Dial for FromNetns {
             let netns = self.pods.netns(&key.workload).ok_or_else(gone)?;
             let socket = capture::upstream_socket(&netns, key.destination)?;
             let stream = connect::connect(socket, key.destination, connect::TIMEOUT).await?;
-            // With Nagle's algorithm a WINDOW_UPDATE would hold back the next request until the peer's delayed ACK.
+            // Nagle's algorithm would delay a request behind a WINDOW_UPDATE until the peer's delayed ACK.
             transport::net::socket::tune(&stream, &transport::net::socket::Liveness::default())?;
             Ok(stream)
         })
@@ -318,7 +318,7 @@ impl hbone::Dial for FromNetns {
     fn spawn(&self, key: &TunnelKey, work: Work) {
         match self.pods.fair_queue(&key.workload) {
             Some(fair_queue) => fair_queue.spawn_boxed(work),
-            // Released while its last connection ended: the dial will find that too.
+            // The workload was just released: the dial will fail.
             None => drop(tokio::spawn(work)),
         }
     }

@@ -1,7 +1,8 @@
-//! Pure. Where one outbound connection goes next.
+//! Pure. The next hop of one outbound connection.
 //!
-//! First [`resolve`] says what the original destination is; then, for a service, an endpoint is picked and
-//! [`to_endpoint`] says how it is reached. Connecting may fail and another endpoint be tried: only the second step repeats.
+//! [`resolve`] maps the original destination to a workload, service or waypoint; for a service, an endpoint is picked
+//! then and [`to_endpoint`] says how it is reached. If connecting fails, only the second step is repeated for another
+//! endpoint.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::connection::failure::Failure;
 /// The HBONE port of enrolled workloads.
 pub(crate) const HBONE_PORT: u16 = 15008;
 
-/// What the original destination means.
+/// What is at the original destination.
 #[derive(Clone, Debug)]
 pub(crate) enum Destination {
     /// Outside the mesh: plain TCP to the original destination.
@@ -30,7 +31,7 @@ pub(crate) enum Destination {
     Workload(Arc<Workload>, SocketAddr),
     /// A port of a service: any of its endpoints.
     Service(Arc<ServiceEntry>, u16),
-    /// Through a waypoint, which does the rest: the waypoint's endpoints, the authority to ask for, the service if any.
+    /// A waypoint, which forwards the connection.
     Waypoint(Box<ToWaypoint>),
 }
 
@@ -39,77 +40,77 @@ pub(crate) enum Destination {
 pub(crate) struct ToWaypoint {
     /// `<namespace>/<name>` of the Gateway.
     pub(crate) gateway: Box<str>,
-    /// Its instances.
+    /// The waypoint's instances.
     pub(crate) instances: Instances,
     /// HBONE port of the instances.
     pub(crate) hbone_port: u16,
-    /// The untranslated original destination, which the waypoint is asked for.
+    /// The original destination, untranslated: the authority of the CONNECT to the waypoint.
     pub(crate) target: SocketAddr,
-    /// The service that was addressed, if it was one.
+    /// The service that was addressed, if any.
     pub(crate) service: Option<ServiceKey>,
 }
 
-/// One hop: how one workload is reached.
+/// One hop: a workload and how it is reached.
 #[derive(Clone, Debug)]
 pub(crate) struct Hop {
-    /// The workload at the far end of the hop.
+    /// The workload that the hop leads to.
     pub(crate) workload: Arc<Workload>,
-    /// How.
+    /// How it is reached.
     pub(crate) via: Via,
 }
 
-/// How a hop is made.
+/// The transport of a hop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Via {
-    /// Plain TCP: not enrolled.
+    /// Plain TCP, to a workload that is not enrolled.
     Plain(SocketAddr),
     /// HBONE.
     Tunnel(Tunnel),
 }
 
-/// One HBONE hop: dial `via`, ask for `target`, trust only a peer that proves one of `expect`.
+/// An HBONE tunnel: dial `via`, CONNECT to `target`, accept only a peer with one of the identities in `expect`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tunnel {
     /// Socket address of the peer's HBONE port.
     pub(crate) via: SocketAddr,
-    /// The `:authority` to ask for.
+    /// The `:authority` of the CONNECT.
     pub(crate) target: SocketAddr,
-    /// Identities that the peer may prove.
+    /// The identities that the peer may have.
     pub(crate) expect: Vec<Identity>,
 }
 
-/// Why a connection goes nowhere. The texts of the first two are those users of ambient meshes search for.
+/// Why a connection is refused. The texts of the first two are those that users of ambient meshes search for.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum Refused {
     /// No endpoint is ready, or all were tried.
     #[error("no healthy upstream: {0}")]
     NoEndpoint(ServiceKey),
-    /// The named waypoint does not exist or is not ready. Never sent past it.
+    /// The named waypoint does not exist or is not ready. It is never bypassed.
     #[error("unknown waypoint: {namespace}/{name} is named by {by} but does not exist or has no ready instance")]
     UnknownWaypoint {
         /// Namespace of the Gateway.
         namespace: String,
         /// Name of the Gateway.
         name: String,
-        /// What names it.
+        /// The service or workload that names it.
         by: String,
     },
     /// The service has no such port.
     #[error("service {0} has no port {1}")]
     NoPort(ServiceKey, u16),
-    /// Nothing says whose the address is: pods or services disagree.
+    /// Several pods or services claim the address.
     #[error("disputed_address: {0} is claimed by {1}, and nothing says whose it is")]
     Disputed(SocketAddr, String),
-    /// Another pod claims an address of the caller's, and nothing says whose it is: neither has an identity.
+    /// Another pod claims an address of the caller: neither has an identity.
     #[error("disputed_address: another pod claims an address of the caller, and nothing says whose it is")]
     DisputedCaller,
-    /// The destination is the mesh's own port, or an address that means this host.
+    /// A port of the mesh itself, or an address of this host.
     #[error("{0} is not a destination: the mesh's own port, or an address of this host")]
     OwnPort(SocketAddr),
 }
 
 impl Refused {
-    /// Whose doing it is.
+    /// Which side caused it.
     pub(crate) fn fault(&self) -> Fault {
         match self {
             Self::NoEndpoint(_) | Self::UnknownWaypoint { .. } => Fault::Upstream,
@@ -117,7 +118,7 @@ impl Refused {
         }
     }
 
-    /// The metric's flag.
+    /// The metric's response flag.
     pub(crate) fn flag(&self) -> ResponseFlag {
         ResponseFlag::Connect
     }
@@ -129,7 +130,7 @@ impl From<Refused> for Failure {
     }
 }
 
-/// Says what the original destination of a connection of `source` means.
+/// Resolves the original destination of a connection of `source`.
 pub(crate) fn resolve(mesh: &Snapshot, source: &Workload, original: SocketAddr) -> Result<Destination, Refused> {
     let original = SocketAddr::new(original.ip().to_canonical(), original.port());
     if original.ip().is_loopback() || original.ip().is_unspecified() || source.addresses.contains(&original.ip()) {
@@ -180,17 +181,17 @@ fn through(
 ) -> Result<Destination, Refused> {
     let unknown =
         || Refused::UnknownWaypoint { namespace: waypoint.namespace.to_string(), name: waypoint.name.to_string(), by };
-    // An instance-less waypoint is as good as none: refused here, so that the reason names it. One that ends serves on until
-    // another is ready.
+    // A waypoint without instances is refused here, so that the reason names it. A terminating instance serves on until
+    // another one is ready.
     let instances = Instances::of(mesh, waypoint).filter(Instances::serve).ok_or_else(unknown)?;
     let gateway = format!("{}/{}", waypoint.namespace, waypoint.name).into();
     let hbone_port = waypoint.hbone_port;
     Ok(Destination::Waypoint(Box::new(ToWaypoint { gateway, instances, hbone_port, target, service })))
 }
 
-/// How `endpoint` of a service is reached for `source`, which used an address of the given family. An endpoint that would be
-/// reached in plain text at an address that is an enrolled workload's, or disputed, is none: whatever wrote it down (a pod in the
-/// host's network, a slice) says nothing about whose the address is.
+/// How `source`, which used an address of the given family, reaches `endpoint` of a service. `None` for an endpoint
+/// that would be reached in plaintext at an address of an enrolled workload, or a disputed one: its author (a pod in
+/// the host's network, a slice) is no authority on whose the address is.
 pub(crate) fn to_endpoint(
     mesh: &Snapshot,
     source: &Workload,
@@ -226,9 +227,10 @@ pub(crate) fn to_instance(to: &ToWaypoint, instance: &Arc<Workload>) -> Option<H
     Some(Hop { workload: Arc::clone(instance), via })
 }
 
-/// How `source` reaches a workload at one of its own addresses. `also` are further identities that it may prove.
+/// How `source` reaches a workload at one of its own addresses. `also` are further identities that the workload may
+/// have.
 ///
-/// Itself it reaches in plain text, as it does at its own address, which is never captured.
+/// A workload reaches itself in plaintext, like at its own address, which is never captured.
 pub(crate) fn to_workload(source: &Workload, workload: &Arc<Workload>, target: SocketAddr, also: &[Identity]) -> Hop {
     let via = if workload.is_enrolled() && workload.uid != source.uid {
         Via::Tunnel(Tunnel { via: SocketAddr::new(target.ip(), HBONE_PORT), target, expect: expected(workload, also) })
@@ -242,7 +244,7 @@ fn expected(workload: &Workload, also: &[Identity]) -> Vec<Identity> {
     std::iter::once(workload.identity()).chain(also.iter().cloned()).collect()
 }
 
-/// An address of the caller's family if there is one, else the other: inside a tunnel both work.
+/// An address of the caller's family if there is one, else the other: both work inside a tunnel.
 fn address_of(workload: &Workload, ipv6: bool) -> Option<IpAddr> {
     let same = workload.addresses.iter().find(|a| a.is_ipv6() == ipv6);
     same.or_else(|| workload.addresses.first()).copied()
