@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tracing::info;
+use tracing::{debug, info};
 
 use mesh::model::connection::{Direction, Facts};
 use mesh::model::workload::Workload;
@@ -109,7 +109,8 @@ impl Connections {
         let current = snapshot.workload(&workload.uid).unwrap_or(workload);
         let applying = Applying::to(&snapshot, current);
         report_dry_run(&applying, &tracked.open.facts);
-        let permit = authorize::authorize(&applying, &tracked.open.facts)?;
+        let facts = &tracked.open.facts;
+        let permit = authorize::authorize(&applying, facts).inspect_err(|_| report_why(&applying, facts))?;
         Ok((tracked, permit))
     }
 
@@ -180,6 +181,18 @@ pub(crate) fn report_dry_run(applying: &Applying, facts: &Facts) {
     }
 }
 
+/// Says of every policy why it matches a connection that is refused, or does not.
+fn report_why(applying: &Applying, facts: &Facts) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    for policy in &applying.policies {
+        for rule in authorize::trace(policy, &applying.cover, facts) {
+            debug!("{} -> {}: {} {}: {rule}", facts.source, facts.destination, policy.action.as_str(), policy.key);
+        }
+    }
+}
+
 impl Open {
     /// Starts counting its bytes. The first meter wins.
     pub(crate) fn count_by(&self, meter: ConnectionMeter) -> &ConnectionMeter {
@@ -229,7 +242,8 @@ impl Drop for Tracked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh::model::policy::{Action, Authorization, PolicyKey, Rule, Scope};
+    use mesh::model::policy::{Action, Authorization, PolicyKey, Scope};
+    use mesh::model::rule::Rule;
     use mesh::model::update::Update;
     use mesh::state::store::Store;
 

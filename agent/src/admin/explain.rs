@@ -12,7 +12,7 @@ use mesh::model::policy::{Action, Authorization};
 use mesh::model::workload::Workload;
 use mesh::policy::authorize::{self, Applying, Refusal};
 use mesh::policy::instances::Instances;
-use mesh::policy::matcher::{self, Answer};
+use mesh::policy::matcher;
 use mesh::policy::plaintext;
 use mesh::state::snapshot::{ServiceEntry, Snapshot};
 use process::admin::dump::{Explanation, Judged, Verdict};
@@ -153,10 +153,16 @@ fn judge(mesh: &Snapshot, source: &Workload, hop: &Hop, waypoint: Option<&Identi
 fn judged(policy: &Authorization, applying: &Applying, facts: &Facts) -> Judged {
     let (caller, named) = authorize::subjects(&applying.cover, facts);
     let mut both = std::iter::once(caller).chain(named);
-    let fits = |subject| matcher::policy(policy, subject) == Answer::Yes;
-    let matches = if policy.action == Action::Deny { both.any(fits) } else { both.all(fits) };
-    let action = format!("{:?}", policy.action).to_uppercase();
-    Judged { policy: policy.key.to_string(), action, matches, dry_run: policy.dry_run }
+    let takes_effect = |subject| matcher::effective_rule(policy, &subject).is_some();
+    let matches = if policy.action == Action::Deny { both.any(takes_effect) } else { both.all(takes_effect) };
+    let rules = authorize::trace(policy, &applying.cover, facts);
+    Judged {
+        policy: policy.key.to_string(),
+        action: policy.action.as_str().to_owned(),
+        matches,
+        rules: rules.iter().map(ToString::to_string).collect(),
+        dry_run: policy.dry_run,
+    }
 }
 
 /// Says so when plaintext is what is wrong.
@@ -211,7 +217,8 @@ fn find_destination(mesh: &Snapshot, source: &Workload, text: &str) -> Result<So
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh::model::policy::{Clause, Match, PolicyKey, Rule, Scope, StringMatch};
+    use mesh::model::policy::{PolicyKey, Scope};
+    use mesh::model::rule::{Attribute, Rule, Test};
     use mesh::model::service::Service;
     use mesh::model::update::Update;
     use mesh::model::waypoint::{Waypoint, WaypointDestination};
@@ -225,14 +232,7 @@ mod tests {
             key: PolicyKey { namespace: "default".into(), name: "no-client".into() },
             scope: Scope::Namespace,
             action: Action::Deny,
-            rules: [Rule {
-                clauses: [Clause {
-                    matches: [Match { principals: [StringMatch::parse("*/sa/client")].into(), ..Match::default() }]
-                        .into(),
-                }]
-                .into(),
-            }]
-            .into(),
+            rules: [Rule::of_source([Test::is(Attribute::Principal(["*/sa/client".parse().unwrap()].into()))])].into(),
             dry_run: false,
         };
         let store = Store::new(None);
@@ -261,6 +261,8 @@ mod tests {
             let said = explain(&mesh().snapshot(), "client", to).unwrap();
             assert!(!said.endpoints[0].admitted, "{to}: {said:?}");
             assert!(said.endpoints[0].verdict.contains("default/no-client"));
+            let rule = "rule 0 (yes): from[0].principals [*/sa/client] of \"cluster.local/ns/default/sa/client\": yes";
+            assert_eq!(said.endpoints[0].policies[0].rules, [rule]);
             assert_eq!(said.endpoints[0].via, "HBONE 10.0.0.2:15008 for 10.0.0.2:8080");
         }
     }

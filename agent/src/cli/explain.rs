@@ -41,6 +41,9 @@ fn tell(explanation: &Explanation) -> String {
         for judged in &endpoint.policies {
             let policy = line(&judged.policy);
             out.push_str(&format!("  {:<5}  {policy:<width$}  {}\n", judged.action, answer(judged)));
+            for rule in &judged.rules {
+                out.push_str(&format!("           {}\n", line(rule)));
+            }
         }
         let sign = if endpoint.admitted { '√' } else { '×' };
         out.push_str(&format!("{sign} {}\n", line(&endpoint.verdict)));
@@ -67,10 +70,11 @@ mod tests {
     use super::*;
 
     fn explanation() -> Explanation {
-        let judged = |policy: &str, action: &str, matches| Judged {
+        let judged = |policy: &str, action: &str, matches, rule: &str| Judged {
             policy: policy.into(),
             action: action.into(),
             matches,
+            rules: vec![rule.into()],
             dry_run: false,
         };
         Explanation {
@@ -82,7 +86,10 @@ mod tests {
                 workload: "default/shop-1".into(),
                 via: "HBONE 10.0.0.2:15008 for 10.0.0.2:8080".into(),
                 waypoint: Some("port 8080 is open past waypoint default/gate: nothing guards it there".into()),
-                policies: vec![judged("default/no-client", "DENY", true), judged("default/web", "ALLOW", false)],
+                policies: vec![
+                    judged("default/no-client", "DENY", true, "rule 0 (yes): asks for nothing"),
+                    judged("default/web", "ALLOW", false, "rule 0 (no): to[0].ports [80] of 8080: no"),
+                ],
                 verdict: "refused: explicitly denied by: default/no-client".into(),
                 admitted: false,
             }],
@@ -96,8 +103,10 @@ mod tests {
             10.96.0.1:80 is port 80 of service default/shop\n\n\
             default/shop-1 by HBONE 10.0.0.2:15008 for 10.0.0.2:8080\n  \
             port 8080 is open past waypoint default/gate: nothing guards it there\n  \
-            DENY   default/no-client  matches\n  \
-            ALLOW  default/web        does not match\n\
+            DENY   default/no-client  matches\n           \
+            rule 0 (yes): asks for nothing\n  \
+            ALLOW  default/web        does not match\n           \
+            rule 0 (no): to[0].ports [80] of 8080: no\n\
             × refused: explicitly denied by: default/no-client\n";
         assert_eq!(tell(&explanation()), expected);
         assert!(explanation().is_refused());

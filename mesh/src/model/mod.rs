@@ -3,7 +3,8 @@
 pub mod update; // Upsert | Remove for each kind: the only input of the store
 pub mod connection; // the facts of one connection: what policy judges and logs show
 pub mod workload; // one thing with an address and an identity
-pub mod policy; // L4 authorization as data
+pub mod policy; // authorization policies as data
+pub mod rule; // what their rules ask of a connection and a request
 pub mod reserved; // addresses that nobody may claim
 pub mod service; // services and their ports
 pub mod waypoint; // where the waypoint of something is

@@ -1,11 +1,11 @@
-//! Pure. L4 authorization as data (`istio.security.Authorization`). What it means is in `policy`.
+//! Pure. Authorization policies as data. What they mean is in `policy`.
 
 use std::fmt;
 
-use ipnet::IpNet;
 use serde::Serialize;
 
-use super::name::{Name, Namespace, ServiceAccount};
+use super::name::{Name, Namespace};
+use super::rule::Rule;
 
 /// The key of a policy: `<namespace>/<name>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,13 +28,13 @@ impl Serialize for PolicyKey {
     }
 }
 
-/// One authorization policy.
+/// One authorization policy: of an AuthorizationPolicy, whoever enforces it, or of a PeerAuthentication.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Authorization {
     /// Its key.
     pub key: PolicyKey,
-    /// Which workloads it applies to.
+    /// Where it applies.
     pub scope: Scope,
     /// What a match means.
     pub action: Action,
@@ -44,16 +44,18 @@ pub struct Authorization {
     pub dry_run: bool,
 }
 
-/// Which workloads a policy applies to.
+/// Where a policy applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Scope {
-    /// All: it stands in a root namespace.
+    /// To all workloads: it stands in a root namespace.
     Global,
-    /// All of its namespace.
+    /// To all workloads of its namespace.
     Namespace,
-    /// Those that name it in `Workload::policies`.
+    /// To those that name it in `Workload::policies`.
     WorkloadSelector,
+    /// At waypoints, to what its `targetRefs` name.
+    Targets,
 }
 
 /// What a match means.
@@ -64,96 +66,17 @@ pub enum Action {
     Allow,
     /// Refuse, before any ALLOW is looked at.
     Deny,
+    /// Log, and neither admit nor refuse.
+    Audit,
 }
 
-/// One rule: it matches when all of its clauses do. Without clauses it matches everything (`rules: [{}]`).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
-pub struct Rule {
-    /// `from`, `to` and each `when`, as far as present.
-    pub clauses: Box<[Clause]>,
-}
-
-/// One clause: it matches when any of its matches does. Without matches it matches everything; a clause whose matches
-/// are all empty matches nothing (their attributes could not be expressed at L4).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
-pub struct Clause {
-    /// The alternatives.
-    pub matches: Box<[Match]>,
-}
-
-/// One alternative: every field must hold; a positive field holds when empty or any value fits, a negative one when no
-/// value fits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Match {
-    /// Namespace of the peer's identity.
-    pub namespaces: Box<[StringMatch]>,
-    /// As `namespaces`, negated.
-    pub not_namespaces: Box<[StringMatch]>,
-    /// Service account of the peer's identity.
-    pub service_accounts: Box<[ServiceAccountMatch]>,
-    /// As `service_accounts`, negated.
-    pub not_service_accounts: Box<[ServiceAccountMatch]>,
-    /// The peer's identity without `spiffe://`.
-    pub principals: Box<[StringMatch]>,
-    /// As `principals`, negated.
-    pub not_principals: Box<[StringMatch]>,
-    /// Address of the peer.
-    pub source_ips: Box<[IpNet]>,
-    /// As `source_ips`, negated.
-    pub not_source_ips: Box<[IpNet]>,
-    /// Address that was called.
-    pub destination_ips: Box<[IpNet]>,
-    /// As `destination_ips`, negated.
-    pub not_destination_ips: Box<[IpNet]>,
-    /// Port that was called, on the workload.
-    pub destination_ports: Box<[u16]>,
-    /// As `destination_ports`, negated.
-    pub not_destination_ports: Box<[u16]>,
-}
-
-/// A service account by exact names.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ServiceAccountMatch {
-    /// Namespace of the service account.
-    pub namespace: Namespace,
-    /// Name of the service account.
-    pub service_account: ServiceAccount,
-}
-
-/// How a text is compared: `abc`, `abc*`, `*abc`, `*`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum StringMatch {
-    /// Equal.
-    Exact(Name),
-    /// Starts with.
-    Prefix(Name),
-    /// Ends with.
-    Suffix(Name),
-    /// There is a value at all, and it is not empty.
-    Presence,
-}
-
-impl StringMatch {
-    /// Reads the notation of authorization policies: a leading or a trailing `*`, not both, `*` alone for presence.
-    pub fn parse(text: &str) -> Self {
-        match (text, text.strip_prefix('*'), text.strip_suffix('*')) {
-            ("*", _, _) => Self::Presence,
-            (_, Some(suffix), _) => Self::Suffix(suffix.into()),
-            (_, _, Some(prefix)) => Self::Prefix(prefix.into()),
-            _ => Self::Exact(text.into()),
-        }
-    }
-
-    /// Whether `value` fits.
-    pub fn fits(&self, value: &str) -> bool {
+impl Action {
+    /// `ALLOW`, `DENY` or `AUDIT`.
+    pub fn as_str(self) -> &'static str {
         match self {
-            Self::Exact(text) => value == text.as_str(),
-            Self::Prefix(text) => value.starts_with(text.as_str()),
-            Self::Suffix(text) => value.ends_with(text.as_str()),
-            Self::Presence => !value.is_empty(),
+            Self::Allow => "ALLOW",
+            Self::Deny => "DENY",
+            Self::Audit => "AUDIT",
         }
     }
 }

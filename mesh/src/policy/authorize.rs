@@ -5,10 +5,12 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use super::cover::{Believed, Cover};
-use super::matcher::{self, Answer, Subject};
+use super::judge::{Refused, judge};
+use super::subject::Subject;
+use super::trace::{self, RuleTrace};
 use crate::model::connection::Facts;
 use crate::model::identity::Identity;
-use crate::model::policy::{Action, Authorization, PolicyKey};
+use crate::model::policy::{Authorization, PolicyKey};
 use crate::model::workload::{Standing, Workload};
 use crate::state::snapshot::Snapshot;
 
@@ -132,58 +134,55 @@ pub fn subjects<'a>(cover: &Cover, facts: &'a Facts) -> (Subject<'a>, Option<Sub
     (subject(cover.believed(facts), facts), named.map(|named| subject(named, facts)))
 }
 
+/// Why a policy matches each of those who are judged ([`subjects`]) or does not.
+pub fn trace(policy: &Authorization, cover: &Cover, facts: &Facts) -> Vec<RuleTrace> {
+    let (caller, named) = subjects(cover, facts);
+    std::iter::once(caller).chain(named).flat_map(|subject| trace::trace(policy, &subject)).collect()
+}
+
 fn judge_all(applying: &Applying, facts: &Facts, dry_run: bool) -> Result<Permit, Refusal> {
     let policies = applying.policies.iter().map(Arc::as_ref).filter(|policy| policy.dry_run == dry_run);
     let (caller, named) = subjects(&applying.cover, facts);
-    let judged = judge(policies.clone(), caller);
+    let judged = judged(policies.clone(), caller);
     let (Some(client), Some(named)) = (applying.cover.unproven(facts), named) else { return judged };
     let client = client.identity.clone();
     let permit = match judged {
         Ok(permit) => permit,
         Err(why) => return Err(Refusal::OneOfTwo { refused: OneOfTwo::Peer { client }.into(), why: why.into() }),
     };
-    match judge(policies, named) {
+    match self::judged(policies, named) {
         Ok(_) => Ok(permit),
         Err(why) => Err(Refusal::OneOfTwo { refused: OneOfTwo::Client { client }.into(), why: why.into() }),
     }
 }
 
 fn subject<'a>(believed: Believed<'a>, facts: &'a Facts) -> Subject<'a> {
-    Subject { identity: believed.identity, source: believed.source.map(|s| s.ip().to_canonical()), ..facts.into() }
+    Subject { identity: believed.identity, source: believed.source.map(|source| source.ip()), ..facts.into() }
 }
 
-fn judge<'a>(
+fn judged<'a>(
     policies: impl Iterator<Item = &'a Authorization> + Clone,
     subject: Subject<'_>,
 ) -> Result<Permit, Refusal> {
-    let matches = |p: &&Authorization| matcher::policy(p, subject) == Answer::Yes;
-    // Behind a waypoint the client's address may not be known: a DENY that hangs on it denies.
-    let may_match = |p: &&Authorization| matcher::policy(p, subject) != Answer::No;
-    if let Some(denying) = policies.clone().filter(|p| p.action == Action::Deny).find(may_match) {
-        return Err(Refusal::Denied(denying.key.clone()));
-    }
-    let mut allowing = policies.filter(|p| p.action == Action::Allow).peekable();
-    if allowing.peek().is_none() {
-        return Ok(Permit { by: None });
-    }
-    match allowing.find(matches) {
-        Some(policy) => Ok(Permit { by: Some(policy.key.clone()) }),
-        None => Err(Refusal::NotAllowed),
+    match judge(policies, &subject) {
+        Ok(by) => Ok(Permit { by: by.map(|policy| policy.key.clone()) }),
+        Err(Refused::Denied(policy, _)) => Err(Refusal::Denied(policy.key.clone())),
+        Err(Refused::NotAllowed) => Err(Refusal::NotAllowed),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::policy::{Clause, Match, Rule, Scope};
+    use crate::model::policy::{Action, Scope};
+    use crate::model::rule::{Attribute, Rule, Test};
 
     fn policy(name: &str, action: Action, ports: &[u16]) -> Arc<Authorization> {
-        let m = Match { destination_ports: ports.into(), ..Match::default() };
         Arc::new(Authorization {
             key: PolicyKey { namespace: "default".into(), name: name.into() },
             scope: Scope::Namespace,
             action,
-            rules: [Rule { clauses: [Clause { matches: [m].into() }].into() }].into(),
+            rules: [Rule::of_source([Test::is(Attribute::DestinationPort(ports.into()))])].into(),
             dry_run: false,
         })
     }
@@ -220,12 +219,11 @@ mod tests {
     #[test]
     fn to_name_a_client_only_narrows_what_a_peer_may_do() {
         use crate::model::connection::OnBehalfOf;
-        use crate::model::policy::StringMatch;
 
         let id = |namespace: &str| Identity::new("cluster.local", namespace, "default");
         let of_namespace = |action, namespace: &str| {
-            let m = Match { namespaces: [StringMatch::parse(namespace)].into(), ..Match::default() };
-            let rules = [Rule { clauses: [Clause { matches: [m].into() }].into() }].into();
+            let is = Test::is(Attribute::Namespace([namespace.parse().unwrap()].into()));
+            let rules = [Rule::of_source([is])].into();
             Arc::new(Authorization { rules, ..(*policy(namespace, action, &[])).clone() })
         };
         let said = |policies: &[Arc<Authorization>], peer: &str, client: Option<&str>| {

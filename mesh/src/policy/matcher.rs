@@ -1,171 +1,170 @@
-//! Pure. Does one policy match one connection; or, where addresses are not known yet, may it.
+//! Pure. Does one policy match one connection or request; or, where not everything is known, may it.
 //!
-//! Semantics of `istio.security.Authorization`: rules OR, clauses AND, matches OR, fields AND, values OR; a negative
-//! field holds when none of its values fits; without identity no positive identity field holds and every negative does.
+//! Rules OR; of a rule `from`, `to` and `when` AND; alternatives OR, their tests AND, values OR; a negated test holds
+//! when none of its values matches. Without identity no test of one holds and every negated one does.
+//!
+//! What cannot be known never widens access: an ALLOW admits what surely matches, a DENY refuses what may match.
+//! Without HTTP (at agents, and of other protocols at waypoints) it cannot be known what a request would be: there an
+//! ALLOW rule that asks for anything of a request matches nothing, whatever its alternatives are, and of a DENY rule
+//! only the rest counts (`istio.security.Authorization`, and Istio's rules for TCP). Of a request it cannot be known
+//! which of several readings its backend takes (`readings`).
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::model::connection::Facts;
-use crate::model::identity::Identity;
-use crate::model::policy::{Authorization, Clause, Match, Rule, ServiceAccountMatch, StringMatch};
-
-/// What is known of a connection. Unknown addresses make the answer [`Answer::Depends`] where it hangs on them.
-#[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
-    /// What the peer's certificate proved.
-    pub identity: Option<&'a Identity>,
-    /// Address of the peer.
-    pub source: Option<IpAddr>,
-    /// Address that was called.
-    pub destination: Option<IpAddr>,
-    /// Port that was called, on the workload.
-    pub port: u16,
-}
-
-impl<'a> From<&'a Facts> for Subject<'a> {
-    fn from(facts: &'a Facts) -> Self {
-        Self {
-            identity: facts.source_identity.as_ref(),
-            source: Some(facts.source.ip().to_canonical()),
-            destination: Some(facts.destination.ip().to_canonical()),
-            port: facts.destination.port(),
-        }
-    }
-}
-
-/// Three-valued truth.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// It matches.
-    Yes,
-    /// It does not.
-    No,
-    /// It hangs on what is not known here: an address, or a request.
-    Depends,
-}
-
-impl std::fmt::Display for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Yes => "yes",
-            Self::No => "no",
-            Self::Depends => "cannot be judged here",
-        })
-    }
-}
-
-impl From<bool> for Answer {
-    fn from(yes: bool) -> Self {
-        if yes { Self::Yes } else { Self::No }
-    }
-}
-
-/// Whether all hold.
-pub fn all(answers: impl Iterator<Item = Answer>) -> Answer {
-    let mut result = Answer::Yes;
-    for answer in answers {
-        match answer {
-            Answer::No => return Answer::No,
-            Answer::Depends => result = Answer::Depends,
-            Answer::Yes => {}
-        }
-    }
-    result
-}
-
-/// Whether any holds.
-pub fn any(answers: impl Iterator<Item = Answer>) -> Answer {
-    let mut result = Answer::No;
-    for answer in answers {
-        match answer {
-            Answer::Yes => return Answer::Yes,
-            Answer::Depends => result = Answer::Depends,
-            Answer::No => {}
-        }
-    }
-    result
-}
-
-/// Whether it does not hold.
-pub fn not(answer: Answer) -> Answer {
-    match answer {
-        Answer::Yes => Answer::No,
-        Answer::No => Answer::Yes,
-        Answer::Depends => Answer::Depends,
-    }
-}
+use super::answer::{Answer, all, any};
+use super::readings;
+use super::subject::{Http, Subject};
+use crate::model::policy::{Action, Authorization};
+use crate::model::rule::{Alternative, Attribute, Rule, ServiceAccountMatch, StringMatch, Test};
 
 /// Whether the policy matches: any rule does.
-pub fn policy(policy: &Authorization, subject: Subject<'_>) -> Answer {
-    any(policy.rules.iter().map(|rule| self::rule(rule, subject)))
+pub fn policy(policy: &Authorization, subject: &Subject<'_>) -> Answer {
+    any(policy.rules.iter().map(|rule| self::rule(policy.action, rule, subject)))
 }
 
-fn rule(rule: &Rule, subject: Subject<'_>) -> Answer {
-    all(rule.clauses.iter().map(|clause| self::clause(clause, subject)))
+/// The first rule by which the policy takes effect, by index: of an ALLOW one that surely matches, else one that may
+/// match.
+pub fn effective_rule(policy: &Authorization, subject: &Subject<'_>) -> Option<usize> {
+    policy.rules.iter().position(|rule| match self::rule(policy.action, rule, subject) {
+        Answer::Yes => true,
+        Answer::Depends => policy.action != Action::Allow,
+        Answer::No => false,
+    })
 }
 
-fn clause(clause: &Clause, subject: Subject<'_>) -> Answer {
-    if clause.matches.is_empty() {
-        return Answer::Yes;
+/// Whether one rule of a policy with this action matches.
+pub fn rule(action: Action, rule: &Rule, subject: &Subject<'_>) -> Answer {
+    Judging { subject, unseen: Answer::Depends }.rule(action, rule)
+}
+
+/// Whether one test holds.
+pub fn test(test: &Test, subject: &Subject<'_>) -> Answer {
+    Judging { subject, unseen: Answer::Depends }.test(test)
+}
+
+/// What the policy comes to where nobody will ever see a request: what hangs on one has no rule to admit by, and is no
+/// reason not to refuse. Only addresses that are not known yet are left to depend on.
+pub(super) fn without_requests(policy: &Authorization, subject: &Subject<'_>) -> Answer {
+    let judging = Judging { subject, unseen: (policy.action != Action::Allow).into() };
+    any(policy.rules.iter().map(|rule| judging.rule(policy.action, rule)))
+}
+
+/// The judging of one subject.
+struct Judging<'a> {
+    subject: &'a Subject<'a>,
+    /// The answer of a test, negated or not, of a request that is not known.
+    unseen: Answer,
+}
+
+impl Judging<'_> {
+    fn rule(&self, action: Action, rule: &Rule) -> Answer {
+        let answers = [&rule.from, &rule.to].into_iter().map(|alternatives| self.alternatives(alternatives));
+        let answer = all(answers.chain(rule.when.iter().map(|test| self.test(test))));
+        if answer == Answer::Yes && action == Action::Allow && rule.tests().any(|test| self.is_unseen(test)) {
+            return self.unseen;
+        }
+        answer
     }
-    // An empty match stands for attributes that could not be expressed at L4: it admits nobody.
-    any(clause.matches.iter().filter(|m| **m != Match::default()).map(|m| one_match(m, subject)))
+
+    fn alternatives(&self, alternatives: &[Alternative]) -> Answer {
+        if alternatives.is_empty() {
+            return Answer::Yes;
+        }
+        let filled = alternatives.iter().filter(|tests| !tests.is_empty());
+        any(filled.map(|tests| all(tests.iter().map(|test| self.test(test)))))
+    }
+
+    /// Whether a test asks for something of requests that is not known.
+    fn is_unseen(&self, test: &Test) -> bool {
+        match &test.attribute {
+            Attribute::ServerName(_) => true,
+            Attribute::RemoteIp(_) => self.subject.remote.is_none(),
+            attribute => self.subject.http.is_none() && attribute.is_of_http(),
+        }
+    }
+
+    fn test(&self, test: &Test) -> Answer {
+        if self.is_unseen(test) {
+            return self.unseen;
+        }
+        let answer = self.compare(&test.attribute);
+        if test.negated { answer.negated() } else { answer }
+    }
+
+    fn compare(&self, attribute: &Attribute) -> Answer {
+        let Subject { identity, source, remote, destination, port, http } = *self.subject;
+        match attribute {
+            Attribute::Principal(values) => {
+                let parts =
+                    identity.map(|id| [&*id.trust_domain, "/ns/", &*id.namespace, "/sa/", &*id.service_account]);
+                parts.is_some_and(|parts| values.iter().any(|value| value.matches_joined(&parts))).into()
+            }
+            Attribute::Namespace(values) => text(values, identity.map(|id| id.namespace.as_str())),
+            Attribute::TrustDomain(values) => text(values, identity.map(|id| id.trust_domain.as_str())),
+            Attribute::ServiceAccount(values) => {
+                let same = |value: &ServiceAccountMatch| {
+                    let is = |id| (&value.namespace, &value.service_account) == id;
+                    identity.is_some_and(|id| is((&id.namespace, &id.service_account)))
+                };
+                values.iter().any(same).into()
+            }
+            Attribute::SourceIp(nets) => contains(nets, source),
+            Attribute::RemoteIp(nets) => contains(nets, remote),
+            Attribute::DestinationIp(nets) => contains(nets, destination),
+            Attribute::DestinationPort(ports) => ports.contains(&port).into(),
+            attribute => http.map_or(Answer::Depends, |http| compare_http(attribute, &http)),
+        }
+    }
 }
 
-fn one_match(m: &Match, subject: Subject<'_>) -> Answer {
-    let identity = subject.identity;
-    let namespace = |values: &[StringMatch]| identity.is_some_and(|id| values.iter().any(|v| v.fits(&id.namespace)));
-    let principal = |values: &[StringMatch]| {
-        identity.is_some_and(|id| {
-            let text = id.principal();
-            values.iter().any(|v| v.fits(&text))
-        })
-    };
-    let account = |values: &[ServiceAccountMatch]| {
-        identity.is_some_and(|id| {
-            values.iter().any(|v| v.namespace == id.namespace && v.service_account == id.service_account)
-        })
-    };
-    let port = |values: &[u16]| values.contains(&subject.port);
-    all([
-        positive(&m.namespaces, |v| namespace(v).into()),
-        negative(&m.not_namespaces, |v| namespace(v).into()),
-        positive(&m.service_accounts, |v| account(v).into()),
-        negative(&m.not_service_accounts, |v| account(v).into()),
-        positive(&m.principals, |v| principal(v).into()),
-        negative(&m.not_principals, |v| principal(v).into()),
-        positive(&m.destination_ports, |v| port(v).into()),
-        negative(&m.not_destination_ports, |v| port(v).into()),
-        positive(&m.source_ips, |v| contains(v, subject.source)),
-        negative(&m.not_source_ips, |v| contains(v, subject.source)),
-        positive(&m.destination_ips, |v| contains(v, subject.destination)),
-        negative(&m.not_destination_ips, |v| contains(v, subject.destination)),
-    ]
-    .into_iter())
+fn compare_http(attribute: &Attribute, http: &Http<'_>) -> Answer {
+    let token = http.token;
+    let claim = |path: &[Box<str>]| token.map(|token| token.claim(path)).unwrap_or_default();
+    match attribute {
+        Attribute::RequestPrincipal(values) => text(values, token.map(|token| token.principal())),
+        Attribute::Audience(values) => texts(values, token.map_or(&[], |token| token.audiences())),
+        Attribute::Presenter(values) => texts(values, &claim(&["azp".into()])),
+        Attribute::Claim(path, values) => texts(values, &claim(path)),
+        Attribute::Header(name, values) => readings::header(http.headers, name, values),
+        Attribute::Host(values) => readings::host(http.host, values),
+        Attribute::Method(values) => readings::method(http.method, values),
+        Attribute::Path(paths) => readings::path(http.path, paths),
+        Attribute::Principal(_)
+        | Attribute::Namespace(_)
+        | Attribute::ServiceAccount(_)
+        | Attribute::TrustDomain(_)
+        | Attribute::SourceIp(_)
+        | Attribute::RemoteIp(_)
+        | Attribute::DestinationIp(_)
+        | Attribute::DestinationPort(_)
+        | Attribute::ServerName(_) => Answer::Depends,
+    }
 }
 
-fn positive<T>(values: &[T], fits: impl FnOnce(&[T]) -> Answer) -> Answer {
-    if values.is_empty() { Answer::Yes } else { fits(values) }
+fn text(values: &[StringMatch], found: Option<&str>) -> Answer {
+    found.is_some_and(|found| values.iter().any(|value| value.matches(found))).into()
 }
 
-fn negative<T>(values: &[T], fits: impl FnOnce(&[T]) -> Answer) -> Answer {
-    if values.is_empty() { Answer::Yes } else { not(fits(values)) }
+fn texts(values: &[StringMatch], found: &[String]) -> Answer {
+    found.iter().any(|found| values.iter().any(|value| value.matches(found))).into()
 }
 
 fn contains(nets: &[IpNet], address: Option<IpAddr>) -> Answer {
     let Some(address) = address else { return Answer::Depends };
+    let address = address.to_canonical();
     nets.iter().any(|net| net.contains(&address)).into()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::policy::{Action, PolicyKey, Scope};
+    use crate::model::identity::Identity;
+    use crate::model::policy::{PolicyKey, Scope};
 
-    fn with_match(m: Match) -> Authorization {
-        with_rules(vec![Rule { clauses: [Clause { matches: [m].into() }].into() }])
+    fn with_tests(tests: impl Into<Alternative>) -> Authorization {
+        with_rules(vec![Rule::of_source(tests)])
     }
 
     fn with_rules(rules: Vec<Rule>) -> Authorization {
@@ -182,11 +181,13 @@ mod tests {
         let identity = identity.map(|text| text.parse::<Identity>().unwrap());
         policy(
             p,
-            Subject {
+            &Subject {
                 identity: identity.as_ref(),
                 source: Some(source.parse().unwrap()),
+                remote: None,
                 destination: Some("10.0.0.9".parse().unwrap()),
                 port,
+                http: None,
             },
         )
     }
@@ -199,77 +200,101 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_without_clauses_matches_everything() {
+    fn a_rule_that_asks_for_nothing_matches_everything() {
         assert_eq!(judge(&with_rules(vec![Rule::default()]), None, "10.0.0.1", 80), Answer::Yes);
     }
 
     #[test]
-    fn a_clause_without_matches_holds_but_one_with_only_empty_matches_does_not() {
-        let open = with_rules(vec![Rule { clauses: [Clause::default()].into() }]);
-        assert_eq!(judge(&open, None, "10.0.0.1", 80), Answer::Yes);
-        assert_eq!(judge(&with_match(Match::default()), SHOP, "10.0.0.1", 80), Answer::No);
+    fn an_alternative_without_tests_matches_nothing() {
+        assert_eq!(judge(&with_tests(vec![]), SHOP, "10.0.0.1", 80), Answer::No);
     }
 
     #[test]
-    fn identity_fields_need_an_identity_and_their_negatives_do_not() {
-        let exact = |text: &str| -> Box<[StringMatch]> { [StringMatch::parse(text)].into() };
-        let table: [(Match, Answer, Answer); 8] = [
-            (Match { namespaces: exact("default"), ..Match::default() }, Answer::Yes, Answer::No),
-            (Match { namespaces: exact("def*"), ..Match::default() }, Answer::Yes, Answer::No),
-            (Match { not_namespaces: exact("default"), ..Match::default() }, Answer::No, Answer::Yes),
-            (
-                Match { principals: exact("cluster.local/ns/default/sa/shop"), ..Match::default() },
-                Answer::Yes,
-                Answer::No,
-            ),
-            (Match { principals: exact("*/sa/shop"), ..Match::default() }, Answer::Yes, Answer::No),
-            (Match { principals: exact("*"), ..Match::default() }, Answer::Yes, Answer::No),
-            (Match { not_principals: exact("*"), ..Match::default() }, Answer::No, Answer::Yes),
-            (
-                Match {
-                    not_service_accounts: [ServiceAccountMatch {
-                        namespace: "default".into(),
-                        service_account: "shop".into(),
-                    }]
-                    .into(),
-                    ..Match::default()
-                },
-                Answer::No,
-                Answer::Yes,
-            ),
-        ];
-        for (m, identified, anonymous) in table {
-            let p = with_match(m.clone());
-            assert_eq!(judge(&p, SHOP, "10.0.0.1", 80), identified, "{m:?}");
-            assert_eq!(judge(&p, None, "10.0.0.1", 80), anonymous, "{m:?}");
+    fn tests_of_identity_need_one_and_negated_ones_do_not() {
+        use Answer::{No, Yes};
+        let texts = |text: &str| -> Box<[StringMatch]> { [text.parse().unwrap()].into() };
+        let account = || ServiceAccountMatch { namespace: "default".into(), service_account: "shop".into() };
+        for (test, identified, anonymous) in [
+            (Test::is(Attribute::Namespace(texts("default"))), Yes, No),
+            (Test::is(Attribute::Namespace(texts("def*"))), Yes, No),
+            (Test::is_not(Attribute::Namespace(texts("default"))), No, Yes),
+            (Test::is(Attribute::Principal(texts("cluster.local/ns/default/sa/shop"))), Yes, No),
+            (Test::is(Attribute::Principal(texts("*/sa/shop"))), Yes, No),
+            (Test::is(Attribute::Principal(texts("*"))), Yes, No),
+            (Test::is_not(Attribute::Principal(texts("*"))), No, Yes),
+            (Test::is(Attribute::TrustDomain(texts("*.local"))), Yes, No),
+            (Test::is_not(Attribute::TrustDomain(texts("cluster.local"))), No, Yes),
+            (Test::is(Attribute::ServiceAccount([account()].into())), Yes, No),
+            (Test::is_not(Attribute::ServiceAccount([account()].into())), No, Yes),
+        ] {
+            let p = with_tests([test.clone()]);
+            assert_eq!(judge(&p, SHOP, "10.0.0.1", 80), identified, "{test:?}");
+            assert_eq!(judge(&p, None, "10.0.0.1", 80), anonymous, "{test:?}");
         }
     }
 
     #[test]
     fn addresses_and_ports_are_compared_as_ranges_and_numbers() {
         let net = |text: &str| -> Box<[IpNet]> { [text.parse().unwrap()].into() };
-        let p = with_match(Match {
-            source_ips: net("10.0.0.0/24"),
-            not_source_ips: net("10.0.0.7/32"),
-            destination_ports: [80, 443].into(),
-            ..Match::default()
-        });
+        let p = with_tests([
+            Test::is(Attribute::SourceIp(net("10.0.0.0/24"))),
+            Test::is_not(Attribute::SourceIp(net("10.0.0.7/32"))),
+            Test::is(Attribute::DestinationPort([80, 443].into())),
+        ]);
         assert_eq!(judge(&p, None, "10.0.0.1", 80), Answer::Yes);
         assert_eq!(judge(&p, None, "10.0.0.7", 80), Answer::No);
         assert_eq!(judge(&p, None, "10.0.1.1", 80), Answer::No);
         assert_eq!(judge(&p, None, "10.0.0.1", 81), Answer::No);
-        assert_eq!(judge(&p, None, "::ffff:10.0.0.1", 80), Answer::No, "callers pass canonical addresses");
+        assert_eq!(judge(&p, None, "::ffff:10.0.0.1", 80), Answer::Yes, "it is the same address");
+        assert_eq!(judge(&p, None, "::ffff:10.0.0.7", 80), Answer::No);
     }
 
     #[test]
     fn an_unknown_address_decides_nothing_but_a_wrong_port_does() {
-        let p = with_match(Match {
-            source_ips: ["10.0.0.0/24".parse().unwrap()].into(),
-            destination_ports: [80].into(),
-            ..Match::default()
-        });
-        let unknown = |port| Subject { identity: None, source: None, destination: None, port };
-        assert_eq!(policy(&p, unknown(80)), Answer::Depends);
-        assert_eq!(policy(&p, unknown(81)), Answer::No);
+        let net = ["10.0.0.0/24".parse().unwrap()];
+        let p =
+            with_tests([Test::is(Attribute::SourceIp(net.into())), Test::is(Attribute::DestinationPort([80].into()))]);
+        assert_eq!(policy(&p, &unknown(80)), Answer::Depends);
+        assert_eq!(policy(&p, &unknown(81)), Answer::No);
+    }
+
+    fn unknown(port: u16) -> Subject<'static> {
+        Subject { identity: None, source: None, remote: None, destination: None, port, http: None }
+    }
+
+    fn method(negated: bool) -> Test {
+        Test { attribute: Attribute::Method(["GET".parse().unwrap()].into()), negated }
+    }
+
+    #[test]
+    fn without_http_what_asks_for_requests_admits_nobody_and_refuses_more() {
+        let port = |port: u16| Test::is(Attribute::DestinationPort([port].into()));
+        let net = "10.0.0.0/8".parse().unwrap();
+        for unseen in [
+            method(false),
+            method(true),
+            Test::is(Attribute::RemoteIp([net].into())),
+            Test::is_not(Attribute::ServerName(["x".parse().unwrap()].into())),
+        ] {
+            let judged = |rule: &Rule, action| {
+                let p = Authorization { action, ..with_rules(vec![rule.clone()]) };
+                (effective_rule(&p, &unknown(80)), without_requests(&p, &unknown(80)))
+            };
+            let alone = Rule { when: [unseen.clone()].into(), ..Rule::default() };
+            let wrong = Rule { when: [unseen.clone(), port(81)].into(), ..Rule::default() };
+            let beside = Rule { to: [[unseen.clone()].into(), [port(80)].into()].into(), ..Rule::default() };
+            for (rule, denies) in [(&alone, true), (&wrong, false), (&beside, true)] {
+                assert_eq!(judged(rule, Action::Allow), (None, Answer::No), "{rule:?}");
+                assert_eq!(judged(rule, Action::Deny), (denies.then_some(0), denies.into()), "{rule:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_remote_address_is_judged_where_it_is_known() {
+        let p = with_tests([Test::is(Attribute::RemoteIp(["10.0.0.0/8".parse().unwrap()].into()))]);
+        let from = |address: &str| Subject { remote: Some(address.parse().unwrap()), ..unknown(80) };
+        assert_eq!(policy(&p, &from("10.0.0.1")), Answer::Yes);
+        assert_eq!(policy(&p, &from("11.0.0.1")), Answer::No);
     }
 }

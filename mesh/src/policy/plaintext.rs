@@ -6,9 +6,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::answer::Answer;
 use super::authorize::Applying;
-use super::matcher::{self, Answer, Subject};
+use super::matcher;
+use super::subject::Subject;
 use crate::model::policy::{Action, Authorization, PlaintextRules, PlaintextVerdict};
+use crate::model::rule::{Attribute, Test};
 
 /// Compiles what judges the connections to one workload. A port behind a waypoint takes no plaintext: without a
 /// certificate nobody is the waypoint.
@@ -24,9 +27,8 @@ pub fn compile(applying: &Applying) -> PlaintextRules {
     let named: BTreeSet<u16> = policies
         .iter()
         .flat_map(|p| &p.rules)
-        .flat_map(|r| &r.clauses)
-        .flat_map(|c| &c.matches)
-        .flat_map(|m| m.destination_ports.iter().chain(&m.not_destination_ports))
+        .flat_map(|r| r.tests())
+        .flat_map(named_ports)
         .copied()
         .chain(cover.ports())
         .collect();
@@ -37,13 +39,20 @@ pub fn compile(applying: &Applying) -> PlaintextRules {
     PlaintextRules { default, ports }
 }
 
+fn named_ports(test: &Test) -> &[u16] {
+    match &test.attribute {
+        Attribute::DestinationPort(ports) => ports,
+        _ => &[],
+    }
+}
+
 fn verdict(policies: &[Arc<Authorization>], port: u16) -> PlaintextVerdict {
-    let subject = Subject { identity: None, source: None, destination: None, port };
+    let subject = Subject { identity: None, source: None, remote: None, destination: None, port, http: None };
     let answers = |action: Action| {
         policies
             .iter()
             .filter(move |p| !p.dry_run && p.action == action)
-            .map(move |p| matcher::policy(p, subject))
+            .map(move |p| matcher::without_requests(p, &subject))
             .collect::<Vec<_>>()
     };
     let (deny, allow) = (answers(Action::Deny), answers(Action::Allow));
@@ -60,20 +69,25 @@ fn verdict(policies: &[Arc<Authorization>], port: u16) -> PlaintextVerdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::policy::{Clause, Match, PolicyKey, Rule, Scope, StringMatch};
+    use crate::model::policy::{PolicyKey, Scope};
+    use crate::model::rule::{Rule, StringMatch};
 
-    fn policy(action: Action, m: Match) -> Arc<Authorization> {
+    fn policy(action: Action, tests: impl Into<Box<[Test]>>) -> Arc<Authorization> {
         Arc::new(Authorization {
             key: PolicyKey { namespace: "default".into(), name: "p".into() },
             scope: Scope::Namespace,
             action,
-            rules: [Rule { clauses: [Clause { matches: [m].into() }].into() }].into(),
+            rules: [Rule::of_source(tests)].into(),
             dry_run: false,
         })
     }
 
     fn strict() -> Arc<Authorization> {
-        policy(Action::Deny, Match { not_principals: [StringMatch::Presence].into(), ..Match::default() })
+        policy(Action::Deny, [stranger()])
+    }
+
+    fn stranger() -> Test {
+        Test::is_not(Attribute::Principal([StringMatch::Presence].into()))
     }
 
     #[test]
@@ -100,29 +114,40 @@ mod tests {
 
     #[test]
     fn strict_except_one_port_passes_that_port() {
-        let m = Match {
-            not_principals: [StringMatch::Presence].into(),
-            not_destination_ports: [8080].into(),
-            ..Match::default()
-        };
-        let rules = compile(&[policy(Action::Deny, m)].into());
+        let tests = [stranger(), Test::is_not(Attribute::DestinationPort([8080].into()))];
+        let rules = compile(&[policy(Action::Deny, tests)].into());
         assert_eq!(rules.default, PlaintextVerdict::Refuse);
         assert_eq!(*rules.ports, [(8080, PlaintextVerdict::Pass)]);
     }
 
     #[test]
     fn a_rule_on_principals_refuses_plaintext_and_a_rule_on_addresses_leaves_it_to_the_agent() {
-        let principals =
-            policy(Action::Allow, Match { principals: [StringMatch::Presence].into(), ..Match::default() });
+        let principals = policy(Action::Allow, [Test::is(Attribute::Principal([StringMatch::Presence].into()))]);
         assert_eq!(compile(&[principals].into()).default, PlaintextVerdict::Refuse);
-        let addresses =
-            policy(Action::Allow, Match { source_ips: ["10.0.0.0/8".parse().unwrap()].into(), ..Match::default() });
+        let net = "10.0.0.0/8".parse().unwrap();
+        let addresses = policy(Action::Allow, [Test::is(Attribute::SourceIp([net].into()))]);
         assert_eq!(compile(&[Arc::clone(&addresses)].into()).default, PlaintextVerdict::Proxy);
         assert_eq!(
             compile(&[addresses, strict()].into()).default,
             PlaintextVerdict::Refuse,
             "a sure DENY needs no agent"
         );
+    }
+
+    #[test]
+    fn what_asks_for_requests_refuses_plaintext_in_the_kernel() {
+        let method = || Test::is(Attribute::Method(["GET".parse().unwrap()].into()));
+        let port = || Test::is(Attribute::DestinationPort([8080].into()));
+        let allow = compile(&[policy(Action::Allow, [method()])].into());
+        assert_eq!((allow.default, allow.ports.len()), (PlaintextVerdict::Refuse, 0));
+        let deny = compile(&[policy(Action::Deny, [method(), port()])].into());
+        assert_eq!(deny.default, PlaintextVerdict::Pass);
+        assert_eq!(*deny.ports, [(8080, PlaintextVerdict::Refuse)]);
+        let mut either = (*policy(Action::Allow, [port()])).clone();
+        either.rules[0].to = [[method()].into(), [port()].into()].into();
+        assert_eq!(compile(&[Arc::new(either)].into()).default, PlaintextVerdict::Refuse, "and on no other port");
+        let net = Test::is(Attribute::SourceIp(["10.0.0.0/8".parse().unwrap()].into()));
+        assert_eq!(compile(&[policy(Action::Deny, [method(), net])].into()).default, PlaintextVerdict::Proxy);
     }
 
     #[test]

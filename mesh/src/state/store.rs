@@ -287,7 +287,7 @@ impl Batch<'_> {
                 let of_namespace = self.next.by_namespace.entry(policy.key.namespace.clone()).or_default();
                 of_namespace.insert(policy.key.clone(), Arc::clone(&policy));
             }
-            Scope::WorkloadSelector => {}
+            Scope::WorkloadSelector | Scope::Targets => {}
         }
         self.next.policies.insert(policy.key.clone(), policy);
         self.applied.policies = true;

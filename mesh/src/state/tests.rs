@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::store::{Applied, Store};
-use crate::model::policy::{Action, Authorization, PolicyKey, Rule, Scope};
+use crate::model::policy::{Action, Authorization, PolicyKey, Scope};
 use crate::model::reserved::{Holder, Reserved};
+use crate::model::rule::Rule;
 use crate::model::service::{Exported, Reach, Service, ServiceKey, ServicePort, Vip};
 use crate::model::update::Update;
 use crate::model::workload::{Standing, TunnelProtocol, Workload, WorkloadService};

@@ -16,4 +16,5 @@ mod stand_ins;
 mod support;
 mod touching;
 mod trespassing;
+mod verdicts;
 mod waypoints;

@@ -295,7 +295,7 @@ fn a_security_policy_that_cannot_be_read_refuses_everything() {
         plan_of(&[policy(json!({"targetRefs": target, "rules": [{"when": [{"key": "unknown", "values": ["x"]}]}]}))]);
     assert_eq!(reasons(&plan, "p")[0], ("Accepted", "False", "Invalid"));
     let policies = &plan.services[&key("shop", "default")].security.policies;
-    assert_eq!((policies.len(), policies[0].action), (1, crate::auth::authorize::Action::Deny));
+    assert_eq!((policies.len(), policies[0].action), (1, mesh::model::policy::Action::Deny));
     assert!(plan.services[&key("v2", "default")].security.policies.is_empty());
     let selector = plan_of(&[policy(json!({"selector": {}, "rules": [{}]}))]);
     assert!(selector.services[&key("shop", "default")].security.policies.is_empty(), "the agents' business");
@@ -335,7 +335,7 @@ fn what_a_policy_says_in_vain_is_an_error_and_closes_its_target() {
     ] {
         let (accepted, policy) = judged(spec.clone(), json!({}));
         assert!(!accepted, "{spec}");
-        assert_eq!((policy.action, policy.rules.len()), (crate::auth::authorize::Action::Deny, 1), "{spec}");
+        assert_eq!((policy.action, policy.rules.len()), (mesh::model::policy::Action::Deny, 1), "{spec}");
         assert!(policy.rules[0].from.is_empty() && policy.rules[0].to.is_empty(), "{spec}");
     }
     for (value, dry) in [("true", true), ("True", true), ("1", true), ("t", true), ("yes", false), ("false", false)] {
@@ -343,10 +343,8 @@ fn what_a_policy_says_in_vain_is_an_error_and_closes_its_target() {
     }
     let (accepted, policy) =
         judged(json!({"rules": [{"from": [{"source": {"principals": ["spiffe://td/ns/a/sa/b"]}}]}]}), json!({}));
-    assert_eq!(
-        (accepted, &*policy.rules[0].from[0][0].values),
-        (true, &[crate::auth::authorize::Pattern::text("td/ns/a/sa/b").unwrap()][..])
-    );
+    let principal = mesh::model::rule::Attribute::Principal(["td/ns/a/sa/b".parse().unwrap()].into());
+    assert_eq!((accepted, &policy.rules[0].from[0][0].attribute), (true, &principal));
 }
 
 #[test]

@@ -11,8 +11,8 @@ use super::schema::route::{
 use super::status::Findings;
 use crate::filter::{Cors, HeaderChanges, PathChange, Redirect, Rewrite};
 use crate::identity;
-use crate::request::path::{Normalization, normalize};
 use crate::route::{BackendTarget, Mirror};
+use mesh::policy::path::{Normalization, normalize};
 
 /// The filters of one rule or backend.
 #[derive(Clone, Debug, Default)]

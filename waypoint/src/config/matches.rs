@@ -5,8 +5,8 @@ use regex::Regex;
 
 use super::schema::route::{GrpcMethod, MethodMatch, NamedValue, RouteMatch};
 use crate::matcher::{Condition, Match, PathMatch, Text, whole};
-use crate::request::path::{Normalization, normalize};
 use crate::route::{Age, Rank};
+use mesh::policy::path::{Normalization, normalize};
 
 /// Longest path value (Gateway API).
 const MAX_PATH: usize = 1024;

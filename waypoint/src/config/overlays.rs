@@ -11,10 +11,10 @@ use super::schema::policy::{
 use crate::balance::Algorithm;
 use crate::duration;
 use crate::request::grpc::GrpcCode;
-use crate::request::path::Normalization;
 use crate::resilience::limit::Rate;
 use crate::resilience::retry::StatusSet;
 use crate::settings::{GrpcCodes, HashOn, Overlay};
+use mesh::policy::path::Normalization;
 
 type Read<T> = Result<Option<T>, String>;
 

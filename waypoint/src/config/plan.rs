@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use mesh::model::name::Namespace;
+use mesh::model::policy::{Action, Authorization};
 use mesh::model::service::{AppProtocol, Service, ServiceKey};
 
 use super::security::Security;
 use super::status::ObjectStatus;
-use crate::auth::authorize::{Action, Attribute, Policy, Test};
 use crate::route::{Rule, Table};
 use crate::settings::Settings;
 
@@ -109,29 +109,9 @@ impl ServicePlan {
 }
 
 /// Whether a policy that is enforced asks for what only a request says.
-fn looks_at_http(policy: &Policy) -> bool {
-    use Attribute::{
-        DestinationIp, DestinationPort, Namespace, Principal, ServerName, ServiceAccount, SourceIp, TrustDomain,
-    };
-    let of_connection = |test: &Test| {
-        matches!(
-            test.attribute,
-            Principal
-                | Namespace
-                | ServiceAccount
-                | TrustDomain
-                | SourceIp
-                | DestinationIp
-                | DestinationPort
-                | ServerName
-        )
-    };
+fn looks_at_http(policy: &Authorization) -> bool {
     let enforced = !policy.dry_run && policy.action != Action::Audit;
-    enforced
-        && policy.rules.iter().any(|rule| {
-            let alternatives = rule.from.iter().chain(&rule.to).flatten();
-            alternatives.chain(&rule.when).any(|test| !of_connection(test))
-        })
+    enforced && policy.rules.iter().flat_map(|rule| rule.tests()).any(|test| test.attribute.is_of_http())
 }
 
 /// The key under which a workload stands that is called by its own address.

@@ -1,12 +1,13 @@
 //! Pure. AuthorizationPolicies and RequestAuthentications that name this waypoint, its class or a service.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use http::HeaderName;
-use ipnet::IpNet;
+use mesh::model::policy::{Authorization, PolicyKey};
+use mesh::model::rule::Attribute;
 use serde_json::Value;
-use sources::objects::kind::AuthorizationPolicy;
+use sources::objects::kind::TargetedPolicy;
 
 use super::history::History;
 use super::object::Object;
@@ -15,7 +16,6 @@ use super::schema::policy::TargetRef;
 use super::schema::security as schema;
 use super::services::Services;
 use super::status::{CONTROLLER, Findings, ObjectStatus, ParentStatus, Rejection};
-use crate::auth::authorize::{Action, Attribute, Pattern, Policy, Rule, Test};
 use crate::auth::jwt::{JwtRule, KeySource, key_set};
 use crate::identity::{self, Reserved};
 
@@ -26,7 +26,7 @@ pub const CLASSES: [&str; 2] = ["culvert-waypoint", "istio-waypoint"];
 #[derive(Clone, Debug, Default)]
 pub struct Security {
     /// L7 authorization.
-    pub policies: Vec<Arc<Policy>>,
+    pub policies: Vec<Arc<Authorization>>,
     /// Tokens.
     pub jwt: Vec<Arc<JwtRule>>,
     /// Headers that these give a meaning to.
@@ -38,10 +38,19 @@ impl Security {
     fn reserve(&mut self) {
         let told = self.jwt.iter().flat_map(|rule| rule.told());
         let carrying = self.jwt.iter().flat_map(|rule| rule.from_headers.iter().map(|(name, _)| name));
-        let judged = self.policies.iter().flat_map(|policy| policy.headers());
+        let judged = self.policies.iter().flat_map(|policy| headers(policy));
         let reserved = Reserved { told: distinct(told), judged: distinct(carrying.chain(judged)) };
         self.reserved = Arc::new(reserved);
     }
+}
+
+/// The headers that the rules of a policy look at.
+fn headers(policy: &Authorization) -> impl Iterator<Item = &HeaderName> {
+    let tests = policy.rules.iter().flat_map(|rule| rule.tests());
+    tests.filter_map(|test| match &test.attribute {
+        Attribute::Header(name, _) => Some(name),
+        _ => None,
+    })
 }
 
 fn distinct<'a>(names: impl Iterator<Item = &'a HeaderName>) -> Vec<HeaderName> {
@@ -119,11 +128,16 @@ impl Securities {
             return;
         }
         let (policy, findings) = history.read(object, |object, findings| {
-            let read = object.read().and_then(|spec| policy(object, &spec, findings));
-            read.unwrap_or_else(|message| {
-                findings.reject("Invalid", message);
-                refuse_everything(object, is_dry_run(object))
-            })
+            match TargetedPolicy::read(policy_key(object), &object.annotations, &object.spec) {
+                Ok(read) => {
+                    findings.notes.extend(read.notes);
+                    read.policy
+                }
+                Err(message) => {
+                    findings.reject("Invalid", message);
+                    TargetedPolicy::stand_in(policy_key(object), &object.annotations)
+                }
+            }
         });
         let policy = Arc::new(policy);
         let status = self.attach(object, &references, services, &findings, |security| {
@@ -157,7 +171,7 @@ impl Securities {
             // Which headers it fills is not known either: a backend would take a caller's own for them.
             rules.map_err(|message| {
                 findings.reject("Invalid", message);
-                Arc::new(refuse_everything(object, false))
+                Arc::new(TargetedPolicy::stand_in(policy_key(object), &BTreeMap::new()))
             })
         });
         let status = self.attach(object, &references, services, &findings, |security| match &rules {
@@ -194,9 +208,8 @@ impl Securities {
     }
 }
 
-/// The policy that stands in for an object that cannot be read.
-fn refuse_everything(object: &Object, dry_run: bool) -> Policy {
-    Policy { name: object.full_name(), action: Action::Deny, dry_run, rules: [Rule::default()].into() }
+fn policy_key(object: &Object) -> PolicyKey {
+    PolicyKey { namespace: (&*object.namespace).into(), name: (&*object.name).into() }
 }
 
 /// The targets, also of a policy whose rules cannot be read. One that cannot be read itself names nothing that there is,
@@ -218,12 +231,6 @@ fn references(object: &Object) -> Vec<TargetRef> {
         Some(other) => vec![read(other)],
     };
     many.into_iter().chain(object.spec.get("targetRef").filter(|one| !one.is_null()).map(read)).collect()
-}
-
-/// As Go's `strconv.ParseBool`, which Istio reads the annotation with.
-fn is_dry_run(object: &Object) -> bool {
-    let value = object.annotations.get("istio.io/dry-run");
-    value.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
 }
 
 fn target(object: &Object, reference: &TargetRef, services: &Services) -> Result<Target, Rejection> {
@@ -254,185 +261,8 @@ fn target(object: &Object, reference: &TargetRef, services: &Services) -> Result
     }
 }
 
-fn policy(object: &Object, spec: &schema::AuthorizationSpec, findings: &mut Findings) -> Result<Policy, String> {
-    AuthorizationPolicy::check(&object.spec)?;
-    if spec.selector.is_some() {
-        return Err(TWO_TARGETS.to_owned());
-    }
-    let action = match spec.action.as_deref().unwrap_or("ALLOW") {
-        "ALLOW" => Action::Allow,
-        "DENY" => Action::Deny,
-        "AUDIT" => Action::Audit,
-        "CUSTOM" => {
-            // What the external authorizer would have been asked about is refused.
-            findings.notes.push("CUSTOM is not supported: what its rules match is refused".to_owned());
-            Action::Deny
-        }
-        other => return Err(format!("spec.action: {other:?} is not ALLOW, DENY, AUDIT or CUSTOM")),
-    };
-    let rules = spec.rules.iter().enumerate();
-    let rules = rules.map(|(index, from)| rule(object, from).map_err(|error| format!("spec.rules[{index}].{error}")));
-    Ok(Policy {
-        name: object.full_name(),
-        action,
-        dry_run: is_dry_run(object),
-        rules: rules.collect::<Result<_, _>>()?,
-    })
-}
-
 /// Istio refuses such an object too.
 const TWO_TARGETS: &str = "spec: selector and targetRefs exclude each other";
-
-type Tests = Result<Box<[Test]>, String>;
-
-fn rule(object: &Object, from: &schema::Rule) -> Result<Rule, String> {
-    if from.from.as_ref().is_some_and(Vec::is_empty) || from.to.as_ref().is_some_and(Vec::is_empty) {
-        return Err("from and to must name something, or be left out".to_owned());
-    }
-    let sources = from.from.iter().flatten().map(|from| source(&object.namespace, &from.source));
-    let sources = sources.collect::<Result<_, _>>()?;
-    let operations = from.to.iter().flatten().map(|to| operation(&to.operation)).collect::<Result<_, _>>()?;
-    let mut when = Vec::new();
-    for condition in &from.when {
-        if condition.values.is_empty() && condition.not_values.is_empty() {
-            return Err(format!("when {:?}: needs values or notValues", condition.key));
-        }
-        let (attribute, parse) = attribute(&object.namespace, &condition.key)?;
-        for (values, negated) in [(&condition.values, false), (&condition.not_values, true)] {
-            let tested = push(&mut when, &attribute, values, negated, &*parse);
-            tested.map_err(|error| format!("when {:?}: {error}", condition.key))?;
-        }
-    }
-    Ok(Rule { from: sources, to: operations, when: when.into() })
-}
-
-/// One value as it is compared, and what it means in other readings.
-type Parse<'a> = dyn Fn(&str) -> Result<(Pattern, Vec<Pattern>), String> + 'a;
-
-fn push(
-    tests: &mut Vec<Test>,
-    attribute: &Attribute,
-    values: &[String],
-    negated: bool,
-    parse: &Parse<'_>,
-) -> Result<(), String> {
-    if !values.is_empty() {
-        let parsed: Vec<(Pattern, Vec<Pattern>)> = values.iter().map(|value| parse(value)).collect::<Result<_, _>>()?;
-        let (values, loose): (Vec<_>, Vec<_>) = parsed.into_iter().unzip();
-        let loose = loose.into_iter().flatten().collect();
-        tests.push(Test { attribute: attribute.clone(), values: values.into(), loose, negated });
-    }
-    Ok(())
-}
-
-fn text(value: &str) -> Result<(Pattern, Vec<Pattern>), String> {
-    Pattern::text(value).map(only)
-}
-
-fn only(pattern: Pattern) -> (Pattern, Vec<Pattern>) {
-    (pattern, vec![])
-}
-
-/// An identity, with or without its scheme.
-fn principal(value: &str) -> Result<(Pattern, Vec<Pattern>), String> {
-    text(value.strip_prefix("spiffe://").unwrap_or(value))
-}
-
-fn host(value: &str) -> Result<(Pattern, Vec<Pattern>), String> {
-    Pattern::host(value).map(only)
-}
-
-fn net(value: &str) -> Result<(Pattern, Vec<Pattern>), String> {
-    let net = value.parse::<IpNet>().or_else(|_| value.parse::<std::net::IpAddr>().map(IpNet::from));
-    net.map(|net| only(Pattern::Net(net.trunc()))).map_err(|_| format!("{value:?} is neither an address nor a range"))
-}
-
-fn port(value: &str) -> Result<(Pattern, Vec<Pattern>), String> {
-    let port = value.parse().ok().filter(|port| *port > 0);
-    port.map(|port| only(Pattern::Port(port))).ok_or_else(|| format!("{value:?} must be a number from 1 to 65535"))
-}
-
-/// `namespace/name`, or a name in the policy's namespace.
-fn account(namespace: &str, value: &str) -> Result<(Pattern, Vec<Pattern>), String> {
-    let (of, name) = value.split_once('/').unwrap_or((namespace, value));
-    if value.contains('*') || of.is_empty() || name.is_empty() || name.contains('/') {
-        return Err(format!("{value:?} must be a service account: namespace/name or name, without wildcards"));
-    }
-    Ok(only(Pattern::Exact(format!("{of}/{name}").into())))
-}
-
-fn source(namespace: &str, from: &schema::Source) -> Tests {
-    let accounts = |value: &str| account(namespace, value);
-    let mut tests = Vec::new();
-    for (attribute, values, not, parse) in [
-        (Attribute::Principal, &from.principals, &from.not_principals, &principal as &Parse<'_>),
-        (Attribute::RequestPrincipal, &from.request_principals, &from.not_request_principals, &text),
-        (Attribute::Namespace, &from.namespaces, &from.not_namespaces, &text),
-        (Attribute::ServiceAccount, &from.service_accounts, &from.not_service_accounts, &accounts),
-        (Attribute::TrustDomain, &from.trust_domains, &from.not_trust_domains, &text),
-        (Attribute::SourceIp, &from.ip_blocks, &from.not_ip_blocks, &net),
-        (Attribute::SourceIp, &from.remote_ip_blocks, &from.not_remote_ip_blocks, &net),
-    ] {
-        push(&mut tests, &attribute, values, false, parse).map_err(|error| format!("source: {error}"))?;
-        push(&mut tests, &attribute, not, true, parse).map_err(|error| format!("source: {error}"))?;
-    }
-    if tests.is_empty() { Err("source is empty: it would match everything".to_owned()) } else { Ok(tests.into()) }
-}
-
-fn operation(from: &schema::Operation) -> Tests {
-    let path = |value: &str| Pattern::path(value);
-    let mut tests = Vec::new();
-    for (attribute, values, not, parse) in [
-        (Attribute::Host, &from.hosts, &from.not_hosts, &host as &Parse<'_>),
-        (Attribute::DestinationPort, &from.ports, &from.not_ports, &port),
-        (Attribute::Method, &from.methods, &from.not_methods, &text),
-        (Attribute::Path, &from.paths, &from.not_paths, &path),
-    ] {
-        push(&mut tests, &attribute, values, false, parse).map_err(|error| format!("operation: {error}"))?;
-        push(&mut tests, &attribute, not, true, parse).map_err(|error| format!("operation: {error}"))?;
-    }
-    if tests.is_empty() { Err("operation is empty: it would match everything".to_owned()) } else { Ok(tests.into()) }
-}
-
-/// What a `when` key looks at. An unknown one makes the policy invalid: leaving it out would widen it.
-fn attribute<'a>(namespace: &'a str, key: &str) -> Result<(Attribute, Box<Parse<'a>>), String> {
-    let inner = |prefix: &str| key.strip_prefix(prefix)?.strip_suffix(']');
-    if let Some(name) = inner("request.headers[") {
-        // HTTP/2 has no `host` but `:authority`, and a policy means either.
-        if name.eq_ignore_ascii_case("host") || name == ":authority" {
-            return Ok((Attribute::Host, Box::new(host)));
-        }
-        if name == ":method" {
-            return Ok((Attribute::Method, Box::new(text)));
-        }
-        let name: HeaderName = name.parse().map_err(|_| format!("when: {name:?} is not a header name"))?;
-        return Ok((Attribute::Header(name), Box::new(text)));
-    }
-    if let Some(path) = inner("request.auth.claims[") {
-        let path: Arc<[Box<str>]> = path.split("][").map(Box::from).collect();
-        if path.iter().any(|part| part.is_empty() || part.contains(['[', ']'])) {
-            return Err(format!("when: key {key:?} must name claims as in request.auth.claims[a][b]"));
-        }
-        return Ok((Attribute::Claim(path), Box::new(text)));
-    }
-    let plain = match key {
-        "source.principal" => return Ok((Attribute::Principal, Box::new(principal))),
-        "source.ip" | "remote.ip" => return Ok((Attribute::SourceIp, Box::new(net))),
-        "destination.ip" => return Ok((Attribute::DestinationIp, Box::new(net))),
-        "destination.port" => return Ok((Attribute::DestinationPort, Box::new(port))),
-        "source.serviceAccount" => {
-            return Ok((Attribute::ServiceAccount, Box::new(move |value| account(namespace, value))));
-        }
-        "source.namespace" => Attribute::Namespace,
-        "source.trustDomain" => Attribute::TrustDomain,
-        "request.auth.principal" => Attribute::RequestPrincipal,
-        "request.auth.audiences" => Attribute::Audience,
-        "request.auth.presenter" => Attribute::Presenter,
-        "connection.sni" => Attribute::ServerName,
-        other => return Err(format!("when: key {other:?} is not known")),
-    };
-    Ok((plain, Box::new(text)))
-}
 
 fn jwt_rule(from: &schema::JwtRule) -> Result<JwtRule, String> {
     let header = |name: &str| name.parse::<HeaderName>().map_err(|_| format!("{name:?} must be the name of a header"));

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use mesh::policy::readings::without_port;
+
 use super::rewrite::PathChange;
 use crate::matcher::PathMatch;
 
@@ -51,14 +53,6 @@ impl Redirect {
     }
 }
 
-/// The host without its port; IPv6 literals keep their brackets.
-pub fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') && !port.is_empty() || host.ends_with(':') => name,
-        _ => host,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,18 +79,5 @@ mod tests {
         let path = Some(PathChange::prefix("/z"));
         let asked = Asked { query: None, port: 80, ..ASKED };
         assert_eq!(Redirect { path, ..redirect() }.location(&asked, &PathMatch::prefix("/a")), "http://shop/z/b");
-    }
-
-    #[test]
-    fn hosts_lose_their_port_only() {
-        for (host, name) in [
-            ("shop", "shop"),
-            ("shop:80", "shop"),
-            ("[::1]:80", "[::1]"),
-            ("[::1]", "[::1]"),
-            ("10.0.0.1:8", "10.0.0.1"),
-        ] {
-            assert_eq!(without_port(host), name);
-        }
     }
 }

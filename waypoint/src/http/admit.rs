@@ -6,9 +6,11 @@ use std::time::Instant;
 use http::header::MAX_FORWARDS;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use mesh::policy::subject::Subject;
+use mesh::policy::trace::trace;
 
 use super::reply::Reply;
-use crate::auth::authorize::{Request, judge};
+use crate::auth::authorize::judge;
 use crate::auth::jwt::{self, Claims, Found, JwtError, JwtRule, claimed_issuer};
 use crate::config::plan::ServicePlan;
 use crate::request::query::Query;
@@ -81,23 +83,25 @@ fn pass_on(rule: &Arc<JwtRule>, found: &Found, claims: Claims, headers: &mut Hea
 }
 
 /// Judges a request by the policies.
-pub fn authorize(service: &ServicePlan, request: &Request<'_>) -> Result<(), Reply> {
+pub fn authorize(service: &ServicePlan, request: &Subject<'_>) -> Result<(), Reply> {
     if service.security.policies.is_empty() {
         return Ok(());
     }
     let judgement = judge(service.security.policies.iter().map(|policy| &**policy), request);
     for policy in &judgement.audits {
-        tracing::info!(target: "audit", "{} matches a request of {:?}", policy, request.source);
+        tracing::info!(target: "audit", "{} matches a request of {:?}", policy, request.identity);
     }
     for policy in &judgement.dry_run {
-        tracing::info!(target: "audit", "{} would refuse a request of {:?} (dry run)", policy, request.source);
+        tracing::info!(target: "audit", "{} would refuse a request of {:?} (dry run)", policy, request.identity);
     }
     match judgement.refusal {
         None => Ok(()),
         Some(refusal) => {
             if tracing::enabled!(tracing::Level::DEBUG) {
                 for policy in &service.security.policies {
-                    tracing::debug!("{}: {}", policy.name, policy.trace(request));
+                    for rule in trace(policy, request) {
+                        tracing::debug!("{} {}: {rule}", policy.action.as_str(), policy.key);
+                    }
                 }
             }
             tracing::debug!("refused: {refusal}");

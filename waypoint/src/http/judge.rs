@@ -9,19 +9,19 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 use mesh::model::service::{ServiceKey, Vip};
+use mesh::policy::subject::{Http, Token};
 
 use super::admit::{self, Caller};
 use super::exchange::Connection;
 use super::outgoing::{self, Address};
 use super::reply::Reply;
-use crate::auth::authorize;
 use crate::auth::jwt::JwtRule;
 use crate::config::plan::ServicePlan;
 use crate::identity::{self, Reserved};
-use crate::request::path::Readings;
 use crate::request::query::Query;
 use crate::route::{Backend, Rule};
 use crate::world::World;
+use mesh::policy::path::Readings;
 
 /// A request in the form that is judged.
 pub struct Form<'a, 'q> {
@@ -56,13 +56,9 @@ pub fn admit(
         }
     }
     let path = Readings::of(form.path);
-    let judged = authorize::Request {
-        source: Some(&connection.client.identity),
-        source_ip: connection.client.address.ip(),
-        destination: form.destination,
-        http: Some(authorize::Http { method: form.method, host: form.host, path: &path, headers }),
-        claims: caller.claims.as_ref(),
-    };
+    let token = caller.claims.as_ref().map(|claims| claims as &dyn Token);
+    let http = Http { method: form.method, host: form.host, path: &path, headers, token };
+    let judged = connection.client.subject(form.destination, Some(http));
     admit::authorize(service, &judged)?;
     path.check().map_err(|error| Reply::error(400, "bad_request", "DPE", error.to_string()))?;
     Ok(caller)

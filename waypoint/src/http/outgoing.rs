@@ -10,9 +10,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use super::reply::Reply;
 use crate::matcher::PathMatch;
 use crate::request::hygiene::{Content, Upgrade, hop, upgrade};
-use crate::request::path::{self, Normalization};
 use crate::route::{Backend, Rule};
 use crate::upstream::connections::Version;
+use mesh::policy::path::{self, Normalization};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 

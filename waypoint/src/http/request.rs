@@ -23,11 +23,11 @@ use crate::filter::Asked;
 use crate::identity;
 use crate::matcher::PathMatch;
 use crate::request::hygiene::{self, Content, Head};
-use crate::request::path::{self, Normalization};
 use crate::request::query::Query;
 use crate::route::{Action, Backend, BackendTarget, Rule, TableKind};
 use crate::telemetry::Record;
 use crate::world::World;
+use mesh::policy::path::{self, Normalization};
 
 /// Answers one request.
 pub async fn handle(

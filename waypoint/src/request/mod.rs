@@ -1,6 +1,5 @@
 //! What a message says, read once for everything behind it.
 
 pub mod hygiene; // how a message is read, decided once
-pub mod path; // paths in one form
 pub mod query; // query parameters
 pub mod grpc; // status codes and what they mean

@@ -22,7 +22,7 @@ use super::guard::Guard;
 use super::opaque;
 use super::rewind::Rewind;
 use super::sniff::{Spoken, could_be_http, sniff};
-use crate::auth::authorize::{self, judge};
+use crate::auth::authorize::judge;
 use crate::config::plan::ServicePlan;
 use crate::config::{Routing, workload_key};
 use crate::http::exchange::Connection;
@@ -263,13 +263,7 @@ async fn carry_opaque(connection: &Connection, world: &Arc<World>, rule: &crate:
 /// Why the service that was called, or the one behind this waypoint that the route leads to, refuses the client.
 fn refused(world: &World, connection: &Connection, (target, port): (&ServiceKey, u16)) -> Option<String> {
     let refusal = |plan: &ServicePlan, destination| {
-        let request = authorize::Request {
-            source: Some(&connection.client.identity),
-            source_ip: connection.client.address.ip(),
-            destination,
-            http: None,
-            claims: None,
-        };
+        let request = connection.client.subject(destination, None);
         let judgement = judge(plan.security.policies.iter().map(|policy| &**policy), &request);
         judgement.refusal.map(process::telemetry::access_log::reason::rejected)
     };

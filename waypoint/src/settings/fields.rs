@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::value::{Effective, GrpcCodes, HashOn, Show};
 use crate::balance::{Algorithm, LoadSettings};
 use crate::request::grpc::GrpcCode;
-use crate::request::path::Normalization;
 use crate::resilience::breaker::BreakerLimits;
 use crate::resilience::limit::Rate;
 use crate::resilience::retry::{Backoff, BudgetLimits, RetryPolicy, StatusSet};
+use mesh::policy::path::Normalization;
 
 macro_rules! settings {
     ($($(#[$doc:meta])* $name:literal $field:ident: $type:ty = $default:expr;)*) => {

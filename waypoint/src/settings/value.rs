@@ -9,9 +9,9 @@ use serde::Serialize;
 use crate::balance::Algorithm;
 use crate::duration;
 use crate::request::grpc::GrpcCode;
-use crate::request::path::Normalization;
 use crate::resilience::limit::Rate;
 use crate::resilience::retry::StatusSet;
+use mesh::policy::path::Normalization;
 
 /// One setting as it is in effect.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

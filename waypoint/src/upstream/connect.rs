@@ -11,6 +11,7 @@ use mesh::model::connection::Fault;
 use mesh::model::identity::Identity;
 use mesh::model::name::{Hostname, WorkloadUid};
 use mesh::model::workload::Workload;
+use mesh::policy::subject::{Http, Subject};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -33,6 +34,21 @@ pub struct Client {
     pub identity: Identity,
     /// The workload, if known.
     pub workload: Option<Arc<Workload>>,
+}
+
+impl Client {
+    /// What policies judge: its request (`http`), or its connection, to `destination`, which has the service's port.
+    pub fn subject<'a>(&'a self, destination: SocketAddr, http: Option<Http<'a>>) -> Subject<'a> {
+        let address = Some(self.address.ip());
+        Subject {
+            identity: Some(&self.identity),
+            source: address,
+            remote: address,
+            destination: Some(destination.ip()),
+            port: destination.port(),
+            http,
+        }
+    }
 }
 
 /// How one endpoint is reached.

@@ -132,6 +132,39 @@ fn each_wrong_object_gets_its_condition_and_message() {
     assert_eq!(waypoint(dir.path(), &["check"]).0, Some(1));
 }
 
+/// An AuthorizationPolicy on service `shop`.
+fn authorization(metadata: &str, spec: &str) -> String {
+    format!(
+        "---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: s, namespace: default{metadata}}}\n\
+         spec: {{targetRefs: [{{kind: Service, name: shop}}], {spec}}}\n"
+    )
+}
+
+#[test]
+fn a_policy_that_is_in_error_is_never_also_accepted() {
+    for (metadata, rules, message) in [
+        ("", "rules: [{from: [{source: {}}]}]", "spec.rules[0].from[0].source: is empty: it would match everything"),
+        ("", "rules: [{from: [{source: {principal: [x]}}]}]", "unknown field `principal`"),
+        (
+            "",
+            "rules: [{from: [{source: {principals: ['a*b']}}]}]",
+            "spec.rules[0].from[0].source.principals[0]: \"a*b\"",
+        ),
+        ("", "rules: [{to: [{operation: {paths: ['/a/../b']}}]}]", "has a dot segment"),
+        ("", "rules: [{when: [{key: request.planet, values: [x]}]}]", "\"request.planet\" is not a known key"),
+        ("", "selector: {matchLabels: {app: shop}}", "selector and targetRefs exclude each other"),
+    ] {
+        for action in ["ALLOW", "DENY"] {
+            let policy = authorization(metadata, &format!("action: {action}, {rules}"));
+            let dir = folder(&(shop("http", &[11]) + &policy));
+            let (code, text, errors) = waypoint(dir.path(), &["check"]);
+            let told = text.lines().filter(|line| line.contains(message)).count();
+            assert_eq!((code, told), (Some(1), 2), "by the source and by the waypoint: {text}{errors}");
+            assert!(text.contains("× AuthorizationPolicy") && !text.contains("√ AuthorizationPolicy"), "{text}");
+        }
+    }
+}
+
 #[test]
 fn each_setting_is_explained_by_its_source() {
     let for_route = "---\napiVersion: culvert.dev/v1alpha1\nkind: MeshPolicy\nmetadata: {name: rule, namespace: default}\n\

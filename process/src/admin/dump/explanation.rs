@@ -49,8 +49,11 @@ pub struct Judged {
     pub policy: String,
     /// `ALLOW` or `DENY`.
     pub action: String,
-    /// Whether any rule matches.
+    /// Whether any rule takes effect: of an ALLOW one that surely matches, of a DENY one that may.
     pub matches: bool,
+    /// Why: each rule, with the answer of each of its fields and what was found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<String>,
     /// Whether it is only in dry-run.
     pub dry_run: bool,
 }

@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use mesh::model::policy::{Action, Authorization, Match, Scope, StringMatch};
+use mesh::model::policy::{Action, Authorization, Scope};
+use mesh::model::rule::{Attribute, Rule, StringMatch, Test};
 
 /// One policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,9 +14,9 @@ pub struct PolicyView {
     pub name: String,
     /// Namespace.
     pub namespace: String,
-    /// `Global`, `Namespace` or `WorkloadSelector`.
+    /// `Global`, `Namespace`, `WorkloadSelector` or `Targets`.
     pub scope: String,
-    /// `Allow` or `Deny`.
+    /// `Allow`, `Deny` or `Audit`.
     pub action: String,
     /// Rules, in each its clauses, in each its alternatives.
     pub rules: Vec<Vec<Vec<Value>>>,
@@ -26,10 +27,6 @@ pub struct PolicyView {
 
 impl From<&Authorization> for PolicyView {
     fn from(policy: &Authorization) -> Self {
-        let rules = policy
-            .rules
-            .iter()
-            .map(|rule| rule.clauses.iter().map(|clause| clause.matches.iter().map(alternative).collect()).collect());
         Self {
             name: policy.key.name.to_string(),
             namespace: policy.key.namespace.to_string(),
@@ -37,41 +34,49 @@ impl From<&Authorization> for PolicyView {
                 Scope::Global => "Global",
                 Scope::Namespace => "Namespace",
                 Scope::WorkloadSelector => "WorkloadSelector",
+                Scope::Targets => "Targets",
             }
             .to_owned(),
             action: match policy.action {
                 Action::Allow => "Allow",
                 Action::Deny => "Deny",
+                Action::Audit => "Audit",
             }
             .to_owned(),
-            rules: rules.collect(),
+            rules: policy.rules.iter().map(clauses).collect(),
             dry_run: policy.dry_run,
         }
     }
 }
 
-/// Only the fields that say something.
-fn alternative(alternative: &Match) -> Value {
-    let m = alternative;
-    let accounts = |list: &[_]| list.iter().map(|account| json!(account)).collect::<Vec<_>>();
-    let networks = |list: &[ipnet::IpNet]| list.iter().map(|network| json!(network)).collect::<Vec<_>>();
-    let ports = |list: &[u16]| list.iter().map(|port| json!(port)).collect::<Vec<_>>();
-    let fields = [
-        ("namespaces", strings(&m.namespaces)),
-        ("notNamespaces", strings(&m.not_namespaces)),
-        ("serviceAccounts", accounts(&m.service_accounts)),
-        ("notServiceAccounts", accounts(&m.not_service_accounts)),
-        ("principals", strings(&m.principals)),
-        ("notPrincipals", strings(&m.not_principals)),
-        ("sourceIps", networks(&m.source_ips)),
-        ("notSourceIps", networks(&m.not_source_ips)),
-        ("destinationIps", networks(&m.destination_ips)),
-        ("notDestinationIps", networks(&m.not_destination_ips)),
-        ("destinationPorts", ports(&m.destination_ports)),
-        ("notDestinationPorts", ports(&m.not_destination_ports)),
-    ];
-    let told = fields.into_iter().filter(|(_, values)| !values.is_empty());
-    Value::Object(told.map(|(name, values)| (name.to_owned(), Value::Array(values))).collect::<Map<_, _>>())
+/// `from`, `to` and each condition, as far as there are any.
+fn clauses(rule: &Rule) -> Vec<Vec<Value>> {
+    let of = |alternatives: &[Box<[Test]>]| alternatives.iter().map(|tests| alternative(tests)).collect::<Vec<_>>();
+    let each = rule.when.iter().map(|test| vec![alternative(std::slice::from_ref(test))]);
+    let clauses = [of(&rule.from), of(&rule.to)].into_iter().filter(|clause| !clause.is_empty());
+    clauses.chain(each).collect()
+}
+
+/// The fields of `istio.security.Match`, and what only waypoints judge under the name that it has in the object.
+fn alternative(tests: &[Test]) -> Value {
+    Value::Object(tests.iter().map(field).collect::<Map<_, _>>())
+}
+
+fn field(test: &Test) -> (String, Value) {
+    let (name, values) = match &test.attribute {
+        Attribute::Namespace(values) => ("namespaces", strings(values)),
+        Attribute::ServiceAccount(values) => ("serviceAccounts", values.iter().map(|account| json!(account)).collect()),
+        Attribute::Principal(values) => ("principals", strings(values)),
+        Attribute::SourceIp(nets) => ("sourceIps", nets.iter().map(|net| json!(net)).collect()),
+        Attribute::DestinationIp(nets) => ("destinationIps", nets.iter().map(|net| json!(net)).collect()),
+        Attribute::DestinationPort(ports) => ("destinationPorts", ports.iter().map(|port| json!(port)).collect()),
+        other => return (test.name(false), json!(other.values())),
+    };
+    let name = match (test.negated, name.split_at(1)) {
+        (false, _) => name.to_owned(),
+        (true, (first, rest)) => format!("not{}{rest}", first.to_ascii_uppercase()),
+    };
+    (name, Value::Array(values))
 }
 
 fn strings(list: &[StringMatch]) -> Vec<Value> {
@@ -87,25 +92,25 @@ fn strings(list: &[StringMatch]) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mesh::model::policy::{Clause, PolicyKey, Rule, ServiceAccountMatch};
+    use mesh::model::policy::PolicyKey;
+    use mesh::model::rule::ServiceAccountMatch;
 
     #[test]
     fn a_policy_has_the_fields_that_istioctl_reads() {
-        let from = Match {
-            principals: Box::new([StringMatch::parse("cluster.local/ns/default/*"), StringMatch::Presence]),
-            not_service_accounts: Box::new([ServiceAccountMatch {
-                namespace: "default".into(),
-                service_account: "guest".into(),
-            }]),
-            ..Match::default()
-        };
-        let to = Match { destination_ports: Box::new([8080]), ..Match::default() };
-        let clause = |m| Clause { matches: Box::new([m]) };
+        let guest = ServiceAccountMatch { namespace: "default".into(), service_account: "guest".into() };
+        let from = [
+            Test::is(Attribute::Principal(
+                ["cluster.local/ns/default/*", "*"].map(|text| text.parse().unwrap()).into(),
+            )),
+            Test::is_not(Attribute::ServiceAccount([guest].into())),
+        ];
+        let to = [Test::is(Attribute::DestinationPort([8080].into()))];
+        let when = [Test::is_not(Attribute::Header("x-role".parse().unwrap(), ["a*".parse().unwrap()].into()))];
         let policy = Authorization {
             key: PolicyKey { namespace: "default".into(), name: "allow-web".into() },
             scope: Scope::WorkloadSelector,
             action: Action::Allow,
-            rules: Box::new([Rule { clauses: Box::new([clause(from), clause(to)]) }]),
+            rules: [Rule { from: [from.into()].into(), to: [to.into()].into(), when: when.into() }].into(),
             dry_run: false,
         };
         let expected = json!({
@@ -116,6 +121,7 @@ mod tests {
                     "notServiceAccounts": [{"namespace": "default", "serviceAccount": "guest"}],
                 }],
                 [{"destinationPorts": [8080]}],
+                [{"request.headers[x-role] notValues": ["a*"]}],
             ]],
         });
         assert_eq!(serde_json::to_value(PolicyView::from(&policy)).unwrap(), expected);

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, HashMap};
 use crate::objects::inventory::Inventory;
 use crate::objects::kind::{Item, Labels, PeerAuthentication, PeerMode};
 use mesh::model::name::{Name, Namespace};
-use mesh::model::policy::{Action, Authorization, Clause, Match, PolicyKey, Rule, Scope, StringMatch};
+use mesh::model::policy::{Action, Authorization, PolicyKey, Scope};
+use mesh::model::rule::{Attribute, Rule, StringMatch, Test};
 
 use super::options::Options;
 use super::selection::Selection;
@@ -86,22 +87,25 @@ fn level(
     }
     let mode = spec.mode.unwrap_or(above.mode);
     let others: Box<[u16]> = spec.ports.iter().filter(|&&(_, other)| other != mode).map(|&(port, _)| port).collect();
-    let stranger = Match { not_principals: [StringMatch::Presence].into(), ..Match::default() };
-    let (key, stranger) = match (mode, others.is_empty()) {
+    let stranger = Test::is_not(Attribute::Principal([StringMatch::Presence].into()));
+    let (key, tests) = match (mode, others.is_empty()) {
         (PeerMode::Permissive, true) => return Level { mode, policy: None },
         (PeerMode::Strict, true) => {
             let namespace = options.root_namespaces.first().cloned().unwrap_or_default();
-            (PolicyKey { namespace, name: Name::from(STATIC_STRICT) }, stranger)
+            (PolicyKey { namespace, name: Name::from(STATIC_STRICT) }, vec![stranger])
         }
-        (PeerMode::Strict, false) => (converted(item), Match { not_destination_ports: others, ..stranger }),
-        (PeerMode::Permissive, false) => (converted(item), Match { destination_ports: others, ..stranger }),
+        (PeerMode::Strict, false) => {
+            (converted(item), vec![stranger, Test::is_not(Attribute::DestinationPort(others))])
+        }
+        (PeerMode::Permissive, false) => {
+            (converted(item), vec![stranger, Test::is(Attribute::DestinationPort(others))])
+        }
     };
-    let clause = Clause { matches: [stranger].into() };
     policies.entry(key.clone()).or_insert_with(|| Authorization {
         key: key.clone(),
         scope: Scope::WorkloadSelector,
         action: Action::Deny,
-        rules: [Rule { clauses: [clause].into() }].into(),
+        rules: [Rule::of_source(tests)].into(),
         dry_run: false,
     });
     Level { mode, policy: Some(key) }

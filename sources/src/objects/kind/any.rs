@@ -305,8 +305,8 @@ impl Object {
                 Some((Self::PeerAuthentication(Arc::new(item)), "STRICT"))
             }
             Kind::AuthorizationPolicy => {
-                if spec.is_some_and(|spec| spec.get("targetRefs").or_else(|| spec.get("targetRef")).is_some()) {
-                    let guard = Guard::security(node, reader);
+                let guard = Guard::security(node, reader);
+                if guard.has_targets() {
                     let item = AuthorizationPolicy::guarding(meta, guard, reader);
                     return Some((Self::AuthorizationPolicy(Arc::new(item)), GUARD));
                 }

@@ -1,27 +1,26 @@
-//! Pure. AuthorizationPolicy, reduced to what can be judged without looking into requests.
+//! Pure. AuthorizationPolicy: read the same whoever enforces it, an agent or a waypoint.
 //!
-//! Never wider than written: in an ALLOW, a rule that needs more than L4 is dropped, so that it admits nobody; in a
-//! DENY, only the part that needs more is dropped, so that it refuses more. A policy that cannot be read at all is
-//! replaced by one that refuses (`stand_in`).
+//! A policy that cannot be read at all is replaced by one that refuses: it was written to keep something out.
 
-use ipnet::IpNet;
+use std::collections::BTreeMap;
 
+use mesh::model::name::Namespace;
+use mesh::model::policy::{Action, Authorization, PolicyKey, Scope};
+use mesh::model::rule::{Alternative, Attribute, PathMatches, Rule, ServiceAccountMatch, StringMatch, Test};
+
+use crate::objects::node::Node;
 use crate::objects::problem::Severity;
 use crate::objects::schema::meta::Lenient;
 use crate::objects::schema::policy as schema;
-use crate::objects::schema::value::{Cidr, Pattern, PortText};
-use mesh::model::name::Name;
-use mesh::model::policy::{Action, Clause, Match, Rule, ServiceAccountMatch, StringMatch};
+use crate::objects::schema::value::{Cidr, PathText, Pattern, PortText, Principal};
 
 use super::guard::Guard;
 use super::meta::{Item, Labels, Meta, Reader};
 
 /// Annotation of a policy that is judged and logged, but not enforced.
 const DRY_RUN: &str = "istio.io/dry-run";
-/// Why some trust domains cannot be judged.
-const SUFFIX: &str = "asks for the end of a trust domain, or of a principal in one";
 
-/// An AuthorizationPolicy.
+/// An AuthorizationPolicy, as agents have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthorizationPolicy {
     /// Which workloads it is for; empty for all.
@@ -32,7 +31,7 @@ pub struct AuthorizationPolicy {
     pub guard: Option<Guard>,
 }
 
-/// What a policy does at L4.
+/// What a policy does at agents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// Nothing: it is for waypoints (`targetRefs`), or of an action that is not supported.
@@ -57,16 +56,21 @@ impl AuthorizationPolicy {
         let meta = reader.meta(&raw.metadata, true);
         let spec = raw.spec.unwrap_or_default();
         let selector = Labels::new(&spec.selector.unwrap_or_default().match_labels, reader.shared);
-        let dry_run = is_true(raw.metadata.annotations.get(DRY_RUN).map(String::as_str));
+        let dry_run = is_dry_run(&raw.metadata.annotations);
         let guard = Some(guard).filter(|guard| guard.has_targets() && !dry_run);
         let action = match spec.action {
             schema::Action::Allow => Some(Action::Allow),
             schema::Action::Deny => Some(Action::Deny),
             schema::Action::Audit | schema::Action::Custom => None,
         };
-        let for_waypoints = spec.target_ref.is_some() || !spec.target_refs.is_empty();
+        let no_rules = spec.rules.is_empty();
+        let mut reading = Reading { namespace: &meta.namespace, notes: Vec::new() };
+        let rules = reading.rules(spec.rules);
+        for Note { field, message, .. } in reading.notes.iter().filter(|note| !note.beyond_l4) {
+            reader.note(Severity::Warning, field, message);
+        }
         let effect = match action {
-            _ if for_waypoints => Effect::None,
+            _ if spec.has_targets => Effect::None,
             None => {
                 reader.note(
                     Severity::Warning,
@@ -76,30 +80,28 @@ impl AuthorizationPolicy {
                 Effect::None
             }
             Some(action) => {
-                if action == Action::Deny && spec.rules.is_empty() {
+                if action == Action::Deny && no_rules {
                     reader.note(
                         Severity::Warning,
                         "spec.rules",
                         "without rules a DENY matches nothing; {} matches all",
                     );
                 }
-                let mut translation = Translation { action, meta: &meta, reader };
-                let rules = spec.rules.into_iter().enumerate();
-                let rules = rules.filter_map(|(index, rule)| translation.rule(index, rule)).collect();
+                for Note { field, message, .. } in reading.notes.iter().filter(|note| note.beyond_l4) {
+                    let consequence = match action {
+                        Action::Allow => "the rule admits nobody",
+                        Action::Deny | Action::Audit => "it is left out, so the rule refuses more",
+                    };
+                    let message = format!(
+                        "{message}, which cannot be judged at L4: {consequence}; a policy with targetRefs is for a \
+                         waypoint"
+                    );
+                    reader.note(Severity::Warning, field, message);
+                }
                 Effect::Judged { action, rules, dry_run }
             }
         };
         Item { at: reader.at.clone(), meta, spec: Self { selector, effect, guard } }
-    }
-
-    /// Whether a `spec` is written as the one of an AuthorizationPolicy must be, for agents and waypoints alike: no field but
-    /// those that there are, nothing empty that would match everything, every value in its form. Says what is wrong.
-    pub fn check(spec: &serde_json::Value) -> Result<(), String> {
-        if spec.is_null() {
-            return Ok(());
-        }
-        let read = serde_json::from_value::<schema::AuthorizationPolicySpec>(spec.clone());
-        read.map(|_| ()).map_err(|error| format!("spec: {error}"))
     }
 
     /// What stands in for a policy that cannot be read: an ALLOW admits nobody, anything else refuses everybody.
@@ -109,9 +111,7 @@ impl AuthorizationPolicy {
         let spec = Self { selector, effect: Effect::Judged { action, rules, dry_run: false }, guard: None };
         Item { at: reader.at.clone(), meta, spec }
     }
-}
 
-impl AuthorizationPolicy {
     /// What stands in for a policy with `targetRefs` that cannot be read: it goes on guarding them.
     pub(super) fn guarding(meta: Meta, guard: Guard, reader: &Reader<'_>) -> Item<Self> {
         let spec = Self { selector: Labels::default(), effect: Effect::None, guard: Some(guard) };
@@ -119,280 +119,205 @@ impl AuthorizationPolicy {
     }
 }
 
-/// As Go's `strconv.ParseBool`, which Istio reads the annotation with.
-fn is_true(text: Option<&str>) -> bool {
-    matches!(text, Some("1" | "t" | "T" | "true" | "TRUE" | "True"))
+/// An AuthorizationPolicy with `targetRefs`, as waypoints have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetedPolicy {
+    /// The policy.
+    pub policy: Authorization,
+    /// What is accepted and worth knowing, each with its field.
+    pub notes: Vec<String>,
 }
 
-/// What remains of one alternative, one `when`, or a part of them.
-enum Remainder {
-    /// This much.
-    Match(Box<Match>),
-    /// Everything matches.
-    Always,
-    /// Nothing matches.
-    Never,
-    /// It cannot be judged here, and dropping it would widen access: the rule goes.
-    Unjudgeable,
-}
-
-struct Translation<'a, 'b> {
-    action: Action,
-    meta: &'a Meta,
-    reader: &'a mut Reader<'b>,
-}
-
-impl Translation<'_, '_> {
-    /// The rule at L4; `None` when it admits nobody, or can never match.
-    fn rule(&mut self, index: usize, rule: schema::Rule) -> Option<Rule> {
-        let field = format!("spec.rules[{index}]");
-        let mut clauses = Vec::new();
-        let from = rule.from.into_iter().map(|from| {
-            let field = format!("{field}.from");
-            let each = from.into_iter().enumerate();
-            each.map(|(index, from)| self.source(&format!("{field}[{index}].source"), from.source)).collect::<Vec<_>>()
-        });
-        let from: Vec<_> = from.collect();
-        let to = rule.to.into_iter().map(|to| {
-            let field = format!("{field}.to");
-            let each = to.into_iter().enumerate();
-            each.map(|(index, to)| self.operation(&format!("{field}[{index}].operation"), to.operation))
-                .collect::<Vec<_>>()
-        });
-        let to: Vec<_> = to.collect();
-        let when = rule.when.into_iter().enumerate();
-        let when: Vec<_> =
-            when.map(|(index, condition)| vec![self.condition(&format!("{field}.when[{index}]"), condition)]).collect();
-        for alternatives in from.into_iter().chain(to).chain(when) {
-            match any_of(alternatives) {
-                Ok(Some(clause)) => clauses.push(clause),
-                Ok(None) => {}
-                Err(Dropped) => return None,
+impl TargetedPolicy {
+    /// Reads the `spec` of a policy. The error names the field.
+    pub fn read(
+        key: PolicyKey,
+        annotations: &BTreeMap<String, String>,
+        spec: &serde_json::Value,
+    ) -> Result<Self, String> {
+        let spec: Option<schema::AuthorizationPolicySpec> =
+            Node::from(spec).read().map_err(|error| match error.field() {
+                Some(field) if field.starts_with('[') => format!("spec{field}: {error}"),
+                Some(field) => format!("spec.{field}: {error}"),
+                None => format!("spec: {error}"),
+            })?;
+        let spec = spec.unwrap_or_default();
+        let mut notes = Vec::new();
+        let action = match spec.action {
+            schema::Action::Allow => Action::Allow,
+            schema::Action::Deny => Action::Deny,
+            schema::Action::Audit => Action::Audit,
+            schema::Action::Custom => {
+                // What the external authorizer would have been asked about is refused.
+                notes.push("CUSTOM is not supported: what its rules match is refused".to_owned());
+                Action::Deny
             }
-        }
-        Some(Rule { clauses: clauses.into() })
-    }
-
-    fn source(&mut self, field: &str, source: schema::Source) -> Remainder {
-        let l7 = [
-            ("requestPrincipals", &source.request_principals),
-            ("notRequestPrincipals", &source.not_request_principals),
-            ("remoteIpBlocks", &source.remote_ip_blocks),
-            ("notRemoteIpBlocks", &source.not_remote_ip_blocks),
-        ];
-        if self.uses_requests(field, &l7) {
-            return Remainder::Unjudgeable;
-        }
-        let mut principals = self.principals(field, &source.principals);
-        let mut not_principals = self.principals(field, &source.not_principals);
-        if !source.trust_domains.is_empty() {
-            match trust_domains(&source.trust_domains).and_then(|domains| within(&principals, &domains)) {
-                Some(both) if both.is_empty() => return Remainder::Never,
-                Some(both) => principals = both,
-                None if self.gives_up(&format!("{field}.trustDomains"), SUFFIX) => return Remainder::Unjudgeable,
-                None => {}
-            }
-        }
-        match trust_domains(&source.not_trust_domains) {
-            Some(domains) => not_principals.extend(domains),
-            None if self.gives_up(&format!("{field}.notTrustDomains"), SUFFIX) => return Remainder::Unjudgeable,
-            None => {}
-        }
-        finished(Match {
-            principals: principals.into(),
-            not_principals: not_principals.into(),
-            namespaces: strings(&source.namespaces),
-            not_namespaces: strings(&source.not_namespaces),
-            service_accounts: self.service_accounts(&source.service_accounts),
-            not_service_accounts: self.service_accounts(&source.not_service_accounts),
-            source_ips: nets(&source.ip_blocks),
-            not_source_ips: nets(&source.not_ip_blocks),
-            ..Match::default()
-        })
-    }
-
-    fn operation(&mut self, field: &str, operation: schema::Operation) -> Remainder {
-        let l7 = [
-            ("hosts", &operation.hosts),
-            ("notHosts", &operation.not_hosts),
-            ("methods", &operation.methods),
-            ("notMethods", &operation.not_methods),
-            ("paths", &operation.paths),
-            ("notPaths", &operation.not_paths),
-        ];
-        if self.uses_requests(field, &l7) {
-            return Remainder::Unjudgeable;
-        }
-        finished(Match {
-            destination_ports: ports(&operation.ports),
-            not_destination_ports: ports(&operation.not_ports),
-            ..Match::default()
-        })
-    }
-
-    fn condition(&mut self, field: &str, condition: schema::Condition) -> Remainder {
-        use schema::Condition as Test;
-        let mut found = Match::default();
-        match condition {
-            Test::SourceIp(values) => {
-                found.source_ips = nets(&values.any);
-                found.not_source_ips = nets(&values.none);
-            }
-            Test::DestinationIp(values) => {
-                found.destination_ips = nets(&values.any);
-                found.not_destination_ips = nets(&values.none);
-            }
-            Test::DestinationPort(values) => {
-                found.destination_ports = ports(&values.any);
-                found.not_destination_ports = ports(&values.none);
-            }
-            Test::SourceNamespace(values) => {
-                found.namespaces = strings(&values.any);
-                found.not_namespaces = strings(&values.none);
-            }
-            Test::SourcePrincipal(values) => {
-                found.principals = self.principals(field, &values.any).into();
-                found.not_principals = self.principals(field, &values.none).into();
-            }
-            Test::SourceTrustDomain(values) => {
-                let (Some(any), Some(none)) = (trust_domains(&values.any), trust_domains(&values.none)) else {
-                    return self.beyond(field, SUFFIX);
-                };
-                found.principals = any.into();
-                found.not_principals = none.into();
-            }
-            Test::SourceServiceAccount(values) => {
-                found.service_accounts = self.service_accounts(&values.any);
-                found.not_service_accounts = self.service_accounts(&values.none);
-            }
-            Test::Request(key) => {
-                return self.beyond(&format!("{field}.key"), &format!("{key} is an attribute of requests"));
-            }
-        }
-        finished(found)
-    }
-
-    /// Whether the rule has to go because one of these fields is used.
-    fn uses_requests(&mut self, field: &str, l7: &[(&str, &Vec<String>)]) -> bool {
-        let used = l7.iter().filter(|(_, values)| !values.is_empty());
-        used.fold(false, |gone, (name, _)| {
-            self.gives_up(&format!("{field}.{name}"), "is an attribute of requests") | gone
-        })
-    }
-
-    /// Something cannot be judged here. True in an ALLOW, where the rule has to go; in a DENY it is left out.
-    fn gives_up(&mut self, field: &str, why: &str) -> bool {
-        let (gone, consequence) = match self.action {
-            Action::Allow => (true, "the rule admits nobody"),
-            Action::Deny => (false, "it is left out, so the rule refuses more"),
         };
-        let message =
-            format!("{why}, which cannot be judged at L4: {consequence}; a policy with targetRefs is for a waypoint");
-        self.reader.note(Severity::Warning, field, message);
-        gone
+        let mut reading = Reading { namespace: &key.namespace, notes: Vec::new() };
+        let rules = reading.rules(spec.rules);
+        let worth_knowing = reading.notes.into_iter().filter(|note| !note.beyond_l4);
+        notes.extend(worth_knowing.map(|note| format!("{}: {}", note.field, note.message)));
+        let dry_run = is_dry_run(annotations);
+        Ok(Self { policy: Authorization { key, scope: Scope::Targets, action, rules, dry_run }, notes })
     }
 
-    fn beyond(&mut self, field: &str, why: &str) -> Remainder {
-        if self.gives_up(field, why) { Remainder::Unjudgeable } else { Remainder::Always }
+    /// What stands in for a policy that cannot be read: it refuses everything at its targets, unless it was only tried.
+    pub fn stand_in(key: PolicyKey, annotations: &BTreeMap<String, String>) -> Authorization {
+        let (action, rules) = (Action::Deny, [Rule::default()].into());
+        Authorization { key, scope: Scope::Targets, action, rules, dry_run: is_dry_run(annotations) }
+    }
+}
+
+/// As Go's `strconv.ParseBool`, which Istio reads the annotation with.
+fn is_dry_run(annotations: &BTreeMap<String, String>) -> bool {
+    let value = annotations.get(DRY_RUN);
+    value.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
+}
+
+/// Something worth knowing of a field.
+struct Note {
+    field: String,
+    message: String,
+    /// It is about what L4 cannot judge: only agents say it, with what becomes of the rule.
+    beyond_l4: bool,
+}
+
+/// The reading of the rules of one policy.
+struct Reading<'a> {
+    namespace: &'a Namespace,
+    notes: Vec<Note>,
+}
+
+/// Values that must match, and such that must not.
+type Both<T> = [Vec<T>; 2];
+
+impl Reading<'_> {
+    fn rules(&mut self, rules: Vec<schema::Rule>) -> Box<[Rule]> {
+        rules.into_iter().enumerate().map(|(index, rule)| self.rule(&format!("spec.rules[{index}]"), rule)).collect()
     }
 
-    fn principals(&mut self, field: &str, patterns: &[Pattern]) -> Vec<StringMatch> {
-        let mut found = Vec::with_capacity(patterns.len());
-        for pattern in patterns {
-            let text = pattern.0.strip_prefix("spiffe://").unwrap_or(&pattern.0);
-            if text.len() != pattern.0.len() {
-                let message = format!("{:?} is read without spiffe://", pattern.0);
-                self.reader.note(Severity::Warning, format!("{field}.principals"), message);
+    fn rule(&mut self, field: &str, rule: schema::Rule) -> Rule {
+        let from = rule.from.into_iter().flatten().enumerate();
+        let from = from.map(|(index, from)| self.source(&format!("{field}.from[{index}].source"), from.source));
+        let from = from.collect();
+        let to = rule.to.into_iter().flatten().enumerate();
+        let to = to.map(|(index, to)| self.operation(&format!("{field}.to[{index}].operation"), to.operation));
+        let to = to.collect();
+        let when = rule.when.into_iter().enumerate();
+        let when = when.flat_map(|(index, condition)| self.condition(&format!("{field}.when[{index}]"), condition));
+        Rule { from, to, when: when.collect() }
+    }
+
+    fn source(&mut self, field: &str, source: schema::Source) -> Alternative {
+        let principals = self.principals(field, [source.principals, source.not_principals]);
+        let accounts = self.service_accounts([source.service_accounts, source.not_service_accounts]);
+        let tests = [
+            tests(principals, Attribute::Principal),
+            tests(texts([source.request_principals, source.not_request_principals]), Attribute::RequestPrincipal),
+            tests(texts([source.namespaces, source.not_namespaces]), Attribute::Namespace),
+            tests(accounts, Attribute::ServiceAccount),
+            tests(texts([source.trust_domains, source.not_trust_domains]), Attribute::TrustDomain),
+            tests(nets([source.ip_blocks, source.not_ip_blocks]), Attribute::SourceIp),
+            tests(nets([source.remote_ip_blocks, source.not_remote_ip_blocks]), Attribute::RemoteIp),
+        ];
+        self.alternative(field, tests.into_iter().flatten().collect())
+    }
+
+    fn operation(&mut self, field: &str, operation: schema::Operation) -> Alternative {
+        let tests = [
+            tests(texts([operation.hosts, operation.not_hosts]), Attribute::Host),
+            tests(ports([operation.ports, operation.not_ports]), Attribute::DestinationPort),
+            tests(texts([operation.methods, operation.not_methods]), Attribute::Method),
+            tests([operation.paths, operation.not_paths], |paths| Attribute::Path(all_paths(&paths))),
+        ];
+        self.alternative(field, tests.into_iter().flatten().collect())
+    }
+
+    fn alternative(&mut self, field: &str, tests: Vec<Test>) -> Alternative {
+        for test in tests.iter().filter(|test| test.attribute.is_beyond_l4()) {
+            self.beyond_l4(format!("{field}.{}", test.name(false)), "is an attribute of requests".to_owned());
+        }
+        tests.into()
+    }
+
+    fn condition(&mut self, field: &str, condition: schema::Condition) -> Vec<Test> {
+        use schema::Condition as When;
+        let found = match condition {
+            When::SourceIp(values) => tests(nets(values.both()), Attribute::SourceIp),
+            When::SourceNamespace(values) => tests(texts(values.both()), Attribute::Namespace),
+            When::SourcePrincipal(values) => tests(self.principals(field, values.both()), Attribute::Principal),
+            When::SourceServiceAccount(values) => {
+                tests(self.service_accounts(values.both()), Attribute::ServiceAccount)
             }
-            found.push(StringMatch::parse(text));
+            When::SourceTrustDomain(values) => tests(texts(values.both()), Attribute::TrustDomain),
+            When::DestinationIp(values) => tests(nets(values.both()), Attribute::DestinationIp),
+            When::DestinationPort(values) => tests(ports(values.both()), Attribute::DestinationPort),
+            When::RemoteIp(values) => tests(nets(values.both()), Attribute::RemoteIp),
+            When::ServerName(values) => tests(texts(values.both()), Attribute::ServerName),
+            When::RequestPrincipal(values) => tests(texts(values.both()), Attribute::RequestPrincipal),
+            When::Audience(values) => tests(texts(values.both()), Attribute::Audience),
+            When::Presenter(values) => tests(texts(values.both()), Attribute::Presenter),
+            When::Claim(path, values) => tests(texts(values.both()), |values| Attribute::Claim(path.clone(), values)),
+            When::Header(name, values) => tests(texts(values.both()), |values| Attribute::Header(name.clone(), values)),
+            When::Host(values) => tests(texts(values.both()), Attribute::Host),
+            When::Method(values) => tests(texts(values.both()), Attribute::Method),
+        };
+        if let Some(test) = found.first().filter(|test| test.attribute.is_beyond_l4()) {
+            let message = format!("{} is an attribute of requests", test.attribute.key());
+            self.beyond_l4(format!("{field}.key"), message);
         }
         found
     }
 
+    fn beyond_l4(&mut self, field: String, message: String) {
+        self.notes.push(Note { field, message, beyond_l4: true });
+    }
+
+    fn principals(&mut self, field: &str, both: Both<Principal>) -> Both<StringMatch> {
+        for text in both.iter().flatten().filter_map(|principal| principal.with_scheme.as_ref()) {
+            let (field, message) = (format!("{field}.principals"), format!("{text:?} is read without spiffe://"));
+            self.notes.push(Note { field, message, beyond_l4: false });
+        }
+        both.map(|values| values.into_iter().map(|principal| principal.pattern).collect())
+    }
+
     /// `namespace/name`, or `name` in the policy's namespace.
-    fn service_accounts(&mut self, texts: &[schema::ServiceAccount]) -> Box<[ServiceAccountMatch]> {
-        texts
-            .iter()
-            .map(|text| ServiceAccountMatch {
-                namespace: match &text.namespace {
-                    Some(namespace) => self.reader.name(namespace),
-                    None => self.meta.namespace.clone(),
-                },
-                service_account: self.reader.name(&text.name),
-            })
-            .collect()
+    fn service_accounts(&self, both: Both<schema::ServiceAccount>) -> Both<ServiceAccountMatch> {
+        let of = |account: schema::ServiceAccount| ServiceAccountMatch {
+            namespace: account.namespace.map_or_else(|| self.namespace.clone(), Namespace::from),
+            service_account: account.name.into(),
+        };
+        both.map(|values| values.into_iter().map(of).collect())
     }
 }
 
-/// The rule is dropped.
-struct Dropped;
-
-/// One clause of alternatives; `None` when one of them always matches.
-fn any_of(alternatives: Vec<Remainder>) -> Result<Option<Clause>, Dropped> {
-    let mut matches = Vec::new();
-    for alternative in alternatives {
-        match alternative {
-            Remainder::Match(found) => matches.push(*found),
-            Remainder::Never => {}
-            Remainder::Always => return Ok(None),
-            Remainder::Unjudgeable => return Err(Dropped),
-        }
+/// One test for the values that must match, one for those that must not, as far as there are any.
+fn tests<T>([any, none]: Both<T>, attribute: impl Fn(Box<[T]>) -> Attribute) -> Vec<Test> {
+    let mut found = Vec::new();
+    if !any.is_empty() {
+        found.push(Test::is(attribute(any.into())));
     }
-    // A clause without matches would match everything; this one matches nothing, and so does its rule.
-    if matches.is_empty() { Err(Dropped) } else { Ok(Some(Clause { matches: matches.into() })) }
-}
-
-fn finished(found: Match) -> Remainder {
-    if found == Match::default() { Remainder::Always } else { Remainder::Match(Box::new(found)) }
-}
-
-fn strings(patterns: &[Pattern]) -> Box<[StringMatch]> {
-    patterns.iter().map(|pattern| StringMatch::parse(&pattern.0)).collect()
-}
-
-fn nets(cidrs: &[Cidr]) -> Box<[IpNet]> {
-    cidrs.iter().map(|cidr| cidr.0).collect()
-}
-
-fn ports(texts: &[PortText]) -> Box<[u16]> {
-    texts.iter().map(|port| port.0).collect()
-}
-
-/// Trust domains as the beginnings of principals; `None` if one has a leading `*`.
-fn trust_domains(patterns: &[Pattern]) -> Option<Vec<StringMatch>> {
-    patterns
-        .iter()
-        .map(|pattern| match StringMatch::parse(&pattern.0) {
-            StringMatch::Exact(domain) => Some(StringMatch::Prefix(Name::from(format!("{domain}/")))),
-            StringMatch::Prefix(start) => Some(StringMatch::Prefix(start)),
-            StringMatch::Presence => Some(StringMatch::Presence),
-            StringMatch::Suffix(_) => None,
-        })
-        .collect()
-}
-
-/// The principals that lie within the trust domains, both as patterns; all when there are no principals. `None` when
-/// the intersection is not a list of patterns.
-fn within(principals: &[StringMatch], domains: &[StringMatch]) -> Option<Vec<StringMatch>> {
-    if principals.is_empty() {
-        return Some(domains.to_vec());
+    if !none.is_empty() {
+        found.push(Test::is_not(attribute(none.into())));
     }
-    let mut both = Vec::new();
-    for principal in principals {
-        for domain in domains {
-            match (principal, domain) {
-                (other, StringMatch::Presence) | (StringMatch::Presence, other) => both.push(other.clone()),
-                (StringMatch::Exact(text), start) if start.fits(text) => both.push(principal.clone()),
-                (StringMatch::Prefix(text), StringMatch::Prefix(start)) if text.starts_with(start.as_str()) => {
-                    both.push(principal.clone());
-                }
-                (StringMatch::Prefix(text), StringMatch::Prefix(start)) if start.starts_with(text.as_str()) => {
-                    both.push(domain.clone());
-                }
-                (StringMatch::Suffix(_), _) => return None,
-                _ => {}
-            }
-        }
+    found
+}
+
+fn texts(both: Both<Pattern>) -> Both<StringMatch> {
+    both.map(|values| values.into_iter().map(|pattern| pattern.0).collect())
+}
+
+fn nets(both: Both<Cidr>) -> Both<ipnet::IpNet> {
+    both.map(|values| values.into_iter().map(|cidr| cidr.0).collect())
+}
+
+fn ports(both: Both<PortText>) -> Both<u16> {
+    both.map(|values| values.into_iter().map(|port| port.0).collect())
+}
+
+fn all_paths(paths: &[PathText]) -> PathMatches {
+    PathMatches {
+        sent: paths.iter().flat_map(|path| path.0.sent.iter().cloned()).collect(),
+        loose: paths.iter().flat_map(|path| path.0.loose.iter().cloned()).collect(),
     }
-    Some(both)
 }

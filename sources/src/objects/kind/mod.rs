@@ -12,7 +12,7 @@ mod shared; // what many objects have in common is kept once
 mod template; // what the pods of one workload have in common
 
 pub use any::{KINDS, Kind, Object, Raw};
-pub use authorization::{AuthorizationPolicy, Effect};
+pub use authorization::{AuthorizationPolicy, Effect, TargetedPolicy};
 pub use gateway::{Gateway, GatewayAddress, GatewayClass, WAYPOINT_CLASSES, WaypointFor};
 pub use guard::{Guard, TargetRef};
 pub(in crate::objects) use meta::Reader;

@@ -1,14 +1,16 @@
 //! Pure. `security.istio.io` PeerAuthentication and AuthorizationPolicy.
 //!
-//! Unknown fields are errors here: a misspelt `principals` that is ignored would admit everybody.
+//! Unknown fields are errors here: a misspelt `principals` that is ignored would admit everybody. Agents and waypoints read
+//! an AuthorizationPolicy by this schema and no other.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use serde::de::Error as _;
+use http::HeaderName;
+use serde::de::{Error as _, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
-use super::value::{Cidr, Pattern, PortText};
+use super::value::{Cidr, PathText, Pattern, PortText, Principal};
 
 /// `type.istio.io` WorkloadSelector.
 #[derive(Debug, Default, Deserialize)]
@@ -46,14 +48,26 @@ pub(crate) enum Mode {
 
 /// `spec` of an AuthorizationPolicy.
 #[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+#[serde(try_from = "RawAuthorizationPolicySpec")]
 pub(crate) struct AuthorizationPolicySpec {
     pub(crate) selector: Option<Selector>,
-    pub(crate) target_ref: Option<serde_json::Value>,
-    pub(crate) target_refs: Vec<serde_json::Value>,
+    /// Whether it names what it applies to: then waypoints enforce it.
+    pub(crate) has_targets: bool,
     pub(crate) action: Action,
     pub(crate) rules: Vec<Rule>,
-    pub(crate) provider: Option<serde_json::Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct RawAuthorizationPolicySpec {
+    selector: Option<Selector>,
+    target_ref: Option<IgnoredAny>,
+    target_refs: Vec<IgnoredAny>,
+    action: Action,
+    rules: Vec<Rule>,
+    /// Of CUSTOM, which is not supported, whoever provides it.
+    #[serde(rename = "provider")]
+    _provider: Option<IgnoredAny>,
 }
 
 /// `spec.action`.
@@ -90,18 +104,18 @@ pub(crate) struct From {
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(crate) struct Source {
-    pub(crate) principals: Vec<Pattern>,
-    pub(crate) not_principals: Vec<Pattern>,
-    pub(crate) request_principals: Vec<String>,
-    pub(crate) not_request_principals: Vec<String>,
+    pub(crate) principals: Vec<Principal>,
+    pub(crate) not_principals: Vec<Principal>,
+    pub(crate) request_principals: Vec<Pattern>,
+    pub(crate) not_request_principals: Vec<Pattern>,
     pub(crate) namespaces: Vec<Pattern>,
     pub(crate) not_namespaces: Vec<Pattern>,
     pub(crate) service_accounts: Vec<ServiceAccount>,
     pub(crate) not_service_accounts: Vec<ServiceAccount>,
     pub(crate) ip_blocks: Vec<Cidr>,
     pub(crate) not_ip_blocks: Vec<Cidr>,
-    pub(crate) remote_ip_blocks: Vec<String>,
-    pub(crate) not_remote_ip_blocks: Vec<String>,
+    pub(crate) remote_ip_blocks: Vec<Cidr>,
+    pub(crate) not_remote_ip_blocks: Vec<Cidr>,
     pub(crate) trust_domains: Vec<Pattern>,
     pub(crate) not_trust_domains: Vec<Pattern>,
 }
@@ -118,14 +132,14 @@ pub(crate) struct To {
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(crate) struct Operation {
-    pub(crate) hosts: Vec<String>,
-    pub(crate) not_hosts: Vec<String>,
+    pub(crate) hosts: Vec<Pattern>,
+    pub(crate) not_hosts: Vec<Pattern>,
     pub(crate) ports: Vec<PortText>,
     pub(crate) not_ports: Vec<PortText>,
-    pub(crate) methods: Vec<String>,
-    pub(crate) not_methods: Vec<String>,
-    pub(crate) paths: Vec<String>,
-    pub(crate) not_paths: Vec<String>,
+    pub(crate) methods: Vec<Pattern>,
+    pub(crate) not_methods: Vec<Pattern>,
+    pub(crate) paths: Vec<PathText>,
+    pub(crate) not_paths: Vec<PathText>,
 }
 
 /// A service account, `namespace/name` or `name` in the policy's namespace. No wildcards.
@@ -142,13 +156,20 @@ pub(crate) struct ServiceAccount {
 pub(crate) enum Condition {
     SourceIp(Values<Cidr>),
     SourceNamespace(Values<Pattern>),
-    SourcePrincipal(Values<Pattern>),
+    SourcePrincipal(Values<Principal>),
     SourceServiceAccount(Values<ServiceAccount>),
     SourceTrustDomain(Values<Pattern>),
     DestinationIp(Values<Cidr>),
     DestinationPort(Values<PortText>),
-    /// An attribute of requests, by its key.
-    Request(String),
+    RemoteIp(Values<Cidr>),
+    ServerName(Values<Pattern>),
+    RequestPrincipal(Values<Pattern>),
+    Audience(Values<Pattern>),
+    Presenter(Values<Pattern>),
+    Claim(Box<[Box<str>]>, Values<Pattern>),
+    Header(HeaderName, Values<Pattern>),
+    Host(Values<Pattern>),
+    Method(Values<Pattern>),
 }
 
 /// `values` and `notValues`, not both empty.
@@ -206,12 +227,52 @@ impl TryFrom<RawCondition> for Condition {
             "source.trustDomain" => Self::SourceTrustDomain(Values::parse(&raw)?),
             "destination.ip" => Self::DestinationIp(Values::parse(&raw)?),
             "destination.port" => Self::DestinationPort(Values::parse(&raw)?),
-            "remote.ip" | "connection.sni" => Self::Request(raw.key),
-            key if key.starts_with("request.") || key.starts_with("experimental.envoy.filters.") => {
-                Self::Request(raw.key)
-            }
-            key => return Err(format!("{key:?} is not a known key")),
+            "remote.ip" => Self::RemoteIp(Values::parse(&raw)?),
+            "connection.sni" => Self::ServerName(Values::parse(&raw)?),
+            "request.auth.principal" => Self::RequestPrincipal(Values::parse(&raw)?),
+            "request.auth.audiences" => Self::Audience(Values::parse(&raw)?),
+            "request.auth.presenter" => Self::Presenter(Values::parse(&raw)?),
+            key => Self::with_name(key, &raw)?,
         })
+    }
+}
+
+impl Condition {
+    /// Of a header or a claim, which the key names.
+    fn with_name(key: &str, raw: &RawCondition) -> Result<Self, String> {
+        let inner = |prefix: &str| key.strip_prefix(prefix)?.strip_suffix(']');
+        if let Some(name) = inner("request.headers[") {
+            return Ok(match name {
+                // HTTP/2 has no `host` but `:authority`, and a policy means either.
+                ":authority" => Self::Host(Values::parse(raw)?),
+                name if name.eq_ignore_ascii_case("host") => Self::Host(Values::parse(raw)?),
+                ":method" => Self::Method(Values::parse(raw)?),
+                name => {
+                    let name = name.parse().map_err(|_| format!("{name:?} is not the name of a header"))?;
+                    Self::Header(name, Values::parse(raw)?)
+                }
+            });
+        }
+        if let Some(path) = inner("request.auth.claims[") {
+            let path: Box<[Box<str>]> = path.split("][").map(Box::from).collect();
+            if path.iter().any(|part| part.is_empty() || part.contains(['[', ']'])) {
+                return Err(format!("{key:?} must name a claim as in request.auth.claims[a][b]"));
+            }
+            return Ok(Self::Claim(path, Values::parse(raw)?));
+        }
+        Err(format!("{key:?} is not a known key"))
+    }
+}
+
+impl TryFrom<RawAuthorizationPolicySpec> for AuthorizationPolicySpec {
+    type Error = &'static str;
+
+    fn try_from(raw: RawAuthorizationPolicySpec) -> Result<Self, &'static str> {
+        let has_targets = raw.target_ref.is_some() || !raw.target_refs.is_empty();
+        if has_targets && raw.selector.is_some() {
+            return Err("selector and targetRefs exclude each other");
+        }
+        Ok(Self { selector: raw.selector, has_targets, action: raw.action, rules: raw.rules })
     }
 }
 
@@ -219,6 +280,13 @@ impl<T: FromStr<Err = String>> Values<T> {
     fn parse(raw: &RawCondition) -> Result<Self, String> {
         let all = |texts: &[String]| texts.iter().map(|text| text.parse()).collect::<Result<Vec<T>, String>>();
         Ok(Self { any: all(&raw.values)?, none: all(&raw.not_values)? })
+    }
+}
+
+impl<T> Values<T> {
+    /// Values that must match, and such that must not.
+    pub(crate) fn both(self) -> [Vec<T>; 2] {
+        [self.any, self.none]
     }
 }
 

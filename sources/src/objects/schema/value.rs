@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::str::FromStr;
 
 use ipnet::IpNet;
+use mesh::model::rule::{PathMatches, StringMatch};
+use mesh::policy::pattern;
 use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 use time::OffsetDateTime;
@@ -39,7 +41,19 @@ pub(crate) struct Cidr(pub(crate) IpNet);
 
 /// A text to compare with: exact, `prefix*`, `*suffix` or `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pattern(pub(crate) String);
+pub(crate) struct Pattern(pub(crate) StringMatch);
+
+/// An identity to compare with, as a [`Pattern`]; `spiffe://` before it is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Principal {
+    pub(crate) pattern: StringMatch,
+    /// The text, if `spiffe://` was left out of it.
+    pub(crate) with_scheme: Option<String>,
+}
+
+/// A path to compare with: a [`Pattern`], or a template with `{*}` and `{**}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PathText(pub(crate) PathMatches);
 
 /// A time in RFC 3339, as seconds since 1970.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,14 +109,25 @@ impl FromStr for Pattern {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let inner = text.strip_prefix('*').or_else(|| text.strip_suffix('*')).unwrap_or(text);
-        if text.is_empty() {
-            return Err("an empty text matches nothing".to_owned());
-        }
-        if inner.contains('*') {
-            return Err(format!("{text:?}: one * is allowed, at the beginning or at the end"));
-        }
-        Ok(Self(text.to_owned()))
+        text.parse().map(Self)
+    }
+}
+
+impl FromStr for Principal {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rest = text.strip_prefix("spiffe://");
+        let pattern = rest.unwrap_or(text).parse()?;
+        Ok(Self { pattern, with_scheme: rest.map(|_| text.to_owned()) })
+    }
+}
+
+impl FromStr for PathText {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        pattern::parse(text).map(Self)
     }
 }
 
@@ -188,6 +213,8 @@ read_as! {
     ClusterIp: deserialize_str, FromText::<Self>(std::marker::PhantomData, "an address or None");
     Cidr: deserialize_str, FromText::<Self>(std::marker::PhantomData, "an address or a CIDR range");
     Pattern: deserialize_str, FromText::<Self>(std::marker::PhantomData, "a string");
+    Principal: deserialize_str, FromText::<Self>(std::marker::PhantomData, "a string");
+    PathText: deserialize_str, FromText::<Self>(std::marker::PhantomData, "a path");
     Timestamp: deserialize_str, FromText::<Self>(std::marker::PhantomData, "a time in RFC 3339");
     TargetPort: deserialize_any, NumberOrText;
 }

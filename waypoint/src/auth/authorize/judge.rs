@@ -1,9 +1,9 @@
-//! Pure. All policies on one request: deny before allow, and once there is an ALLOW what none of them matches is refused.
+//! Pure. All policies of a service on one request: whether it is let in, and what is logged beside.
 
-use std::sync::Arc;
-
-use super::request::Request;
-use super::rule::{Action, Policy};
+use mesh::model::policy::{Action, Authorization, PolicyKey};
+use mesh::policy::judge::Refused;
+use mesh::policy::matcher;
+use mesh::policy::subject::Subject;
 
 /// What the policies say.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -11,16 +11,16 @@ pub struct Judgement {
     /// Who refuses: a policy and its rule, or the absence of a matching ALLOW. `None` admits.
     pub refusal: Option<Refusal>,
     /// AUDIT policies that match.
-    pub audits: Vec<Arc<str>>,
+    pub audits: Vec<PolicyKey>,
     /// Dry-run policies by which the outcome would be another.
-    pub dry_run: Vec<Arc<str>>,
+    pub dry_run: Vec<PolicyKey>,
 }
 
 /// Why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// A DENY policy matches: its name and the rule.
-    Denied(Arc<str>, usize),
+    Denied(PolicyKey, usize),
     /// There are ALLOW policies and none matches.
     NotAllowed,
 }
@@ -34,27 +34,24 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// Judges a request.
-pub fn judge<'a>(policies: impl Iterator<Item = &'a Policy>, request: &Request<'_>) -> Judgement {
+/// Judges a request, or a connection that is not HTTP.
+pub fn judge<'a>(policies: impl Iterator<Item = &'a Authorization> + Clone, subject: &Subject<'_>) -> Judgement {
     let mut out = Judgement::default();
-    let (mut allows, mut allowed, mut denied) = (false, false, None);
-    for policy in policies {
-        let hit = policy.matches(request);
-        match (policy.action, policy.dry_run) {
-            (Action::Audit, _) => out.audits.extend(hit.map(|_| Arc::clone(&policy.name))),
-            (Action::Deny, true) => out.dry_run.extend(hit.map(|_| Arc::clone(&policy.name))),
-            (Action::Allow, true) if hit.is_none() => out.dry_run.push(Arc::clone(&policy.name)),
-            (Action::Allow, true) => {}
-            (Action::Deny, false) => denied = denied.or(hit.map(|rule| (Arc::clone(&policy.name), rule))),
-            (Action::Allow, false) => {
-                allows = true;
-                allowed |= hit.is_some();
-            }
+    for policy in policies.clone() {
+        let of_interest = match (policy.action, policy.dry_run) {
+            (Action::Audit, _) => &mut out.audits,
+            (_, true) => &mut out.dry_run,
+            (_, false) => continue,
+        };
+        // An ALLOW in dry-run is told when it would not have admitted.
+        if matcher::effective_rule(policy, subject).is_some() != (policy.action == Action::Allow) {
+            of_interest.push(policy.key.clone());
         }
     }
-    out.refusal = match denied {
-        Some((policy, rule)) => Some(Refusal::Denied(policy, rule)),
-        None => (allows && !allowed).then_some(Refusal::NotAllowed),
-    };
+    let enforced = policies.filter(|policy| !policy.dry_run);
+    out.refusal = mesh::policy::judge::judge(enforced, subject).err().map(|refused| match refused {
+        Refused::Denied(policy, rule) => Refusal::Denied(policy.key.clone(), rule),
+        Refused::NotAllowed => Refusal::NotAllowed,
+    });
     out
 }

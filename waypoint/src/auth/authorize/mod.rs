@@ -1,15 +1,9 @@
-//! L7 authorization: AuthorizationPolicies that name this waypoint, or a service behind it, in `targetRefs`.
+//! L7 authorization: AuthorizationPolicies that name this waypoint, or a service behind it, in `targetRefs`. Whether
+//! one matches is decided in `mesh::policy`, for agents and waypoints alike.
 
 pub mod judge; // all policies on one request
-pub mod rule; // policies and rules, and whether one matches
-pub mod readings; // what an attribute may mean to whoever reads it
-pub mod pattern; // how one value is compared
-pub mod request; // what rules look at
 
-pub use judge::{Judgement, judge};
-pub use pattern::Pattern;
-pub use request::{Http, Request};
-pub use rule::{Action, Attribute, Policy, Rule, Test};
+pub use judge::{Judgement, Refusal, judge};
 
 #[cfg(test)]
 mod tests; // policies on requests of every kind

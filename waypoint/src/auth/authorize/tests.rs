@@ -1,56 +1,75 @@
 //! Policies on requests that can be read, that can be read in several ways, and on connections without any.
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 use mesh::model::identity::Identity;
+use mesh::model::policy::{Action, Authorization, PolicyKey, Scope};
+use mesh::model::rule::{Attribute, PathMatches, Rule, StringMatch, Test};
+use mesh::policy::path::Readings;
+use mesh::policy::pattern;
+use mesh::policy::subject::{Http, Subject};
+use mesh::policy::trace::trace;
 
 use super::*;
-use crate::request::path::Readings;
 
-fn test(attribute: Attribute, values: &[Pattern], negated: bool) -> Test {
-    Test { attribute, values: values.into(), loose: Box::default(), negated }
-}
-
-fn policy(action: Action, tests: Vec<Test>) -> Policy {
+fn policy(action: Action, tests: Vec<Test>) -> Authorization {
+    let key = PolicyKey { namespace: "default".into(), name: "p".into() };
     let rule = Rule { when: tests.into(), ..Rule::default() };
-    Policy { name: "default/p".into(), action, dry_run: false, rules: [rule].into() }
+    Authorization { key, scope: Scope::Targets, action, dry_run: false, rules: [rule].into() }
 }
 
-fn text(value: &str) -> Vec<Pattern> {
-    vec![Pattern::text(value).unwrap()]
+fn text(value: &str) -> Box<[StringMatch]> {
+    [value.parse().unwrap()].into()
+}
+
+fn path(value: &str) -> PathMatches {
+    pattern::parse(value).unwrap()
+}
+
+fn role() -> HeaderName {
+    "x-role".parse().unwrap()
+}
+
+fn subject<'a>(client: &'a Identity, http: Option<Http<'a>>) -> Subject<'a> {
+    let source = Some("10.0.0.1".parse().unwrap());
+    let destination = Some("10.96.0.10".parse().unwrap());
+    Subject { identity: Some(client), source, remote: source, destination, port: 80, http }
 }
 
 /// Whether a request is let in by one policy.
-fn admits(policy: &Policy, http: Option<Http<'_>>) -> bool {
-    let source = Identity::new("td", "default", "client");
-    let request = Request {
-        source: Some(&source),
-        source_ip: "10.0.0.1".parse().unwrap(),
-        destination: "10.96.0.10:80".parse().unwrap(),
-        http,
-        claims: None,
-    };
-    judge([policy].into_iter(), &request).refusal.is_none()
+fn admits(policy: &Authorization, http: Option<Http<'_>>) -> bool {
+    let client = Identity::new("td", "default", "client");
+    judge([policy].into_iter(), &subject(&client, http)).refusal.is_none()
 }
 
 #[test]
 fn what_cannot_be_known_refuses_and_never_admits() {
-    let header = Attribute::Header("x-role".parse().unwrap());
     for attribute in [
-        Attribute::Path,
-        Attribute::Host,
-        Attribute::Method,
-        Attribute::RequestPrincipal,
-        header,
-        Attribute::ServerName,
+        Attribute::Path(path("/x")),
+        Attribute::Host(text("x")),
+        Attribute::Method(text("x")),
+        Attribute::RequestPrincipal(text("x")),
+        Attribute::Header(role(), text("x")),
+        Attribute::ServerName(text("x")),
     ] {
         for negated in [false, true] {
-            let tests = || vec![test(attribute.clone(), &text("x"), negated)];
+            let tests = || vec![Test { attribute: attribute.clone(), negated }];
             assert!(!admits(&policy(Action::Allow, tests()), None), "ALLOW {attribute:?} {negated}");
             assert!(!admits(&policy(Action::Deny, tests()), None), "DENY {attribute:?} {negated}");
         }
     }
-    let elsewhere = vec![test(Attribute::Namespace, &text("bank"), false), test(Attribute::Path, &text("/x"), false)];
+    let elsewhere = vec![Test::is(Attribute::Namespace(text("bank"))), Test::is(Attribute::Path(path("/x")))];
     assert!(admits(&policy(Action::Deny, elsewhere), None), "what is known not to match needs no more");
+}
+
+#[test]
+fn without_http_an_allow_rule_that_asks_for_a_request_admits_nobody() {
+    let mut either = policy(Action::Allow, vec![]);
+    let of_connection = [Test::is(Attribute::DestinationPort([80].into()))];
+    either.rules[0].to = [[Test::is(Attribute::Method(text("GET")))].into(), of_connection.into()].into();
+    assert!(!admits(&either, None), "as at agents");
+    let (headers, path) = (HeaderMap::new(), Readings::of("/"));
+    let http = Http { method: &Method::POST, host: "shop", path: &path, headers: &headers, token: None };
+    assert!(admits(&either, Some(http)), "of a request all is known");
 }
 
 #[test]
@@ -58,12 +77,13 @@ fn several_readings_refuse_and_admit_nowhere() {
     let mut headers = HeaderMap::new();
     headers.append("x-role", "guest".parse().unwrap());
     headers.append("x-role", "admin".parse().unwrap());
-    let path = Readings::of("/public/..;/admin");
-    let http = Http { method: &Method::GET, host: "shop.", path: &path, headers: &headers };
-    let header = Attribute::Header("x-role".parse().unwrap());
-    for (attribute, value) in [(header, "admin"), (Attribute::Path, "/admin"), (Attribute::Host, "shop")] {
+    let read = Readings::of("/public/..;/admin");
+    let http = Http { method: &Method::GET, host: "shop.", path: &read, headers: &headers, token: None };
+    for attribute in
+        [Attribute::Header(role(), text("admin")), Attribute::Path(path("/admin")), Attribute::Host(text("shop"))]
+    {
         for negated in [false, true] {
-            let tests = || vec![test(attribute.clone(), &text(value), negated)];
+            let tests = || vec![Test { attribute: attribute.clone(), negated }];
             assert!(!admits(&policy(Action::Allow, tests()), Some(http)), "ALLOW {attribute:?} {negated}");
             assert!(!admits(&policy(Action::Deny, tests()), Some(http)), "DENY {attribute:?} {negated}");
         }
@@ -71,19 +91,36 @@ fn several_readings_refuse_and_admit_nowhere() {
 }
 
 #[test]
-fn a_trace_tells_each_field_of_each_rule() {
-    let from = test(Attribute::Principal, &text("td/ns/default/sa/other"), true);
-    let mut policy = policy(Action::Deny, vec![test(Attribute::Header("x-role".parse().unwrap()), &text("a"), false)]);
-    policy.rules[0].from = [[from].into()].into();
-    let source = Identity::new("td", "default", "client");
-    let request = Request {
-        source: Some(&source),
-        source_ip: "10.0.0.1".parse().unwrap(),
-        destination: "10.96.0.10:80".parse().unwrap(),
-        http: None,
-        claims: None,
+fn what_is_only_tried_or_logged_is_told_and_refuses_nothing() {
+    let client = Identity::new("td", "default", "client");
+    let named = |name: &str, action, dry_run, namespace| {
+        let mut policy = policy(action, vec![Test::is(Attribute::Namespace(text(namespace)))]);
+        (policy.key.name, policy.dry_run) = (name.into(), dry_run);
+        policy
     };
-    let told = "rule 0 (cannot be judged here): from[0].not principals: yes, \
-                when request.headers[x-role]: cannot be judged here";
-    assert_eq!(policy.trace(&request), told);
+    let policies = [
+        named("audit", Action::Audit, false, "default"),
+        named("audit-other", Action::Audit, false, "bank"),
+        named("deny", Action::Deny, true, "default"),
+        named("deny-other", Action::Deny, true, "bank"),
+        named("allow", Action::Allow, true, "default"),
+        named("allow-other", Action::Allow, true, "bank"),
+    ];
+    let judged = judge(policies.iter(), &subject(&client, None));
+    let names = |keys: &[PolicyKey]| keys.iter().map(|key| key.name.to_string()).collect::<Vec<_>>();
+    assert_eq!(names(&judged.audits), ["audit"]);
+    assert_eq!(names(&judged.dry_run), ["deny", "allow-other"]);
+    assert_eq!(judged.refusal, None);
+}
+
+#[test]
+fn a_trace_tells_each_field_of_each_rule() {
+    let from = Test::is_not(Attribute::Principal(text("td/ns/default/sa/other")));
+    let mut policy = policy(Action::Deny, vec![Test::is(Attribute::Header(role(), text("a")))]);
+    policy.rules[0].from = [[from].into()].into();
+    let client = Identity::new("td", "default", "client");
+    let told = "rule 0 (cannot be judged here): from[0].notPrincipals [td/ns/default/sa/other] of \
+                \"td/ns/default/sa/client\": yes; when request.headers[x-role] [a] of no request: \
+                cannot be judged here";
+    assert_eq!(trace(&policy, &subject(&client, None))[0].to_string(), told);
 }

@@ -1,6 +1,7 @@
 //! Pure. What a valid token says.
 
 use http::HeaderValue;
+use mesh::policy::subject::Token;
 use process::telemetry::escape::is_hidden;
 use serde_json::{Map, Value};
 
@@ -42,6 +43,20 @@ impl Claims {
             return None;
         }
         HeaderValue::try_from(text).ok()
+    }
+}
+
+impl Token for Claims {
+    fn principal(&self) -> &str {
+        &self.principal
+    }
+
+    fn audiences(&self) -> &[String] {
+        &self.audiences
+    }
+
+    fn claim(&self, path: &[Box<str>]) -> Vec<String> {
+        self.values(path)
     }
 }
 

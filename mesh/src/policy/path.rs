@@ -1,12 +1,13 @@
 //! Pure. Paths brought into one form, so that what routes and policies judge is what the backend gets.
 //!
-//! RFC 3986, 6.2.2: escaped unreserved characters are decoded, remaining escapes get upper-case digits, dot segments are
-//! removed. `\` becomes `/`, as browsers read it. `%00`, control characters and UTF-8 of more bytes than a character needs
-//! are refused.
+//! RFC 3986, 6.2.2: escaped unreserved characters are decoded, remaining escapes get upper-case digits, dot segments
+//! are removed. `\` becomes `/`, as browsers read it. `%00`, control characters and UTF-8 of more bytes than a
+//! character needs are refused.
 //!
-//! Backends read more into a path: they take what follows a `;` off a segment (Tomcat, Jetty, and what is built on them),
-//! decode `%2F`, or decode twice. [`Readings`] are these forms. Policy judges all of them, and a path that has a dot segment
-//! in one of them, as `/public/..;/admin` has, goes nowhere: then a policy, a route and a backend could each mean another one.
+//! Backends read more into a path: they take what follows a `;` off a segment (Tomcat, Jetty, and what is built on
+//! them), decode `%2F`, or decode twice. [`Readings`] are these forms. Policy judges all of them, and a path that has a
+//! dot segment in one of them, as `/public/..;/admin` has, goes nowhere: then a policy, a route and a backend could
+//! each mean another one.
 
 use std::borrow::Cow;
 
@@ -110,8 +111,8 @@ pub struct Readings<'a> {
 }
 
 impl<'a> Readings<'a> {
-    /// The readings of a path in normal form: escapes decoded once and until nothing is left to decode, parameters left,
-    /// taken off before decoding and after.
+    /// The readings of a path in normal form: escapes decoded once and until nothing is left to decode, parameters
+    /// left, taken off before decoding and after.
     pub fn of(sent: &'a str) -> Self {
         let mut readings = Self { sent, loose: Vec::new(), has_hidden_dots: false };
         if !sent.contains(['%', ';', '\\']) && !sent.contains("//") {

@@ -1,35 +1,35 @@
 //! Pure. The values that an attribute of a request may have for whoever reads it, compared with the values of a test.
 //!
-//! One line of a header is one value; several may be taken for the first, the last, all, or one that commas join (RFC 9110,
-//! 5.3), and a list for its members. A host may come with a port, with a dot behind it, in any case. Where readings differ
-//! the answer is `Depends`: it denies where a match denies, and admits nowhere.
+//! One line of a header is one value; several may be taken for the first, the last, all, or one that commas join (RFC
+//! 9110, 5.3), and a list for its members. A host may come with a port, with a dot behind it, in any case. Where
+//! readings differ the answer is `Depends`: it denies where a match denies, and admits nowhere.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use mesh::policy::matcher::Answer;
 
-use super::pattern::Pattern;
-use crate::filter::redirect::without_port;
-use crate::request::path::Readings;
+use super::answer::Answer;
+use super::path::Readings;
+use super::pattern;
+use crate::model::rule::{PathMatches, StringMatch};
 
-/// `Yes` when every reading fits, `No` when none does or there is none. `sure` are readings that every reader may have,
-/// `loose` are some more that one must be ready for; `None` is a value that cannot be read as text.
+/// `Yes` when every reading matches, `No` when none does or there is none. `sure` are readings that every reader may
+/// have, `loose` are some more that one must be ready for; `None` is a value that cannot be read as text.
 fn compare<'a>(
     sure: impl Iterator<Item = Option<Cow<'a, str>>>,
     mut loose: impl Iterator<Item = Option<Cow<'a, str>>>,
-    fits: impl Fn(&str) -> bool,
+    matches: impl Fn(&str) -> bool,
 ) -> Answer {
     let (mut any, mut all, mut none) = (false, true, true);
     for reading in sure {
         none = false;
-        let fitting = reading.as_deref().map(&fits);
-        any |= fitting != Some(false);
-        all &= fitting == Some(true);
+        let matching = reading.as_deref().map(&matches);
+        any |= matching != Some(false);
+        all &= matching == Some(true);
     }
-    any = any || loose.any(|reading| reading.as_deref().map(&fits) != Some(false));
+    any = any || loose.any(|reading| reading.as_deref().map(&matches) != Some(false));
     match (any, all && !none) {
         (_, true) => Answer::Yes,
         (true, false) => Answer::Depends,
@@ -37,8 +37,8 @@ fn compare<'a>(
     }
 }
 
-fn any_fits(values: &[Pattern], value: &str) -> bool {
-    values.iter().any(|pattern| pattern.fits(value))
+fn any_matches(values: &[StringMatch], value: &str) -> bool {
+    values.iter().any(|pattern| pattern.matches(value))
 }
 
 fn text(bytes: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {
@@ -49,7 +49,7 @@ fn text(bytes: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {
 }
 
 /// A header. What is not UTF-8 cannot be told from any value.
-pub fn header(headers: &HeaderMap, name: &HeaderName, values: &[Pattern]) -> Answer {
+pub fn header(headers: &HeaderMap, name: &HeaderName, values: &[StringMatch]) -> Answer {
     let lines = || headers.get_all(name).iter().map(HeaderValue::as_bytes).map(<[u8]>::trim_ascii);
     let (separator, joint) = if *name == COOKIE { (b';', &b"; "[..]) } else { (b',', &b","[..]) };
     let joined = lines().nth(1).map(|_| Cow::Owned(lines().collect::<Vec<_>>().join(joint)));
@@ -57,11 +57,11 @@ pub fn header(headers: &HeaderMap, name: &HeaderName, values: &[Pattern]) -> Ans
     let members =
         lines().filter(|line| line.contains(&separator)).flat_map(|line| line.split(move |byte| *byte == separator));
     let members = members.map(|member| text(Cow::Borrowed(member.trim_ascii())));
-    compare(sure, members, |value| any_fits(values, value))
+    compare(sure, members, |value| any_matches(values, value))
 }
 
 /// A host. A value without a port stands for every port; a host without a port has HTTP's.
-pub fn host(host: &str, values: &[Pattern]) -> Answer {
+pub fn host(host: &str, values: &[StringMatch]) -> Answer {
     let name = without_port(host);
     let port = host.get(name.len()..).unwrap_or_default().trim_start_matches(':');
     let plain =
@@ -76,29 +76,39 @@ pub fn host(host: &str, values: &[Pattern]) -> Answer {
         Some(address) => address.to_string().into(),
         None => bare.into(),
     };
-    let fits = |value: &str| any_fits(values, value) || any_fits(values, without_port(value));
+    let any_matches = |value: &str| values.iter().any(|pattern| pattern.matches_ignoring_case(value));
+    let matches = |value: &str| any_matches(value) || any_matches(without_port(value));
     let number = port.trim_start_matches('0');
     let canonical = if port.is_empty() { bare.clone() } else { format!("{bare}:{number}").into() };
-    let of_http = (port.is_empty()).then(|| Some(Cow::Owned(format!("{bare}:80"))));
-    compare([Some(Cow::Borrowed(host)), Some(canonical)].into_iter(), of_http.into_iter(), fits)
+    // Written only when the others do not decide.
+    let of_http = port.is_empty().then_some(bare).into_iter().map(|bare| Some(Cow::Owned(format!("{bare}:80"))));
+    compare([Some(Cow::Borrowed(host)), Some(canonical)].into_iter(), of_http, matches)
 }
 
 /// A method. They have a case (RFC 9110, 9.1), which not every server knows.
-pub fn method(method: &Method, values: &[Pattern]) -> Answer {
+pub fn method(method: &Method, values: &[StringMatch]) -> Answer {
     let method = method.as_str();
     let upper = method.bytes().any(|byte| byte.is_ascii_lowercase()).then(|| Some(method.to_ascii_uppercase().into()));
-    compare([Some(Cow::Borrowed(method))].into_iter(), upper.into_iter(), |value| any_fits(values, value))
+    compare([Some(Cow::Borrowed(method))].into_iter(), upper.into_iter(), |value| any_matches(values, value))
 }
 
 /// A path: the one that is sent with values as they are written, other readings also with what values mean in them.
-pub fn path(readings: &Readings<'_>, written: &[Pattern], loose: &[Pattern]) -> Answer {
-    let sent = any_fits(written, readings.sent);
-    let fits = |read: &String| any_fits(written, read) || any_fits(loose, read);
-    let (all, any) = (readings.loose.iter().all(fits), readings.loose.iter().any(fits));
+pub fn path(readings: &Readings<'_>, values: &PathMatches) -> Answer {
+    let sent = pattern::any_matches(&values.sent, readings.sent);
+    let matches = |read: &String| pattern::any_matches(&values.sent, read) || pattern::any_matches(&values.loose, read);
+    let (all, any) = (readings.loose.iter().all(matches), readings.loose.iter().any(matches));
     match (sent || any, sent && all) {
         (_, true) => Answer::Yes,
         (true, false) => Answer::Depends,
         (false, false) => Answer::No,
+    }
+}
+
+/// A host without its port; IPv6 literals keep their brackets.
+pub fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') && !port.is_empty() || host.ends_with(':') => name,
+        _ => host,
     }
 }
 
@@ -113,7 +123,7 @@ mod tests {
         for line in lines {
             headers.append(&name, HeaderValue::from_bytes(line).unwrap());
         }
-        header(&headers, &name, &[Pattern::text(value).unwrap()])
+        header(&headers, &name, &[value.parse().unwrap()])
     }
 
     #[test]
@@ -164,13 +174,26 @@ mod tests {
             ("[::ffff:10.0.0.1]:80", "10.0.0.1", Depends),
             ("shop", "*", Yes),
         ] {
-            assert_eq!(host(sent, &[Pattern::host(value).unwrap()]), answer, "{sent} {value}");
+            assert_eq!(host(sent, &[value.parse().unwrap()]), answer, "{sent} {value}");
         }
     }
 
     #[test]
     fn a_method_in_lower_case_may_be_the_same() {
-        let of = |text: &str| method(&text.parse().unwrap(), &[Pattern::text("POST").unwrap()]);
+        let of = |text: &str| method(&text.parse().unwrap(), &["POST".parse().unwrap()]);
         assert_eq!((of("POST"), of("post"), of("GET")), (Yes, Depends, No));
+    }
+
+    #[test]
+    fn hosts_lose_their_port_only() {
+        for (host, name) in [
+            ("shop", "shop"),
+            ("shop:80", "shop"),
+            ("[::1]:80", "[::1]"),
+            ("[::1]", "[::1]"),
+            ("10.0.0.1:8", "10.0.0.1"),
+        ] {
+            assert_eq!(without_port(host), name);
+        }
     }
 }
