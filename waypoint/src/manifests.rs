@@ -14,7 +14,8 @@ use crate::config::{Object, Services};
 pub fn objects(raw: &[Arc<Item<Raw>>]) -> Vec<Arc<Object>> {
     let read = |(place, item): (usize, &Arc<Item<Raw>>)| {
         let origin = format!("{}:{}", item.at.file.display(), item.at.line);
-        Object::from_json(&item.spec.value, &origin, place).map(Arc::new)
+        let object = Object::from_json(&item.spec.value, &origin, place)?;
+        Some(Arc::new(Object { error: item.spec.error.as_deref().map(Arc::from), ..object }))
     };
     raw.iter().enumerate().filter_map(read).collect()
 }

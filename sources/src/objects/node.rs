@@ -101,6 +101,11 @@ impl DecodeError {
         (!path.is_empty()).then_some(path)
     }
 
+    /// What is wrong, behind the field.
+    pub(super) fn with_field(&self) -> String {
+        self.field().map_or_else(|| self.message.clone(), |field| format!("{field}: {}", self.message))
+    }
+
     /// The same one step further out.
     pub(super) fn below(mut self, step: String) -> Self {
         self.steps.push(step);

@@ -167,8 +167,7 @@ impl Reading<'_> {
         let label = label(kind, &kind_name, &node);
         let line = node.line;
         if let Err(error) = names::check(kind, &node) {
-            self.error(error.line.max(line), Some(label), &error);
-            return self.stand_in(kind, &node);
+            return self.unread((&api_version, &kind_name), kind, node, &error);
         }
         let policy = kind.is_policy().then(|| node.clone());
         let at = self.at(line);
@@ -181,17 +180,26 @@ impl Reading<'_> {
             Ok(raw) => (raw, object),
             Err(error) => (None, Err(error)),
         };
-        // A waypoint judges by itself: what an agent cannot express is the very thing that it may enforce.
-        let keeps_unread = policy.is_some();
-        match object {
-            Ok(object) => self.parsed.objects.extend(raw.into_iter().chain(object)),
-            Err(error) => {
-                self.parsed.objects.extend(raw.filter(|_| keeps_unread));
-                self.error(error.line.max(line), Some(label), &error);
-                if let Some(node) = policy {
-                    self.stand_in(kind, &node);
-                }
-            }
+        match (object, policy) {
+            (Ok(object), _) => self.parsed.objects.extend(raw.into_iter().chain(object)),
+            (Err(error), Some(node)) => self.unread((&api_version, &kind_name), kind, node, &error),
+            (Err(error), None) => self.error(error.line.max(line), Some(label), &error),
+        }
+    }
+
+    /// An object of a known kind that could not be read: of a policy something stands in for it, and waypoints get it as
+    /// it is, with what is wrong.
+    fn unread(&mut self, names: (&str, &str), kind: Kind, node: Node, error: &DecodeError) {
+        let label = label(kind, names.1, &node);
+        self.error(error.line.max(node.line), Some(label.clone()), error);
+        if !kind.is_policy() {
+            return;
+        }
+        self.stand_in(kind, &node);
+        if self.shared.keeps_raw && kind.is_for_waypoints(&node) {
+            let at = self.at(node.line);
+            let mut reader = Reader { shared: self.shared, at, object: label, problems: &mut Vec::new() };
+            self.parsed.objects.extend(Object::raw_in_error(names, node, error, &mut reader));
         }
     }
 

@@ -11,6 +11,7 @@ use mesh::model::rule::{Attribute, Rule, Test};
 use super::support::load;
 use crate::objects::kind::{Effect, Object, Shared, TargetedPolicy};
 use crate::objects::parse::{Parsed, parse};
+use crate::objects::problem::Severity;
 
 const TARGETS: &str = "targetRefs: [{group: '', kind: Service, name: shop}], ";
 
@@ -182,5 +183,34 @@ fn an_empty_list_of_targets_names_none() {
             let policy = mesh.authorizations.get("default/p").unwrap_or_else(|| panic!("{targets}{spec} {problems:?}"));
             assert_eq!((policy.action, policy.rules.len()), (Action::Deny, rules), "{targets}{spec}");
         }
+    }
+}
+
+#[test]
+fn what_is_in_error_comes_to_waypoints_with_what_is_wrong() {
+    for (metadata, name, expected) in [
+        ("{name: p, annotations: {istio.io/dry-run: true}}", "p", "metadata.annotations.istio.io/dry-run: "),
+        ("{name: p, creationTimestamp: never}", "p", "metadata.creationTimestamp: "),
+        ("{name: P_1, namespace: shop}", "unnamed-", "metadata.name: "),
+        ("{name: p}", "p", "spec.rules[0]: unknown field `form`"),
+    ] {
+        let rules = if expected.starts_with("spec") { "[{form: []}]" } else { "[{}]" };
+        let text = format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {metadata}\n\
+             spec: {{{TARGETS}rules: {rules}}}\n"
+        );
+        let parsed = read(&text, true);
+        let raw = parsed.objects.iter().filter_map(|object| match object {
+            Object::Raw(item) => Some(item),
+            _ => None,
+        });
+        let raw: Vec<_> = raw.collect();
+        assert_eq!((raw.len(), parsed.stand_ins.len()), (1, 1), "{text}");
+        let found = raw[0].spec.value["metadata"]["name"].as_str().unwrap();
+        assert!(found.starts_with(name) && found == raw[0].meta.name.as_str(), "{text}{found}");
+        let error = raw[0].spec.error.as_deref().unwrap();
+        assert!(error.starts_with(expected), "{text}{error}");
+        let problem = parsed.problems.iter().find(|problem| problem.severity == Severity::Error).unwrap();
+        assert!(problem.to_string().ends_with(error), "{problem}");
     }
 }

@@ -35,6 +35,8 @@ pub struct Object {
     pub spec: Value,
     /// `status`, as written, of a Node or Pod: no other says what is not said elsewhere.
     pub status: Value,
+    /// What is wrong with it, when the source could not read it: then it is not accepted here either.
+    pub error: Option<Arc<str>>,
 }
 
 impl Object {
@@ -61,6 +63,7 @@ impl Object {
             place,
             spec: value.get("spec").cloned().unwrap_or(Value::Null),
             status,
+            error: None,
         })
     }
 
@@ -86,8 +89,14 @@ impl Object {
         Age { created, name: self.full_name() }
     }
 
+    /// What the source says is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        self.error.as_deref().map_or(Ok(()), |error| Err(error.to_owned()))
+    }
+
     /// The spec as its type; the error names the field.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, String> {
+        self.check()?;
         let spec = if self.spec.is_null() { Value::Object(serde_json::Map::new()) } else { self.spec.clone() };
         serde_json::from_value(spec).map_err(|error| format!("spec: {error}"))
     }

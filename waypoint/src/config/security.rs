@@ -128,7 +128,8 @@ impl Securities {
             return;
         }
         let (policy, findings) = history.read(object, |object, findings| {
-            match TargetedPolicy::read(policy_key(object), &object.annotations, &object.spec) {
+            let read = || TargetedPolicy::read(policy_key(object), &object.annotations, &object.spec);
+            match object.check().and_then(|()| read()) {
                 Ok(read) => {
                     findings.notes.extend(read.notes);
                     read.policy

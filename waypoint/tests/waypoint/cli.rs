@@ -153,6 +153,8 @@ fn a_policy_that_is_in_error_is_never_also_accepted() {
         ("", "rules: [{to: [{operation: {paths: ['/a/../b']}}]}]", "has a dot segment"),
         ("", "rules: [{when: [{key: request.planet, values: [x]}]}]", "\"request.planet\" is not a known key"),
         ("", "selector: {matchLabels: {app: shop}}", "selector and targetRefs exclude each other"),
+        (", annotations: {istio.io/dry-run: true}", "rules: [{}]", "metadata.annotations.istio.io/dry-run: "),
+        (", labels: {app: 1}", "rules: [{}]", "metadata.labels.app: "),
     ] {
         for action in ["ALLOW", "DENY"] {
             let policy = authorization(metadata, &format!("action: {action}, {rules}"));

@@ -93,6 +93,8 @@ pub struct Raw {
     pub api_version: String,
     /// The whole object; null where no waypoint reads it.
     pub value: serde_json::Value,
+    /// What is wrong with it, field first, when it could not be read: then nobody accepts it.
+    pub error: Option<String>,
 }
 
 impl Raw {
@@ -195,14 +197,35 @@ impl Object {
         node: node::Node,
         reader: &mut Reader<'_>,
     ) -> Result<Self, DecodeError> {
-        let metadata = node.get("metadata").cloned().map(node::Node::read::<Metadata>).transpose()?.unwrap_or_default();
+        let metadata = node.get("metadata").cloned().map(node::Node::read::<Metadata>).transpose();
+        let metadata = metadata.map_err(|error| error.below("metadata".to_owned()))?.unwrap_or_default();
         let meta = reader.meta(&metadata, kind.is_namespaced());
         let value = match kind {
             Kind::Node | Kind::Pod => place_only((api_version, kind_name), &meta, &node),
             _ => node.into_json(),
         };
-        let spec = Raw { kind: kind_name.to_owned(), api_version: api_version.to_owned(), value };
+        let spec = Raw { kind: kind_name.to_owned(), api_version: api_version.to_owned(), value, error: None };
         Ok(Self::Raw(Arc::new(Item { at: reader.at.clone(), meta, spec })))
+    }
+
+    /// A policy that could not be read, as it stands in the file, for waypoints: there it refuses. `None` when nothing can
+    /// be in its namespace.
+    pub(in crate::objects) fn raw_in_error(
+        (api_version, kind): (&str, &str),
+        node: node::Node,
+        error: &DecodeError,
+        reader: &mut Reader<'_>,
+    ) -> Option<Self> {
+        let names = names_in_doubt(&node, &reader.at)?;
+        let meta = reader.meta(&names, true);
+        let mut value = node.into_json();
+        let mut metadata = value.get("metadata").and_then(serde_json::Value::as_object).cloned().unwrap_or_default();
+        metadata.insert("name".to_owned(), meta.name.as_str().into());
+        metadata.insert("namespace".to_owned(), meta.namespace.as_str().into());
+        value.as_object_mut()?.insert("metadata".to_owned(), metadata.into());
+        let (kind, api_version) = (kind.to_owned(), api_version.to_owned());
+        let spec = Raw { kind, api_version, value, error: Some(error.with_field()) };
+        Some(Self::Raw(Arc::new(Item { at: reader.at.clone(), meta, spec })))
     }
 
     /// Reads an object of a known kind. `Ok(None)`: there is nothing to keep of it.
@@ -271,7 +294,7 @@ impl Object {
                 let text = |key| node.get(key).and_then(node::Node::text).unwrap_or_default().to_owned();
                 let (kind, api_version) = (text("kind"), text("apiVersion"));
                 let meta = reader.meta(&node.read::<Bare>()?.metadata, true);
-                let spec = Raw { kind, api_version, value: serde_json::Value::Null };
+                let spec = Raw { kind, api_version, value: serde_json::Value::Null, error: None };
                 Some(Self::Raw(Arc::new(Item { at: reader.at.clone(), meta, spec })))
             }
             Kind::Route => None,
@@ -286,14 +309,7 @@ impl Object {
         node: &node::Node,
         reader: &mut Reader<'_>,
     ) -> Option<(Self, &'static str)> {
-        let of = |key| node.get("metadata").and_then(|metadata| metadata.get(key)?.text()).map(str::to_owned);
-        let name = of("name").filter(|name| Form::Subdomain.admits(name)).unwrap_or_else(|| nameless(&reader.at));
-        // Nothing lives in a namespace that cannot be.
-        let namespace = of("namespace").filter(|namespace| !namespace.is_empty());
-        if namespace.as_ref().is_some_and(|namespace| !Form::Label.admits(namespace)) {
-            return None;
-        }
-        let meta = reader.meta(&Metadata { name, namespace, ..Metadata::default() }, true);
+        let meta = reader.meta(&names_in_doubt(node, &reader.at)?, true);
         let spec = node.get("spec");
         let selector = spec.and_then(|spec| spec.get("selector")).cloned();
         // A selector that cannot be read either selects all of the namespace.
@@ -403,6 +419,15 @@ impl Object {
             Self::Raw(item) => &item.meta,
         }
     }
+}
+
+/// Name and namespace of a policy that cannot be read. `None`: nothing can be in its namespace.
+fn names_in_doubt(node: &node::Node, at: &Origin) -> Option<Metadata> {
+    let of = |key| node.get("metadata").and_then(|metadata| metadata.get(key)?.text()).map(str::to_owned);
+    let name = of("name").filter(|name| Form::Subdomain.admits(name)).unwrap_or_else(|| nameless(at));
+    let namespace = of("namespace").filter(|namespace| !namespace.is_empty());
+    let can_be = namespace.as_ref().is_none_or(|namespace| Form::Label.admits(namespace));
+    can_be.then(|| Metadata { name, namespace, ..Metadata::default() })
 }
 
 /// What stands in for a policy is called so when the policy's own name is none: by its place, so that two are two.

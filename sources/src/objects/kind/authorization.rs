@@ -135,12 +135,8 @@ impl TargetedPolicy {
         annotations: &BTreeMap<String, String>,
         spec: &serde_json::Value,
     ) -> Result<Self, String> {
-        let spec: Option<schema::AuthorizationPolicySpec> =
-            Node::from(spec).read().map_err(|error| match error.field() {
-                Some(field) if field.starts_with('[') => format!("spec{field}: {error}"),
-                Some(field) => format!("spec.{field}: {error}"),
-                None => format!("spec: {error}"),
-            })?;
+        let spec: Result<Option<schema::AuthorizationPolicySpec>, _> = Node::from(spec).read();
+        let spec = spec.map_err(|error| error.below("spec".to_owned()).with_field())?;
         let spec = spec.unwrap_or_default();
         let mut notes = Vec::new();
         let action = match spec.action {
