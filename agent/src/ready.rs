@@ -1,57 +1,54 @@
 //! Readiness of the agent.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use process::readiness::Readiness;
 
 /// A reconciler that has finished no round for this long is stuck. A round begins every second.
 const STILL: Duration = Duration::from_secs(15);
 
-/// The conditions that the agent still waits for.
+/// The conditions that the agent still waits for, and whether its reconciler is stuck.
 #[derive(Clone)]
-pub(crate) struct Ready(Arc<Mutex<State>>);
-
-struct State {
-    gates: BTreeSet<&'static str>,
+pub(crate) struct Ready {
+    gates: Readiness,
     /// When the last reconcile round ended; `None` before the first, for which there is a gate.
-    round: Option<Instant>,
+    round: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Ready {
     /// Not ready before all of `gates` are done.
     pub(crate) fn waiting_for(gates: impl IntoIterator<Item = &'static str>) -> Self {
-        Self(Arc::new(Mutex::new(State { gates: gates.into_iter().collect(), round: None })))
+        Self { gates: Readiness::waiting_for(gates), round: Arc::default() }
     }
 
     /// Marks a gate as done.
     pub(crate) fn done(&self, gate: &'static str) {
-        self.0.lock().gates.remove(gate);
+        self.gates.done(gate);
     }
 
     /// Marks the agent as draining, hence not ready.
     pub(crate) fn draining(&self) {
-        let mut state = self.0.lock();
-        state.gates.insert("draining");
-        state.round = None;
+        self.gates.draining();
+        *self.round.lock() = None;
     }
 
     /// Records the end of a reconcile round.
     pub(crate) fn round(&self) {
-        self.0.lock().round = Some(Instant::now());
+        *self.round.lock() = Some(Instant::now());
     }
 
     /// Time since the last reconcile round; `None` before the first.
     pub(crate) fn since_round(&self) -> Option<Duration> {
-        self.0.lock().round.map(|round| round.elapsed())
+        self.round.lock().map(|round| round.elapsed())
     }
 
     /// The conditions that are not met; empty when ready.
     pub(crate) fn pending(&self) -> Vec<String> {
-        let state = self.0.lock();
-        let still = state.round.and_then(|round| stands_still(round.elapsed()));
-        state.gates.iter().map(|gate| (*gate).to_owned()).chain(still).collect()
+        let mut pending = self.gates.pending();
+        pending.extend(self.since_round().and_then(stands_still));
+        pending
     }
 }
 

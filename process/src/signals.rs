@@ -26,8 +26,7 @@ impl fmt::Display for Told {
     }
 }
 
-/// Waits until the process is to end: SIGTERM, SIGINT, or somebody cancelled `stop`. Says which it was, and leaves it to the caller to
-/// log it in its own name, since levels are set by the names of modules.
+/// Waits until the process is to end: SIGTERM, SIGINT, or somebody cancelled `stop`. Says which it was.
 ///
 /// # Errors
 /// The kernel let no handler be installed.
@@ -38,5 +37,14 @@ pub async fn until_told(stop: &CancellationToken) -> io::Result<Told> {
         _ = terminate.recv() => Ok(Told::Terminate),
         _ = interrupt.recv() => Ok(Told::Interrupt),
         () = stop.cancelled() => Ok(Told::Itself),
+    }
+}
+
+/// Waits for the next SIGTERM or SIGINT; for ever if the kernel lets no handler be installed. Signals that came before the first
+/// look at it do not count.
+pub async fn again() {
+    // Nobody cancels this one.
+    if until_told(&CancellationToken::new()).await.is_err() {
+        std::future::pending().await
     }
 }

@@ -3,14 +3,12 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+use mesh::model::name::ServiceAccount;
 use mesh::model::syntax::Form;
-use process::telemetry::line::Format;
-
-use crate::duration;
+use process::flags::{DrainArgs, InputArgs, LogArgs, MeshArgs, PeerArgs, ServerArgs, ThreadArgs, named};
 
 /// Culvert's waypoint: the L7 proxy for the services that ask for one
 #[derive(Debug, Parser)]
@@ -41,18 +39,27 @@ pub enum Command {
 
 /// The flags of the running waypoint.
 #[derive(Args, Clone, Debug)]
+// clap leaves the group of a struct empty that flattens others, and by its members it knows that the flags are given.
+#[command(
+    mut_group("RunArgs", |group| group.arg("gateway")),
+    mut_arg("manifests", |arg| arg.required(true)),
+    mut_arg("ca_dir", |arg| arg.required(true).help("Folder of the embedded CA, shared with the agents")),
+    mut_arg("cert_ttl", |arg| arg.help("How long the certificate is valid")),
+    mut_arg("drain", |arg| {
+        arg.help("How long open requests may still take when the waypoint is told to stop")
+    }),
+    mut_arg("log_levels", |arg| {
+        arg.help("What is logged, such as info or info,waypoint=debug,access=off; wins over -v")
+    })
+)]
 pub struct RunArgs {
     /// The Gateway that this is an instance of
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = full_name)]
     pub gateway: FullName,
 
-    /// Folder of manifests, watched for changes
-    #[arg(long, value_name = "DIR")]
-    pub manifests: PathBuf,
-
-    /// Folder of the embedded CA, shared with the agents
-    #[arg(long, value_name = "DIR")]
-    pub ca_dir: PathBuf,
+    /// Where configuration and certificates come from.
+    #[command(flatten)]
+    pub input: InputArgs,
 
     /// Where HBONE is served; may be given several times
     #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:15008")]
@@ -65,59 +72,31 @@ pub struct RunArgs {
 
     /// The service account whose identity is taken [default: that of the pod at the listening address, else the Gateway's name]
     #[arg(long, value_name = "NAME", value_parser = service_account)]
-    pub service_account: Option<String>,
+    pub service_account: Option<ServiceAccount>,
 
-    /// How long the certificate is valid
-    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = time)]
-    pub cert_ttl: Duration,
+    /// The mesh that the waypoint is part of.
+    #[command(flatten)]
+    pub mesh: MeshArgs,
 
-    /// First part of every identity: spiffe://TD/ns/.../sa/...
-    #[arg(long, value_name = "TD", env = "TRUST_DOMAIN", default_value = "cluster.local", value_parser = trust_domain)]
-    pub trust_domain: String,
+    /// Where its servers listen.
+    #[command(flatten)]
+    pub servers: ServerArgs,
 
-    /// Name of this cluster
-    #[arg(long, value_name = "NAME", env = "CLUSTER_ID", default_value = "Kubernetes", value_parser = cluster)]
-    pub cluster: String,
+    /// How many threads carry traffic.
+    #[command(flatten)]
+    pub threads: ThreadArgs,
 
-    /// Name of the network that addresses belong to
-    #[arg(long, value_name = "NAME", env = "NETWORK", default_value = "", value_parser = network)]
-    pub network: String,
+    /// What one peer may ask for at once.
+    #[command(flatten)]
+    pub peers: PeerArgs,
 
-    /// Address of the admin server
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15000")]
-    pub admin: SocketAddr,
+    /// How it ends.
+    #[command(flatten)]
+    pub drain: DrainArgs,
 
-    /// Address of the metrics server
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:15020")]
-    pub stats: SocketAddr,
-
-    /// Address of the readiness server
-    #[arg(long, value_name = "ADDR", default_value = "0.0.0.0:15021")]
-    pub ready: SocketAddr,
-
-    /// Threads that carry traffic [default: one per CPU]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub threads: Option<u16>,
-
-    /// TLS handshakes of one peer's address that may be in progress at once; seven times as many wait
-    #[arg(long, value_name = "N", default_value = "128", value_parser = clap::value_parser!(u32).range(1..))]
-    pub peer_handshakes: u32,
-
-    /// How long open requests may still take when the waypoint is told to stop
-    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = time)]
-    pub drain: Duration,
-
-    /// How log lines are written
-    #[arg(long, value_name = "FORMAT", default_value = "text", env = "LOG_FORMAT")]
-    pub log_format: LogFormat,
-
-    /// What is logged, such as info or info,waypoint=debug,access=off; wins over -v
-    #[arg(long = "log", value_name = "LEVELS", env = "RUST_LOG")]
-    pub log_levels: Option<String>,
-
-    /// Log more; twice, still more
-    #[arg(short, action = clap::ArgAction::Count)]
-    pub verbose: u8,
+    /// What is logged, and how.
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 /// The flags of `check`.
@@ -165,24 +144,6 @@ pub enum Output {
     Json,
 }
 
-/// How log lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// Fields behind one another.
-    Text,
-    /// One JSON object to a line.
-    Json,
-}
-
-impl From<LogFormat> for Format {
-    fn from(format: LogFormat) -> Self {
-        match format {
-            LogFormat::Text => Self::Text,
-            LogFormat::Json => Self::Json,
-        }
-    }
-}
-
 /// A namespace and a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FullName {
@@ -203,32 +164,8 @@ fn full_name(text: &str) -> Result<FullName, String> {
     }
 }
 
-fn named(form: Form, text: &str) -> Result<String, String> {
-    form.check(text).map(|()| text.to_owned())
-}
-
-fn trust_domain(text: &str) -> Result<String, String> {
-    named(Form::TrustDomain, text)
-}
-
-fn cluster(text: &str) -> Result<String, String> {
-    named(Form::Plain, text)
-}
-
-fn service_account(text: &str) -> Result<String, String> {
+fn service_account(text: &str) -> Result<ServiceAccount, String> {
     named(Form::Subdomain, text)
-}
-
-/// The default network has no name.
-fn network(text: &str) -> Result<String, String> {
-    if text.is_empty() { Ok(String::new()) } else { named(Form::Plain, text) }
-}
-
-fn time(text: &str) -> Result<Duration, String> {
-    if let Ok(seconds) = text.parse() {
-        return Ok(Duration::from_secs(seconds));
-    }
-    duration::parse(text).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -264,6 +201,9 @@ mod tests {
             let error = Cli::try_parse_from(wrong).unwrap_err().to_string();
             assert!(error.contains("must be"), "{flag} {value}: {error}");
         }
+        let run = |more: &[&str]| Cli::try_parse_from(args.iter().chain(more)).map(|cli| cli.run.unwrap());
+        assert_eq!(run(&["--drain", "1.5s"]).unwrap().drain.drain.as_millis(), 1500);
+        assert!(run(&["--cert-ttl", "9s"]).unwrap_err().to_string().contains("10 s at least"));
         let check = Cli::try_parse_from(["culvert-waypoint", "check", "-f", "m"]).unwrap();
         assert!(matches!(check.command, Some(Command::Check(_))));
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use process::admin::Window;
+use process::admin::AdminState;
 use serde::Serialize;
 use serde_json::json;
 use sources::manifests::status::Status;
@@ -49,10 +49,10 @@ struct RouteView {
 }
 
 /// Adds the parts of a waypoint.
-pub fn parts(window: Window, shared: &Arc<Shared>, status: Arc<ArcSwap<Status>>) -> Window {
+pub fn parts(state: AdminState, shared: &Arc<Shared>, status: Arc<ArcSwap<Status>>) -> AdminState {
     let of = || Arc::clone(shared);
     let (mesh, routes, statuses, clusters, explained) = (of(), of(), of(), of(), of());
-    window
+    state
         .mesh(move || Arc::clone(&mesh.worlds.load().snapshot))
         .part("routes", move || routes_of(&routes))
         .part("statuses", move || statuses.worlds.load().plan.statuses.clone())

@@ -2,17 +2,7 @@
 
 use std::process::ExitCode;
 
-/// Gives memory back after a burst, and takes a tenth less CPU per byte than glibc's (BENCHMARKS.md).
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
-
-/// Read by jemalloc when it starts. Few arenas: there are few threads, and what one frees another can use. No huge pages: they
-/// are taken whole. Freed memory goes back to the kernel within two seconds, also when nothing is asked for.
-#[expect(unsafe_code, reason = "the symbol is jemalloc's")]
-// SAFETY: jemalloc looks for this name and reads a C string there; a slice begins with the pointer to it.
-#[unsafe(export_name = "_rjem_malloc_conf")]
-pub static MALLOC_CONF: &[u8] =
-    b"narenas:2,tcache_max:4096,thp:never,background_thread:true,dirty_decay_ms:2000,muzzy_decay_ms:0\0";
+process::allocator!();
 
 fn main() -> ExitCode {
     waypoint::cli::main()

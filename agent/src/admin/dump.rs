@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
 use mesh::model::workload::Workload;
 use process::admin::dump::{CertificateInfo, CertificateView, ConnectionView, workload_states};
-use process::admin::{Query, Refusal, Window};
+use process::admin::{AdminState, Query, Refusal};
 use sources::manifests::status::Status;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
@@ -24,15 +24,15 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// Adds the agent's parts.
 pub(crate) fn parts(
-    window: Window,
+    state: AdminState,
     node: &Arc<Node>,
     captures: &Arc<Captures>,
     status: Arc<ArcSwap<Status>>,
-) -> Window {
+) -> AdminState {
     let (of_mesh, of_certificates, of_connections, of_states) =
         (node.clone(), node.clone(), node.clone(), node.clone());
     let (of_explain, captured, states) = (node.clone(), captures.clone(), captures.clone());
-    window
+    state
         .mesh(move || of_mesh.store.snapshot())
         .part("certificates", move || certificates(&of_certificates))
         .part("captures", move || captured.list())

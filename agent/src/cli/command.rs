@@ -193,7 +193,9 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
-    use crate::config::{CaptureMode, FailMode, LogFormat, SameNode};
+    use process::flags::LogFormat;
+
+    use crate::config::{CaptureMode, FailMode, SameNode};
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
         Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.command)
@@ -208,16 +210,17 @@ mod tests {
     fn the_agent_has_the_defaults_of_the_contract() {
         let Command::Agent(args) = parse("culvert agent --node n1 --manifests m --ca-dir c").unwrap() else { panic!() };
         assert_eq!(
-            (args.node.as_str(), args.trust_domain.as_str(), args.cluster.as_str()),
+            (args.node.as_str(), args.mesh.trust_domain.as_str(), args.mesh.cluster.as_str()),
             ("n1", "cluster.local", "Kubernetes")
         );
         assert_eq!((args.capture, args.fail, args.same_node), (CaptureMode::Ebpf, FailMode::Closed, SameNode::Mtls));
-        assert_eq!(args.admin.to_string(), "127.0.0.1:15000");
-        assert_eq!(args.stats.to_string(), "0.0.0.0:15020");
-        assert_eq!(args.ready.to_string(), "0.0.0.0:15021");
-        assert_eq!((args.log_format, args.verbose), (LogFormat::Text, 0));
-        assert_eq!(args.cert_ttl, Duration::from_secs(86_400));
+        assert_eq!(args.servers.admin.to_string(), "127.0.0.1:15000");
+        assert_eq!(args.servers.stats.to_string(), "0.0.0.0:15020");
+        assert_eq!(args.servers.ready.to_string(), "0.0.0.0:15021");
+        assert_eq!((args.log.log_format, args.log.verbose), (LogFormat::Text, 0));
+        assert_eq!(args.mesh.cert_ttl, Duration::from_secs(86_400));
         assert_eq!(args.bpf_root.to_str(), Some("/sys/fs/bpf/culvert"));
+        assert_eq!(args.drain.drain, Duration::from_secs(20));
         assert!(!args.proxy_all && !args.cleanup);
     }
 

@@ -45,7 +45,7 @@ mod tests {
     use std::sync::Arc;
 
     use clap::Parser;
-    use process::admin::{Bound, Surface, Window};
+    use process::admin::{AdminState, Bound, Surface};
     use process::telemetry::logging::LogControl;
     use process::telemetry::registry::Registry;
     use serde_json::json;
@@ -55,14 +55,14 @@ mod tests {
 
     async fn run(line: &str) -> Result<String> {
         let policy = |name: &str, namespace: &str| json!({"name": name, "namespace": namespace, "scope": "Namespace", "action": "Deny", "rules": []});
-        let window = Window::new("culvert", "0", Registry::new("culvert", "0"), LogControl::detached("info"))
+        let state = AdminState::new("culvert", "0", Registry::new("culvert", "0"), LogControl::detached("info"))
             .part("manifests", || {
                 json!({"synced": true, "problems": [{"severity": "error", "file": "a.yaml", "line": 3, "message": "no"}]})
             })
             .part("policies", move || vec![policy("strict", "default"), policy("none", "prod")]);
         let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), Surface::Admin).unwrap();
         let admin = bound.local_addr();
-        tokio::spawn(bound.serve(Arc::new(window)));
+        tokio::spawn(bound.serve(Arc::new(state)));
         let line = format!("culvert get {line} --admin {admin}");
         let Command::Get(args) = Cli::parse_from(line.split_whitespace()).command else { panic!("{line}") };
         get(&args).await

@@ -1,12 +1,13 @@
 //! Runs what the command line asks for. Exit codes: 0 fine, 1 what was asked about is wrong, 2 usage or configuration.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use process::admin::Client;
 use process::telemetry::escape::lines;
+use process::terminal::{USAGE, WRONG, fail, print};
 
 use super::check::check;
 use super::command::{CheckOutput, Cli, Command, LogArgs};
@@ -21,27 +22,21 @@ pub fn main() -> ExitCode {
     // On a usage error clap prints it and exits with 2.
     let asked = match Cli::parse().command {
         Command::Agent(args) if args.cleanup => cleanup(&args),
-        Command::Agent(args) => return agent(&args),
+        Command::Agent(args) => return agent(*args),
         command => ask(&command),
     };
-    match asked.and_then(|(text, fine)| print(&text).map(|()| fine)) {
+    match asked.and_then(|(text, fine)| print(&text).context("writing to standard output").map(|()| fine)) {
         Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
-        Err(error) => {
-            eprintln!("error: {}", lines(&told(&error)));
-            ExitCode::from(1)
-        }
+        Ok(false) => ExitCode::from(WRONG),
+        Err(error) => fail(error.as_ref(), WRONG),
     }
 }
 
-/// Runs the agent. What keeps it from starting is the configuration or the machine: 2.
-fn agent(args: &AgentArgs) -> ExitCode {
+/// Runs the agent. What keeps it from starting is the configuration or the machine.
+fn agent(args: AgentArgs) -> ExitCode {
     match app::run(args) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {}", lines(&told(&error)));
-            ExitCode::from(2)
-        }
+        Err(error) => fail(error.as_ref(), USAGE),
     }
 }
 
@@ -83,47 +78,7 @@ async fn log(args: &LogArgs) -> Result<String> {
     Ok(lines(&String::from_utf8_lossy(&answer)).into_owned())
 }
 
-/// An error with its causes. Many of our errors tell their cause in their own words: it is not told twice.
-fn told(error: &anyhow::Error) -> String {
-    let mut told = String::new();
-    for cause in error.chain() {
-        let text = cause.to_string();
-        if told.contains(&text) {
-            continue;
-        }
-        if !told.is_empty() {
-            told.push_str(": ");
-        }
-        told.push_str(&text);
-    }
-    told
-}
-
 /// <https://no-color.org>
 fn colours() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
-fn print(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // `culvert get … | head` is fine.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("writing to standard output"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::*;
-
-    #[test]
-    fn a_cause_is_told_once() {
-        let plain = anyhow::Error::new(io::Error::other("no such file")).context("reading ca-key.pem");
-        assert_eq!(told(&plain), "reading ca-key.pem: no such file");
-        let in_own_words = anyhow::Error::new(io::Error::other("no such file")).context("ca-key.pem: no such file");
-        assert_eq!(told(&in_own_words.context("--ca-dir ca")), "--ca-dir ca: ca-key.pem: no such file");
-    }
 }

@@ -1,4 +1,4 @@
-//! The window onto a running process: three small HTTP servers, what they answer, and the client that the CLI asks with.
+//! The admin state of a running program: three small HTTP servers that show it, and the client that the CLI asks with.
 //!
 //! | server | default | routes |
 //! |---|---|---|
@@ -8,11 +8,11 @@
 
 mod client;
 mod server;
-mod window;
+mod state;
 mod route;
 pub mod dump; // what the parts of /config_dump look like
 
 pub use client::{Client, ClientError};
 pub use route::{Query, Surface};
-pub use server::{Bound, ServeError};
-pub use window::{Answer, Dump, QueryFn, Refusal, Window};
+pub use server::{Bound, ServeError, Servers};
+pub use state::{AdminState, Answer, Dump, QueryFn, Refusal};

@@ -21,7 +21,8 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use super::route::{Query, Route, Surface, is_for_this_machine, is_foreign, is_relayed, route};
-use super::window::Window;
+use super::state::AdminState;
+use crate::flags::ServerArgs;
 use crate::telemetry::escape;
 use crate::telemetry::registry::CONTENT_TYPE;
 
@@ -80,17 +81,17 @@ impl Bound {
     }
 
     /// Answers requests until it is dropped.
-    pub async fn serve(self, window: Arc<Window>) {
+    pub async fn serve(self, state: Arc<AdminState>) {
         let room = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
             let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
             match self.listener.accept().await {
                 Ok((stream, peer)) => {
-                    let window = Arc::clone(&window);
+                    let state = Arc::clone(&state);
                     let surface = self.surface;
                     tokio::spawn(async move {
                         // A peer that is slow or gone is its own problem.
-                        let _ = timeout(WHOLE, serve_one(stream, peer, surface, window)).await;
+                        let _ = timeout(WHOLE, serve_one(stream, peer, surface, state)).await;
                         drop(place);
                     });
                 }
@@ -103,16 +104,46 @@ impl Bound {
     }
 }
 
+/// The three servers of every program, listening and not answering yet.
+pub struct Servers([Bound; 3]);
+
+impl Servers {
+    /// Listens on all three addresses. A program does this first: a port that is taken is found before anything else is done.
+    ///
+    /// # Errors
+    /// The first address that cannot be listened on.
+    pub fn bind(args: &ServerArgs) -> Result<Self, ServeError> {
+        Ok(Self([
+            Bound::bind(args.admin, Surface::Admin)?,
+            Bound::bind(args.stats, Surface::Stats)?,
+            Bound::bind(args.ready, Surface::Ready)?,
+        ]))
+    }
+
+    /// Where they listen.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.0.iter().map(Bound::local_addr)
+    }
+
+    /// Answers requests in tasks of the current runtime.
+    pub fn serve(self, state: AdminState) {
+        let state = Arc::new(state);
+        for server in self.0 {
+            tokio::spawn(server.serve(Arc::clone(&state)));
+        }
+    }
+}
+
 async fn serve_one(
     stream: TcpStream,
     peer: SocketAddr,
     surface: Surface,
-    window: Arc<Window>,
+    state: Arc<AdminState>,
 ) -> Result<(), hyper::Error> {
     let is_local = peer.ip().to_canonical().is_loopback();
     let service = service_fn(move |request| {
-        let window = Arc::clone(&window);
-        async move { Ok::<_, std::convert::Infallible>(answer(surface, is_local, &request, window).await) }
+        let state = Arc::clone(&state);
+        async move { Ok::<_, std::convert::Infallible>(answer(surface, is_local, &request, state).await) }
     });
     hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -123,7 +154,12 @@ async fn serve_one(
         .await
 }
 
-async fn answer(surface: Surface, is_local: bool, request: &Request<Incoming>, window: Arc<Window>) -> Response<Body> {
+async fn answer(
+    surface: Surface,
+    is_local: bool,
+    request: &Request<Incoming>,
+    state: Arc<AdminState>,
+) -> Response<Body> {
     if surface == Surface::Admin && is_foreign(request.headers()) {
         return text(StatusCode::FORBIDDEN, "the admin server answers only requests to an address or localhost\n");
     }
@@ -131,52 +167,52 @@ async fn answer(surface: Surface, is_local: bool, request: &Request<Incoming>, w
         return text(StatusCode::FORBIDDEN, "the admin server answers no requests that a proxy passes on\n");
     }
     let query = Query::parse(request.uri().query());
-    let route = match route(surface, request.method(), request.uri().path(), &query, &window.queries()) {
+    let route = match route(surface, request.method(), request.uri().path(), &query, &state.queries()) {
         Ok(route) => route,
         Err((status, message)) => return text(status, format!("{message}\n")),
     };
     if !is_local && is_for_this_machine(&route) {
         return text(StatusCode::FORBIDDEN, "this changes something: ask over loopback\n");
     }
-    let mut response = run(route, query, window).await;
+    let mut response = run(route, query, state).await;
     if request.method() == Method::HEAD {
         *response.body_mut() = full(Bytes::new());
     }
     response
 }
 
-async fn run(route: Route, query: Query, window: Arc<Window>) -> Response<Body> {
+async fn run(route: Route, query: Query, state: Arc<AdminState>) -> Response<Body> {
     match route {
-        Route::Help => text(StatusCode::OK, window.help()),
-        Route::Ready => match (window.pending)() {
+        Route::Help => text(StatusCode::OK, state.help()),
+        Route::Ready => match (state.pending)() {
             pending if pending.is_empty() => text(StatusCode::OK, "ready\n"),
             pending => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready, pending: {}\n", pending.join(", "))),
         },
         Route::Version => {
-            json(StatusCode::OK, &serde_json::json!({"component": window.component, "version": window.version}))
+            json(StatusCode::OK, &serde_json::json!({"component": state.component, "version": state.version}))
         }
-        Route::Logging(None) => text(StatusCode::OK, format!("current log level is {}\n", window.logging.current())),
-        Route::Logging(Some(levels)) => match window.logging.set(&levels) {
+        Route::Logging(None) => text(StatusCode::OK, format!("current log level is {}\n", state.logging.current())),
+        Route::Logging(Some(levels)) => match state.logging.set(&levels) {
             Ok(()) => text(StatusCode::OK, format!("current log level is {levels}\n")),
             Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
         },
         Route::Quit => {
-            (window.quit)();
+            (state.quit)();
             text(StatusCode::OK, "shutdown now\n")
         }
         Route::Metrics => {
-            blocking(move || match window.registry.encode(Instant::now()) {
+            blocking(move || match state.registry.encode(Instant::now()) {
                 Ok(metrics) => with_type(StatusCode::OK, CONTENT_TYPE, full(metrics)),
                 Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, format!("metrics: {error}\n")),
             })
             .await
         }
-        Route::Dump(Some(part)) if !window.has_part(&part) => {
+        Route::Dump(Some(part)) if !state.has_part(&part) => {
             text(StatusCode::NOT_FOUND, format!("no part {part:?} in the dump; GET / lists them\n"))
         }
-        Route::Dump(part) => with_type(StatusCode::OK, "application/json", dump(window, part)),
+        Route::Dump(part) => with_type(StatusCode::OK, "application/json", dump(state, part)),
         Route::Query(name) => {
-            let Some(ask) = window.query_named(&name) else {
+            let Some(ask) = state.query_named(&name) else {
                 return text(StatusCode::NOT_FOUND, "no such page\n");
             };
             blocking(move || match ask(&query) {
@@ -197,11 +233,11 @@ async fn blocking(run: impl FnOnce() -> Response<Body> + Send + 'static) -> Resp
 }
 
 /// A dump is written by another thread while it is sent, so that a mesh of any size needs little memory.
-fn dump(window: Arc<Window>, part: Option<String>) -> Body {
+fn dump(state: Arc<AdminState>, part: Option<String>) -> Body {
     let (sender, receiver) = mpsc::channel::<Result<Bytes, io::Error>>(PIECES);
     tokio::task::spawn_blocking(move || {
         let mut pieces = Pieces { sender, piece: Vec::with_capacity(PIECE) };
-        let written = window.write_dump(part.as_deref(), &mut pieces).and_then(|()| pieces.flush());
+        let written = state.write_dump(part.as_deref(), &mut pieces).and_then(|()| pieces.flush());
         if let Err(error) = written {
             // Cuts the connection, so that nobody takes half a dump for a whole one.
             let _ = pieces.sender.blocking_send(Err(error));
@@ -261,21 +297,21 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::super::client::{Client, ClientError};
-    use super::super::window::Refusal;
+    use super::super::state::Refusal;
     use super::*;
     use crate::telemetry::logging::LogControl;
     use crate::telemetry::registry::Registry;
 
-    fn window() -> Window {
-        Window::new("culvert", "0.0.1", Registry::new("culvert", "0.0.1"), LogControl::detached("info"))
+    fn state() -> AdminState {
+        AdminState::new("culvert", "0.0.1", Registry::new("culvert", "0.0.1"), LogControl::detached("info"))
             .part("workloads", || vec!["client", "shop"])
             .part("problems", || serde_json::json!({"count": 0}))
     }
 
-    fn serve(surface: Surface, window: Window) -> SocketAddr {
+    fn serve(surface: Surface, state: AdminState) -> SocketAddr {
         let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), surface).unwrap();
         let addr = bound.local_addr();
-        tokio::spawn(bound.serve(Arc::new(window)));
+        tokio::spawn(bound.serve(Arc::new(state)));
         addr
     }
 
@@ -294,7 +330,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_dump_is_one_object_of_its_parts() {
-        let addr = serve(Surface::Admin, window());
+        let addr = serve(Surface::Admin, state());
         let dump: serde_json::Value = serde_json::from_str(&get(addr, "/config_dump").await.unwrap()).unwrap();
         let expected = serde_json::json!({
             "version": {"component": "culvert", "version": "0.0.1"},
@@ -311,17 +347,17 @@ mod tests {
     async fn a_large_dump_arrives_whole() {
         let large: Vec<u64> = (0..200_000).collect();
         let expected = serde_json::to_string(&large).unwrap();
-        let addr = serve(Surface::Admin, window().part("large", move || large.clone()));
+        let addr = serve(Surface::Admin, state().part("large", move || large.clone()));
         assert_eq!(get(addr, "/config_dump/large").await.unwrap(), expected);
     }
 
     #[tokio::test]
     async fn a_dump_that_breaks_off_is_not_taken_for_a_whole_one() {
-        let broken: super::super::window::Dump = Arc::new(|out| {
+        let broken: super::super::state::Dump = Arc::new(|out| {
             out.write_all(&vec![b'1'; 2 * PIECE])?;
             Err(io::Error::other("half"))
         });
-        let addr = serve(Surface::Admin, window().part_streamed("broken", broken));
+        let addr = serve(Surface::Admin, state().part_streamed("broken", broken));
         assert!(matches!(get(addr, "/config_dump/broken").await, Err(ClientError::Http { .. })));
     }
 
@@ -330,7 +366,7 @@ mod tests {
         let ready = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&ready);
         let pending = move || if told.load(Ordering::Relaxed) { vec![] } else { vec!["ca".into(), "source".into()] };
-        let addr = serve(Surface::Ready, window().ready_when(pending));
+        let addr = serve(Surface::Ready, state().ready_when(pending));
         match get(addr, "/healthz/ready").await {
             Err(ClientError::Refused { status: StatusCode::SERVICE_UNAVAILABLE, message }) => {
                 assert_eq!(message, "not ready, pending: ca, source");
@@ -343,7 +379,7 @@ mod tests {
 
     #[tokio::test]
     async fn metrics_are_openmetrics_on_both_paths() {
-        let addr = serve(Surface::Stats, window());
+        let addr = serve(Surface::Stats, state());
         for path in ["/metrics", "/stats/prometheus"] {
             let answer = raw(addr, &format!("GET {path} HTTP/1.1\r\nHost: any.example\r\n\r\n")).await;
             assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
@@ -355,7 +391,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_level_is_shown_and_set() {
-        let addr = serve(Surface::Admin, window());
+        let addr = serve(Surface::Admin, state());
         let client = Client::new(addr);
         assert_eq!(client.get("/logging", &[]).await.unwrap(), "current log level is info\n");
         client.post("/logging", &[("level", "info,mesh::hbone=trace")]).await.unwrap();
@@ -368,7 +404,7 @@ mod tests {
     async fn quit_is_heard_once_and_only_by_post() {
         let (sender, mut asked) = mpsc::channel(1);
         let quit = move || sender.try_send(()).unwrap();
-        let addr = serve(Surface::Admin, window().on_quit(quit));
+        let addr = serve(Surface::Admin, state().on_quit(quit));
         assert!(get(addr, "/quitquitquit").await.is_err());
         assert!(asked.try_recv().is_err());
         Client::new(addr).post("/quitquitquit", &[]).await.unwrap();
@@ -377,7 +413,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_web_page_gets_nothing_from_the_admin_server() {
-        let addr = serve(Surface::Admin, window());
+        let addr = serve(Surface::Admin, state());
         for head in ["Host: evil.example", "Host: localhost\r\nOrigin: http://evil.example"] {
             let answer = raw(addr, &format!("GET /config_dump HTTP/1.1\r\n{head}\r\n\r\n")).await;
             assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
@@ -388,7 +424,7 @@ mod tests {
     async fn what_a_proxy_passes_on_neither_ends_the_process_nor_reads_it() {
         let (sender, mut asked) = mpsc::channel(1);
         let quit = move || sender.try_send(()).unwrap();
-        let addr = serve(Surface::Admin, window().on_quit(quit));
+        let addr = serve(Surface::Admin, state().on_quit(quit));
         for line in ["POST /quitquitquit", "POST /logging?level=trace", "GET /config_dump"] {
             let head = "Host: localhost\r\nx-forwarded-client-cert: By=spiffe://td/ns/a/sa/wp";
             let answer = raw(addr, &format!("{line} HTTP/1.1\r\n{head}\r\n\r\n")).await;
@@ -404,7 +440,7 @@ mod tests {
             Some(source) => Ok(serde_json::json!({"from": source})),
             None => Err(Refusal { status: StatusCode::BAD_REQUEST, message: "src is missing".into() }),
         };
-        let client = Client::new(serve(Surface::Admin, window().query("explain", explain)));
+        let client = Client::new(serve(Surface::Admin, state().query("explain", explain)));
         assert_eq!(client.get("/explain", &[("src", "a/b c")]).await.unwrap(), "{\"from\":\"a/b c\"}\n");
         assert_eq!(client.get("/explain", &[]).await.unwrap_err().to_string(), "src is missing");
     }
@@ -420,7 +456,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_head_is_not_waited_for() {
-        let addr = serve(Surface::Ready, window());
+        let addr = serve(Surface::Ready, state());
         let mut stream = TcpStream::connect(addr).await.unwrap();
         stream.write_all(b"GET /healthz/ready HTTP/1.1\r\n").await.unwrap();
         let mut answer = Vec::new();

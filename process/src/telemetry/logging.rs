@@ -66,13 +66,17 @@ impl LogControl {
     }
 }
 
+/// The crates whose log `-v` shows more of.
+const OWN: [&str; 7] = ["culvert", "agent", "waypoint", "mesh", "sources", "transport", "process"];
+
 /// Pure. The levels to start with: `environment` (`RUST_LOG`) wins; each `-v` says more of our own code.
 pub fn initial_levels(verbosity: u8, environment: Option<&str>) -> String {
+    let own = |level: &str| OWN.iter().map(|name| format!(",{name}={level}")).collect::<String>();
     match (environment, verbosity) {
         (Some(levels), _) if !levels.trim().is_empty() => levels.trim().to_owned(),
         (_, 0) => "info,access=info".to_owned(),
-        (_, 1) => "info,culvert=debug,agent=debug,waypoint=debug,mesh=debug".to_owned(),
-        (_, 2) => "info,culvert=trace,agent=trace,waypoint=trace,mesh=trace,access=debug".to_owned(),
+        (_, 1) => format!("info{}", own("debug")),
+        (_, 2) => format!("info{},access=debug", own("trace")),
         _ => "trace".to_owned(),
     }
 }
@@ -367,5 +371,7 @@ mod tests {
         for verbosity in 0..4 {
             assert!(parse(&initial_levels(verbosity, None)).is_ok());
         }
+        assert!(initial_levels(1, None).contains(",transport=debug"));
+        assert!(initial_levels(2, None).contains(",sources=trace"));
     }
 }

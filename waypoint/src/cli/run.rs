@@ -1,11 +1,11 @@
 //! Does what the command line asks for. Exit codes: 0 fine, 1 what was asked about is wrong, 2 usage or configuration.
 
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use process::telemetry::escape::lines;
+use process::terminal::{self, USAGE, WRONG, fail};
 
 use super::{check, explain};
 use crate::app;
@@ -17,32 +17,22 @@ pub fn main() -> ExitCode {
     let done = match (cli.command, cli.run) {
         (Some(Command::Check(args)), _) => check::check(&args).and_then(|(text, good)| print(&text).map(|()| good)),
         (Some(Command::Explain(args)), _) => explain::explain(&args).and_then(|text| print(&text).map(|()| true)),
-        (None, Some(args)) => match app::run(&args) {
+        (None, Some(args)) => match app::run(args) {
             Ok(()) => Ok(true),
-            Err(error) => {
-                eprintln!("error: {}", lines(&format!("{error:#}")));
-                return ExitCode::from(2);
-            }
+            Err(error) => return fail(error.as_ref(), USAGE),
         },
         (None, None) => {
             eprintln!("error: --gateway, --manifests and --ca-dir are required; see --help");
-            return ExitCode::from(2);
+            return ExitCode::from(USAGE);
         }
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
-        Err(error) => {
-            eprintln!("error: {}", lines(&format!("{error:#}")));
-            ExitCode::from(1)
-        }
+        Ok(false) => ExitCode::from(WRONG),
+        Err(error) => fail(error.as_ref(), WRONG),
     }
 }
 
 fn print(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
-    match out.write_all(lines(text).as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        written => written.context("writing to standard output"),
-    }
+    terminal::print(&lines(text)).context("writing to standard output")
 }

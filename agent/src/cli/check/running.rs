@@ -99,7 +99,7 @@ fn captures(all: Vec<CaptureView>) -> Finding {
 mod tests {
     use std::sync::Arc;
 
-    use process::admin::{Bound, Surface, Window};
+    use process::admin::{AdminState, Bound, Surface};
     use process::telemetry::logging::LogControl;
     use process::telemetry::registry::Registry;
     use serde_json::json;
@@ -118,7 +118,7 @@ mod tests {
     }
 
     fn serve(problems: Value, captures: Value, pending: Vec<String>) -> SocketAddr {
-        let window = Window::new(
+        let state = AdminState::new(
             "culvert",
             env!("CARGO_PKG_VERSION"),
             Registry::new("culvert", "0"),
@@ -129,7 +129,7 @@ mod tests {
         .ready_when(move || pending.clone());
         let bound = Bound::bind("127.0.0.1:0".parse().unwrap(), Surface::Admin).unwrap();
         let addr = bound.local_addr();
-        tokio::spawn(bound.serve(Arc::new(window)));
+        tokio::spawn(bound.serve(Arc::new(state)));
         addr
     }
 

@@ -1,4 +1,4 @@
-//! What the servers show: filled by the process at start, asked on every request.
+//! The admin state: what the servers show. The program fills it at its start; every request asks it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -33,7 +33,7 @@ pub struct Refusal {
 }
 
 /// What the servers show.
-pub struct Window {
+pub struct AdminState {
     /// `culvert` or `culvert-waypoint`.
     pub component: &'static str,
     /// Its version.
@@ -50,8 +50,8 @@ pub struct Window {
     queries: BTreeMap<&'static str, QueryFn>,
 }
 
-impl Window {
-    /// A window without parts: always ready, and nothing happens on quit.
+impl AdminState {
+    /// A state without parts: always ready, and nothing happens on quit.
     pub fn new(component: &'static str, version: &'static str, registry: Arc<Registry>, logging: LogControl) -> Self {
         Self {
             component,
