@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::counters::Counters;
 use anyhow::{Context as _, Result};
 use mesh::model::update::Update;
 use mesh::state::store::Store;
@@ -10,7 +11,6 @@ use process::admin::Servers;
 use process::issuer::issuer;
 use process::life::{self, GOODBYE, Host, Program, Running, Setup};
 use process::telemetry::access_log::AccessLog;
-use process::telemetry::counters::Counters;
 use process::telemetry::traffic::Traffic;
 use sources::ManifestSource;
 use tokio::task::JoinHandle;

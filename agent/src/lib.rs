@@ -5,6 +5,8 @@
 
 pub mod cli; // the command line
 #[cfg(test)]
+mod docs_tests; // documents against metrics
+#[cfg(test)]
 mod sizes; // memory per connection
 mod app; // builds every part, runs, drains
 mod witness; // asks the kernel which pod has a disputed address
@@ -17,6 +19,8 @@ mod pod; // one captured workload and its quota
 mod listen; // listeners inside pods, and the redirection to them
 mod balance; // endpoint selection: power of two choices
 mod connections; // open connections, closed when a policy change forbids them
+mod view; // what the agent's own parts of /config_dump look like
+mod counters; // what is counted besides traffic
 mod ready; // readiness
 pub mod config; // flags and environment
 pub mod capture; // the user-space half of eBPF capture

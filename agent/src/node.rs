@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::connections::Connections;
+use crate::counters::Counters;
 use mesh::state::store::Store;
 use process::telemetry::access_log::AccessLog;
-use process::telemetry::counters::Counters;
 use process::telemetry::traffic::Traffic;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -78,7 +78,7 @@ impl Node {
 
     /// Counts a refused connection of `pod`, and logs at most once a second.
     pub(crate) fn refused(&self, pod: &Pod, why: Full) {
-        self.counters.limit_refused(why.reason());
+        self.counters.refusals.limit_refused(why.reason());
         pod.tell_refused(why);
     }
 

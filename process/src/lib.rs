@@ -3,7 +3,7 @@
 //! A module uses only modules declared below it (`cargo xtask check`).
 
 #[cfg(test)]
-mod docs_tests; // documents against metrics and log fields
+mod docs_tests; // documents against log fields
 pub mod life; // log, runtimes, start, drain, end
 pub mod issuer; // who signs certificates
 pub mod admin; // what a running program shows, and takes orders from

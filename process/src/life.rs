@@ -20,7 +20,7 @@ use tracing::info;
 use crate::admin::AdminState;
 use crate::flags::{DrainArgs, LogArgs, ThreadArgs};
 use crate::signals::Told;
-use crate::telemetry::counters::register_dropped;
+use crate::telemetry::dropped::register_dropped;
 use crate::telemetry::line::Format;
 use crate::telemetry::logging::{self, LogControl, LoggingError};
 use crate::telemetry::registry::Registry;

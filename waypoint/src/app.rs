@@ -12,7 +12,7 @@ use process::issuer::issuer;
 use process::life::{self, Host, Program, Running, Setup};
 use process::readiness::Readiness;
 use process::telemetry::access_log::AccessLog;
-use process::telemetry::counters::Counters;
+use process::telemetry::refusals::Refusals;
 use process::telemetry::traffic::Traffic;
 use sources::ManifestSource;
 use tokio::net::TcpListener;
@@ -213,7 +213,7 @@ fn build(
         sink,
         traffic: Traffic::new(registry),
         tcp_log: AccessLog::new(writer.clone(), host.format),
-        counters: Counters::new(registry),
+        refusals: Refusals::new(registry),
         keys: Keys::default(),
         limits: Limits::default(),
         replays: Arc::default(),

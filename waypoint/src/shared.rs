@@ -8,7 +8,7 @@ use mesh::model::name::Network;
 use mesh::model::workload::Workload;
 use parking_lot::Mutex;
 use process::telemetry::access_log::AccessLog;
-use process::telemetry::counters::Counters;
+use process::telemetry::refusals::Refusals;
 use process::telemetry::traffic::Traffic;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -48,8 +48,8 @@ pub struct Shared {
     pub traffic: Arc<Traffic>,
     /// Access log of connections that are not HTTP.
     pub tcp_log: AccessLog,
-    /// Our own metrics.
-    pub counters: Counters,
+    /// Peers and connections turned away before a request was read.
+    pub refusals: Refusals,
     /// Keys of token issuers.
     pub keys: Keys,
     /// Rate limits.

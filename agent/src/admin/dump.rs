@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::connections::Open;
+use crate::view::{CertificateInfo, CertificateView, ConnectionView, workload_states};
 use arc_swap::ArcSwap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::StatusCode;
 use mesh::model::workload::Workload;
-use process::admin::dump::{CertificateInfo, CertificateView, ConnectionView, workload_states};
 use process::admin::{AdminState, Query, Refusal};
 use sources::manifests::status::Status;
 use x509_parser::prelude::{FromDer as _, X509Certificate};

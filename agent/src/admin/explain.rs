@@ -5,6 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use crate::view::{Explanation, Judged, Verdict};
 use mesh::balance::health::Admitted;
 use mesh::model::connection::{Facts, OnBehalfOf};
 use mesh::model::identity::Identity;
@@ -15,7 +16,6 @@ use mesh::policy::instances::Instances;
 use mesh::policy::matcher;
 use mesh::policy::plaintext;
 use mesh::state::snapshot::{ServiceEntry, Snapshot};
-use process::admin::dump::{Explanation, Judged, Verdict};
 
 use crate::connection::outbound::next_hop::{self, Destination, Hop, ToWaypoint, Via};
 

@@ -1,8 +1,8 @@
 //! `culvert explain`: asks the agent which path a connection would take.
 
+use crate::view::{Explanation, Judged};
 use anyhow::{Context, Result};
 use process::admin::Client;
-use process::admin::dump::{Explanation, Judged};
 use process::telemetry::escape::line;
 
 use super::command::{ExplainArgs, Output};
@@ -65,7 +65,7 @@ fn answer(judged: &Judged) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use process::admin::dump::Verdict;
+    use crate::view::Verdict;
 
     use super::*;
 

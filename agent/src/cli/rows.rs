@@ -1,7 +1,8 @@
 //! Pure. The parts of a dump as tables, in the columns that users of istioctl know.
 
+use crate::view::{CaptureState, CaptureView, CertificateView, ConnectionView, ProblemView};
 use mesh::model::connection::Direction;
-use process::admin::dump::{CaptureState, CaptureView, CertificateView, ConnectionView, PolicyView, ProblemView};
+use process::admin::dump::PolicyView;
 use process::admin::dump::{ServiceView, WaypointView, WorkloadView};
 use serde::de::DeserializeOwned;
 use serde_json::Value;

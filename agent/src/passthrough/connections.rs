@@ -9,15 +9,15 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use crate::connections;
+use crate::counters::Counters;
+use crate::view::ConnectionView;
 use mesh::model::connection::{Direction, Facts, ResponseFlag};
 use mesh::model::workload::Workload;
 use mesh::policy::authorize::{self, Applying, Refusal};
 use mesh::state::snapshot::Snapshot;
 use mesh::state::store::Store;
 use parking_lot::Mutex;
-use process::admin::dump::ConnectionView;
 use process::telemetry::access_log::{AccessLog, AccessRecord, Outcome, reason};
-use process::telemetry::counters::Counters;
 use process::telemetry::labels::ConnectionLabels;
 use process::telemetry::traffic::{ConnectionMeter, Traffic};
 use tracing::{debug, warn};

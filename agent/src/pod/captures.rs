@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use crate::view::{CaptureState, CaptureView};
 use mesh::model::name::WorkloadUid;
 use mesh::model::policy::{PlaintextRules, PlaintextVerdict};
 use mesh::model::workload::Workload;
 use parking_lot::Mutex;
-use process::admin::dump::{CaptureState, CaptureView};
 
 use crate::pod::workload::Pod;
 

@@ -3,7 +3,8 @@
 pub mod logging; // tracing set up: text or JSON, the level changed at run time
 pub mod access_log; // one line per finished connection
 pub mod traffic; // the standard TCP metrics
-pub mod counters; // everything else that is counted
+pub mod refusals; // peers and connections turned away before anything else was known of them
+pub mod dropped; // log lines that were dropped, counted
 pub mod registry; // where metrics are registered, and their text
 pub mod process; // memory, file descriptors and CPU of this process
 pub mod labels; // who takes part in a connection, as logs and metrics name it

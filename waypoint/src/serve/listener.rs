@@ -72,7 +72,7 @@ fn is_transient(error: &io::Error) -> bool {
 /// A reset, so that the peer learns at once.
 fn refuse(shared: &Shared, refused: &Seldom, stream: &TcpStream, peer: SocketAddr, full: Full) {
     let _closed = reset_on_close(stream);
-    shared.counters.limit_refused(full.reason());
+    shared.refusals.limit_refused(full.reason());
     if let Some(count) = refused.one_more(Instant::now()) {
         warn!("{peer}: {full}: {count} connections refused since the last such line ({})", full.reason());
     }
@@ -87,7 +87,7 @@ async fn tunnel(shared: Arc<Shared>, incoming: Incoming, begun: Begun, stream: T
     match shaken {
         Ok(tunnel) => streams(shared, tunnel, peer).await,
         Err((reason, text)) => {
-            shared.counters.peer_refused(reason);
+            shared.refusals.peer_refused(reason);
             debug!("{peer}: {text}");
         }
     }
@@ -128,7 +128,7 @@ async fn streams(shared: Arc<Shared>, mut tunnel: ServerConnection, peer: Socket
     match tunnel.ended() {
         Some(hbone::Ended::Closed) | None => {}
         Some(ended) => {
-            shared.counters.peer_refused(ended.reason());
+            shared.refusals.peer_refused(ended.reason());
             debug!("tunnel from {peer} ({identity}): {ended}");
         }
     }

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use process::admin::dump::ProblemView;
+use crate::view::ProblemView;
 use sources::objects::problem::{Problem, Severity};
 use sources::{ManifestSource, Options};
 use transport::ca::EmbeddedCa;

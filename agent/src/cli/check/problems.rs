@@ -1,6 +1,6 @@
 //! Pure. What the problems of manifests come to.
 
-use process::admin::dump::ProblemView;
+use crate::view::ProblemView;
 use process::telemetry::escape::line;
 
 use super::report::Finding;

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use process::admin::dump::{CaptureState, CaptureView, ProblemView};
+use crate::view::{CaptureState, CaptureView, ProblemView};
 use process::admin::{Client, ClientError};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;

@@ -105,7 +105,7 @@ async fn admit(
         Ok(head) => head.clone(),
         Err(error) => {
             let text = error.to_string();
-            node.counters.peer_refused("connect_head");
+            node.counters.refusals.peer_refused("connect_head");
             request.refuse(StatusCode::BAD_REQUEST);
             return Err(Failure { fault: Fault::Client, flag: ResponseFlag::Connect, text });
         }

@@ -31,7 +31,7 @@ pub(crate) async fn serve(
             node.clone().spawn_for(&of, streams(node, pod, tunnel, peer, dialled));
         }
         Err((reason, text)) => {
-            node.counters.peer_refused(reason);
+            node.counters.refusals.peer_refused(reason);
             node.log.failed_early(peer, dialled, Direction::Inbound, text);
         }
     }
@@ -92,7 +92,7 @@ async fn streams(
     match tunnel.ended() {
         Some(hbone::Ended::Closed) | None => {}
         Some(ended) => {
-            node.counters.peer_refused(ended.reason());
+            node.counters.refusals.peer_refused(ended.reason());
             debug!("tunnel from {peer} ({identity}): {ended}");
         }
     }

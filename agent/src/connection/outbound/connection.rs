@@ -119,7 +119,7 @@ async fn resolve_and_dial(node: &Arc<Node>, pod: &Arc<Pod>, record: &mut Record)
     record.labels().service = service_of(&destination);
     let Some(_permit) = pod.quota.dial_permit(connect::TIMEOUT).await else {
         let text = format!("too many connections of {} are being dialled", pod.uid);
-        node.counters.limit_refused("pod_dials");
+        node.counters.refusals.limit_refused("pod_dials");
         return Err(Failure { fault: Fault::Client, flag: ResponseFlag::Connect, text });
     };
     let dialled = dial::dial(node, pod, &source, destination, record).await?;

@@ -11,91 +11,91 @@ use mesh::model::identity::Identity;
 /// One open connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ConnectionView {
+pub(crate) struct ConnectionView {
     /// Number of the connection, unique in the life of the process.
-    pub id: u64,
+    pub(crate) id: u64,
     /// Seen from the workload.
-    pub direction: Direction,
+    pub(crate) direction: Direction,
     /// Uid of the workload on our side.
-    pub workload_uid: String,
+    pub(crate) workload_uid: String,
     /// Address of the caller.
-    pub source: SocketAddr,
+    pub(crate) source: SocketAddr,
     /// Name of the calling workload, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source_workload: Option<String>,
+    pub(crate) source_workload: Option<String>,
     /// Namespace of the calling workload, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source_namespace: Option<String>,
+    pub(crate) source_namespace: Option<String>,
     /// What the source proved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source_identity: Option<String>,
+    pub(crate) source_identity: Option<String>,
     /// The waypoint that called on behalf of the source: it is what proved itself, and it vouches for the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source_via: Option<String>,
+    pub(crate) source_via: Option<String>,
     /// The address that the application called.
-    pub original_destination: SocketAddr,
+    pub(crate) original_destination: SocketAddr,
     /// The address that was connected to for it, when it is another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub actual_destination: Option<SocketAddr>,
+    pub(crate) actual_destination: Option<SocketAddr>,
     /// Name of the called workload, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub destination_workload: Option<String>,
+    pub(crate) destination_workload: Option<String>,
     /// Namespace of the called workload, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub destination_namespace: Option<String>,
+    pub(crate) destination_namespace: Option<String>,
     /// What the destination proved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub destination_identity: Option<String>,
+    pub(crate) destination_identity: Option<String>,
     /// The service that was called, as `<namespace>/<hostname>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub service: Option<String>,
+    pub(crate) service: Option<String>,
     /// `HBONE` or `TCP`, as istioctl has it.
-    pub protocol: String,
+    pub(crate) protocol: String,
     /// Bytes that the workload on our side has sent.
-    pub bytes_sent: u64,
+    pub(crate) bytes_sent: u64,
     /// Bytes that the workload on our side has received.
-    pub bytes_received: u64,
+    pub(crate) bytes_received: u64,
     /// Milliseconds since it was accepted.
-    pub age_ms: u64,
+    pub(crate) age_ms: u64,
 }
 
 /// One workload of this node, as the kernel knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct CaptureView {
+pub(crate) struct CaptureView {
     /// Uid of the workload.
-    pub workload_uid: String,
+    pub(crate) workload_uid: String,
     /// Name of the pod.
-    pub name: String,
+    pub(crate) name: String,
     /// Namespace of the pod.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// Identity that the agent speaks for.
-    pub identity: String,
+    pub(crate) identity: String,
     /// Path of the network namespace.
-    pub netns: String,
+    pub(crate) netns: String,
     /// Number under which the kernel's maps know the workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub id: Option<u32>,
+    pub(crate) id: Option<u32>,
     /// Cookie of the network namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub netns_cookie: Option<u64>,
+    pub(crate) netns_cookie: Option<u64>,
     /// How far enrolling has come.
-    pub state: CaptureState,
+    pub(crate) state: CaptureState,
     /// What becomes of plaintext to ports that are not in `plaintext_ports`: `pass`, `refuse` or `proxy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub plaintext: Option<String>,
+    pub(crate) plaintext: Option<String>,
     /// Ports with another verdict, as `<port>=<verdict>`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub plaintext_ports: Vec<String>,
+    pub(crate) plaintext_ports: Vec<String>,
     /// Why it is not captured, or not any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
 }
 
 /// How far enrolling a workload has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum CaptureState {
+pub(crate) enum CaptureState {
     /// It ought to be captured and is not yet.
     Pending,
     /// New connections go through the agent.
@@ -111,54 +111,57 @@ pub enum CaptureState {
 /// What istioctl shows of one workload of this node (`ztunnel-config connections`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct WorkloadState {
+pub(crate) struct WorkloadState {
     /// `Up` or `Pending`.
-    pub state: String,
+    pub(crate) state: String,
     /// Which workload it is.
-    pub info: WorkloadInfo,
+    pub(crate) info: WorkloadInfo,
     /// Its connections.
-    pub connections: WorkloadConnections,
+    pub(crate) connections: WorkloadConnections,
 }
 
 /// Which workload a [`WorkloadState`] is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct WorkloadInfo {
+pub(crate) struct WorkloadInfo {
     /// Name of the pod.
-    pub name: String,
+    pub(crate) name: String,
     /// Namespace of the pod.
-    pub namespace: String,
+    pub(crate) namespace: String,
     /// Trust domain of its identity.
-    pub trust_domain: String,
+    pub(crate) trust_domain: String,
     /// Service account of its identity.
-    pub service_account: String,
+    pub(crate) service_account: String,
 }
 
 /// The connections of one workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkloadConnections {
+pub(crate) struct WorkloadConnections {
     /// Arriving.
-    pub inbound: Vec<WorkloadConnection>,
+    pub(crate) inbound: Vec<WorkloadConnection>,
     /// Leaving.
-    pub outbound: Vec<WorkloadConnection>,
+    pub(crate) outbound: Vec<WorkloadConnection>,
 }
 
 /// One connection of a workload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct WorkloadConnection {
+pub(crate) struct WorkloadConnection {
     /// Address of the caller.
-    pub src: String,
+    pub(crate) src: String,
     /// What the caller called.
-    pub original_dst: String,
+    pub(crate) original_dst: String,
     /// What was connected to for it.
-    pub actual_dst: String,
+    pub(crate) actual_dst: String,
     /// `HBONE` or `TCP`.
-    pub protocol: String,
+    pub(crate) protocol: String,
 }
 
 /// The part `workloadState` of a dump, by uid, out of captures and connections.
-pub fn workload_states(captures: &[CaptureView], connections: &[ConnectionView]) -> BTreeMap<String, WorkloadState> {
+pub(crate) fn workload_states(
+    captures: &[CaptureView],
+    connections: &[ConnectionView],
+) -> BTreeMap<String, WorkloadState> {
     let mut states: BTreeMap<_, _> = captures.iter().map(|c| (c.workload_uid.clone(), WorkloadState::of(c))).collect();
     for connection in connections {
         let Some(state) = states.get_mut(&connection.workload_uid) else { continue };

@@ -7,26 +7,26 @@ use serde::{Deserialize, Serialize};
 /// One problem of a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ProblemView {
+pub(crate) struct ProblemView {
     /// `error`, `warning` or `info`.
-    pub severity: String,
+    pub(crate) severity: String,
     /// The file.
-    pub file: String,
+    pub(crate) file: String,
     /// The line, from 1; 0 for a problem of the whole file.
-    pub line: u32,
+    pub(crate) line: u32,
     /// The object, as `Kind namespace/name`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub object: Option<String>,
+    pub(crate) object: Option<String>,
     /// The field, as `spec.ports[0].port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub field: Option<String>,
+    pub(crate) field: Option<String>,
     /// What is wrong, and what follows from it.
-    pub message: String,
+    pub(crate) message: String,
 }
 
 impl ProblemView {
     /// `<file>:<line>`.
-    pub fn at(&self) -> String {
+    pub(crate) fn at(&self) -> String {
         if self.line == 0 { self.file.clone() } else { format!("{}:{}", self.file, self.line) }
     }
 }

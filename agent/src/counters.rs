@@ -1,51 +1,48 @@
-//! Everything that is counted besides traffic between workloads.
+//! What the agent counts besides traffic between workloads.
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
+use mesh::model::connection::Direction;
+use mesh::model::identity::Identity;
+use process::telemetry::refusals::Refusals;
+use process::telemetry::registry::Registry;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::registry::{Registry, Source};
-use super::writer::LogWriter;
-use mesh::model::connection::Direction;
-use mesh::model::identity::Identity;
-
-/// The counters of a process. Those that count nothing show zero.
+/// The counters of the agent.
 #[derive(Clone, Default)]
-pub struct Counters {
+pub(crate) struct Counters {
     /// `workload_manager_active_proxy_count`: workloads that are captured.
-    pub active_proxies: Gauge,
+    pub(crate) active_proxies: Gauge,
     /// `workload_manager_pending_proxy_count`: workloads that ought to be captured and are not yet.
-    pub pending_proxies: Gauge,
+    pub(crate) pending_proxies: Gauge,
     /// `workload_manager_proxies_started_total`: workloads enrolled since the start.
-    pub proxies_started: Counter,
+    pub(crate) proxies_started: Counter,
     /// `workload_manager_proxies_stopped_total`: workloads released since the start.
-    pub proxies_stopped: Counter,
+    pub(crate) proxies_stopped: Counter,
     /// `culvert_config_problems`: objects and files of the configuration that are not in effect as written.
-    pub config_problems: Gauge,
+    pub(crate) config_problems: Gauge,
     /// `culvert_tunnels_open`: HBONE connections, each with any number of streams.
-    pub tunnels_open: Gauge,
+    pub(crate) tunnels_open: Gauge,
     /// `culvert_capture_refused_total`: plaintext connections that the kernel refused on the agent's behalf.
-    pub capture_refused: Counter,
+    pub(crate) capture_refused: Counter,
     /// `culvert_capture_probe_total`: connections of the kubelet, proven and passed.
-    pub capture_probe: Counter,
+    pub(crate) capture_probe: Counter,
     /// `culvert_bypassed_waypoint_total`: connections refused because they did not come through the waypoint.
-    pub bypassed_waypoint: Counter,
+    pub(crate) bypassed_waypoint: Counter,
     /// `culvert_captures_wanted`: workloads of this node that are to be captured.
-    pub captures_wanted: Gauge,
+    pub(crate) captures_wanted: Gauge,
     /// `culvert_reconcile_age_seconds`: how long ago all workloads of this node were last gone through.
-    pub reconcile_age: Gauge,
+    pub(crate) reconcile_age: Gauge,
     /// `culvert_listeners_lost_total`: listeners of the agent that somebody in a workload's network namespace destroyed.
-    pub listeners_lost: Counter,
+    pub(crate) listeners_lost: Counter,
+    /// Peers and connections turned away before anything else was known of them.
+    pub(crate) refusals: Refusals,
     captures_closed: Family<Reason, Gauge>,
     captures_failed: Family<Reason, Gauge>,
     named_client_refusals: Family<Refused, Counter>,
-    peer_refusals: Family<Reason, Counter>,
-    limit_refusals: Family<Reason, Counter>,
     config_reload_failures: Family<File, Counter>,
     capture_passed: Family<Way, Counter>,
     certificate_expiration: Family<OfIdentity, Gauge>,
@@ -78,8 +75,8 @@ struct OfIdentity {
 
 impl Counters {
     /// Registers the counters.
-    pub fn new(registry: &Registry) -> Self {
-        let all = Self::default();
+    pub(crate) fn new(registry: &Registry) -> Self {
+        let all = Self { refusals: Refusals::new(registry), ..Self::default() };
         registry.register(|r| {
             let workloads = r.sub_registry_with_prefix("workload_manager");
             workloads.register("active_proxy_count", "Workloads that are captured", all.active_proxies.clone());
@@ -115,12 +112,6 @@ impl Counters {
                 "reconcile_age_seconds",
                 "How long ago all workloads of this node were last gone through",
                 all.reconcile_age.clone(),
-            );
-            own.register("peer_refusals", "Peers turned away before they named a workload", all.peer_refusals.clone());
-            own.register(
-                "limit_refusals",
-                "Connections refused because a workload or a peer has as many as it may",
-                all.limit_refusals.clone(),
             );
             own.register(
                 "config_reload_failures",
@@ -160,7 +151,7 @@ impl Counters {
     }
 
     /// How many workloads are closed, and how many failed and open, by reason: one of a fixed set of words each, such as `address`.
-    pub fn captures_unserved(&self, closed: &[(&'static str, i64)], failed: &[(&'static str, i64)]) {
+    pub(crate) fn captures_unserved(&self, closed: &[(&'static str, i64)], failed: &[(&'static str, i64)]) {
         for (family, counts) in [(&self.captures_closed, closed), (&self.captures_failed, failed)] {
             family.clear();
             for (reason, count) in counts {
@@ -169,34 +160,24 @@ impl Counters {
         }
     }
 
-    /// A peer was turned away: `reason` is one of a fixed set of words, such as `tls_handshake` or `header_too_large`.
-    pub fn peer_refused(&self, reason: &'static str) {
-        self.peer_refusals.get_or_create(&Reason { reason }).inc();
-    }
-
-    /// A connection was refused because a workload or a peer has as many as it may: `reason` says of what.
-    pub fn limit_refused(&self, reason: &'static str) {
-        self.limit_refusals.get_or_create(&Reason { reason }).inc();
-    }
-
     /// `culvert_named_client_refusals_total{refused}`: a peer named a client without being a waypoint of the port, and
     /// `refused`, `peer` or `client`, is the one of them whom policy refuses.
-    pub fn named_client_refused(&self, refused: &'static str) {
+    pub(crate) fn named_client_refused(&self, refused: &'static str) {
         self.named_client_refusals.get_or_create(&Refused { refused }).inc();
     }
 
     /// A configuration file could not be read or understood; what it said before stays in effect.
-    pub fn config_reload_failed(&self, file: &str) {
+    pub(crate) fn config_reload_failed(&self, file: &str) {
         self.config_reload_failures.get_or_create(&File { file: file.to_owned() }).inc();
     }
 
     /// A configuration file is gone, and so is what was counted about it.
-    pub fn config_file_gone(&self, file: &str) {
+    pub(crate) fn config_file_gone(&self, file: &str) {
         self.config_reload_failures.remove(&File { file: file.to_owned() });
     }
 
     /// `culvert_capture_passed_total{direction}`: connections that needed no proxy.
-    pub fn capture_passed(&self, direction: Direction, connections: u64) {
+    pub(crate) fn capture_passed(&self, direction: Direction, connections: u64) {
         let direction = match direction {
             Direction::Inbound => "inbound",
             Direction::Outbound => "outbound",
@@ -205,53 +186,14 @@ impl Counters {
     }
 
     /// An identity has a certificate that is valid until `expiry`.
-    pub fn certificate_issued(&self, identity: &Identity, expiry: SystemTime) {
+    pub(crate) fn certificate_issued(&self, identity: &Identity, expiry: SystemTime) {
         let seconds = expiry.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let gauge = self.certificate_expiration.get_or_create_owned(&OfIdentity { identity: identity.to_string() });
         gauge.set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
     /// An identity has no certificate any more.
-    pub fn certificate_forgotten(&self, identity: &Identity) {
+    pub(crate) fn certificate_forgotten(&self, identity: &Identity) {
         self.certificate_expiration.remove(&OfIdentity { identity: identity.to_string() });
-    }
-}
-
-/// Brings a counter that is kept elsewhere (in the kernel) up to `total`. It never goes back.
-pub fn catch_up(counter: &Counter, total: u64) {
-    counter.inner().fetch_max(total, Ordering::Relaxed);
-}
-
-/// Shows `culvert_access_log_dropped_total`: lines that found no room because stdout was read too slowly.
-pub fn register_dropped(registry: &Registry, writer: LogWriter) {
-    registry.add(Arc::new(Dropped(writer)));
-}
-
-struct Dropped(LogWriter);
-
-impl Source for Dropped {
-    fn encode(&self, out: &mut String, _now: Instant) {
-        out.push_str("# HELP culvert_access_log_dropped Lines dropped because stdout was read too slowly.\n");
-        out.push_str("# TYPE culvert_access_log_dropped counter\n");
-        out.push_str("culvert_access_log_dropped_total ");
-        out.push_str(&self.0.dropped().to_string());
-        out.push('\n');
-    }
-}
-
-/// The value of a gauge goes up with the guard and down when it is dropped.
-pub struct Counted(Gauge);
-
-impl Counted {
-    /// Counts one more until the guard is dropped.
-    pub fn new(gauge: &Gauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
