@@ -1,7 +1,7 @@
 //! Builds every part of the agent in order, and drains them.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::counters::Counters;
 use anyhow::{Context as _, Result};

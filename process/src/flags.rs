@@ -1,4 +1,4 @@
-//! Pure. The flags that programs have in common, in groups to be flattened into a program's own.
+//! The flags that programs have in common, in groups to be flattened into a program's own.
 //!
 //! A program that says something in other words, or asks for what is optional here, changes the argument:
 //! `#[command(mut_arg("ca_dir", |arg| arg.required(true)))]`.

@@ -1,6 +1,6 @@
 //! Pure. The commands and their flags. Without a command the waypoint runs.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use mesh::model::name::ServiceAccount;
 use mesh::model::syntax::Form;
+use mesh::model::waypoint::HBONE_PORT;
 use process::flags::{DrainArgs, InputArgs, LogArgs, MeshArgs, PeerArgs, ServerArgs, ThreadArgs, named};
 
 /// Culvert's waypoint: the L7 proxy for the services that ask for one
@@ -62,7 +63,7 @@ pub struct RunArgs {
     pub input: InputArgs,
 
     /// Where HBONE is served; may be given several times
-    #[arg(long, value_name = "IP:PORT", default_value = "0.0.0.0:15008")]
+    #[arg(long, value_name = "IP:PORT", default_values_t = [SocketAddr::from((Ipv4Addr::UNSPECIFIED, HBONE_PORT))])]
     pub listen: Vec<SocketAddr>,
 
     /// Ranges that backends, jwksUri and collectors may be in although they are the waypoint's own, its node's,

@@ -4,13 +4,14 @@ use anyhow::{Result, bail};
 
 use crate::programs::find;
 use crate::shell::{cargo, run, step};
-use crate::{docs, doors, layers, pure, sizes};
+use crate::{docs, doors, layers, once, pure, sizes};
 
 /// Runs every check, also after one has failed, and names those that failed at the end.
 pub(crate) fn run_all() -> Result<()> {
     type Check = (&'static str, fn() -> Result<()>);
-    let checks: [Check; 9] = [
+    let checks: [Check; 10] = [
         ("layers", layers::run),
+        ("once", once::run),
         ("sizes", sizes::run),
         ("pure", pure::run),
         ("doors", doors::run),

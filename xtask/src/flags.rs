@@ -27,13 +27,13 @@ fn row(arg: &clap::Arg) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::{Arg, ArgAction, Command};
+    use clap::{Arg, ArgAction};
 
     use super::*;
 
     #[test]
     fn a_flag_is_shown_with_what_it_takes() {
-        let command = Command::new("x")
+        let command = clap::Command::new("x")
             .arg(Arg::new("what"))
             .arg(Arg::new("output").short('o').long("output").value_parser(["text", "json"]).default_value("text"))
             .arg(Arg::new("quiet").long("quiet").action(ArgAction::SetTrue))

@@ -12,7 +12,7 @@ use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
 
 use crate::shell::{cargo, output, step, workspace};
-use crate::source::{SourceFile, attributes, is_for_tests};
+use crate::source::{SourceFile, attributes, file_of, is_for_tests, path_attribute};
 
 /// Crate roots whose module order is held.
 const ROOTS: [&str; 10] = [
@@ -149,28 +149,6 @@ impl House {
         };
         let (file, line) = (used.file.display(), used.line);
         Some(format!("{file}:{line}: `{}` uses {what}: crate::{}", used.from.join("::"), used.to.join("::")))
-    }
-}
-
-/// Where the file of `mod name;` lies, seen from the file with that line.
-fn file_of(parent: &Path, name: &str) -> Option<PathBuf> {
-    let directory = parent.parent()?;
-    let directory = match parent.file_stem()?.to_str()? {
-        "lib" | "main" | "mod" => directory.to_path_buf(),
-        own_name => directory.join(own_name),
-    };
-    let candidates = [directory.join(format!("{name}.rs")), directory.join(name).join("mod.rs")];
-    candidates.into_iter().find(|path| workspace().join(path).exists())
-}
-
-/// The value of `#[path = "…"]`.
-fn path_attribute(attribute: &syn::Attribute) -> Option<String> {
-    let syn::Meta::NameValue(pair) = &attribute.meta else { return None };
-    match &pair.value {
-        syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) if pair.path.is_ident("path") => {
-            Some(text.value())
-        }
-        _ => None,
     }
 }
 

@@ -12,6 +12,7 @@ mod setup; // packages and Envoy
 mod docs; // what documents and comments name, how long lines are, which words are said
 mod words; // the words that are not said
 mod doors; // through what programs are started
+mod once; // what is written in one place only
 mod layers; // who may use whom
 mod pure; // what "Pure." promises
 mod sizes; // how long things may get
@@ -54,7 +55,7 @@ enum Command {
     },
     /// Build the eBPF object from source and put it where the agent embeds it from
     BuildEbpf(build_ebpf::Args),
-    /// Check the code without running it: fmt, clippy, docs, deny, layers, sizes, pure, doors, documents
+    /// Check the code without running it: fmt, clippy, docs, deny, layers, once, sizes, pure, doors, documents
     Check,
     /// Measure (`--rounds N`, `-o json`)
     #[command(disable_help_flag = true)]
@@ -66,6 +67,8 @@ enum Command {
     },
     /// Check that a module uses only what is declared below it
     Layers,
+    /// Check that a number that everybody must agree on is written once
+    Once,
     /// Check the lengths of files and functions
     Sizes,
     /// Check that files marked "Pure." only compute
@@ -96,6 +99,7 @@ fn run(command: Command) -> Result<()> {
         Command::Check => check::run_all(),
         Command::Bench { bench, arguments } => bench::run_with(bench, &arguments),
         Command::Layers => layers::run(),
+        Command::Once => once::run(),
         Command::Sizes => sizes::run(),
         Command::Pure => pure::run(),
         Command::Doors => doors::run(),

@@ -152,6 +152,28 @@ pub(crate) fn attributes(item: &syn::Item) -> &[syn::Attribute] {
     }
 }
 
+/// Where the file of `mod name;` lies, seen from the file with that line.
+pub(crate) fn file_of(parent: &Path, name: &str) -> Option<PathBuf> {
+    let directory = parent.parent()?;
+    let directory = match parent.file_stem()?.to_str()? {
+        "lib" | "main" | "mod" => directory.to_path_buf(),
+        own_name => directory.join(own_name),
+    };
+    let candidates = [directory.join(format!("{name}.rs")), directory.join(name).join("mod.rs")];
+    candidates.into_iter().find(|path| workspace().join(path).exists())
+}
+
+/// The value of `#[path = "…"]`.
+pub(crate) fn path_attribute(attribute: &syn::Attribute) -> Option<String> {
+    let syn::Meta::NameValue(pair) = &attribute.meta else { return None };
+    match &pair.value {
+        syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) if pair.path.is_ident("path") => {
+            Some(text.value())
+        }
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

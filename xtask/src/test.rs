@@ -11,7 +11,7 @@ use crate::build_ebpf::ensure_object;
 use crate::programs::command;
 use crate::setup::{Purpose, envoy, programs as install_programs};
 use crate::shell::{as_root, cargo, output, run as run_command, step};
-use crate::{docs, doors, layers, pure, sizes};
+use crate::{docs, doors, layers, once, pure, sizes};
 
 /// Seconds after which one test program is ended and counted as failed.
 const PROGRAM_TIMEOUT: &str = "1500";
@@ -32,6 +32,7 @@ pub(crate) fn run(level: Level, filter: &[String]) -> Result<()> {
     let mut tally = Tally::default();
     if level != Level::E2e && filter.is_empty() {
         tally.rule("layers", layers::run());
+        tally.rule("once", once::run());
         tally.rule("sizes", sizes::run());
         tally.rule("pure", pure::run());
         tally.rule("doors", doors::run());

@@ -10,9 +10,13 @@ use agent_abi::{
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, SockHash};
 use ipnet::IpNet;
+use mesh::model::waypoint::HBONE_PORT;
 
 use super::error::CaptureError;
 use super::quota::{ADDRESSES, VERDICTS};
+
+// The kernel half uses no crate of ours and has a number of its own.
+const _: () = assert!(agent_abi::HBONE_PORT == HBONE_PORT);
 
 const KINDS: [Kind; 3] = [Kind::Outbound, Kind::Plaintext, Kind::Hbone];
 

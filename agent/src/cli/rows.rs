@@ -2,8 +2,7 @@
 
 use crate::view::{CaptureState, CaptureView, CertificateView, ConnectionView, ProblemView};
 use mesh::model::connection::Direction;
-use process::admin::dump::PolicyView;
-use process::admin::dump::{ServiceView, WaypointView, WorkloadView};
+use process::admin::dump::{PolicyView, ServiceView, WaypointView, WorkloadView};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
+use mesh::model::waypoint::HBONE_PORT;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::capture::{Kind, Listener, Netns};
@@ -13,7 +14,6 @@ use crate::listen::listeners::{Listeners, Original};
 
 const OUTBOUND: u16 = 15001;
 const PLAINTEXT: u16 = 15006;
-const HBONE: u16 = 15008;
 
 /// Ids of captures that no kernel map knows.
 #[derive(Default)]
@@ -50,7 +50,7 @@ fn port(kind: Kind) -> u16 {
     match kind {
         Kind::Outbound => OUTBOUND,
         Kind::Plaintext => PLAINTEXT,
-        Kind::Hbone => HBONE,
+        Kind::Hbone => HBONE_PORT,
     }
 }
 

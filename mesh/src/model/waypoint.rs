@@ -8,6 +8,11 @@ use serde::Serialize;
 
 use super::name::{Hostname, Name, Namespace, Network};
 
+/// The port on which enrolled workloads and waypoints listen for HBONE, unless a Gateway names another one. The only
+/// place where the number is written (`cargo xtask once`); the kernel half, which uses no crate of ours, has its own
+/// and is compared with it.
+pub const HBONE_PORT: u16 = 15008;
+
 /// The waypoint that a service or workload names by `istio.io/use-waypoint`.
 ///
 /// It is kept even when no such Gateway exists or it is not ready: traffic is then refused, never sent past it.
@@ -101,7 +106,7 @@ impl Waypoint {
     pub fn sample(namespace: &str, name: &str, destination: Option<WaypointDestination>) -> Self {
         let enforcement = Enforcement::Guarded(format!("AuthorizationPolicy {namespace}/guard").into());
         let (namespace, name) = (namespace.into(), name.into());
-        Self { namespace, name, destination, hbone_port: 15008, root: false, enforcement }
+        Self { namespace, name, destination, hbone_port: HBONE_PORT, root: false, enforcement }
     }
 }
 

@@ -29,11 +29,12 @@ pub struct Workload {
     /// It speaks HBONE itself, at its own address: an instance of a waypoint. Never captured.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub native_tunnel: bool,
-    /// Annotation `culvert.dev/allow-waypoint-bypass`, or `culvert.dev/waypoint-enforcement: off` of the pod: what did not come through its waypoint is admitted too.
+    /// Annotation `culvert.dev/allow-waypoint-bypass`, or `culvert.dev/waypoint-enforcement: off` of the pod: what did
+    /// not come through its waypoint is admitted too.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub may_bypass_waypoint: bool,
-    /// Label or annotation `culvert.dev/waypoint-enforcement: strict` of the pod: nothing behind a waypoint is open to what did
-    /// not come through it, whatever guards it.
+    /// Label or annotation `culvert.dev/waypoint-enforcement: strict` of the pod: nothing behind a waypoint is open to
+    /// what did not come through it, whatever guards it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub strict_waypoint: bool,
     /// Trust domain of its identity.
@@ -104,7 +105,7 @@ pub struct WorkloadService {
 pub enum TunnelProtocol {
     /// Plain TCP: not enrolled.
     None,
-    /// HBONE on port 15008.
+    /// HBONE on [`HBONE_PORT`](super::waypoint::HBONE_PORT).
     Hbone,
 }
 
@@ -193,7 +194,8 @@ impl Workload {
         self.protocol == TunnelProtocol::Hbone && !self.native_tunnel
     }
 
-    /// A workload with the given name and address, enrolled, in the defaults of a stand-alone mesh: for tests and tools.
+    /// A workload with the given name and address, enrolled, in the defaults of a stand-alone mesh: for tests and
+    /// tools.
     pub fn sample(name: &str, namespace: &str, addresses: &[IpAddr]) -> Self {
         Self {
             uid: WorkloadUid::from(format!("Kubernetes//Pod/{namespace}/{name}")),

@@ -80,6 +80,8 @@ pub enum Outcome {
 pub mod reason {
     use std::fmt::Display;
 
+    use mesh::model::waypoint::HBONE_PORT;
+
     /// Open when a policy came that forbids it.
     pub const POLICY_CHANGE: &str = "connection closed due to policy change";
     /// Open when the time of a drain was over.
@@ -92,7 +94,7 @@ pub mod reason {
 
     /// No answer on the HBONE port.
     pub fn hbone_timeout(error: impl Display) -> String {
-        format!("connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008: {error}")
+        format!("connection timed out, maybe a NetworkPolicy is blocking HBONE port {HBONE_PORT}: {error}")
     }
 }
 

@@ -21,5 +21,5 @@ pub use client::{Tunnel, TunnelError};
 pub use head::{Authority, ConnectHead, Forwarded, HeadError, Traceparent, canonical};
 pub use pool::{Dial, DialFuture, Pool, PoolOptions, TunnelKey};
 pub use server::{AcceptError, Ended, Request, ServerConnection, accept, accept_within};
-pub use settings::{PORT, Settings};
+pub use settings::Settings;
 pub use stream::{Opened, Stream};

@@ -2,9 +2,6 @@
 
 use std::time::Duration;
 
-/// The port of HBONE.
-pub const PORT: u16 = 15008;
-
 /// Settings of a tunnel. The defaults interoperate with ztunnel and Envoy.
 #[derive(Clone, Debug)]
 pub struct Settings {

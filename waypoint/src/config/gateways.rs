@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use mesh::authority::listeners::{AllowedNamespaces, Applicant, Listener, Operator, Requirement, Turned, admit};
+use mesh::model::waypoint::HBONE_PORT;
 
 use super::object::Object;
 use super::rules::RouteKind;
@@ -99,7 +100,12 @@ impl Gateways {
 fn read(object: &Object) -> Vec<Listener> {
     let Ok(spec) = object.read::<schema::GatewaySpec>() else { return vec![] };
     if spec.listeners.is_empty() {
-        return vec![Listener { name: "mesh".into(), port: 15008, kinds: None, namespaces: AllowedNamespaces::Same }];
+        return vec![Listener {
+            name: "mesh".into(),
+            port: HBONE_PORT,
+            kinds: None,
+            namespaces: AllowedNamespaces::Same,
+        }];
     }
     let hbone = spec.listeners.into_iter().filter(|listener| listener.protocol == "HBONE");
     hbone.map(listener).collect()

@@ -13,6 +13,7 @@ use mesh::balance::locality;
 use mesh::model::identity::Identity;
 use mesh::model::name::{Namespace, WorkloadUid};
 use mesh::model::service::{AppProtocol, Service, ServiceKey};
+use mesh::model::waypoint::HBONE_PORT;
 use mesh::model::workload::Workload;
 use mesh::state::endpoints::Endpoint as Known;
 use parking_lot::{Mutex, RwLock};
@@ -27,9 +28,6 @@ use crate::resilience::breaker::ALONE;
 use crate::resilience::retry::Budget;
 use crate::settings::Settings;
 use crate::world::World;
-
-/// The port that enrolled workloads listen on for HBONE.
-const HBONE: u16 = 15008;
 
 /// A probe that no expendable request came for is sent with any.
 const PROBE_OVERDUE: Duration = Duration::from_secs(5);
@@ -229,7 +227,7 @@ impl Cluster {
     fn follow(&self, old: &Set, workload: &Arc<Workload>, address: IpAddr, settings: &Arc<Settings>) {
         let tunnel = workload
             .is_enrolled()
-            .then(|| (SocketAddr::new(address, HBONE), Arc::from([workload.identity()].as_slice())));
+            .then(|| (SocketAddr::new(address, HBONE_PORT), Arc::from([workload.identity()].as_slice())));
         let target = Target { address: SocketAddr::new(address, self.port), tunnel };
         let before = old.endpoints.first();
         if before.is_some_and(|before| Arc::ptr_eq(&before.workload, workload) && before.target == target) {
@@ -370,7 +368,7 @@ fn target_of(service: &Service, known: &Known, port: u16) -> Option<Target> {
     let tunnel = workload.is_enrolled().then(|| {
         let expected: Vec<Identity> =
             std::iter::once(workload.identity()).chain(service.subject_alt_names.iter().cloned()).collect();
-        (SocketAddr::new(*address, HBONE), Arc::from(expected))
+        (SocketAddr::new(*address, HBONE_PORT), Arc::from(expected))
     });
     Some(Target { address: SocketAddr::new(*address, target_port), tunnel })
 }

@@ -140,7 +140,7 @@ impl Backend {
     ) -> Arc<Self> {
         let backend = Self::new(behave);
         rig.keyring.want(own.clone());
-        let listener = TcpListener::bind((rig.net.ip(host), hbone::PORT)).await.unwrap();
+        let listener = TcpListener::bind((rig.net.ip(host), mesh::model::waypoint::HBONE_PORT)).await.unwrap();
         let (serving, keyring) = (Arc::clone(&backend), Arc::clone(&rig.keyring));
         let expected = SocketAddr::new(rig.net.ip(host), TARGET).to_string();
         tokio::spawn(async move {

@@ -5,15 +5,13 @@ use std::net::SocketAddr;
 use mesh::model::connection::{Fault, ResponseFlag};
 use mesh::model::name::Hostname;
 use mesh::model::service::ServiceKey;
+use mesh::model::waypoint::HBONE_PORT;
 use mesh::model::workload::Workload;
 use mesh::state::snapshot::Snapshot;
 use thiserror::Error;
 use transport::hbone::Authority;
 
 use crate::connection::failure::Failure;
-
-/// The HBONE port, which is never a target itself.
-const HBONE_PORT: u16 = 15008;
 
 /// The target of an admitted CONNECT.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use mesh::model::connection::{Fault, ResponseFlag};
 use mesh::model::identity::Identity;
 use mesh::model::service::{BalanceMode, ServiceKey};
+use mesh::model::waypoint::HBONE_PORT;
 use mesh::model::waypoint::Waypoint;
 use mesh::model::workload::{Standing, Workload};
 use mesh::policy::instances::Instances;
@@ -18,9 +19,6 @@ use mesh::state::snapshot::{ServiceEntry, Snapshot};
 use thiserror::Error;
 
 use crate::connection::failure::Failure;
-
-/// The HBONE port of enrolled workloads.
-pub(crate) const HBONE_PORT: u16 = 15008;
 
 /// What is at the original destination.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@ use crate::objects::kind::{Gateway, GatewayAddress, Item, Labels, ObjectKey, Pod
 use mesh::authority::enforcement::{self, ENFORCEMENT, Words};
 use mesh::model::name::{Hostname, Name, Namespace};
 use mesh::model::service::ServiceKey;
+use mesh::model::waypoint::HBONE_PORT;
 use mesh::model::waypoint::{Enforcement, EnforcementMode, Waypoint, WaypointDestination};
 
 use super::guards::Guards;
@@ -205,7 +206,7 @@ impl Waypoints {
         let key = ObjectKey { namespace: home.map_or(namespace, |home| home.as_str()).into(), name: name.clone() };
         let known = self.known.get(&key);
         let enforcement = self.enforcement(asked, &key, known, options);
-        let hbone_port = known.map_or(15008, |known| known.gateway.hbone_port);
+        let hbone_port = known.map_or(HBONE_PORT, |known| known.gateway.hbone_port);
         let found = |destination, enforcement| {
             let ObjectKey { namespace, name } = key.clone();
             let root = options.is_root(&namespace);

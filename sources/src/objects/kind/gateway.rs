@@ -7,6 +7,7 @@ use crate::objects::schema::gateway as schema;
 use crate::objects::schema::meta::Full;
 use mesh::authority::listeners::{AllowedNamespaces, Operator, Requirement};
 use mesh::model::name::{Hostname, Name};
+use mesh::model::waypoint::HBONE_PORT;
 
 use super::meta::{Item, Reader};
 
@@ -14,8 +15,6 @@ use super::meta::{Item, Reader};
 pub const WAYPOINT_CLASSES: [&str; 2] = ["culvert-waypoint", "istio-waypoint"];
 /// Label that says which traffic a waypoint takes.
 const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
-/// Port of HBONE unless a listener says otherwise.
-const HBONE: u16 = 15008;
 
 /// A Gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,7 +85,7 @@ impl Gateway {
         let address = status.addresses.first().and_then(|address| read_address(address, reader));
         let gateway = Self {
             class: reader.name(&raw.spec.gateway_class_name),
-            hbone_port: listener.as_ref().map_or(HBONE, |listener| listener.port.0),
+            hbone_port: listener.as_ref().map_or(HBONE_PORT, |listener| listener.port.0),
             allowed: listener
                 .map_or(AllowedNamespaces::Same, |listener| allowed(listener.allowed_routes.namespaces, reader)),
             waypoint_for,
