@@ -57,7 +57,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<()> {
         event_interval: (!args.unfair).then_some(TICKS),
         drain: args.drain,
     };
-    life::run(setup, async |host| start(args, host).await)
+    life::run(setup, |host| start(args, host))
 }
 
 /// Builds every part. Until the reconciler runs, nothing is captured.

@@ -1,4 +1,4 @@
-//! What `culvert agent` is told: its flags, and the environment variables that stand for some of them.
+//! The flags of `culvert agent`, and the environment variables that stand for some of them.
 
 use std::path::PathBuf;
 
@@ -52,8 +52,8 @@ pub struct AgentArgs {
     #[arg(long, value_name = "HOW", default_value = "mtls")]
     pub same_node: SameNode,
 
-    /// When a port behind a waypoint is closed to what did not come through it, unless Service, Pod, Namespace or Gateway says
-    /// otherwise
+    /// When a port behind a waypoint is closed to what did not come through it, unless Service, Pod, Namespace or
+    /// Gateway says otherwise
     #[arg(long, value_name = "WHEN", default_value = "policy")]
     pub waypoint_enforcement: WaypointEnforcement,
 
@@ -69,7 +69,8 @@ pub struct AgentArgs {
     #[arg(long, value_name = "PATH")]
     pub cgroup: Option<PathBuf>,
 
-    /// Cgroup for the agent itself, made if missing [default: where it was started, if it is alone there, else one beside it]
+    /// Cgroup for the agent itself, made if missing [default: where it was started, if it is alone there, else one
+    /// beside it]
     #[arg(long, value_name = "PATH")]
     pub agent_cgroup: Option<PathBuf>,
 

@@ -150,7 +150,8 @@ impl Counters {
         all
     }
 
-    /// How many workloads are closed, and how many failed and open, by reason: one of a fixed set of words each, such as `address`.
+    /// How many workloads are closed, and how many failed and open, by reason: one of a fixed set of words each, such
+    /// as `address`.
     pub(crate) fn captures_unserved(&self, closed: &[(&'static str, i64)], failed: &[(&'static str, i64)]) {
         for (family, counts) in [(&self.captures_closed, closed), (&self.captures_failed, failed)] {
             family.clear();

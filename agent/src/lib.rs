@@ -1,7 +1,8 @@
 //! The node agent: captures pods' TCP, carries it over HBONE, enforces L4 policy.
 //!
 //! Read from the top: `app` builds every part; `enroll` captures the workloads of this node; what they connect to goes
-//! through `connection::outbound`, what arrives through `connection::inbound`. A module uses only modules declared below it.
+//! through `connection::outbound`, what arrives through `connection::inbound`. A module uses only modules declared
+//! below it.
 
 pub mod cli; // the command line
 #[cfg(test)]

@@ -4,11 +4,12 @@
 
 pub use tikv_jemallocator::Jemalloc;
 
-/// Makes jemalloc the allocator of the program in whose `main.rs` it stands. A macro, because an allocator of a library would
-/// also be that of every test and bench that links it.
+/// Makes jemalloc the allocator of the program in whose `main.rs` it stands. A macro, because an allocator of a library
+/// would also be that of every test and bench that links it.
 ///
-/// The settings are read by jemalloc when it starts. Few arenas: there are few threads, and what one frees another can use. No huge
-/// pages: they are taken whole. Freed memory goes back to the kernel within two seconds, also when nothing is asked for.
+/// The settings are read by jemalloc when it starts. Few arenas: there are few threads, and what one frees another can
+/// use. No huge pages: they are taken whole. Freed memory goes back to the kernel within two seconds, also when nothing
+/// is asked for.
 #[macro_export]
 macro_rules! allocator {
     () => {

@@ -1,9 +1,9 @@
 //! Gives back the memory of code that only starting up needed.
 //!
-//! A program goes through most of its text while it starts: arguments, manifests, certificates, eBPF objects. The kernel maps what is
-//! touched in steps of 64 KiB and leaves it mapped, so a quiet agent would hold as much as a busy one. What is unmapped here
-//! and needed again comes back from the page cache, at the price of a page fault without I/O; the rest is what the kernel takes
-//! first when the node runs short of memory.
+//! A program goes through most of its text while it starts: arguments, manifests, certificates, eBPF objects. The
+//! kernel maps what is touched in steps of 64 KiB and leaves it mapped, so a quiet agent would hold as much as a busy
+//! one. What is unmapped here and needed again comes back from the page cache, at the price of a page fault without
+//! I/O; the rest is what the kernel takes first when the node runs short of memory.
 
 use std::fs;
 use std::ops::Range;
@@ -31,8 +31,8 @@ pub async fn settle() {
 #[expect(unsafe_code, reason = "madvise takes addresses")]
 fn give_back(smaps: &str) -> usize {
     let unmap = |range: &Range<usize>| {
-        // SAFETY: the range is a private mapping of a file without write permission, of which no page was ever written: whoever reads
-        // it next finds what the file says, as before (madvise(2), MADV_DONTNEED).
+        // SAFETY: the range is a private mapping of a file without write permission, of which no page was ever written:
+        // whoever reads it next finds what the file says, as before (madvise(2), MADV_DONTNEED).
         unsafe { libc::madvise(range.start as *mut libc::c_void, range.len(), libc::MADV_DONTNEED) == 0 }
     };
     clean_text(smaps).iter().filter(|range| unmap(range)).map(Range::len).sum()

@@ -27,8 +27,8 @@ pub enum IssuerError {
     Ended(#[from] tokio::task::JoinError),
 }
 
-/// The embedded CA of `--ca-dir`, made on the first start. May wait for as long as another process holds its lock, or its file
-/// system does not answer, but never on the caller's thread.
+/// The embedded CA of `--ca-dir`, made on the first start. May wait for as long as another process holds its lock, or
+/// its file system does not answer, but never on the caller's thread.
 pub async fn issuer(input: &InputArgs, mesh: &MeshArgs) -> Result<Arc<dyn Issuer>, IssuerError> {
     let path = input.ca_dir.clone().ok_or(IssuerError::NotGiven)?;
     let (trust_domain, lifetime, ca_dir) = (mesh.trust_domain.clone(), mesh.cert_ttl, path.clone());

@@ -1,4 +1,5 @@
-//! What every program of ours has beside its work: its life from flags to the last log line, the admin server, metrics, logs.
+//! What every program of ours has beside its work: its life from flags to the last log line, the admin server, metrics,
+//! logs.
 //!
 //! A module uses only modules declared below it (`cargo xtask check`).
 
@@ -13,4 +14,4 @@ pub mod telemetry; // metrics, access log, logging
 pub mod readiness; // what must still happen
 pub mod allocator; // jemalloc and its settings
 pub mod footprint; // memory given back once started
-pub mod signals; // what the kernel tells a process to do
+pub mod signals; // SIGTERM and SIGINT

@@ -19,7 +19,7 @@ use tracing::info;
 
 use crate::admin::AdminState;
 use crate::flags::{DrainArgs, LogArgs, ThreadArgs};
-use crate::signals::Told;
+use crate::signals::Shutdown;
 use crate::telemetry::dropped::register_dropped;
 use crate::telemetry::line::Format;
 use crate::telemetry::logging::{self, LogControl, LoggingError};
@@ -84,7 +84,8 @@ pub enum LifeError {
 pub struct Host {
     /// Which program it is.
     pub program: Program,
-    /// Where tasks run that carry traffic; everything else runs on the control runtime, whose one thread is the caller's.
+    /// Where tasks run that carry traffic; everything else runs on the control runtime, whose one thread is the
+    /// caller's.
     pub traffic: Handle,
     /// Threads of the traffic runtime.
     pub threads: usize,
@@ -101,7 +102,8 @@ pub struct Host {
 }
 
 impl Host {
-    /// What the servers of every program show: version, metrics, log levels, readiness, and the end on `POST /quitquitquit`.
+    /// What the servers of every program show: version, metrics, log levels, readiness, and the end on
+    /// `POST /quitquitquit`.
     pub fn admin_state(&self, pending: impl Fn() -> Vec<String> + Send + Sync + 'static) -> AdminState {
         let (Program { name, version }, quit) = (self.program, self.stop.clone());
         AdminState::new(name, version, Arc::clone(&self.registry), self.logging.clone())
@@ -146,8 +148,8 @@ pub fn run<R: Running, E: From<LifeError>>(
         stop: stop.clone(),
     };
     let life = async {
-        let told = signals::until_told(&stop);
-        live(&stop, Box::pin(start(host)), told, signals::again(), setup.drain.drain).await
+        let shutdown = signals::shutdown(&stop);
+        live(&stop, Box::pin(start(host)), shutdown, signals::next_signal(), setup.drain.drain).await
     };
     let result = control.block_on(Box::pin(life));
     traffic.shutdown_timeout(GOODBYE);
@@ -157,34 +159,35 @@ pub fn run<R: Running, E: From<LifeError>>(
     result
 }
 
-/// The states of a program: `told` ends the start or the run, `again` ends the draining. Both are awaited only when it is their turn.
+/// The states of a program: `shutdown` ends the start or the run, `hurry` ends the draining. Neither is polled before
+/// its turn.
 async fn live<R: Running, E: From<LifeError>>(
     stop: &CancellationToken,
     start: impl Future<Output = Result<R, E>>,
-    told: impl Future<Output = io::Result<Told>>,
-    again: impl Future<Output = ()>,
+    shutdown: impl Future<Output = io::Result<Shutdown>>,
+    hurry: impl Future<Output = ()>,
     limit: Duration,
 ) -> Result<(), E> {
-    let mut told = pin!(told);
+    let mut shutdown = pin!(shutdown);
     let running = tokio::select! {
         // The first look at it is what installs the handlers.
         biased;
-        told = &mut told => {
-            let told = told.map_err(LifeError::Signals)?;
-            info!("{told}: ending before the start was finished");
+        shutdown = &mut shutdown => {
+            let shutdown = shutdown.map_err(LifeError::Signals)?;
+            info!("{shutdown}: ending before the start was finished");
             stop.cancel();
             return Ok(());
         }
         started = start => started?,
     };
     tokio::spawn(footprint::settle());
-    let told = told.await.map_err(LifeError::Signals)?;
-    info!("{told}: draining");
+    let shutdown = shutdown.await.map_err(LifeError::Signals)?;
+    info!("{shutdown}: draining");
     stop.cancel();
     let drained = tokio::select! {
         () = running.drain() => true,
         () = tokio::time::sleep(limit) => false,
-        () = again => false,
+        () = hurry => false,
     };
     running.end(drained).await;
     Ok(())
@@ -234,16 +237,16 @@ mod tests {
         }
     }
 
-    /// What becomes of a program with `work` open that is told once, and `again`, and how long that takes.
-    async fn lived(work: Duration, again: impl Future<Output = ()>) -> (Vec<String>, Duration) {
+    /// What becomes of a program with `work` open that is told once, and `hurry`, and how long that takes.
+    async fn lived(work: Duration, hurry: impl Future<Output = ()>) -> (Vec<String>, Duration) {
         let (stop, seen) = (CancellationToken::new(), Arc::default());
         let busy = Busy { work, stop: stop.clone(), seen: Arc::clone(&seen) };
-        let told = async {
+        let shutdown = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            Ok(Told::Terminate)
+            Ok(Shutdown::Terminate)
         };
         let since = tokio::time::Instant::now();
-        let ended: Result<(), LifeError> = live(&stop, ready(Ok(busy)), told, again, LIMIT).await;
+        let ended: Result<(), LifeError> = live(&stop, ready(Ok(busy)), shutdown, hurry, LIMIT).await;
         ended.unwrap();
         let seen = seen.lock().clone();
         (seen, since.elapsed() - Duration::from_secs(1))
@@ -252,9 +255,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn told_while_it_starts_it_does_not_wait_for_the_start() {
         let stop = CancellationToken::new();
-        let told = ready(Ok(Told::Interrupt));
+        let shutdown = ready(Ok(Shutdown::Interrupt));
         let never = pending::<Result<Busy, LifeError>>();
-        live(&stop, never, told, pending(), LIMIT).await.unwrap();
+        live(&stop, never, shutdown, pending(), LIMIT).await.unwrap();
         assert!(stop.is_cancelled());
     }
 
@@ -273,8 +276,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn told_twice_it_cuts_at_once() {
-        let again = tokio::time::sleep(Duration::from_secs(2));
-        let (seen, took) = lived(Duration::from_secs(60), again).await;
+        let hurry = tokio::time::sleep(Duration::from_secs(2));
+        let (seen, took) = lived(Duration::from_secs(60), hurry).await;
         assert_eq!(seen[1], "ends, drained: false");
         assert!(took < Duration::from_secs(2), "{took:?}");
     }

@@ -56,7 +56,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         event_interval: None,
         drain: args.drain,
     };
-    life::run(setup, async |host| start(args, host).await)
+    life::run(setup, |host| start(args, host))
 }
 
 /// Builds every part. Connections are accepted, and the servers answer, once the manifests were read.

@@ -1,4 +1,4 @@
-//! What the admin server shows beside what every process shows.
+//! The parts of the admin state that only a waypoint has.
 
 use std::sync::Arc;
 use std::time::Instant;

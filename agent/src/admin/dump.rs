@@ -19,7 +19,7 @@ use crate::node::Node;
 use crate::pod::captures::Captures;
 use crate::ready::Ready;
 
-/// How often counts are taken over from parts that count for themselves.
+/// How often gauges are updated from parts that count for themselves.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Adds the agent's parts.
@@ -122,7 +122,7 @@ fn carried(open: &Open) -> ConnectionView {
     }
 }
 
-/// Takes over, every second, what the source, the keyring and the pool count for themselves.
+/// Updates the metrics of what the source, the keyring and the pool count for themselves, every [`PERIOD`].
 pub(crate) fn follow_counts(node: &Arc<Node>, status: &Arc<ArcSwap<Status>>, ready: Ready) {
     let (node, status) = (Arc::clone(node), Arc::clone(status));
     tokio::spawn(async move {

@@ -1,6 +1,6 @@
 //! Pure. The path that a connection would take and what policy would say, step by step.
 //!
-//! The same functions decide that carry real connections, so the answer cannot differ from what happens.
+//! It asks the functions that decide on real connections, so the answer cannot differ from what happens.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -19,7 +19,8 @@ use mesh::state::snapshot::{ServiceEntry, Snapshot};
 
 use crate::connection::outbound::next_hop::{self, Destination, Hop, ToWaypoint, Via};
 
-/// Explains a connection from `source` (`[namespace/]pod`) to `destination` (`address:port` or `service[.namespace]:port`).
+/// Explains a connection from `source` (`[namespace/]pod`) to `destination` (`address:port` or
+/// `service[.namespace]:port`).
 pub(crate) fn explain(mesh: &Snapshot, source: &str, destination: &str) -> Result<Explanation, String> {
     let source = find_workload(mesh, source)?;
     let destination = find_destination(mesh, &source, destination)?;
@@ -73,7 +74,7 @@ fn admitted(entry: &ServiceEntry) -> Admitted {
     Admitted::among(entry.endpoints.iter().map(|endpoint| endpoint.health), &entry.service.load_balancing)
 }
 
-/// The instances, and what the destinations would say to a waypoint that speaks for the source.
+/// The instances of the waypoint, and the verdict of each destination on a call through it on behalf of the source.
 fn follow_waypoint(mesh: &Snapshot, source: &Workload, to: &ToWaypoint, explanation: &mut Explanation) {
     let what = to.service.as_ref().map_or_else(|| to.target.to_string(), ToString::to_string);
     explanation.path.push(format!("{what} is behind waypoint {}, which routes and judges it", to.gateway));
@@ -116,7 +117,7 @@ fn follow_waypoint(mesh: &Snapshot, source: &Workload, to: &ToWaypoint, explanat
     explanation.endpoints = endpoints.iter().map(|hop| judge(mesh, source, hop, Some(&waypoint))).collect();
 }
 
-/// What the destination would say to the source, or to a waypoint that speaks for it.
+/// The verdict of the destination on a call of the source, or of a waypoint on its behalf.
 fn judge(mesh: &Snapshot, source: &Workload, hop: &Hop, waypoint: Option<&Identity>) -> Verdict {
     let identity = source.is_enrolled().then(|| source.identity());
     let (via, target, proven) = match &hop.via {
@@ -149,7 +150,8 @@ fn judge(mesh: &Snapshot, source: &Workload, hop: &Hop, waypoint: Option<&Identi
     Verdict { workload, via, waypoint, policies: judged, verdict, admitted: outcome.is_ok() }
 }
 
-/// Where two are judged, the peer and the client that it names, a DENY matches if it matches one of them, an ALLOW if both.
+/// Whether one policy matches. Where both the peer and the client that it names are judged, a DENY must match one of
+/// them, an ALLOW both.
 fn judged(policy: &Authorization, applying: &Applying, facts: &Facts) -> Judged {
     let (caller, named) = authorize::subjects(&applying.cover, facts);
     let mut both = std::iter::once(caller).chain(named);
@@ -165,7 +167,7 @@ fn judged(policy: &Authorization, applying: &Applying, facts: &Facts) -> Judged 
     }
 }
 
-/// Says so when plaintext is what is wrong.
+/// A hint where the connection is refused because it is plaintext.
 fn plaintext_hint(applying: &Applying, facts: &Facts) -> &'static str {
     use mesh::model::policy::PlaintextVerdict;
     let refuses = plaintext::compile(applying).default == PlaintextVerdict::Refuse;
@@ -194,14 +196,18 @@ fn find_destination(mesh: &Snapshot, source: &Workload, text: &str) -> Result<So
         return Ok(address);
     }
     let (host, port) = text.rsplit_once(':').ok_or_else(|| format!("{text} has no port"))?;
-    let port: u16 = port.parse().map_err(|_| format!("{port} is not a port"))?;
-    let fits = |hostname: &str| {
+    let port: u16 = port
+        .parse()
+        .ok()
+        .filter(|port| *port > 0)
+        .ok_or_else(|| format!("port {port:?} must be a number from 1 to 65535"))?;
+    let matches = |hostname: &str| {
         hostname == host
             || hostname.strip_prefix(host).is_some_and(|rest| {
                 rest.starts_with('.') && (host.contains('.') || rest[1..].starts_with(source.namespace.as_str()))
             })
     };
-    let mut services: Vec<_> = mesh.services().filter(|e| fits(&e.service.key.hostname)).collect();
+    let mut services: Vec<_> = mesh.services().filter(|e| matches(&e.service.key.hostname)).collect();
     services.sort_by(|a, b| a.service.key.cmp(&b.service.key));
     if let Some(entry) = services.first() {
         let vip = entry.service.vips.iter().find_map(mesh::model::service::Vip::address);

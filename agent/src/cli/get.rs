@@ -1,4 +1,4 @@
-//! `culvert get`: asks the admin server and lays out what it tells.
+//! `culvert get`: prints what the admin server knows, as a table, JSON or YAML.
 
 use anyhow::{Context, Result, bail};
 use process::admin::Client;

@@ -100,7 +100,7 @@ fn services(all: &[ServiceView], wide: bool) -> Table {
     );
     for s in all {
         let ready = s.endpoints.values().filter(|endpoint| endpoint.status == "Healthy").count();
-        // `<network>/<address>`: the network is empty nearly always, and then only the address is told.
+        // `<network>/<address>`: the network is nearly always empty, and then only the address is shown.
         let vips = s.vips.iter().chain(&s.cidr_vips).map(|vip| vip.strip_prefix('/').unwrap_or(vip));
         let always = [
             s.namespace.clone(),
@@ -242,7 +242,7 @@ fn problems(all: &[ProblemView]) -> Table {
     table
 }
 
-/// Routes are a waypoint's and have many kinds: what all of them have is shown.
+/// Routes come from waypoints and have several kinds: only what all kinds have is shown.
 fn routes(all: &[Value]) -> Table {
     let mut table = Table::new(&["NAMESPACE", "NAME", "KIND", "HOSTNAMES"]);
     for route in all {
@@ -379,10 +379,13 @@ mod tests {
     #[test]
     fn a_problem_says_where_it_is() {
         let of_object = json!({"severity": "error", "file": "m/shop.yaml", "line": 7, "object": "Service default/shop",
-            "field": "spec.ports[0].port", "message": "70000 is not a port"});
+            "field": "spec.ports[0].port", "message": "70000 must be a number from 1 to 65535"});
         let of_file = json!({"severity": "warning", "file": "m/old.yaml", "line": 0, "message": "it is empty"});
         let table = lines(Noun::Problems, json!([of_object, of_file]), false);
-        assert_eq!(table[1], "error     m/shop.yaml:7  Service default/shop  spec.ports[0].port  70000 is not a port");
+        assert_eq!(
+            table[1],
+            "error     m/shop.yaml:7  Service default/shop  spec.ports[0].port  70000 must be a number from 1 to 65535"
+        );
         assert_eq!(table[2], "warning   m/old.yaml     -                     -                   it is empty");
         for (namespace, expected) in [("default", true), ("def", false), ("prod", false)] {
             assert_eq!(belongs(Noun::Problems, &of_object, namespace), expected, "{namespace}");

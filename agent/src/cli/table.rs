@@ -17,7 +17,7 @@ impl Table {
 
     /// Adds a row. What is empty shows as `-`.
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = String>) {
-        // Names come from objects that others wrote: none of them may end its row, or move a terminal's cursor.
+        // Names come from users' objects: none may end its row, or move a terminal's cursor.
         let cells =
             cells.into_iter().map(|cell| if cell.is_empty() { "-".to_owned() } else { line(&cell).into_owned() });
         self.rows.push(cells.collect());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use process::telemetry::seldom::Seldom;
+use process::telemetry::throttle::Throttle;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use transport::fair_queue::FairQueue;
@@ -38,7 +38,7 @@ pub(crate) struct Quota {
     fair_queue: FairQueue,
     /// The queue of inbound handshakes: they cost most CPU time, and anybody may begin them.
     handshake_queue: FairQueue,
-    refused: Seldom,
+    refused: Throttle,
 }
 
 impl Quotas {
@@ -61,7 +61,7 @@ impl Quotas {
             buffers: Arc::new(if self.limits.turns { Buffers::default() } else { Buffers::unlimited() }),
             fair_queue: fair_queue(),
             handshake_queue: fair_queue(),
-            refused: Seldom::default(),
+            refused: Throttle::default(),
             quotas: Arc::clone(self),
         }
     }

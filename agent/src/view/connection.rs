@@ -104,7 +104,8 @@ pub(crate) enum CaptureState {
     Releasing,
     /// It cannot be captured; `error` says why. It is tried again.
     Failed,
-    /// It cannot be captured, or not served, and no new connection goes into it or out of it; `error` says why. It is tried again.
+    /// It cannot be captured, or not served, and no new connection goes into it or out of it; `error` says why. It is
+    /// tried again.
     Closed,
 }
 

@@ -1,6 +1,8 @@
-//! What the agent's own parts of `/config_dump` look like, and what `/explain` answers. The CLI reads the same types back.
+//! What the agent's own parts of `/config_dump` look like, and what `/explain` answers. The CLI reads the same types
+//! back.
 //!
-//! Names and nesting are those of ztunnel's dump, as in `process::admin::dump`, which has the parts that every program shows.
+//! Names and nesting are those of ztunnel's dump, as in `process::admin::dump`, which has the parts that every program
+//! shows.
 
 mod explanation;
 mod connection;

@@ -1,4 +1,4 @@
-//! Asks the admin server of a running process: what the CLI is made of.
+//! A client of the admin server, for the CLI.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,26 +20,26 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Why there is no answer.
 #[derive(Debug, Error)]
 pub enum ClientError {
-    /// Nobody listens there.
+    /// The connection failed.
     #[error("cannot reach the agent's admin server at {addr}: {}; is it running? (--admin)", plain(error))]
     Unreachable {
-        /// Where it was sought.
+        /// Address of the server.
         addr: SocketAddr,
-        /// Why.
+        /// Why it failed.
         error: io::Error,
     },
-    /// It took too long.
+    /// The answer took longer than [`LIMIT`].
     #[error("no answer from the admin server at {addr} within {} s", LIMIT.as_secs())]
     Timeout {
-        /// Who was asked.
+        /// Address of the server.
         addr: SocketAddr,
     },
-    /// What came back is not HTTP, or broke off.
+    /// The answer is not HTTP, or ended early.
     #[error("{path} of the admin server at {addr}")]
     Http {
-        /// Who was asked.
+        /// Address of the server.
         addr: SocketAddr,
-        /// For what.
+        /// Path of the request.
         path: String,
         /// What went wrong.
         source: hyper::Error,
@@ -47,20 +47,20 @@ pub enum ClientError {
     /// The request could not be written.
     #[error("{path} is not a path that can be asked for")]
     Path {
-        /// What was asked for.
+        /// The path.
         path: String,
     },
-    /// The server said no; the text is its own.
+    /// The server refused; the message is its own.
     #[error("{message}")]
     Refused {
-        /// The status.
+        /// Status of the answer.
         status: StatusCode,
-        /// The server's words.
+        /// Body of the answer.
         message: String,
     },
 }
 
-/// Without the number that `io::Error` adds: "connection refused", not "Connection refused (os error 111)".
+/// The error without the number that `io::Error` adds: "connection refused", not "Connection refused (os error 111)".
 fn plain(error: &io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()

@@ -1,4 +1,4 @@
-//! Pure. Which request goes where, and which is turned away.
+//! Pure. Routes of the three servers, and which requests are refused.
 
 use std::net::IpAddr;
 
@@ -134,8 +134,8 @@ pub(super) fn is_foreign(headers: &HeaderMap) -> bool {
     !is_literal(host) || text(header::ORIGIN).is_some_and(|origin| !own_origin(origin))
 }
 
-/// Whether a proxy has passed the request on: whoever sent it, it was not somebody on this machine. Ours and everybody's
-/// say so by these headers (RFC 7239, RFC 9110 7.6.3).
+/// Whether a proxy forwarded the request: then its sender is not on this machine. Proxies say so by these headers
+/// (RFC 7239, RFC 9110 7.6.3).
 pub(super) fn is_relayed(headers: &HeaderMap) -> bool {
     let relays = |name: &str| {
         matches!(name, "forwarded" | "via" | "x-real-ip")
@@ -144,7 +144,7 @@ pub(super) fn is_relayed(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| relays(name.as_str()))
 }
 
-/// Whether only somebody on this machine may ask for it: it ends the process, or makes it do more.
+/// Whether only a client on this machine may ask for it: it ends the process, or changes its log.
 pub(super) fn is_for_this_machine(route: &Route) -> bool {
     matches!(route, Route::Quit | Route::Logging(Some(_)))
 }

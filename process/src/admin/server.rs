@@ -32,7 +32,7 @@ const CONNECTIONS: usize = 32;
 const HEAD: Duration = Duration::from_secs(5);
 /// How long a connection may take in all.
 const WHOLE: Duration = Duration::from_secs(60);
-/// Rest after the listener failed to accept, as it does without file descriptors.
+/// Pause after `accept` failed, as it does when no file descriptor is left.
 const REST: Duration = Duration::from_millis(100);
 /// A dump is sent in pieces of this many bytes, with [`PIECES`] of them waiting at most.
 const PIECE: usize = 32 << 10;
@@ -90,7 +90,7 @@ impl Bound {
                     let state = Arc::clone(&state);
                     let surface = self.surface;
                     tokio::spawn(async move {
-                        // A peer that is slow or gone is its own problem.
+                        // A client that is slow or gone harms only itself.
                         let _ = timeout(WHOLE, serve_one(stream, peer, surface, state)).await;
                         drop(place);
                     });
@@ -108,7 +108,8 @@ impl Bound {
 pub struct Servers([Bound; 3]);
 
 impl Servers {
-    /// Listens on all three addresses. A program does this first: a port that is taken is found before anything else is done.
+    /// Listens on all three addresses. A program does this first: a port that is taken is found before anything else is
+    /// done.
     ///
     /// # Errors
     /// The first address that cannot be listened on.
@@ -224,7 +225,7 @@ async fn run(route: Route, query: Query, state: Arc<AdminState>) -> Response<Bod
     }
 }
 
-/// Runs what may take long away from the thread of the control runtime.
+/// Runs what may take long on a thread that may block, and not on the one of the control runtime.
 async fn blocking(run: impl FnOnce() -> Response<Body> + Send + 'static) -> Response<Body> {
     match tokio::task::spawn_blocking(run).await {
         Ok(response) => response,
@@ -239,7 +240,7 @@ fn dump(state: Arc<AdminState>, part: Option<String>) -> Body {
         let mut pieces = Pieces { sender, piece: Vec::with_capacity(PIECE) };
         let written = state.write_dump(part.as_deref(), &mut pieces).and_then(|()| pieces.flush());
         if let Err(error) = written {
-            // Cuts the connection, so that nobody takes half a dump for a whole one.
+            // Cuts the connection, so that no client takes half a dump for a whole one.
             let _ = pieces.sender.blocking_send(Err(error));
         }
     });

@@ -1,11 +1,13 @@
 //! One line per finished connection. Field names, order and messages are ztunnel's: tools parse them, people grep them.
 //!
-//! Text: `time<TAB>level<TAB>access<TAB>message<TAB>key=value …` (Kiali splits at tabs and takes the fifth part). JSON: the
-//! same keys. What is not known is left out. `src.via` is ours: the waypoint that spoke for the source. Lines are formatted on the connection's thread into a buffer that is used
-//! again, and written by [`LogWriter`], which drops and counts them when stdout is read too slowly.
+//! Text: `time<TAB>level<TAB>access<TAB>message<TAB>key=value …` (Kiali splits at tabs and takes the fifth part). JSON:
+//! the same keys. What is not known is left out. `src.via` is ours: the waypoint that spoke for the source. Lines are
+//! formatted on the connection's thread into a buffer that is used again, and written by [`LogWriter`], which drops and
+//! counts them when stdout is read too slowly.
 //!
 //! Levels are those of the log target `access` (`RUST_LOG=info,access=warn`): `connection complete` is info, or error
-//! with `error=`; `connection opened` is debug; `connection failed`, for what failed before anything was known, is warn.
+//! with `error=`; `connection opened` is debug; `connection failed`, for what failed before anything was known, is
+//! warn.
 
 use std::cell::RefCell;
 use std::fmt::{self, Write};
@@ -21,22 +23,22 @@ use super::writer::{Kind, LogWriter};
 use mesh::model::connection::Direction;
 use mesh::model::workload::Workload;
 
-/// What one connection was, for its line. Filled while the connection lives.
+/// The record of one connection for its access log line. Filled while the connection is open.
 #[derive(Clone, Debug)]
 pub struct AccessRecord {
-    /// Who took part.
+    /// Source and destination.
     pub labels: Arc<ConnectionLabels>,
     /// Address of the caller.
     pub source: SocketAddr,
-    /// What we connected to, or what connected to us: the far end of the TCP connection below.
+    /// Address of the peer of our own TCP connection: the one that we dialed, or that was accepted.
     pub destination: SocketAddr,
-    /// What a tunnel was asked for (its `:authority`), if there was one.
+    /// Destination inside the tunnel (`:authority` of the CONNECT), if there was a tunnel.
     pub hbone: Option<HboneAddress>,
     /// Bytes that the workload on our side has sent.
     pub bytes_sent: u64,
     /// Bytes that the workload on our side has received.
     pub bytes_received: u64,
-    /// From accept to end.
+    /// Time from accept to end.
     pub duration: Duration,
 }
 
@@ -53,7 +55,7 @@ impl fmt::Display for HboneAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(address) => address.fmt(f),
-            // From the wire, so it may hold anything: nothing that ends a field gets through.
+            // Comes from the network and may hold anything: what would end a field is escaped.
             Self::Name(name) => {
                 name.chars().filter(|c| c.is_ascii_graphic() && *c != '"').try_for_each(|c| f.write_char(c))
             }
@@ -70,9 +72,9 @@ impl From<SocketAddr> for HboneAddress {
 /// How a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Both sides have ended it.
+    /// Both sides have closed it.
     Complete,
-    /// Cut or refused; the text is the `error=` of its line. [`reason`] has those with a fixed wording.
+    /// It was cut or refused; the text is the `error=` of its line. [`reason`] has the fixed wordings.
     Failed(String),
 }
 
@@ -82,9 +84,9 @@ pub mod reason {
 
     use mesh::model::waypoint::HBONE_PORT;
 
-    /// Open when a policy came that forbids it.
+    /// A policy that came while it was open forbids it.
     pub const POLICY_CHANGE: &str = "connection closed due to policy change";
-    /// Open when the time of a drain was over.
+    /// It was still open at the end of a drain.
     pub const DRAIN: &str = "connection closed due to connection drain";
 
     /// Refused by policy; `refusal` is a `policy::Refusal`, which names it.
@@ -129,7 +131,7 @@ impl AccessLog {
         }
     }
 
-    /// A connection was turned away before it was known whose it is.
+    /// A connection was refused before its workload was known.
     pub fn failed_early(
         &self,
         source: SocketAddr,
@@ -160,7 +162,7 @@ impl AccessLog {
     }
 }
 
-/// Pure. Appends the line of `record`; without an outcome it is that of a connection that has just opened.
+/// Pure. Appends the line of `record`. Without an outcome the connection has just opened.
 fn write_record(out: &mut String, format: Format, now: SystemTime, record: &AccessRecord, outcome: Option<&Outcome>) {
     let (level, message) = match outcome {
         None => (Level::DEBUG, "connection opened"),

@@ -10,9 +10,9 @@ use std::io;
 use serde::Serialize;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter};
 
-/// Whether a character could end a line, move the cursor, or make a reader see another text than is there: C0, DEL and C1
-/// (which terminals obey), the separators U+2028 and U+2029, the controls of direction (Unicode TR 9), what takes no room
-/// (zero-width and invisible characters, tags, variation fillers), and what is no character.
+/// Whether a character could end a line, move the cursor, or make a reader see another text than is there: C0, DEL and
+/// C1 (which terminals obey), the separators U+2028 and U+2029, the controls of direction (Unicode TR 9), what takes no
+/// room (zero-width and invisible characters, tags, variation fillers), and what is no character.
 pub fn is_hidden(character: char) -> bool {
     matches!(
         character,

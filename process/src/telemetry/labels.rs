@@ -1,4 +1,4 @@
-//! Pure. Who takes part in a connection, as access log and metrics name it.
+//! Pure. Source and destination of a connection, as access log and metrics name them.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use mesh::model::identity::Identity;
 use mesh::model::service::ServiceKey;
 use mesh::model::workload::Workload;
 
-/// Who takes part in a connection. Cheap to clone; one value serves both the access log and the metrics.
+/// Source and destination of a connection. Cheap to clone; one value serves both the access log and the metrics.
 ///
 /// Two values are equal when they name the same workload *objects*: comparing is on every connection's path.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub struct ConnectionLabels {
     pub source: Option<Arc<Workload>>,
     /// What the source proved; `None` on plain text.
     pub source_identity: Option<Identity>,
-    /// The waypoint that spoke for the source. Only the access log names it: the metrics are ztunnel's.
+    /// The waypoint between source and destination, if any. Only the access log names it: the metrics are ztunnel's.
     pub via: Option<Identity>,
     /// The workload that was called, if known.
     pub destination: Option<Arc<Workload>>,

@@ -1,4 +1,4 @@
-//! What a process says about itself: its log, one line per connection, and metrics under the names that Istio's tools know.
+//! Logging, the access log, and metrics under the names that Istio's tools know.
 
 pub mod logging; // tracing set up: text or JSON, the level changed at run time
 pub mod access_log; // one line per finished connection
@@ -7,8 +7,8 @@ pub mod refusals; // peers and connections turned away before anything else was 
 pub mod dropped; // log lines that were dropped, counted
 pub mod registry; // where metrics are registered, and their text
 pub mod process; // memory, file descriptors and CPU of this process
-pub mod labels; // who takes part in a connection, as logs and metrics name it
-pub mod seldom; // what is logged once in a second at most
+pub mod labels; // source and destination of a connection, as logs and metrics name them
+pub mod throttle; // log lines that are written once in a second at most
 pub mod writer; // the one thread that writes to stdout
 pub mod line; // timestamps and quoting
-pub mod escape; // what is never shown raw
+pub mod escape; // characters that are never shown raw

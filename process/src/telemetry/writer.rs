@@ -13,12 +13,12 @@ use parking_lot::{Condvar, Mutex};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Bytes that may wait, of access log lines. Log lines may use [`RESERVE`] more, so that a flood of connections does
-/// not hide what the process has to say.
+/// not displace the log of the process.
 const CAPACITY: usize = 1 << 20;
 const RESERVE: usize = 128 << 10;
-/// Rest between two batches. Waking the thread costs more than a line does, so lines that come together go together.
+/// Pause between two batches. Waking the thread costs more than a line does, so lines that come together go together.
 const REST: Duration = Duration::from_millis(5);
-/// What is kept allocated while there is nothing to write.
+/// Capacity that the buffer keeps while there is nothing to write.
 const KEEP: usize = 16 << 10;
 
 /// Which kind of line it is, and so how much room it may take.

@@ -1,4 +1,4 @@
-//! What manifests come to: problems of the files, and the status conditions of every object.
+//! `culvert-waypoint check`: problems of the files, and the status conditions of every object.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -41,7 +41,7 @@ pub(super) fn check(args: &CheckArgs) -> Result<(String, bool)> {
     Ok((text, ok))
 }
 
-/// What works, and may not be what was meant.
+/// What is valid, and may not do what its author expects.
 fn notes(plan: &Plan) -> Vec<String> {
     let mut notes: Vec<String> = vec![];
     for service in plan.services.values() {
@@ -91,11 +91,11 @@ fn text(report: &Report) -> String {
             let reference = if parent.reference.is_null() { String::new() } else { format!("  {}", parent.reference) };
             for condition in &parent.conditions {
                 let message = if condition.message.is_empty() { "" } else { ": " };
-                let told = format!(
+                let condition = format!(
                     "{}={} {}{message}{}{reference}",
                     condition.kind, condition.status, condition.reason, condition.message
                 );
-                let _ = writeln!(out, "    {}", line(&told));
+                let _ = writeln!(out, "    {}", line(&condition));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Which setting comes from where.
+//! `culvert-waypoint explain`: each setting in effect, and the object that it comes from.
 
 use std::fmt::Write as _;
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use process::telemetry::seldom::Seldom;
+use process::telemetry::throttle::Throttle;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tracing::{debug, error, warn};
@@ -36,7 +36,7 @@ pub struct Incoming {
 
 /// Accepts until the process drains.
 pub async fn accept(shared: Arc<Shared>, incoming: Incoming, listener: TcpListener) {
-    let refused = Seldom::default();
+    let refused = Throttle::default();
     loop {
         let accepted = tokio::select! {
             () = shared.draining.cancelled() => return,
@@ -70,7 +70,7 @@ fn is_transient(error: &io::Error) -> bool {
 }
 
 /// A reset, so that the peer learns at once.
-fn refuse(shared: &Shared, refused: &Seldom, stream: &TcpStream, peer: SocketAddr, full: Full) {
+fn refuse(shared: &Shared, refused: &Throttle, stream: &TcpStream, peer: SocketAddr, full: Full) {
     let _closed = reset_on_close(stream);
     shared.refusals.limit_refused(full.reason());
     if let Some(count) = refused.one_more(Instant::now()) {

@@ -1,11 +1,11 @@
-//! Pure. What the problems of manifests come to.
+//! Pure. The result of a check out of the problems of manifests.
 
 use crate::view::ProblemView;
 use process::telemetry::escape::line;
 
 use super::report::Finding;
 
-/// Judges a list of problems. Those that are only worth knowing do not count.
+/// Warns of problems and fails on errors; notes do not count.
 pub(super) fn judge(all: &[ProblemView]) -> Finding {
     let of = |severity: &str| all.iter().any(|problem| problem.severity == severity);
     let telling = all.iter().filter(|problem| problem.severity != "info");

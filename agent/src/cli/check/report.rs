@@ -1,4 +1,4 @@
-//! Pure. What was checked and how it came out, as lines for people and as data; the data has linkerd's shape.
+//! Pure. The results of checks as lines for people and as JSON; the JSON has the shape of `linkerd check -o json`.
 
 use std::borrow::Cow;
 
@@ -20,14 +20,14 @@ pub(crate) struct Check {
     finding: Finding,
 }
 
-/// How a check came out.
+/// The result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Finding {
     /// As it should be.
     Fine,
     /// An agent runs, but look at this.
     Warning { what: String, hint: String },
-    /// No agent can run, or it does not do what it was told.
+    /// No agent can run, or it does not do what it is configured to.
     Wrong { what: String, hint: String },
 }
 

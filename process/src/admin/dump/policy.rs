@@ -1,4 +1,4 @@
-//! Pure. A policy in the shape that istioctl asks for.
+//! Pure. An authorization policy in the shape that istioctl reads.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -10,9 +10,9 @@ use mesh::model::rule::{Attribute, Rule, StringMatch, Test};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyView {
-    /// Name.
+    /// Name of the AuthorizationPolicy, or of the PeerAuthentication that it was made from.
     pub name: String,
-    /// Namespace.
+    /// Its namespace.
     pub namespace: String,
     /// `Global`, `Namespace`, `WorkloadSelector` or `Targets`.
     pub scope: String,
@@ -20,7 +20,7 @@ pub struct PolicyView {
     pub action: String,
     /// Rules, in each its clauses, in each its alternatives.
     pub rules: Vec<Vec<Vec<Value>>>,
-    /// Judged and logged, not enforced.
+    /// Evaluated and logged, not enforced (`istio.io/dry-run`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub dry_run: bool,
 }

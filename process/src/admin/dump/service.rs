@@ -1,4 +1,4 @@
-//! Pure. A service with its endpoints in the shape that istioctl asks for.
+//! Pure. A service with its endpoints in the shape that istioctl reads.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use mesh::state::snapshot::ServiceEntry;
 pub struct ServiceView {
     /// Name of the object.
     pub name: String,
-    /// Namespace.
+    /// Its namespace.
     pub namespace: String,
     /// Fully qualified host name.
     pub hostname: String,
@@ -51,7 +51,7 @@ pub struct EndpointView {
     pub port: BTreeMap<u16, u16>,
     /// `Healthy`, `Terminating` (serving, and used where nothing is ready) or `Unhealthy`.
     pub status: String,
-    /// Connections to it that are open now. Ours.
+    /// Connections of this agent to it that are open now. Not in ztunnel's dump.
     #[serde(default)]
     pub active: u32,
 }
@@ -62,7 +62,7 @@ pub struct EndpointView {
 pub struct LoadBalancerView {
     /// `Strict`, `Failover` or `Passthrough`.
     pub mode: String,
-    /// From the most to the least important.
+    /// Scopes in which an endpoint should match the client (`Region`, `Zone`, `Node`, ...), most important first.
     pub routing_preferences: Vec<String>,
     /// `AllowAll` or `OnlyHealthy`.
     pub health_policy: String,

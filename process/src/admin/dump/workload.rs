@@ -1,4 +1,4 @@
-//! Pure. A workload in the shape that istioctl asks for.
+//! Pure. A workload in the shape that istioctl reads.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,16 +9,16 @@ use mesh::model::workload::{Health, NetworkMode, Standing, TunnelProtocol, Workl
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkloadView {
-    /// Unique key.
+    /// Unique key, as `<cluster>//Pod/<namespace>/<name>`.
     pub uid: String,
-    /// Every address.
+    /// All IP addresses.
     pub workload_ips: Vec<String>,
     /// The waypoint for traffic addressed to the workload itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waypoint: Option<WaypointView>,
     /// `HBONE` or `TCP`.
     pub protocol: String,
-    /// Whether it speaks HBONE itself: an instance of a waypoint.
+    /// Whether it speaks HBONE itself, as the instances of a waypoint do.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub native_tunnel: bool,
     /// Name of the pod.
@@ -31,17 +31,17 @@ pub struct WorkloadView {
     pub workload_name: String,
     /// Kind of its owner: `deployment`, `pod` and so on.
     pub workload_type: String,
-    /// Canonical service.
+    /// Canonical service (`service.istio.io/canonical-name`).
     pub canonical_name: String,
-    /// Canonical revision.
+    /// Canonical revision (`service.istio.io/canonical-revision`).
     pub canonical_revision: String,
-    /// Cluster.
+    /// Name of its cluster (`--cluster`).
     pub cluster_id: String,
     /// Trust domain of its identity.
     pub trust_domain: String,
-    /// Region and so on.
+    /// Region, zone and subzone of its node.
     pub locality: LocalityView,
-    /// Node.
+    /// Name of its node.
     #[serde(default)]
     pub node: String,
     /// Network of the addresses.
@@ -49,14 +49,14 @@ pub struct WorkloadView {
     pub network: String,
     /// `Healthy`, `Terminating`, `Unhealthy`, or `Disputed` when another pod claims one of its addresses.
     pub status: String,
-    /// Whether it shares its node's network namespace. Ours.
+    /// Whether it shares its node's network namespace. Not in ztunnel's dump.
     #[serde(default)]
     pub host_network: bool,
-    /// Relative share of traffic.
+    /// Weight: its share of traffic relative to the other endpoints'.
     pub capacity: u32,
     /// Policies that select it, as `<namespace>/<name>`.
     pub authorization_policies: Vec<String>,
-    /// Services that it serves, as `<namespace>/<hostname>`. Ours.
+    /// Services that it serves, as `<namespace>/<hostname>`. Not in ztunnel's dump.
     #[serde(default)]
     pub services: Vec<String>,
 }
@@ -64,22 +64,22 @@ pub struct WorkloadView {
 /// Where a workload is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LocalityView {
-    /// Region.
+    /// `topology.kubernetes.io/region`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub region: String,
-    /// Zone.
+    /// `topology.kubernetes.io/zone`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub zone: String,
-    /// Subzone.
+    /// `topology.istio.io/subzone`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub subzone: String,
 }
 
-/// A waypoint.
+/// The waypoint that a service or workload names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WaypointView {
-    /// The Gateway, as `<namespace>/<name>`. Ours.
+    /// The Gateway, as `<namespace>/<name>`. Not in ztunnel's dump.
     #[serde(default)]
     pub gateway: String,
     /// `<network>/<address>` or `<namespace>/<hostname>`; missing while the Gateway is not there.
@@ -87,10 +87,10 @@ pub struct WaypointView {
     pub destination: Option<String>,
     /// Its HBONE port.
     pub hbone_mtls_port: u16,
-    /// Whether what did not come through it is refused. Ours.
+    /// Whether connections that bypass it are refused. Not in ztunnel's dump.
     #[serde(default)]
     pub closed: bool,
-    /// Why. Ours.
+    /// Why they are refused, or not. Not in ztunnel's dump.
     #[serde(default)]
     pub enforcement: String,
 }
