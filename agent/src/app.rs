@@ -56,6 +56,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<()> {
         threads: args.threads,
         event_interval: (!args.unfair).then_some(TICKS),
         drain: args.drain,
+        announce: |text| info!("{text}"),
     };
     life::run(setup, |host| start(args, host))
 }

@@ -15,7 +15,6 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
-use tracing::info;
 
 use crate::admin::AdminState;
 use crate::flags::{DrainArgs, LogArgs, ThreadArgs};
@@ -56,6 +55,8 @@ pub struct Setup {
     pub event_interval: Option<u32>,
     /// How it ends.
     pub drain: DrainArgs,
+    /// Logs at info, in the program's own name: log levels are set by the names of modules.
+    pub announce: fn(&str),
 }
 
 /// Why a program cannot live.
@@ -149,7 +150,8 @@ pub fn run<R: Running, E: From<LifeError>>(
     };
     let life = async {
         let shutdown = signals::shutdown(&stop);
-        live(&stop, Box::pin(start(host)), shutdown, signals::next_signal(), setup.drain.drain).await
+        let ending = Ending { limit: setup.drain.drain, announce: setup.announce };
+        live(&stop, Box::pin(start(host)), shutdown, signals::next_signal(), ending).await
     };
     let result = control.block_on(Box::pin(life));
     traffic.shutdown_timeout(GOODBYE);
@@ -159,6 +161,13 @@ pub fn run<R: Running, E: From<LifeError>>(
     result
 }
 
+/// How a program ends.
+struct Ending {
+    /// How long open work may take.
+    limit: Duration,
+    announce: fn(&str),
+}
+
 /// The states of a program: `shutdown` ends the start or the run, `hurry` ends the draining. Neither is polled before
 /// its turn.
 async fn live<R: Running, E: From<LifeError>>(
@@ -166,7 +175,7 @@ async fn live<R: Running, E: From<LifeError>>(
     start: impl Future<Output = Result<R, E>>,
     shutdown: impl Future<Output = io::Result<Shutdown>>,
     hurry: impl Future<Output = ()>,
-    limit: Duration,
+    Ending { limit, announce }: Ending,
 ) -> Result<(), E> {
     let mut shutdown = pin!(shutdown);
     let running = tokio::select! {
@@ -174,7 +183,7 @@ async fn live<R: Running, E: From<LifeError>>(
         biased;
         shutdown = &mut shutdown => {
             let shutdown = shutdown.map_err(LifeError::Signals)?;
-            info!("{shutdown}: ending before the start was finished");
+            announce(&format!("{shutdown}: ending before the start was finished"));
             stop.cancel();
             return Ok(());
         }
@@ -182,7 +191,7 @@ async fn live<R: Running, E: From<LifeError>>(
     };
     tokio::spawn(footprint::settle());
     let shutdown = shutdown.await.map_err(LifeError::Signals)?;
-    info!("{shutdown}: draining");
+    announce(&format!("{shutdown}: draining"));
     stop.cancel();
     let drained = tokio::select! {
         () = running.drain() => true,
@@ -219,6 +228,10 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(20);
 
+    fn ending() -> Ending {
+        Ending { limit: LIMIT, announce: |_| () }
+    }
+
     /// A program whose open work takes so long; it notes what happens to it.
     struct Busy {
         work: Duration,
@@ -246,7 +259,7 @@ mod tests {
             Ok(Shutdown::Terminate)
         };
         let since = tokio::time::Instant::now();
-        let ended: Result<(), LifeError> = live(&stop, ready(Ok(busy)), shutdown, hurry, LIMIT).await;
+        let ended: Result<(), LifeError> = live(&stop, ready(Ok(busy)), shutdown, hurry, ending()).await;
         ended.unwrap();
         let seen = seen.lock().clone();
         (seen, since.elapsed() - Duration::from_secs(1))
@@ -257,7 +270,7 @@ mod tests {
         let stop = CancellationToken::new();
         let shutdown = ready(Ok(Shutdown::Interrupt));
         let never = pending::<Result<Busy, LifeError>>();
-        live(&stop, never, shutdown, pending(), LIMIT).await.unwrap();
+        live(&stop, never, shutdown, pending(), ending()).await.unwrap();
         assert!(stop.is_cancelled());
     }
 
@@ -286,7 +299,7 @@ mod tests {
     async fn a_start_that_fails_says_why() {
         let stop = CancellationToken::new();
         let failed = ready(Err::<Busy, _>(LifeError::Writer(io::Error::other("no thread"))));
-        let ended = live(&stop, failed, pending(), pending(), LIMIT).await;
+        let ended = live(&stop, failed, pending(), pending(), ending()).await;
         assert_eq!(ended.unwrap_err().to_string(), "starting the log: no thread");
     }
 }

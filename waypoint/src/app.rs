@@ -55,6 +55,7 @@ pub fn run(args: RunArgs) -> Result<()> {
         threads: args.threads,
         event_interval: None,
         drain: args.drain,
+        announce: |text| info!("{text}"),
     };
     life::run(setup, |host| start(args, host))
 }

@@ -1,10 +1,12 @@
 //! Things come and go while requests are under way: pods, and the waypoint itself.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::backend::{Act, Backend, ok};
+use super::programs;
 use super::rig::{Rig, SHOP, get, got, shop};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,8 +60,7 @@ async fn told_to_stop_it_finishes_what_it_has_begun() {
     let mut sender = rig.one(SHOP).await;
     let calling = tokio::spawn(async move { got(sender.send_request(get("/")).await.unwrap()).await });
     rig.eventually("arrived", async || backend.hits() == 1).await;
-    let kill = super::programs::command("kill").unwrap().args(["-TERM", &rig.pid().to_string()]).status().unwrap();
-    assert!(kill.success());
+    terminate(rig.pid());
     let began = Instant::now();
     let answer = calling.await.unwrap();
     assert_eq!((answer.status, answer.text()), (200, "late"));
@@ -68,4 +69,68 @@ async fn told_to_stop_it_finishes_what_it_has_begun() {
     // Three seconds are its time to drain; it need not take them.
     assert!(began.elapsed() < Duration::from_millis(2500), "{:?}", began.elapsed());
     assert!(rig.log().contains("SIGTERM"), "{}", rig.log());
+}
+
+#[tokio::test]
+async fn told_twice_it_cuts_what_it_has_begun() {
+    let mut rig = Rig::start(&shop("http", &[11])).await;
+    let backend = Backend::start(&rig, 11, |_, _| Act { delay: Duration::from_secs(60), ..ok("late") }).await;
+    let mut sender = rig.one(SHOP).await;
+    let calling = tokio::spawn(async move { sender.send_request(get("/")).await.map(|answer| answer.status()) });
+    rig.eventually("arrived", async || backend.hits() == 1).await;
+    terminate(rig.pid());
+    rig.eventually("draining", async || rig.log().contains("draining")).await;
+    // The handler of the second signal is installed when the draining begins, just after its line.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let began = Instant::now();
+    terminate(rig.pid());
+    let status = rig.exited().await;
+    assert!(status.success(), "{status}");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}: the three seconds of --drain", began.elapsed());
+    assert!(rig.log().contains("connections are cut"), "{}", rig.log());
+    assert!(!matches!(calling.await.unwrap(), Ok(http::StatusCode::OK)));
+}
+
+#[test]
+fn told_while_it_waits_for_its_ca_it_ends_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca_dir = dir.path().join("ca");
+    std::fs::DirBuilder::new().mode(0o700).create(&ca_dir).unwrap();
+    let lock = std::fs::File::create(ca_dir.join(".lock")).unwrap();
+    lock.lock().unwrap();
+    let log = dir.path().join("log");
+    let mut process = programs::command(env!("CARGO_BIN_EXE_culvert-waypoint"))
+        .unwrap()
+        .args(["--gateway", "default/wp", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
+        .args(["--stats", "127.0.0.1:0", "--ready", "127.0.0.1:0", "--manifests"])
+        .arg(dir.path())
+        .arg("--ca-dir")
+        .arg(&ca_dir)
+        .stdout(std::fs::File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    // Its handlers are installed by then; without them the signal would end it without a word.
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(process.try_wait().unwrap().is_none(), "it waits for the lock");
+    terminate(process.id());
+    let began = Instant::now();
+    let status = loop {
+        if let Some(status) = process.try_wait().unwrap() {
+            break status;
+        }
+        if began.elapsed() > Duration::from_secs(3) {
+            process.kill().unwrap();
+            process.wait().unwrap();
+            panic!("it waited for the lock: {}", std::fs::read_to_string(&log).unwrap());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    assert_eq!(status.code(), Some(0));
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.contains("SIGTERM: ending before the start was finished"), "{said}");
+}
+
+fn terminate(pid: u32) {
+    let kill = programs::command("kill").unwrap().args(["-TERM", &pid.to_string()]).status().unwrap();
+    assert!(kill.success());
 }
