@@ -22,11 +22,11 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// Where configuration and certificates come from.
 #[derive(Args, Clone, Debug)]
 pub struct InputArgs {
-    /// Folder of manifests, watched for changes
+    /// Directory of manifests, watched for changes
     #[arg(long, value_name = "DIR")]
     pub manifests: Option<PathBuf>,
 
-    /// Folder of the embedded CA: root key and certificate are made there on first start
+    /// Directory of the embedded CA: root key and certificate are made there on first start
     #[arg(long, value_name = "DIR")]
     pub ca_dir: Option<PathBuf>,
 }

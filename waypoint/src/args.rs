@@ -44,7 +44,7 @@ pub enum Command {
 #[command(
     mut_group("RunArgs", |group| group.arg("gateway")),
     mut_arg("manifests", |arg| arg.required(true)),
-    mut_arg("ca_dir", |arg| arg.required(true).help("Folder of the embedded CA, shared with the agents")),
+    mut_arg("ca_dir", |arg| arg.required(true).help("Directory of the embedded CA, shared with the agents")),
     mut_arg("cert_ttl", |arg| arg.help("How long the certificate is valid")),
     mut_arg("drain", |arg| {
         arg.help("How long open requests may still take when the waypoint is told to stop")
@@ -103,7 +103,7 @@ pub struct RunArgs {
 /// The flags of `check`.
 #[derive(Args, Debug)]
 pub struct CheckArgs {
-    /// Folder of manifests
+    /// Directory of manifests
     #[arg(short = 'f', long = "manifests", value_name = "DIR")]
     pub manifests: PathBuf,
 
@@ -119,7 +119,7 @@ pub struct CheckArgs {
 /// The flags of `explain`.
 #[derive(Args, Debug)]
 pub struct ExplainArgs {
-    /// Folder of manifests
+    /// Directory of manifests
     #[arg(short = 'f', long = "manifests", value_name = "DIR")]
     pub manifests: PathBuf,
 

@@ -20,9 +20,9 @@ pub fn objects(raw: &[Arc<Item<Raw>>]) -> Vec<Arc<Object>> {
     raw.iter().enumerate().filter_map(read).collect()
 }
 
-/// A folder, read once: what the source says, the objects, and the services.
+/// A directory, read once: what the source says, the objects, and the services.
 pub fn load(dir: &Path) -> Result<(Loaded, Vec<Arc<Object>>, Services)> {
-    ensure!(dir.is_dir(), "{} is not a folder", dir.display());
+    ensure!(dir.is_dir(), "{} is not a directory", dir.display());
     let loaded = ManifestSource::load_once(dir, &Options { keeps_raw: true, ..Options::default() });
     let services = Services::new(loaded.updates.iter().filter_map(|update| match update {
         Update::Service(service) => Some(Arc::new((**service).clone())),

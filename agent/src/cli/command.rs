@@ -126,11 +126,11 @@ pub(crate) struct CheckArgs {
     #[arg(short, long, value_enum, default_value = "text")]
     pub(crate) output: CheckOutput,
 
-    /// Check this folder of manifests
+    /// Check this directory of manifests
     #[arg(long, value_name = "DIR")]
     pub(crate) manifests: Option<PathBuf>,
 
-    /// Check this folder of the embedded CA
+    /// Check this directory of the embedded CA
     #[arg(long, value_name = "DIR")]
     pub(crate) ca_dir: Option<PathBuf>,
 

@@ -35,8 +35,8 @@ fn can_sign(dir: &Path) -> Finding {
 /// The checks of the section "manifests".
 pub(super) fn manifests(dir: &Path) -> Vec<Check> {
     if !dir.is_dir() {
-        let title = format!("{} is a folder of manifests", dir.display());
-        return vec![Check::new("manifests-folder", title, Finding::wrong("there is no such folder", ""))];
+        let title = format!("{} is a directory of manifests", dir.display());
+        return vec![Check::new("manifests-folder", title, Finding::wrong("there is no such directory", ""))];
     }
     let loaded = ManifestSource::load_once(dir, &Options::default());
     let objects: usize = loaded.objects.values().sum();
@@ -71,7 +71,7 @@ fn is_private(dir: &Path) -> Finding {
         Err(error) => return Finding::wrong(format!("{}: {error}", dir.display()), ""),
     };
     if !found.is_dir() {
-        return Finding::wrong(format!("{} is not a folder", dir.display()), "");
+        return Finding::wrong(format!("{} is not a directory", dir.display()), "");
     }
     let open = others_may(dir, found.permissions().mode());
     let keys = fs::read_dir(dir).into_iter().flatten().flatten().filter(|entry| {
@@ -89,7 +89,7 @@ fn is_private(dir: &Path) -> Finding {
     Finding::wrong(wrong.join("\n"), format!("chmod -R go= {}", dir.display()))
 }
 
-/// A folder that is not there is made on first start, if its parent is.
+/// A directory that is not there is made on first start, if its parent is.
 fn creatable(dir: &Path) -> Finding {
     match dir.parent() {
         Some(parent) if parent.as_os_str().is_empty() || parent.is_dir() => Finding::Fine,
@@ -110,9 +110,9 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_and_its_keys_are_for_the_owner_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        let dir = folder.path().join("ca");
+    fn a_directory_and_its_keys_are_for_the_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let dir = directory.path().join("ca");
         assert_eq!(is_private(&dir), Finding::Fine, "it can be made");
         fs::create_dir(&dir).unwrap();
         set_mode(&dir, 0o700);
@@ -137,8 +137,8 @@ mod tests {
 
     #[test]
     fn a_ca_whose_key_is_another_ones_cannot_sign() {
-        let folder = tempfile::tempdir().unwrap();
-        let (one, other) = (folder.path().join("one"), folder.path().join("other"));
+        let directory = tempfile::tempdir().unwrap();
+        let (one, other) = (directory.path().join("one"), directory.path().join("other"));
         assert_eq!(can_sign(&one), Finding::Fine, "it is made on first start");
         for dir in [&one, &other] {
             EmbeddedCa::open(dir, &"cluster.local".into(), Duration::from_secs(3600)).unwrap();
@@ -153,28 +153,28 @@ mod tests {
 
     #[test]
     fn manifests_are_judged_by_their_worst_problem() {
-        let folder = tempfile::tempdir().unwrap();
-        let finding = || manifests(folder.path())[0].finding().clone();
-        fs::write(folder.path().join("ns.yaml"), "apiVersion: v1\nkind: Namespace\nmetadata: {name: default}\n")
+        let directory = tempfile::tempdir().unwrap();
+        let finding = || manifests(directory.path())[0].finding().clone();
+        fs::write(directory.path().join("ns.yaml"), "apiVersion: v1\nkind: Namespace\nmetadata: {name: default}\n")
             .unwrap();
         assert_eq!(finding(), Finding::Fine);
         let strange = "apiVersion: example.com/v1\nkind: Gadget\nmetadata: {name: a}\n";
-        fs::write(folder.path().join("strange.yaml"), strange).unwrap();
+        fs::write(directory.path().join("strange.yaml"), strange).unwrap();
         assert!(matches!(finding(), Finding::Warning { .. }), "{:?}", finding());
-        fs::write(folder.path().join("broken.yaml"), "kind: [\n").unwrap();
+        fs::write(directory.path().join("broken.yaml"), "kind: [\n").unwrap();
         match finding() {
             Finding::Wrong { what, .. } => assert!(what.contains("broken.yaml"), "{what}"),
             other => panic!("{other:?}"),
         }
-        assert!(matches!(manifests(&folder.path().join("none"))[0].finding(), Finding::Wrong { .. }));
+        assert!(matches!(manifests(&directory.path().join("none"))[0].finding(), Finding::Wrong { .. }));
     }
 
     #[test]
-    fn a_file_is_not_a_folder_and_a_lost_parent_is_said() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("file");
+    fn a_file_is_not_a_directory_and_a_lost_parent_is_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
         fs::write(&file, "").unwrap();
-        for path in [file, folder.path().join("a/b")] {
+        for path in [file, directory.path().join("a/b")] {
             assert!(matches!(is_private(&path), Finding::Wrong { .. }), "{path:?}");
         }
     }
