@@ -1,4 +1,5 @@
-//! Pure. The words that are not said, each with the one that is: the field's own (CONTRIBUTING.md, "Words", has the same list).
+//! Pure. The words that are not said, each with the one that is: the field's own (CONTRIBUTING.md, "Words", has the
+//! same list).
 
 use proc_macro2::{TokenStream, TokenTree};
 
@@ -13,7 +14,8 @@ struct Word {
     say: &'static str,
     /// Not so in a name: a name of code that is this, or has it as a part (`dial_meant`, `LaneId`). Small letters.
     names: &'static [&'static str],
-    /// Not so anywhere: neither in a name, nor as a word of a comment, a document or a text that users see. Small letters.
+    /// Not so anywhere: neither in a name, nor as a word of a comment, a document or a text that users see. Small
+    /// letters.
     everywhere: &'static [&'static str],
 }
 

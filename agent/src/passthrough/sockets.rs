@@ -43,8 +43,8 @@ struct Found {
     mark: u32,
 }
 
-/// The connections that applications in the namespace have accepted from elsewhere, as (remote, local) each. Those that the agent has
-/// brought to them are not among them: their sockets carry its mark.
+/// The connections that applications in the namespace have accepted from elsewhere, as (remote, local) each. Those that
+/// the agent has brought to them are not among them: their sockets carry its mark.
 ///
 /// # Errors
 /// The kernel does not list them, or not in time.

@@ -1,7 +1,7 @@
 //! Pure. The instances of a waypoint: where traffic for it goes, and whose word about a client counts.
 //!
 //! What stands at a waypoint's address or behind its service is an instance only as far as the Gateway may say so
-//! (`authority::standing`): whatever else was put there gets no traffic and is believed nothing.
+//! (`authority::standing`): whatever else was put there gets no traffic and is not trusted.
 
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
 //! Pure. The head of a CONNECT request: its target, its client and its telemetry headers.
 //!
-//! RFC 9113, section 8.5 (CONNECT has neither scheme nor path); RFC 7239 (`forwarded`); W3C Trace Context (`traceparent`).
+//! RFC 9113, section 8.5 (CONNECT has neither scheme nor path); RFC 7239 (`forwarded`); W3C Trace Context
+//! (`traceparent`).
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
