@@ -1,5 +1,5 @@
-//! Threads for work in pods' namespaces: a pod, or a path that somebody wrote into a manifest, can hold up the work that is done for it, and
-//! nothing else.
+//! Threads for work in pods' namespaces: a pod, or a path that somebody wrote into a manifest, can hold up the work
+//! that is done for it, and nothing else.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use tracing::warn;
 pub(crate) const LATE: Duration = Duration::from_secs(3);
 /// Pieces of work at the same time, of which none is late: more than those of one namespace.
 const AT_ONCE: usize = 32;
-/// Pieces of work at the same time for the pods of one Kubernetes namespace, late ones included: whoever may write there may hold
-/// up its own pods.
+/// Pieces of work at the same time for the pods of one Kubernetes namespace, late ones included: whoever may write
+/// there may hold up its own pods.
 const OF_NAMESPACE: usize = 16;
 /// Threads in all.
 const MOST: usize = 512;
@@ -55,7 +55,8 @@ impl Crew {
             };
             let thread = std::thread::Builder::new().name("pods".to_owned()).stack_size(STACK);
             if let Err(error) = thread.spawn(body) {
-                // The work is lost with its thread; whoever waits for it finds that it is late, and the next look begins anew.
+                // The work is lost with its thread; whoever waits for it finds that it is late, and the next look
+                // begins anew.
                 warn!("starting a thread for work in a pod: {error}");
                 return;
             }

@@ -1,5 +1,5 @@
-//! Which network namespace is at each path, looked at again and again on a thread of its own. A path that does not answer is left to
-//! the thread that waits for it; the others are looked at by the next one.
+//! Which network namespace is at each path, looked at again and again on a thread of its own. A path that does not
+//! answer is left to the thread that waits for it; the others are looked at by the next one.
 
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt as _;

@@ -1,5 +1,5 @@
-//! Pure. Which listeners of a pod are missing, and when they are made anew. Somebody in the pod who destroys them again and again gets
-//! them less and less often.
+//! Pure. Which listeners of a pod are missing, and when they are made anew. Somebody in the pod who destroys them again
+//! and again gets them less and less often.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -7,9 +7,9 @@
 //!   addressed to those never goes through it;
 //! - a service of another namespace counts for none of this (`authority::standing`).
 //!
-//! A covered port is closed to what did not come through the waypoint where enforcement says so (`authority::enforcement`):
-//! by default, where something at the waypoint guards it. The pod itself may say `off` or `strict` for all its ports. What a
-//! waypoint says of its client is believed all the same.
+//! A covered port is closed to what did not come through the waypoint where enforcement says so
+//! (`authority::enforcement`): by default, where something at the waypoint guards it. The pod itself may say `off` or
+//! `strict` for all its ports. What a waypoint says of its client is believed all the same.
 
 use super::instances::Instances;
 use crate::authority::standing::decides_about;
@@ -114,8 +114,8 @@ impl Cover {
         self.behind.iter().any(|behind| behind.covers(port) && behind.identities.contains(peer))
     }
 
-    /// The connection as it is to be told: what a waypoint says of its client is believed, of anyone else it is as if it
-    /// had not been said.
+    /// The connection as it is to be told: what a waypoint says of its client is believed, of anyone else it is as if
+    /// it had not been said.
     pub fn believed<'a>(&self, facts: &'a Facts) -> Believed<'a> {
         let said = facts.on_behalf_of.as_deref();
         let said = said.filter(|_| self.vouches(facts.destination.port(), facts.source_identity.as_ref()));
@@ -129,8 +129,9 @@ impl Cover {
         }
     }
 
-    /// The client that a peer names without being a waypoint in front of the port. It is judged besides the peer itself:
-    /// to name a client can only narrow what a peer may do, so that a waypoint lends its own identity to nobody.
+    /// The client that a peer names without being a waypoint in front of the port. It is judged besides the peer
+    /// itself: to name a client can only narrow what a peer may do, so that a waypoint lends its own identity to
+    /// nobody.
     pub fn unproven<'a>(&self, facts: &'a Facts) -> Option<&'a OnBehalfOf> {
         let vouched = self.vouches(facts.destination.port(), facts.source_identity.as_ref());
         facts.on_behalf_of.as_deref().filter(|_| !vouched)

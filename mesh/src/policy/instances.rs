@@ -30,7 +30,8 @@ impl Instances {
                 Self::of_service(waypoint, mesh.service(&key)?)
             }
             WaypointDestination::Address { network, address } => {
-                // Whose address it is says the pod that has it; a service may claim it, and anybody write an endpoint with it.
+                // Whose address it is says the pod that has it; a service may claim it, and anybody write an endpoint
+                // with it.
                 let own = |workload: &Workload| workload.native_tunnel || workload.namespace == waypoint.namespace;
                 let pod = mesh.workload_at(network, *address);
                 if let Some(pod) = pod.filter(|workload| own(workload) && may_be_instance(waypoint, workload)) {

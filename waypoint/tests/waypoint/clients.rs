@@ -1,5 +1,5 @@
-//! Clients that are not ours: curl, h2load, wrk, Python's grpcio and websockets. They speak no HBONE: a small forwarder opens
-//! a stream for each of their connections, as an agent would.
+//! Clients that are not ours: curl, h2load, wrk, Python's grpcio and websockets. They speak no HBONE: a small forwarder
+//! opens a stream for each of their connections, as an agent would.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -190,7 +190,8 @@ async fn a_route_is_changed_by_editing_a_file_while_wrk_runs() {
     assert!(!said.contains("Socket errors") && !said.contains("Non-2xx"), "{said}");
     effects.sort();
     eprintln!("in effect after {effects:?}");
-    // Beside wrk, two backends and the waypoint in the unoptimised build on the same cores; the bench measures it alone.
+    // Beside wrk, two backends and the waypoint in the unoptimised build on the same cores; the bench measures it
+    // alone.
     assert!(effects[3] < Duration::from_millis(250), "{effects:?}");
 }
 
