@@ -29,5 +29,6 @@ pub mod identity; // what is said of a request's caller, by the mesh alone
 pub mod balance; // which endpoint
 pub mod resilience; // whether again, how often, how long, and where not
 pub mod handshakes; // how many handshakes
+pub mod rejection; // every answer in a backend's place
 pub mod request; // what a message says, read once
 pub mod duration; // durations as text

@@ -13,6 +13,7 @@ use super::reply::Reply;
 use crate::auth::authorize::judge;
 use crate::auth::jwt::{self, Claims, Found, JwtError, JwtRule, claimed_issuer};
 use crate::config::plan::ServicePlan;
+use crate::rejection::Rejection;
 use crate::request::query::Query;
 use crate::route::Rule;
 use crate::shared::Shared;
@@ -43,7 +44,7 @@ pub fn authenticate(
     for rule in found.rules.iter().filter_map(|index| rules.get(*index)).filter(|rule| rule.issuer == issuer) {
         let Some(keys) = shared.keys.get(&rule.keys) else {
             let detail = format!("the keys of issuer {issuer:?} are not available");
-            error = Reply::error(503, "jwks", "UAEX", detail);
+            error = Reply::rejected(Rejection::NoKeys, detail);
             continue;
         };
         match rule.verify(&found.token, &keys).and_then(|claims| own_principal(rules, claims, &issuer)) {
@@ -105,7 +106,7 @@ pub fn authorize(service: &ServicePlan, request: &Subject<'_>) -> Result<(), Rep
                 }
             }
             tracing::debug!("refused: {refusal}");
-            Err(Reply::error(403, "rbac", "UAEX", "RBAC: access denied"))
+            Err(Reply::rejected(Rejection::Denied, "RBAC: access denied"))
         }
     }
 }
@@ -124,7 +125,7 @@ pub fn last_hop(parts: &mut Parts) -> Result<(), Reply> {
             Ok(())
         }
         Some(None) => Err(Reply::last_hop(&parts.method)),
-        None => Err(Reply::error(400, "bad_request", "DPE", "Max-Forwards must be a number")),
+        None => Err(Reply::rejected(Rejection::BadRequest, "Max-Forwards must be a number")),
     }
 }
 

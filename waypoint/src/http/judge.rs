@@ -18,6 +18,7 @@ use super::reply::Reply;
 use crate::auth::jwt::JwtRule;
 use crate::config::plan::ServicePlan;
 use crate::identity::{self, Reserved};
+use crate::rejection::Rejection;
 use crate::request::query::Query;
 use crate::route::{Backend, Rule};
 use crate::world::World;
@@ -60,7 +61,7 @@ pub fn admit(
     let http = Http { method: form.method, host: form.host, path: &path, headers, token };
     let judged = connection.client.subject(form.destination, Some(http));
     admit::authorize(service, &judged)?;
-    path.check().map_err(|error| Reply::error(400, "bad_request", "DPE", error.to_string()))?;
+    path.check().map_err(|error| Reply::rejected(Rejection::BadRequest, error.to_string()))?;
     Ok(caller)
 }
 

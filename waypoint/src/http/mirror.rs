@@ -13,6 +13,7 @@ use super::exchange::{Connection, Decision};
 use super::judge::{self, Form};
 use super::outgoing::{self, Address};
 use crate::identity;
+use crate::rejection::HttpFlag;
 use crate::request::hygiene::Content;
 use crate::request::query::Query;
 use crate::resilience::deadline::{Allowed, Deadline};
@@ -124,15 +125,22 @@ pub fn send_off(shared: &Arc<Shared>, world: &Arc<World>, mirror: &Mirror, versi
         match Box::pin(send(&shared.connector, &cluster, sending)).await {
             Ok(sent) => {
                 record.destination = Some(Arc::clone(&sent.flight.endpoint.workload));
-                record.outcome =
-                    Outcome { status: sent.answer.response.status().as_u16(), flag: "-", ..Outcome::default() };
+                record.outcome = Outcome {
+                    status: sent.answer.response.status().as_u16(),
+                    flag: HttpFlag::None,
+                    ..Outcome::default()
+                };
                 let Answer { response, lease, .. } = sent.answer;
                 if drain(response.into_body()).await {
                     lease.release();
                 }
             }
             Err(failure) => {
-                record.outcome = Outcome { status: failure.status.as_u16(), flag: failure.flag, ..Outcome::default() };
+                record.outcome = Outcome {
+                    status: failure.rejection.status().as_u16(),
+                    flag: failure.rejection.flag(),
+                    ..Outcome::default()
+                };
             }
         }
     });

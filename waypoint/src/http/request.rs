@@ -22,6 +22,7 @@ use crate::config::plan::ServicePlan;
 use crate::filter::Asked;
 use crate::identity;
 use crate::matcher::PathMatch;
+use crate::rejection::Rejection;
 use crate::request::hygiene::{self, Content, Head};
 use crate::request::query::Query;
 use crate::route::{Action, Backend, BackendTarget, Rule, TableKind};
@@ -97,9 +98,9 @@ fn decide(
     head: &Head,
     record: &mut Record,
 ) -> Result<Decision, Reply> {
-    let bad = |error: &dyn std::fmt::Display| Reply::error(400, "bad_request", "DPE", error.to_string());
+    let bad = |error: &dyn std::fmt::Display| Reply::rejected(Rejection::BadRequest, error.to_string());
     record.host = String::from_utf8_lossy(head.host.as_bytes()).into_owned();
-    let gone = || Reply::error(503, "no_service", "NR", "the service is not behind this waypoint any more");
+    let gone = || Reply::rejected(Rejection::NoService, "the service is not behind this waypoint any more");
     let service = world.service(&connection.service, connection.port).ok_or_else(gone)?;
     let service: &ServicePlan = &service;
     let port = service.ports.get(&connection.port).ok_or_else(gone)?;
@@ -109,7 +110,7 @@ fn decide(
     let query = Query::new(query_text.as_deref().unwrap_or_default());
     let routing = port.routing(Some(&connection.client.identity.namespace));
     let Routing::Http(table) = &**routing else {
-        return Err(Reply::error(503, "not_http", "NR", "the service takes connections, not requests, on this port"));
+        return Err(Reply::rejected(Rejection::NotHttp, "the service takes connections, not requests, on this port"));
     };
     let found = table.find(&parts.method, &path, &parts.headers, &query);
     if let Some(cors) = found.and_then(|found| found.rule.cors.as_ref())
@@ -130,7 +131,7 @@ fn decide(
     admit::last_hop(parts)?;
     let Some(found) = found else {
         let what = if table.kind == TableKind::Grpc { "no GRPCRoute matches" } else { "no route matches" };
-        return Err(Reply::error(404, "no_route", "NR", what));
+        return Err(Reply::rejected(Rejection::NoRoute, what));
     };
     let rule = Arc::clone(found.rule);
     record.route = Some(Arc::clone(&rule.label));
@@ -159,16 +160,16 @@ fn choose<'a>(
     matched: &PathMatch,
 ) -> Result<(usize, &'a Backend, (&'a ServiceKey, u16)), Reply> {
     let backend = match &rule.action {
-        Action::Fail(status, why) => return Err(Reply::error(*status, "route_invalid", "-", why.to_string())),
+        Action::Fail(why) => return Err(Reply::rejected(Rejection::RouteInvalid, why.to_string())),
         Action::Redirect(redirect) => return Err(Reply::redirect(redirect.status, &redirect.location(asked, matched))),
         Action::Forward(_) => rule.choose(fastrand::f64()),
     };
     let Some((index, backend)) = backend else {
-        return Err(Reply::error(500, "no_backend", "-", "all backends of the rule have weight 0"));
+        return Err(Reply::rejected(Rejection::NoBackend, "all backends of the rule have weight 0"));
     };
     let target = match &backend.target {
         BackendTarget::Service(service, port) => (service, *port),
-        BackendTarget::Invalid(why) => return Err(Reply::error(500, "backend_invalid", "-", why.to_string())),
+        BackendTarget::Invalid(why) => return Err(Reply::rejected(Rejection::BackendInvalid, why.to_string())),
     };
     match &backend.redirect {
         Some(redirect) => Err(Reply::redirect(redirect.status, &redirect.location(asked, matched))),

@@ -1,9 +1,7 @@
-//! Pure. What of gRPC a proxy must know: which requests are gRPC, status codes, and how HTTP answers map onto them.
-//!
-//! gRPC over HTTP/2 (PROTOCOL-HTTP2.md) and doc/http-grpc-status-mapping.md.
+//! Pure. What of gRPC a proxy must know: which requests are gRPC, and status codes (gRPC over HTTP/2, PROTOCOL-HTTP2.md).
 
+use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
 
 /// A status code of gRPC, 0 to 16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,6 +12,8 @@ impl GrpcCode {
     pub const OK: Self = Self(0);
     /// The caller gave up.
     pub const CANCELLED: Self = Self(1);
+    /// Nothing that another code says.
+    pub const UNKNOWN: Self = Self(2);
     /// The deadline passed.
     pub const DEADLINE_EXCEEDED: Self = Self(4);
     /// Refused by policy.
@@ -78,21 +78,6 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
 /// The `grpc-status` in headers or trailers, if there is a valid one.
 pub fn status(headers: &HeaderMap) -> Option<GrpcCode> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok().filter(|code| *code <= 16).map(GrpcCode)
-}
-
-/// The gRPC code of an answer that the waypoint makes itself with this HTTP status.
-pub fn code_of(status: StatusCode) -> GrpcCode {
-    match status.as_u16() {
-        200 => GrpcCode::OK,
-        400 | 431 | 500 => GrpcCode::INTERNAL,
-        401 => GrpcCode::UNAUTHENTICATED,
-        403 => GrpcCode::PERMISSION_DENIED,
-        404 => GrpcCode::UNIMPLEMENTED,
-        408 | 504 => GrpcCode::DEADLINE_EXCEEDED,
-        429 => GrpcCode::RESOURCE_EXHAUSTED,
-        502 | 503 => GrpcCode::UNAVAILABLE,
-        _ => GrpcCode(2),
-    }
 }
 
 /// Escapes a text for `grpc-message`: bytes outside printable ASCII, and `%`, become `%XX`.

@@ -63,8 +63,8 @@ pub enum Action {
     Forward(Box<[Backend]>),
     /// It is answered with a redirect.
     Redirect(Redirect),
-    /// It is answered with this status: the rule cannot be carried out as it is written.
-    Fail(u16, Arc<str>),
+    /// It is refused: the rule cannot be carried out as it is written, and why.
+    Fail(Arc<str>),
 }
 
 /// One backend of a rule.

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -29,6 +28,7 @@ use crate::http::exchange::Connection;
 use crate::http::judge::address_of;
 use crate::http::request::handle;
 use crate::identity::Told;
+use crate::rejection::TunnelRejection;
 use crate::request::hygiene::{MAX_HEAD, MAX_HEADERS};
 use crate::shared::Shared;
 use crate::telemetry::tcp::TcpRecord;
@@ -54,16 +54,16 @@ pub async fn carry(shared: Arc<Shared>, request: hbone::Request, peer: SocketAdd
         Ok(head) => head,
         Err(error) => {
             debug!("{peer}: {error}");
-            return request.refuse(StatusCode::BAD_REQUEST);
+            return request.refuse(TunnelRejection::Malformed.status());
         }
     };
     let Some((service, destination)) = find(&world, &shared.network, &head.authority, &identity) else {
         debug!("{peer}: {} is not a service behind this waypoint", head.authority);
-        return request.refuse(StatusCode::NOT_FOUND);
+        return request.refuse(TunnelRejection::Unknown.status());
     };
     let Ok(_room) = Arc::clone(&shared.connections).try_acquire_owned() else {
         debug!("{peer}: refused, too many connections");
-        return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
+        return request.refuse(TunnelRejection::TooMany.status());
     };
     let workload = world.snapshot.workload_at(&shared.network, peer.ip());
     let workload = workload.filter(|workload| workload.identity() == identity).cloned();

@@ -105,7 +105,7 @@ fn line(format: Format, record: &Facts, now: SystemTime, failed: bool) -> String
     line.quoted("authority", &record.host);
     line.quoted("protocol", record.protocol);
     line.number("response_code", record.outcome.status);
-    line.quoted("response_flags", record.outcome.flag);
+    line.quoted("response_flags", record.outcome.flag.as_str());
     line.maybe("grpc_status", record.outcome.grpc.map(|code| code.name()));
     line.maybe("route", record.route.as_ref());
     line.number("retries", record.retries);

@@ -16,6 +16,7 @@ use process::telemetry::registry::{Registry, Source};
 
 use super::facts::Facts;
 use crate::config::address_of;
+use crate::rejection::HttpFlag;
 
 /// Upper bounds of the buckets of duration, in milliseconds (Istio's).
 const MILLIS: [f64; 19] = [
@@ -61,7 +62,7 @@ struct Key {
     identity: String,
     service: ServiceKey,
     status: u16,
-    flag: &'static str,
+    flag: HttpFlag,
     grpc: Option<u8>,
     is_grpc: bool,
     mutual_tls: bool,
@@ -199,7 +200,7 @@ fn labels(record: &Facts, source: Option<&Workload>, destination: Option<&Worklo
     put("request_protocol", if record.grpc { "grpc" } else { "http" });
     put("response_code", &record.outcome.status.to_string());
     put("grpc_response_status", &record.outcome.grpc.map(|code| code.0.to_string()).unwrap_or_default());
-    put("response_flags", record.outcome.flag);
+    put("response_flags", record.outcome.flag.as_str());
     put("connection_security_policy", if record.mutual_tls { "mutual_tls" } else { "none" });
     if record.mirror {
         put("mirror", "true");

@@ -4,7 +4,7 @@
 
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use hyper::ext::Protocol;
 use thiserror::Error;
 
@@ -61,30 +61,6 @@ pub enum BadRequest {
     /// Something else is expected than 100-continue.
     #[error("Expect must be 100-continue")]
     Expectation,
-}
-
-impl BadRequest {
-    /// The status of the answer.
-    pub fn status(self) -> StatusCode {
-        match self {
-            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
-            // RFC 9220, 3, for HTTP/2 too.
-            Self::Protocol => StatusCode::NOT_IMPLEMENTED,
-            Self::Expectation => StatusCode::EXPECTATION_FAILED,
-            Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            _ => StatusCode::BAD_REQUEST,
-        }
-    }
-
-    /// A word for it: `x-culvert-error`.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Connect => "method",
-            Self::Protocol => "upgrade",
-            Self::Expectation => "expectation",
-            _ => "bad_request",
-        }
-    }
 }
 
 /// What follows a head.
