@@ -1,6 +1,7 @@
 //! The objects of the mesh, independent of their source. Nothing here does I/O.
 
 pub mod update; // Upsert | Remove for each kind: the only input of the store
+pub mod hop; // how one workload is reached
 pub mod connection; // the properties of one connection for policies, logs and metrics
 pub mod workload; // an address with an identity, usually a pod
 pub mod policy; // authorization policies as data

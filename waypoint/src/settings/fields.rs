@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use transport::net::backoff::Backoff;
+
 use super::value::{Effective, GrpcCodes, HashOn, Show};
 use crate::balance::{Algorithm, LoadSettings};
 use crate::request::grpc::GrpcCode;
 use crate::resilience::breaker::BreakerLimits;
 use crate::resilience::limit::Rate;
-use crate::resilience::retry::{Backoff, BudgetLimits, RetryPolicy, StatusSet};
+use crate::resilience::retry::{BudgetLimits, RetryPolicy, StatusSet};
 use mesh::policy::path::Normalization;
 
 macro_rules! settings {
@@ -180,7 +182,7 @@ impl Settings {
             codes: self.retry_codes,
             grpc: self.retry_grpc.0,
             idempotent_only: self.retry_idempotent_only,
-            backoff: Backoff { base: self.backoff_base, max: self.backoff_max },
+            backoff: Backoff { first: self.backoff_base, longest: self.backoff_max },
             honour_retry_after: self.retry_after,
         }
     }

@@ -4,10 +4,11 @@
 //! then and [`to_endpoint`] says how it is reached. If connecting fails, only the second step is repeated for another
 //! endpoint.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh::model::connection::{Fault, ResponseFlag};
+use mesh::model::hop;
 use mesh::model::identity::Identity;
 use mesh::model::service::{BalanceMode, ServiceKey};
 use mesh::model::waypoint::HBONE_PORT;
@@ -199,7 +200,7 @@ pub(crate) fn to_endpoint(
     ipv6: bool,
 ) -> Option<Hop> {
     let port = endpoint.target_port(service_port)?;
-    let address = address_of(&endpoint.workload, ipv6)?;
+    let address = hop::address_of(&endpoint.workload, ipv6)?;
     let target = SocketAddr::new(address, port);
     let hop = to_workload(source, &endpoint.workload, target, &entry.service.subject_alt_names);
     let others = |held: &Arc<Workload>| held.is_enrolled() && held.uid != hop.workload.uid;
@@ -212,7 +213,7 @@ pub(crate) fn to_endpoint(
 
 /// How an instance of a waypoint is reached.
 pub(crate) fn to_instance(to: &ToWaypoint, instance: &Arc<Workload>) -> Option<Hop> {
-    let address = address_of(instance, to.target.is_ipv6())?;
+    let address = hop::address_of(instance, to.target.is_ipv6())?;
     let also = match &to.instances {
         Instances::Service(entry) => &entry.service.subject_alt_names[..],
         Instances::Workload(_) => &[],
@@ -220,7 +221,7 @@ pub(crate) fn to_instance(to: &ToWaypoint, instance: &Arc<Workload>) -> Option<H
     let via = Via::Tunnel(Tunnel {
         via: SocketAddr::new(address, to.hbone_port),
         target: to.target,
-        expect: expected(instance, also),
+        expect: hop::expected(instance, also),
     });
     Some(Hop { workload: Arc::clone(instance), via })
 }
@@ -230,26 +231,18 @@ pub(crate) fn to_instance(to: &ToWaypoint, instance: &Arc<Workload>) -> Option<H
 ///
 /// A workload reaches itself in plaintext, like at its own address, which is never captured.
 pub(crate) fn to_workload(source: &Workload, workload: &Arc<Workload>, target: SocketAddr, also: &[Identity]) -> Hop {
-    let via = if workload.is_enrolled() && workload.uid != source.uid {
-        Via::Tunnel(Tunnel { via: SocketAddr::new(target.ip(), HBONE_PORT), target, expect: expected(workload, also) })
-    } else {
-        Via::Plain(target)
+    let tunnel = if workload.uid == source.uid { None } else { hop::tunnel_to(workload, target.ip(), also) };
+    let via = match tunnel {
+        Some((via, expect)) => Via::Tunnel(Tunnel { via, target, expect }),
+        None => Via::Plain(target),
     };
     Hop { workload: Arc::clone(workload), via }
 }
 
-fn expected(workload: &Workload, also: &[Identity]) -> Vec<Identity> {
-    std::iter::once(workload.identity()).chain(also.iter().cloned()).collect()
-}
-
-/// An address of the caller's family if there is one, else the other: both work inside a tunnel.
-fn address_of(workload: &Workload, ipv6: bool) -> Option<IpAddr> {
-    let same = workload.addresses.iter().find(|a| a.is_ipv6() == ipv6);
-    same.or_else(|| workload.addresses.first()).copied()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use mesh::model::reserved::{Holder, Reserved};
     use mesh::model::service::{LoadBalancing, Service, Vip};
