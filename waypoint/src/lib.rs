@@ -16,6 +16,7 @@ pub mod shared; // what all connections share
 pub mod keys; // keys of token issuers
 pub mod telemetry; // metrics, access log and spans
 pub mod upstream; // reaching backends
+pub mod outward; // asking servers outside the mesh
 pub mod local_targets; // what is close, and never dialled
 pub mod world; // what a request decides on
 pub mod config; // objects -> what the waypoint does
