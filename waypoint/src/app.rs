@@ -180,7 +180,7 @@ fn here(args: &RunArgs, worlds: &Worlds, listeners: &[TcpListener]) -> Workload 
         None => Workload {
             trust_domain: args.mesh.trust_domain.clone(),
             service_account: Arc::clone(&gateway.name).into(),
-            ..Workload::sample(&gateway.name, &gateway.namespace, &[])
+            ..Workload::pod(&gateway.name, &gateway.namespace)
         },
     };
     if let Some(account) = &args.service_account {

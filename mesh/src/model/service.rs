@@ -191,35 +191,6 @@ pub enum Scope {
     Network,
 }
 
-impl Service {
-    /// A service in the defaults of a stand-alone mesh: for tests and tools.
-    pub fn sample(name: &str, namespace: &str, vips: &[IpAddr], ports: &[(u16, u16)]) -> Self {
-        Self {
-            name: name.into(),
-            key: ServiceKey {
-                namespace: namespace.into(),
-                hostname: format!("{name}.{namespace}.svc.cluster.local").into(),
-            },
-            vips: vips.iter().copied().map(Vip::Address).collect(),
-            headless: false,
-            ports: ports
-                .iter()
-                .map(|&(service_port, target_port)| ServicePort {
-                    name: Name::default(),
-                    service_port,
-                    target_port,
-                    app_protocol: AppProtocol::Unknown,
-                })
-                .collect(),
-            subject_alt_names: Box::default(),
-            waypoint: None,
-            load_balancing: LoadBalancing::default(),
-            canonical: true,
-            reach: Reach::default(),
-        }
-    }
-}
-
 /// An address of a VIP or workload, with its network.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct NetworkAddress {

@@ -101,15 +101,6 @@ impl FromStr for EnforcementMode {
     }
 }
 
-impl Waypoint {
-    /// A waypoint with a guard, in the defaults of a stand-alone mesh: for tests and tools.
-    pub fn sample(namespace: &str, name: &str, destination: Option<WaypointDestination>) -> Self {
-        let enforcement = Enforcement::Guarded(format!("AuthorizationPolicy {namespace}/guard").into());
-        let (namespace, name) = (namespace.into(), name.into());
-        Self { namespace, name, destination, hbone_port: HBONE_PORT, root: false, enforcement }
-    }
-}
-
 /// The address of a waypoint (`istio.workload.GatewayAddress`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

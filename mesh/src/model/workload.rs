@@ -195,14 +195,13 @@ impl Workload {
         self.protocol == TunnelProtocol::Hbone && !self.native_tunnel
     }
 
-    /// A workload with the given name and address, enrolled, in the defaults of a stand-alone mesh: for tests and
-    /// tools.
-    pub fn sample(name: &str, namespace: &str, addresses: &[IpAddr]) -> Self {
+    /// A pod of which only the name is known, enrolled, in the defaults of a stand-alone mesh.
+    pub fn pod(name: &str, namespace: &str) -> Self {
         Self {
             uid: WorkloadUid::from(format!("Kubernetes//Pod/{namespace}/{name}")),
             name: name.into(),
             namespace: namespace.into(),
-            addresses: addresses.into(),
+            addresses: Box::default(),
             network: Network::default(),
             protocol: TunnelProtocol::Hbone,
             native_tunnel: false,
