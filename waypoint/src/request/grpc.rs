@@ -2,6 +2,7 @@
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 /// A status code of gRPC, 0 to 16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,17 +81,12 @@ pub fn status(headers: &HeaderMap) -> Option<GrpcCode> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok().filter(|code| *code <= 16).map(GrpcCode)
 }
 
+/// What `grpc-message` escapes in ASCII; beyond ASCII it is everything.
+const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
+
 /// Escapes a text for `grpc-message`: bytes outside printable ASCII, and `%`, become `%XX`.
 pub fn escape_message(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if (0x20..0x7f).contains(&byte) && byte != b'%' {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
+    utf8_percent_encode(text, ESCAPED).to_string()
 }
 
 #[cfg(test)]
@@ -125,6 +121,6 @@ mod tests {
 
     #[test]
     fn messages_are_escaped() {
-        assert_eq!(escape_message("no é 100%"), "no %C3%A9 100%25");
+        assert_eq!(escape_message("no é 100%\n~\u{7f}"), "no %C3%A9 100%25%0A~%7F");
     }
 }
