@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use super::files::{self, Found, Stamp};
 use super::touched::Touched;
-use crate::objects::kind::{Item, Object, Raw, Shared};
+use crate::objects::kind::{Body, Item, Object, Raw, Shared};
 use crate::objects::parse::{Parsed, parse};
 use crate::objects::problem::{Problem, Severity};
 
@@ -70,7 +70,7 @@ pub(crate) struct Changes {
 impl Changes {
     /// Whether an object that only waypoints use is among them.
     pub(crate) fn has_raw(&self) -> bool {
-        self.removed.iter().chain(&self.added).any(|object| matches!(object, Object::Raw(_)))
+        self.removed.iter().chain(&self.added).any(|object| matches!(object.body, Body::Raw(_)))
     }
 }
 
@@ -224,10 +224,10 @@ impl Folder {
 
     /// Objects that waypoints read themselves, as they stand in the files. Several may have one key: waypoints tell those
     /// that are not in effect.
-    pub(crate) fn raw(&self) -> Vec<Arc<Item<Raw>>> {
+    pub(crate) fn raw(&self) -> Vec<Item<Raw>> {
         let objects = self.files.values().flat_map(|file| &file.objects);
-        let raw = objects.filter_map(|object| match object {
-            Object::Raw(item) => Some(Arc::clone(item)),
+        let raw = objects.filter_map(|object| match &object.body {
+            Body::Raw(raw) => Some(object.item(raw)),
             _ => None,
         });
         raw.collect()

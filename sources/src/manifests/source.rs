@@ -38,7 +38,7 @@ pub struct Loaded {
     pub objects: BTreeMap<Kind, usize>,
     /// Objects that waypoints read themselves, as they stand in the files, in the order of the files; empty unless
     /// [`Options::keeps_raw`].
-    pub raw: Vec<Arc<Item<Raw>>>,
+    pub raw: Vec<Item<Raw>>,
 }
 
 /// How often the kernel is asked again while pods of this node disagree about an address.
@@ -114,7 +114,7 @@ impl ManifestSource {
     /// changed together comes together; the updates are `None` when there are none.
     pub async fn run_with_raw(
         self,
-        sink: impl Fn(Option<Vec<Update>>, Option<Vec<Arc<Item<Raw>>>>) + Send,
+        sink: impl Fn(Option<Vec<Update>>, Option<Vec<Item<Raw>>>) + Send,
         shutdown: CancellationToken,
     ) {
         let mut watch = Watch::new(&self.dir);

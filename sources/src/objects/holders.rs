@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -39,7 +38,7 @@ pub enum Title {
 #[derive(Debug, Default)]
 pub struct Holders {
     /// Which pods claim an address, in the order of the files.
-    claims: HashMap<IpAddr, SmallVec<[Arc<Item<Pod>>; 1]>>,
+    claims: HashMap<IpAddr, SmallVec<[Item<Pod>; 1]>>,
     /// Which nodes have an address, the first in effect.
     nodes: BTreeMap<IpAddr, SmallVec<[Name; 1]>>,
     /// Addresses that several claim or claimed, pods among themselves or with a node.
@@ -50,22 +49,22 @@ pub struct Holders {
 impl Holders {
     /// Takes the claims of a pod in. Pods in the host's network share the node's address; a pod that has ended has given its
     /// address back.
-    pub(crate) fn claim(&mut self, pod: &Arc<Item<Pod>>) {
+    pub(crate) fn claim(&mut self, pod: &Item<Pod>) {
         if pod.spec.template.host_network || pod.spec.ended {
             return;
         }
         for &address in &pod.spec.addresses {
             let claims = self.claims.entry(address).or_default();
             let place = claims.partition_point(|other| other.at <= pod.at);
-            claims.insert(place, Arc::clone(pod));
+            claims.insert(place, pod.clone());
         }
     }
 
     /// Takes the claims of a pod back.
-    pub(crate) fn withdraw(&mut self, pod: &Arc<Item<Pod>>) {
+    pub(crate) fn withdraw(&mut self, pod: &Item<Pod>) {
         for address in &pod.spec.addresses {
             if let Some(claims) = self.claims.get_mut(address) {
-                claims.retain(|other| !Arc::ptr_eq(other, pod));
+                claims.retain(|other| !other.is(pod));
                 if claims.is_empty() {
                     self.claims.remove(address);
                 }
@@ -106,17 +105,17 @@ impl Holders {
     }
 
     /// Every pod that claims an address.
-    pub fn claimants(&self, address: IpAddr) -> &[Arc<Item<Pod>>] {
+    pub fn claimants(&self, address: IpAddr) -> &[Item<Pod>] {
         self.claims.get(&address).map_or(&[], |claims| claims)
     }
 
     /// Every address that a pod claims, in no order.
-    pub fn claimed(&self) -> impl Iterator<Item = (IpAddr, &Arc<Item<Pod>>)> {
+    pub fn claimed(&self) -> impl Iterator<Item = (IpAddr, &Item<Pod>)> {
         self.claims.iter().filter_map(|(address, claims)| Some((*address, claims.first()?)))
     }
 
     /// The pod that has an address.
-    pub fn owner(&self, address: IpAddr) -> Option<&Arc<Item<Pod>>> {
+    pub fn owner(&self, address: IpAddr) -> Option<&Item<Pod>> {
         if self.nodes.contains_key(&address) {
             return None;
         }
@@ -188,7 +187,7 @@ impl Holders {
     }
 
     /// Every pod that takes part in a contest, with every address that it claims.
-    pub fn contestants(&self) -> impl Iterator<Item = &Arc<Item<Pod>>> {
+    pub fn contestants(&self) -> impl Iterator<Item = &Item<Pod>> {
         self.contests.keys().flat_map(|address| self.claimants(*address))
     }
 

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use mesh::model::name::{Name, Namespace, NodeName};
 use mesh::model::reserved::{Holder, Reserved};
@@ -17,7 +16,7 @@ use super::convert::{Context, Exchange, Options};
 use super::diff;
 use super::holders::{Evidence, Title};
 use super::inventory::{GATEWAY_NAME, Inventory};
-use super::kind::{Item, Kind, Object, ObjectKey, Pod};
+use super::kind::{Body, Item, Kind, Object, ObjectKey, Pod};
 use super::problem::Problem;
 use super::survey;
 
@@ -82,7 +81,7 @@ impl World {
 
     /// Pods of a node that claim what others claim too, with where they live: what the kernel shows there decides.
     pub fn questions(&self, node: &NodeName) -> Vec<Question> {
-        let here = |pod: &&Arc<Item<Pod>>| pod.spec.node == *node && pod.spec.netns.is_some();
+        let here = |pod: &&Item<Pod>| pod.spec.node == *node && pod.spec.netns.is_some();
         let mut questions = Vec::new();
         for pod in self.inventory.holders.contestants().filter(here) {
             let netns = pod.spec.netns.as_deref().unwrap_or_default().into();
@@ -230,16 +229,16 @@ impl World {
         let mut concern = Concern::default();
         let mut before: HashMap<(Kind, ObjectKey), Vec<&Object>> = HashMap::new();
         for object in removed {
-            before.entry((object.kind(), object.meta().key())).or_default().push(object);
+            before.entry((object.kind(), object.meta.key())).or_default().push(object);
         }
         for object in added {
-            let twins = before.get_mut(&(object.kind(), object.meta().key()));
+            let twins = before.get_mut(&(object.kind(), object.meta.key()));
             let twin = twins.and_then(|twins| {
                 let place = twins.iter().position(|twin| twin.says_the_same(object))?;
                 Some(twins.swap_remove(place))
             });
             match twin {
-                Some(twin) if twin.at() == object.at() => {}
+                Some(twin) if twin.at == object.at => {}
                 Some(twin) if object.kind() == Kind::Service => {
                     concern.add(twin, false, &self.options);
                     concern.add(object, true, &self.options);
@@ -293,59 +292,59 @@ fn named(kind: &str, keys: impl Iterator<Item = ObjectKey>) -> String {
 impl Concern {
     /// An object says what it said, but at another place, and so perhaps with another age.
     fn moved(&mut self, object: &Object, alone: bool, options: &Options) {
-        match object {
+        match &object.body {
             _ if !alone => self.add(object, true, options),
-            Object::PeerAuthentication(_) | Object::ServiceEntry(_) => self.add(object, true, options),
-            Object::Pod(_) | Object::Raw(_) => {}
-            Object::Node(_) => self.add(object, true, options),
+            Body::PeerAuthentication(_) | Body::ServiceEntry(_) => self.add(object, true, options),
+            Body::Pod(_) | Body::Raw(_) => {}
+            Body::Node(_) => self.add(object, true, options),
             _ => self.context = true,
         }
     }
 
     /// An object is new or gone, or says something else.
     fn add(&mut self, object: &Object, new: bool, options: &Options) {
-        let namespace = &object.meta().namespace;
-        self.context |= !matches!(object, Object::Pod(_) | Object::Service(_) | Object::Raw(_));
-        match object {
-            Object::Pod(pod) => {
-                self.pods.insert(pod.meta.key());
-                self.addresses.extend(pod.spec.addresses.iter());
-                self.context |= pod.meta.labels.get(GATEWAY_NAME).is_some();
+        let namespace = &object.meta.namespace;
+        self.context |= !matches!(object.body, Body::Pod(_) | Body::Service(_) | Body::Raw(_));
+        match &object.body {
+            Body::Pod(pod) => {
+                self.pods.insert(object.meta.key());
+                self.addresses.extend(pod.addresses.iter());
+                self.context |= object.meta.labels.get(GATEWAY_NAME).is_some();
             }
-            Object::Namespace(item) => {
-                self.namespaces.insert(item.meta.name.as_str().into());
+            Body::Namespace => {
+                self.namespaces.insert(object.meta.name.as_str().into());
             }
-            Object::Node(node) => {
+            Body::Node(node) => {
                 self.everybody = true;
-                self.addresses.extend(node.spec.addresses.iter());
+                self.addresses.extend(node.addresses.iter());
             }
-            Object::EndpointSlice(slice) => {
+            Body::EndpointSlice(slice) => {
                 self.namespaces.insert(namespace.clone());
-                self.addresses.extend(slice.spec.endpoints.iter().map(|endpoint| endpoint.address));
-                let named = slice.spec.endpoints.iter().filter_map(|endpoint| endpoint.pod.clone());
+                self.addresses.extend(slice.endpoints.iter().map(|endpoint| endpoint.address));
+                let named = slice.endpoints.iter().filter_map(|endpoint| endpoint.pod.clone());
                 self.pods.extend(named.map(|(namespace, name)| ObjectKey { namespace, name }));
             }
-            Object::Service(item) => {
+            Body::Service(service) => {
                 let services = if new { &mut self.services.come } else { &mut self.services.gone };
-                services.push(Arc::clone(item));
+                services.push(object.item(service));
             }
-            Object::ServiceEntry(entry) => {
+            Body::ServiceEntry(entry) => {
                 self.namespaces.insert(namespace.clone());
                 self.service_namespaces.insert(namespace.clone());
-                self.addresses.extend(entry.spec.endpoints.iter().map(|endpoint| endpoint.address));
+                self.addresses.extend(entry.endpoints.iter().map(|endpoint| endpoint.address));
             }
-            Object::PeerAuthentication(_) | Object::AuthorizationPolicy(_) if options.is_root(namespace) => {
+            Body::PeerAuthentication(_) | Body::AuthorizationPolicy(_) if options.is_root(namespace) => {
                 self.everybody = true;
             }
-            Object::PeerAuthentication(_) | Object::AuthorizationPolicy(_) => {
+            Body::PeerAuthentication(_) | Body::AuthorizationPolicy(_) => {
                 self.namespaces.insert(namespace.clone());
             }
             // Whether waypoints are somewhere else than before, or guarded by something else, is seen when the contexts are compared.
-            Object::Gateway(_)
-            | Object::GatewayClass(_)
-            | Object::RequestAuthentication(_)
-            | Object::MeshPolicy(_)
-            | Object::Raw(_) => {}
+            Body::Gateway(_)
+            | Body::GatewayClass(_)
+            | Body::RequestAuthentication(_)
+            | Body::MeshPolicy(_)
+            | Body::Raw(_) => {}
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::support::{load, read};
-use crate::objects::kind::{Object, Shared};
+use crate::objects::kind::{Body, Shared};
 use crate::objects::parse::parse;
 
 fn problems(text: &str) -> Vec<String> {
@@ -83,10 +83,10 @@ fn kinds_for_waypoints_pass_without_a_word_and_are_kept_if_one_asks() {
         let text = format!("apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{any: [1, 'a']}}\n");
         for keeps_raw in [false, true] {
             let parsed = parse(&Arc::from(Path::new("mesh.yaml")), &text, &mut Shared::new(keeps_raw));
-            let raw = parsed.objects.iter().filter_map(|object| match object {
-                Object::Raw(item) => Some(item),
+            let raw = parsed.objects.iter().filter_map(|object| match &object.body {
+                Body::Raw(raw) => Some(raw),
                 // What agents have to know of it themselves.
-                Object::RequestAuthentication(_) | Object::MeshPolicy(_) => None,
+                Body::RequestAuthentication(_) | Body::MeshPolicy(_) => None,
                 _ => panic!("{kind}"),
             });
             let raw: Vec<_> = raw.collect();
@@ -94,8 +94,8 @@ fn kinds_for_waypoints_pass_without_a_word_and_are_kept_if_one_asks() {
             assert_eq!((raw.len(), parsed.problems.len()), (usize::from(!read_by_agents), 0), "{kind}");
             for item in raw {
                 let any = if keeps_raw { serde_json::json!([1, "a"]) } else { serde_json::Value::Null };
-                assert_eq!(item.spec.value["spec"]["any"], any, "without a waypoint no more than the key is kept");
-                assert_eq!((item.spec.kind.as_str(), item.spec.api_version.as_str()), (kind, api_version));
+                assert_eq!(item.value["spec"]["any"], any, "without a waypoint no more than the key is kept");
+                assert_eq!((item.kind.as_str(), item.api_version.as_str()), (kind, api_version));
             }
         }
     }
@@ -128,7 +128,7 @@ fn a_broken_document_does_not_hide_those_behind_it() {
         "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n---\nkind: [\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: b}\n\
          status: {podIP: x}\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: c}\n",
     );
-    let names: Vec<&str> = parsed.objects.iter().map(|object| object.meta().name.as_str()).collect();
+    let names: Vec<&str> = parsed.objects.iter().map(|object| object.meta.name.as_str()).collect();
     assert_eq!(names, ["a", "c"]);
     let lines: Vec<u32> = parsed.problems.iter().map(|problem| problem.line).collect();
     assert_eq!(lines.len(), 2);

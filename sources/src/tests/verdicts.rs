@@ -9,7 +9,7 @@ use mesh::model::policy::{Action, PolicyKey, Scope};
 use mesh::model::rule::{Attribute, Rule, Test};
 
 use super::support::load;
-use crate::objects::kind::{Effect, Object, Shared, TargetedPolicy};
+use crate::objects::kind::{Body, Effect, Shared, TargetedPolicy};
 use crate::objects::parse::{Parsed, parse};
 use crate::objects::problem::Severity;
 
@@ -88,8 +88,8 @@ fn key() -> PolicyKey {
 /// What a waypoint makes of the object that the source hands to it.
 fn at_waypoint(text: &str) -> Result<TargetedPolicy, String> {
     let parsed = read(text, true);
-    let raw = parsed.objects.iter().find_map(|object| match object {
-        Object::Raw(item) => Some(&item.spec.value),
+    let raw = parsed.objects.iter().find_map(|object| match &object.body {
+        Body::Raw(raw) => Some(&raw.value),
         _ => None,
     });
     let raw = raw.expect("an object that is in error is handed on too: it refuses");
@@ -99,8 +99,8 @@ fn at_waypoint(text: &str) -> Result<TargetedPolicy, String> {
 
 /// What an agent makes of it.
 fn at_agent(text: &str) -> Option<Effect> {
-    read(text, false).objects.iter().find_map(|object| match object {
-        Object::AuthorizationPolicy(item) => Some(item.spec.effect.clone()),
+    read(text, false).objects.iter().find_map(|object| match &object.body {
+        Body::AuthorizationPolicy(policy) => Some(policy.effect.clone()),
         _ => None,
     })
 }
@@ -200,8 +200,8 @@ fn what_is_in_error_comes_to_waypoints_with_what_is_wrong() {
              spec: {{{TARGETS}rules: {rules}}}\n"
         );
         let parsed = read(&text, true);
-        let raw = parsed.objects.iter().filter_map(|object| match object {
-            Object::Raw(item) => Some(item),
+        let raw = parsed.objects.iter().filter_map(|object| match &object.body {
+            Body::Raw(raw) => Some(object.item(raw)),
             _ => None,
         });
         let raw: Vec<_> = raw.collect();

@@ -44,7 +44,7 @@ impl Peers {
         options: &Options,
         policies: &mut BTreeMap<PolicyKey, Authorization>,
     ) -> Self {
-        let mut items: Vec<&Item<PeerAuthentication>> = inventory.peers.iter().map(AsRef::as_ref).collect();
+        let mut items: Vec<&Item<PeerAuthentication>> = inventory.peers.iter().collect();
         items.sort_by(|a, b| a.age().cmp(&b.age()));
         let permissive = Level { mode: PeerMode::Permissive, policy: None };
         let whole = |item: &&&Item<PeerAuthentication>| item.spec.selector.is_empty();

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -72,9 +71,9 @@ pub(super) struct Written {
 #[derive(Debug)]
 pub(super) enum WrittenIn {
     /// Index of the endpoint in an EndpointSlice.
-    Slice { slice: Arc<Item<EndpointSlice>>, index: usize },
+    Slice { slice: Item<EndpointSlice>, index: usize },
     /// Index of the endpoint in a ServiceEntry.
-    Entry { entry: Arc<Item<ServiceEntry>>, index: usize },
+    Entry { entry: Item<ServiceEntry>, index: usize },
 }
 
 /// All services, and who their endpoints are.
@@ -235,7 +234,7 @@ impl<'a> Assembly<'a> {
     }
 
     /// Settles whose the cluster IPs are that several services claim. Age and the order of files prove nothing.
-    fn settle(&mut self, items: &[&Arc<Item<kind::Service>>], before: &Services) {
+    fn settle(&mut self, items: &[&Item<kind::Service>], before: &Services) {
         let mut several: BTreeMap<IpAddr, Vec<ObjectKey>> =
             before.contests.keys().map(|address| (*address, Vec::new())).collect();
         several.extend(self.services.claims.iter().filter(|(_, count)| **count > 1).map(|(at, _)| (*at, Vec::new())));
@@ -357,7 +356,7 @@ impl<'a> Assembly<'a> {
         Some(found.waypoint)
     }
 
-    fn slice(&mut self, slice: &Arc<Item<EndpointSlice>>) {
+    fn slice(&mut self, slice: &Item<EndpointSlice>) {
         let Some(item) = self.inventory.services.get(&slice.meta.namespace, &slice.spec.service) else {
             let message = format!("there is no Service {}/{}", slice.meta.namespace, slice.spec.service);
             let object = format!("EndpointSlice {}", slice.meta.key());
@@ -400,7 +399,7 @@ impl<'a> Assembly<'a> {
                     namespace: meta.namespace.clone(),
                     address: endpoint.address,
                     health: endpoint.health,
-                    origin: WrittenIn::Slice { slice: Arc::clone(slice), index },
+                    origin: WrittenIn::Slice { slice: slice.clone(), index },
                 },
             );
         }
@@ -421,7 +420,7 @@ impl<'a> Assembly<'a> {
         self.services.written.push(written);
     }
 
-    fn entry(&mut self, item: &Arc<Item<ServiceEntry>>) {
+    fn entry(&mut self, item: &Item<ServiceEntry>) {
         let object = format!("ServiceEntry {}", item.meta.key());
         for host in &item.spec.hosts {
             let key = ServiceKey { namespace: item.meta.namespace.clone(), hostname: host.clone() };
@@ -469,7 +468,7 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    fn entry_endpoints(&mut self, item: &Arc<Item<ServiceEntry>>, key: &ServiceKey) {
+    fn entry_endpoints(&mut self, item: &Item<ServiceEntry>, key: &ServiceKey) {
         for (index, endpoint) in item.spec.endpoints.iter().enumerate() {
             let ports = published_ports(&item.spec.ports).into_vec().into_iter().map(|port| {
                 let own = endpoint.ports.iter().find(|own| own.name == port.name);
@@ -489,7 +488,7 @@ impl<'a> Assembly<'a> {
                     namespace: meta.namespace.clone(),
                     address: endpoint.address,
                     health: Health::Healthy,
-                    origin: WrittenIn::Entry { entry: Arc::clone(item), index },
+                    origin: WrittenIn::Entry { entry: item.clone(), index },
                 },
             );
         }

@@ -77,7 +77,7 @@ pub(super) struct Implied {
 
 #[derive(Debug, PartialEq)]
 struct Known {
-    gateway: Gateway,
+    gateway: Arc<Gateway>,
     /// What its label says of enforcement.
     word: Option<EnforcementMode>,
     destination: Result<WaypointDestination, Closed>,
@@ -99,7 +99,7 @@ impl Waypoints {
         let known = waypoints.map(|gateway| {
             let destination = destination(gateway, inventory, hostnames, options);
             let word = word(&gateway.meta.labels);
-            (gateway.meta.key(), Known { gateway: gateway.spec.clone(), word, destination })
+            (gateway.meta.key(), Known { gateway: Arc::clone(&gateway.spec), word, destination })
         });
         let known: HashMap<_, _> = known.collect();
         let services = known.iter().filter_map(|(gateway, known)| match (gateway, &known.destination) {
@@ -361,7 +361,7 @@ fn by_hostname(
     if hostnames.contains(&(hostname.clone(), home.clone())) {
         return found(home);
     }
-    let named = |item: &&Arc<Item<Service>>| !item.spec.external_name && options.hostname(&item.meta) == *hostname;
+    let named = |item: &&Item<Service>| !item.spec.external_name && options.hostname(&item.meta) == *hostname;
     match inventory.services.iter().find(named) {
         None => Err(Closed::NotThere("its address names a service that does not exist")),
         Some(item) if options.speaks_for(home, &item.meta.namespace) => found(&item.meta.namespace),

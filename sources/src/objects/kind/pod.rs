@@ -11,7 +11,8 @@ use crate::objects::schema::pod as schema;
 use mesh::model::name::{Name, NodeName};
 use mesh::model::workload::{Health, WorkloadType};
 
-use super::meta::{Item, Meta, Reader};
+use super::item::Item;
+use super::meta::{Meta, Reader};
 use super::template::{NamedPort, PodTemplate, Refusal};
 
 /// Annotation that says where the network namespace of a stand-alone pod is.
@@ -73,7 +74,7 @@ impl Pod {
             ended: matches!(status.phase, Some(schema::Phase::Succeeded | schema::Phase::Failed)),
             health: Health::of(!not_ready, metadata.deletion_timestamp.is_some()),
         };
-        Item { at: reader.at.clone(), meta, spec: pod }
+        Item::new(reader.at.clone(), meta, pod)
     }
 }
 

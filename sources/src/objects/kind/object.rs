@@ -1,0 +1,111 @@
+//! Pure. An object of whichever kind: where it is written down, what every object has, and what only its kind has.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::objects::problem::Origin;
+
+use super::authorization::AuthorizationPolicy;
+use super::gateway::{Gateway, GatewayClass};
+use super::guard::Guard;
+use super::item::{Head, Item};
+use super::known::{Kind, Raw};
+use super::meta::Meta;
+use super::peer::PeerAuthentication;
+use super::pod::{Node, Pod};
+use super::service::{EndpointSlice, Service, ServiceEntry};
+
+/// An object of whichever kind. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Object {
+    head: Arc<Head>,
+    /// What only its kind has.
+    pub body: Body,
+}
+
+/// What only one kind of objects has.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// A Namespace: only its labels count.
+    Namespace,
+    /// A Node: its labels and addresses count.
+    Node(Arc<Node>),
+    /// A Pod.
+    Pod(Arc<Pod>),
+    /// A Service.
+    Service(Arc<Service>),
+    /// An EndpointSlice.
+    EndpointSlice(Arc<EndpointSlice>),
+    /// A Gateway.
+    Gateway(Arc<Gateway>),
+    /// A GatewayClass.
+    GatewayClass(Arc<GatewayClass>),
+    /// A PeerAuthentication.
+    PeerAuthentication(Arc<PeerAuthentication>),
+    /// An AuthorizationPolicy.
+    AuthorizationPolicy(Arc<AuthorizationPolicy>),
+    /// A RequestAuthentication, as far as it guards.
+    RequestAuthentication(Arc<Guard>),
+    /// A MeshPolicy, as far as it guards.
+    MeshPolicy(Arc<Guard>),
+    /// A ServiceEntry.
+    ServiceEntry(Arc<ServiceEntry>),
+    /// A kind that only waypoints use.
+    Raw(Arc<Raw>),
+}
+
+impl Object {
+    /// An object that was read.
+    pub(in crate::objects) fn new(at: Origin, meta: Meta, body: Body) -> Self {
+        Self { head: Arc::new(Head { at, meta }), body }
+    }
+
+    /// The object as one of its kind, whose body was found in [`Object::body`].
+    pub(crate) fn item<T>(&self, body: &Arc<T>) -> Item<T> {
+        Item { head: Arc::clone(&self.head), spec: Arc::clone(body) }
+    }
+
+    /// Whether it is the very object that became this item, and not only an equal one.
+    pub(in crate::objects) fn became<T>(&self, item: &Item<T>) -> bool {
+        Arc::ptr_eq(&self.head, &item.head)
+    }
+
+    /// Whether both say the same, wherever they stand.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.meta == other.meta && self.body == other.body
+    }
+
+    /// Its kind.
+    pub fn kind(&self) -> Kind {
+        match &self.body {
+            Body::Namespace => Kind::Namespace,
+            Body::Node(_) => Kind::Node,
+            Body::Pod(_) => Kind::Pod,
+            Body::Service(_) => Kind::Service,
+            Body::EndpointSlice(_) => Kind::EndpointSlice,
+            Body::Gateway(_) => Kind::Gateway,
+            Body::GatewayClass(_) => Kind::GatewayClass,
+            Body::PeerAuthentication(_) => Kind::PeerAuthentication,
+            Body::AuthorizationPolicy(_) => Kind::AuthorizationPolicy,
+            Body::RequestAuthentication(_) => Kind::RequestAuthentication,
+            Body::MeshPolicy(_) => Kind::MeshPolicy,
+            Body::ServiceEntry(_) => Kind::ServiceEntry,
+            Body::Raw(_) => Kind::Route,
+        }
+    }
+}
+
+impl<T> Item<T> {
+    /// The same as an object of whichever kind.
+    pub(in crate::objects) fn into_object(self, body: impl FnOnce(Arc<T>) -> Body) -> Object {
+        Object { head: self.head, body: body(self.spec) }
+    }
+}
+
+impl Deref for Object {
+    type Target = Head;
+
+    fn deref(&self) -> &Head {
+        &self.head
+    }
+}
