@@ -13,8 +13,7 @@ use crate::config::{Object, Services};
 /// The objects, in the order of their files.
 pub fn objects(raw: &[Item<Raw>]) -> Vec<Arc<Object>> {
     let read = |(place, item): (usize, &Item<Raw>)| {
-        let origin = format!("{}:{}", item.at.file.display(), item.at.line);
-        let object = Object::from_json(&item.spec.value, &origin, place)?;
+        let object = Object::from_json(&item.spec.value, &item.at.to_string(), place)?;
         Some(Arc::new(Object { error: item.spec.error.as_deref().map(Arc::from), ..object }))
     };
     raw.iter().enumerate().filter_map(read).collect()

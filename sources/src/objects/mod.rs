@@ -14,3 +14,4 @@ pub mod kind; // the kinds we read, checked, in the form we keep
 mod schema; // the kinds we read, as they are written
 mod node; // a YAML document with the line of every value
 pub mod problem; // what is wrong, and where
+pub mod origin; // where an object is written down

@@ -51,7 +51,7 @@ pub(super) fn overruled(inventory: &Inventory, context: &Context) -> Vec<Problem
 }
 
 struct Claim<'a> {
-    at: &'a super::problem::Origin,
+    at: &'a super::origin::Origin,
     object: String,
     net: IpNet,
     field: &'static str,

@@ -12,7 +12,8 @@ use serde_saphyr::Spanned;
 use super::kind::{Kind, Object, Reader, Shared};
 use super::names;
 use super::node::{DecodeError, Node, Value};
-use super::problem::{Origin, Problem, Severity};
+use super::origin::Origin;
+use super::problem::{Problem, Severity};
 
 /// What a file says.
 #[derive(Debug, Default)]
@@ -131,9 +132,7 @@ impl Reading<'_> {
         // The position stands before the message, and what may be set is set here.
         let message = message.split(" at line ").next().unwrap_or(&message);
         let message = message.split(", set DuplicateKeyPolicy").next().unwrap_or(message);
-        let at = self.at(line);
-        let mut problem = Problem::of_file(self.file, Severity::Error, format!("not valid YAML: {message}"));
-        problem.line = at.line;
+        let problem = Problem::at(self.at(line), Severity::Error, format!("not valid YAML: {message}"));
         self.parsed.problems.push(problem);
         if let Some((kind, node)) = salvage(document.text) {
             self.stand_in(kind, &node);
@@ -141,14 +140,13 @@ impl Reading<'_> {
     }
 
     fn at(&self, line: u32) -> Origin {
-        Origin { file: Arc::clone(self.file), line: line.saturating_add(self.offset) }
+        Origin::line_of(self.file, line.saturating_add(self.offset))
     }
 
     fn error(&mut self, line: u32, object: Option<String>, error: &DecodeError) {
         self.parsed.problems.push(Problem {
             severity: Severity::Error,
-            file: Arc::clone(self.file),
-            line: self.at(line).line,
+            at: self.at(line),
             object,
             field: error.field(),
             message: error.message.clone(),

@@ -203,7 +203,7 @@ fn selectors_of_nothing(
 
 fn duplicates<T>(kind: &str, shelf: &Shelf<T>, problems: &mut Vec<Problem>) {
     for (first, other) in shelf.duplicates() {
-        let message = format!("is also in {}:{}, which is in effect", first.at.file.display(), first.at.line);
+        let message = format!("is also in {}, which is in effect", first.at);
         problems.push(Problem::of(&other.at, format!("{kind} {}", other.meta.key()), Severity::Error, message));
     }
 }

@@ -238,7 +238,7 @@ impl World {
                 Some(twins.swap_remove(place))
             });
             match twin {
-                Some(twin) if twin.at == object.at => {}
+                Some(twin) if twin.at.is_same_place(&object.at) => {}
                 Some(twin) if object.kind() == Kind::Service => {
                     concern.add(twin, false, &self.options);
                     concern.add(object, true, &self.options);

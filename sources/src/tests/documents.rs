@@ -130,7 +130,7 @@ fn a_broken_document_does_not_hide_those_behind_it() {
     );
     let names: Vec<&str> = parsed.objects.iter().map(|object| object.meta.name.as_str()).collect();
     assert_eq!(names, ["a", "c"]);
-    let lines: Vec<u32> = parsed.problems.iter().map(|problem| problem.line).collect();
+    let lines: Vec<u32> = parsed.problems.iter().map(|problem| problem.at.line()).collect();
     assert_eq!(lines.len(), 2);
     assert_eq!(lines[1], 10);
 }

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use crate::objects::inventory::Inventory;
 use crate::objects::kind::{Item, Labels, ObjectKey, Pod};
-use crate::objects::problem::{Origin, Problem, Severity};
+use crate::objects::origin::Origin;
+use crate::objects::problem::{Problem, Severity};
 use mesh::model::name::{Name, Namespace, NodeName};
 use mesh::model::policy::{Authorization, PolicyKey, Scope};
 use mesh::model::service::{Service, ServiceKey};

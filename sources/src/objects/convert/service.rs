@@ -7,7 +7,8 @@ use smallvec::SmallVec;
 
 use crate::objects::inventory::{GATEWAY_NAME, Inventory};
 use crate::objects::kind::{self, EndpointSlice, Item, ObjectKey, Pod, Resolution, ServiceEntry, TargetPort};
-use crate::objects::problem::{Origin, Problem, Severity};
+use crate::objects::origin::Origin;
+use crate::objects::problem::{Problem, Severity};
 use mesh::authority::addresses::{Claimant, Queue};
 use mesh::authority::claims::namespace_of_host;
 use mesh::model::name::{Name, Namespace};

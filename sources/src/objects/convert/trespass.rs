@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::objects::inventory::Inventory;
 use crate::objects::kind::{Item, ObjectKey, Pod};
-use crate::objects::problem::{Origin, Problem, Severity};
+use crate::objects::origin::Origin;
+use crate::objects::problem::{Problem, Severity};
 
 use super::context::Context;
 use super::options::Options;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::de::IgnoredAny;
 
 use crate::objects::node::{self, DecodeError, Value};
-use crate::objects::problem::{Origin, Severity};
+use crate::objects::origin::Origin;
+use crate::objects::problem::Severity;
 use crate::objects::schema::meta::{Bare, Full, Lenient, Metadata};
 use crate::objects::schema::{gateway, pod, policy, service};
 use mesh::model::syntax::Form;
@@ -200,8 +201,11 @@ fn names_in_doubt(node: &node::Node, at: &Origin) -> Option<Metadata> {
 /// What stands in for a policy is called so when the policy's own name is none: by its place, so that two are two.
 fn nameless(at: &Origin) -> String {
     let mut hasher = DefaultHasher::new();
-    at.file.hash(&mut hasher);
-    format!("unnamed-{:016x}-{}", hasher.finish(), at.line)
+    match at {
+        Origin::Manifest { file, .. } => file.hash(&mut hasher),
+        Origin::Api(api) => api.key.hash(&mut hasher),
+    }
+    format!("unnamed-{:016x}-{}", hasher.finish(), at.line())
 }
 
 /// What stands in for a policy that waypoints enforce.

@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::objects::problem::Origin;
+use crate::objects::origin::Origin;
 
 use super::meta::Meta;
 
@@ -53,7 +53,10 @@ impl<T> Deref for Item<T> {
 impl Head {
     /// Sorts older objects first: by creation time, by place in the files where there is none, then by name.
     pub fn age(&self) -> impl Ord + '_ {
-        let place = if self.meta.created.is_some() { None } else { Some(&self.at) };
+        let place = match &self.at {
+            Origin::Manifest { file, line } if self.meta.created.is_none() => Some((file, line)),
+            _ => None,
+        };
         (self.meta.created.unwrap_or(i64::MAX), place, &self.meta.namespace, &self.meta.name)
     }
 }
@@ -66,7 +69,7 @@ mod tests {
     #[test]
     fn age_goes_by_time_then_place_then_name() {
         let item = |created, line, name: &str| {
-            let at = Origin { file: std::path::Path::new("a.yaml").into(), line };
+            let at = Origin::line_of(&std::path::Path::new("a.yaml").into(), line);
             let meta = Meta { namespace: "ns".into(), name: name.into(), labels: Labels::default(), created };
             Item::new(at, meta, ())
         };

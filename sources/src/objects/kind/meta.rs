@@ -12,7 +12,8 @@ use mesh::authority::enforcement::ENFORCEMENT;
 use mesh::model::name::{Name, Namespace};
 use mesh::model::waypoint::EnforcementMode;
 
-use crate::objects::problem::{Origin, Problem, Severity};
+use crate::objects::origin::Origin;
+use crate::objects::problem::{Problem, Severity};
 use crate::objects::schema::meta::Metadata;
 
 use super::shared::Shared;

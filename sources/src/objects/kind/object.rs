@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
-use crate::objects::problem::Origin;
+use crate::objects::origin::Origin;
 
 use super::authorization::AuthorizationPolicy;
 use super::gateway::{Gateway, GatewayClass};
