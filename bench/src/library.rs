@@ -12,7 +12,7 @@ use mesh::model::update::Update;
 use mesh::state::snapshot::Snapshot;
 use mesh::state::store::Store;
 use serde::{Deserialize, Serialize};
-use sources::{ManifestSource, Options};
+use sources::{Batch, ManifestSource, Options};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -77,7 +77,7 @@ pub async fn run(options: &Scaled) -> Result<Measured> {
     let (sender, mut batches) = mpsc::channel::<Vec<Update>>(64);
     let stop = CancellationToken::new();
     let (before, cpu, begin) = (heap(), own_cpu()?, Instant::now());
-    let running = tokio::spawn(source.run(move |batch| _ = sender.try_send(batch), stop.clone()));
+    let running = tokio::spawn(source.run(move |batch: Batch| _ = sender.try_send(batch.updates), stop.clone()));
     let batch = next(&mut batches).await?;
     let mut measured = Measured { load: begin.elapsed().as_secs_f64(), ..Measured::default() };
     let known = batch.len();

@@ -11,7 +11,10 @@
 mod tests;
 
 pub mod manifests; // Kubernetes manifests in a directory
+pub mod batch; // what a source hands over at once
 pub mod objects; // Kubernetes objects -> model::update
 
+pub use batch::Batch;
 pub use manifests::{Loaded, ManifestSource, Witness};
 pub use objects::convert::Options;
+pub use objects::kind::Documents;

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use super::files::{self, Found, Stamp};
 use super::touched::Touched;
-use crate::objects::kind::{Body, Item, Object, Raw, Shared};
+use crate::objects::kind::{Documents, Object, Shared};
 use crate::objects::parse::{Parsed, parse};
 use crate::objects::problem::{Problem, Severity};
 
@@ -68,15 +68,15 @@ pub(crate) struct Changes {
 }
 
 impl Changes {
-    /// Whether an object that only waypoints use is among them.
-    pub(crate) fn has_raw(&self) -> bool {
-        self.removed.iter().chain(&self.added).any(|object| matches!(object.body, Body::Raw(_)))
+    /// Whether an object that the consumer reads by itself is among them.
+    pub(super) fn has_documents(&self) -> bool {
+        self.removed.iter().chain(&self.added).any(|object| object.document.is_some())
     }
 }
 
 impl Folder {
-    pub(crate) fn new(dir: PathBuf, keeps_raw: bool) -> Self {
-        Self { dir, shared: Shared::new(keeps_raw), ..Self::default() }
+    pub(crate) fn new(dir: PathBuf, documents: Documents) -> Self {
+        Self { dir, shared: Shared::new(documents), ..Self::default() }
     }
 
     /// The same, in which workloads may have these addresses although they are local everywhere.
@@ -222,15 +222,13 @@ impl Folder {
         self.files.len()
     }
 
-    /// Objects that waypoints read themselves, as they stand in the files. Several may have one key: waypoints tell those
-    /// that are not in effect.
-    pub(crate) fn raw(&self) -> Vec<Item<Raw>> {
+    /// The objects that the consumer reads by itself, in the order of the files.
+    pub(crate) fn with_documents(&self) -> Vec<Object> {
         let objects = self.files.values().flat_map(|file| &file.objects);
-        let raw = objects.filter_map(|object| match &object.body {
-            Body::Raw(raw) => Some(object.item(raw)),
-            _ => None,
-        });
-        raw.collect()
+        let mut found: Vec<Object> = objects.filter(|object| object.document.is_some()).cloned().collect();
+        // What stands in for a policy stands behind the others of its file.
+        found.sort_by(|one, other| one.at.cmp(&other.at));
+        found
     }
 
     /// How many times a file was read, and how many times it was broken.

@@ -11,7 +11,7 @@ use mesh::model::name::{Name, Namespace};
 use super::holders::Holders;
 use super::kind::{
     AuthorizationPolicy, Body, EndpointSlice, Gateway, GatewayClass, Guard, Item, Kind, Labels, Meta, Node, Object,
-    ObjectKey, PeerAuthentication, Pod, Raw, Service, ServiceEntry,
+    ObjectKey, PeerAuthentication, Pod, Service, ServiceEntry,
 };
 use super::labelled::Labelled;
 
@@ -94,12 +94,6 @@ impl<T> Shelf<T> {
     }
 }
 
-/// The shelf of an object that only waypoints read; `None` for one that stands on a shelf of its own kind too.
-fn raw_key(raw: &Raw) -> Option<(Box<str>, Box<str>)> {
-    let (group, kind) = raw.group_kind();
-    (Kind::of(&raw.api_version, kind) == Some(Kind::Route)).then(|| (group.into(), kind.into()))
-}
-
 /// All objects.
 #[derive(Debug, Default)]
 pub struct Inventory {
@@ -127,8 +121,8 @@ pub struct Inventory {
     pub mesh_policies: Shelf<Guard>,
     /// ServiceEntries.
     pub entries: Shelf<ServiceEntry>,
-    /// Objects that only waypoints read, by group and kind.
-    pub raws: BTreeMap<(Box<str>, Box<str>), Shelf<Raw>>,
+    /// Objects that only waypoints read, by kind.
+    pub for_waypoints: BTreeMap<Kind, Shelf<()>>,
     /// Who has which address.
     pub holders: Holders,
     /// Pods that are instances of a Gateway: namespace, Gateway, pod.
@@ -152,10 +146,8 @@ impl Inventory {
             Body::RequestAuthentication(body) => self.authentications.insert(object.item(body)),
             Body::MeshPolicy(body) => self.mesh_policies.insert(object.item(body)),
             Body::ServiceEntry(body) => self.entries.insert(object.item(body)),
-            Body::Raw(raw) => {
-                if let Some(key) = raw_key(raw) {
-                    self.raws.entry(key).or_default().insert(object.item(raw));
-                }
+            Body::ForWaypoints(kind) => {
+                self.for_waypoints.entry(*kind).or_default().insert(object.item(&Arc::new(())));
             }
         }
     }
@@ -175,13 +167,11 @@ impl Inventory {
             Body::RequestAuthentication(_) => self.authentications.remove(object),
             Body::MeshPolicy(_) => self.mesh_policies.remove(object),
             Body::ServiceEntry(_) => self.entries.remove(object),
-            Body::Raw(raw) => {
-                if let Some(key) = raw_key(raw)
-                    && let Some(shelf) = self.raws.get_mut(&key)
-                {
+            Body::ForWaypoints(kind) => {
+                if let Some(shelf) = self.for_waypoints.get_mut(kind) {
                     shelf.remove(object);
                     if shelf.is_empty() {
-                        self.raws.remove(&key);
+                        self.for_waypoints.remove(kind);
                     }
                 }
             }
@@ -224,7 +214,7 @@ impl Inventory {
             Body::RequestAuthentication(_) => self.authentications.is_alone(meta),
             Body::MeshPolicy(_) => self.mesh_policies.is_alone(meta),
             Body::ServiceEntry(_) => self.entries.is_alone(meta),
-            Body::Raw(_) => true,
+            Body::ForWaypoints(_) => true,
         }
     }
 

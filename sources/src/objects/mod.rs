@@ -11,6 +11,7 @@ mod labelled; // which pods a selector selects
 pub mod parse; // text -> objects, errors with file, line, object and field
 mod names; // what an object calls itself and others by has the form of a name
 pub mod kind; // the kinds we read, checked, in the form we keep
+pub mod document; // an object as its source has it, for those who read it by themselves
 mod schema; // the kinds we read, as they are written
 mod node; // a YAML document with the line of every value
 pub mod problem; // what is wrong, and where

@@ -135,7 +135,7 @@ impl Reading<'_> {
         let problem = Problem::at(self.at(line), Severity::Error, format!("not valid YAML: {message}"));
         self.parsed.problems.push(problem);
         if let Some((kind, node)) = salvage(document.text) {
-            self.stand_in(kind, &node);
+            self.stand_in(kind, &node, None);
         }
     }
 
@@ -165,50 +165,41 @@ impl Reading<'_> {
         let label = label(kind, &kind_name, &node);
         let line = node.line;
         if let Err(error) = names::check(kind, &node) {
-            return self.unread((&api_version, &kind_name), kind, node, &error);
+            return self.unread(kind, &kind_name, &node, &error);
         }
         let policy = kind.is_policy().then(|| node.clone());
         let at = self.at(line);
         let problems = &mut self.parsed.problems;
         let mut reader = Reader { shared: self.shared, at, object: label.clone(), problems };
-        let keeps_raw = reader.shared.keeps_raw && kind.is_for_waypoints(&node);
-        let raw = keeps_raw.then(|| Object::raw((&api_version, &kind_name), kind, node.clone(), &mut reader));
-        let object = Object::read(kind, node, &mut reader);
-        let (raw, object) = match raw.transpose() {
-            Ok(raw) => (raw, object),
-            Err(error) => (None, Err(error)),
-        };
-        match (object, policy) {
-            (Ok(object), _) => self.parsed.objects.extend(raw.into_iter().chain(object)),
-            (Err(error), Some(node)) => self.unread((&api_version, &kind_name), kind, node, &error),
+        let document = reader.shared.documents.of(kind, &node, Some(self.offset));
+        match (Object::read(kind, node, &mut reader), policy) {
+            (Ok(object), _) => self.parsed.objects.extend(object.map(|object| object.with_document(document))),
+            (Err(error), Some(node)) => self.unread(kind, &kind_name, &node, &error),
             (Err(error), None) => self.error(error.line.max(line), Some(label), &error),
         }
     }
 
     /// An object of a known kind that could not be read: of a policy something stands in for it, and waypoints get it as
     /// it is, with what is wrong.
-    fn unread(&mut self, names: (&str, &str), kind: Kind, node: Node, error: &DecodeError) {
-        let label = label(kind, names.1, &node);
-        self.error(error.line.max(node.line), Some(label.clone()), error);
-        if !kind.is_policy() {
-            return;
-        }
-        self.stand_in(kind, &node);
-        if self.shared.keeps_raw && kind.is_for_waypoints(&node) {
-            let at = self.at(node.line);
-            let mut reader = Reader { shared: self.shared, at, object: label, problems: &mut Vec::new() };
-            self.parsed.objects.extend(Object::raw_in_error(names, node, error, &mut reader));
+    fn unread(&mut self, kind: Kind, kind_name: &str, node: &Node, error: &DecodeError) {
+        self.error(error.line.max(node.line), Some(label(kind, kind_name, node)), error);
+        if kind.is_policy() {
+            self.stand_in(kind, node, Some(error));
         }
     }
 
-    fn stand_in(&mut self, kind: Kind, node: &Node) {
-        let label = label(kind, &format!("{kind:?}"), node);
+    fn stand_in(&mut self, kind: Kind, node: &Node, error: Option<&DecodeError>) {
+        let label = label(kind, kind.name(), node);
         let at = self.at(node.line);
         let mut reader = Reader { shared: self.shared, at, object: label, problems: &mut Vec::new() };
         if let Some((object, what)) = Object::stand_in(kind, node, &mut reader) {
             let message = format!("while it cannot be read, {what} is in effect in its place");
             let problem = Problem::of(&reader.at, reader.object, Severity::Warning, message);
-            self.parsed.stand_ins.push(StandIn { object, problem });
+            let document = error.and_then(|error| {
+                let document = reader.shared.documents.of(kind, node, Some(self.offset))?;
+                Some(document.in_error((&object.meta.namespace, &object.meta.name), error))
+            });
+            self.parsed.stand_ins.push(StandIn { object: object.with_document(document), problem });
         }
     }
 

@@ -65,8 +65,8 @@ pub(super) fn survey<'a>(
     duplicates("RequestAuthentication", &inventory.authentications, &mut problems);
     duplicates("MeshPolicy", &inventory.mesh_policies, &mut problems);
     duplicates("ServiceEntry", &inventory.entries, &mut problems);
-    for ((_, kind), shelf) in &inventory.raws {
-        duplicates(kind, shelf, &mut problems);
+    for (kind, shelf) in &inventory.for_waypoints {
+        duplicates(kind.name(), shelf, &mut problems);
     }
     problems.sort();
     problems

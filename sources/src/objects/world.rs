@@ -295,7 +295,7 @@ impl Concern {
         match &object.body {
             _ if !alone => self.add(object, true, options),
             Body::PeerAuthentication(_) | Body::ServiceEntry(_) => self.add(object, true, options),
-            Body::Pod(_) | Body::Raw(_) => {}
+            Body::Pod(_) | Body::ForWaypoints(_) => {}
             Body::Node(_) => self.add(object, true, options),
             _ => self.context = true,
         }
@@ -304,7 +304,7 @@ impl Concern {
     /// An object is new or gone, or says something else.
     fn add(&mut self, object: &Object, new: bool, options: &Options) {
         let namespace = &object.meta.namespace;
-        self.context |= !matches!(object.body, Body::Pod(_) | Body::Service(_) | Body::Raw(_));
+        self.context |= !matches!(object.body, Body::Pod(_) | Body::Service(_) | Body::ForWaypoints(_));
         match &object.body {
             Body::Pod(pod) => {
                 self.pods.insert(object.meta.key());
@@ -344,7 +344,7 @@ impl Concern {
             | Body::GatewayClass(_)
             | Body::RequestAuthentication(_)
             | Body::MeshPolicy(_)
-            | Body::Raw(_) => {}
+            | Body::ForWaypoints(_) => {}
         }
     }
 }

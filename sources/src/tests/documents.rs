@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::support::{load, read};
-use crate::objects::kind::{Body, Shared};
+use crate::objects::kind::{Body, Documents, Shared};
 use crate::objects::parse::parse;
 
 fn problems(text: &str) -> Vec<String> {
@@ -62,13 +62,17 @@ fn every_mistake_names_file_line_object_and_field() {
             "apiVersion: example.com/v1\nkind: Pod\nmetadata: {name: x}\n",
             "mesh.yaml:1: Pod default/x: example.com/v1 Pod is not a kind the mesh knows; it is ignored",
         ),
+        (
+            "apiVersion: culvert.dev/v1alpha1\nkind: MeshPolcy\nmetadata: {name: x}\n",
+            "mesh.yaml:1: MeshPolcy default/x: culvert.dev/v1alpha1 MeshPolcy is not a kind the mesh knows; it is ignored",
+        ),
     ] {
         assert_eq!(problems(text), [expected], "{text}");
     }
 }
 
 #[test]
-fn kinds_for_waypoints_pass_without_a_word_and_are_kept_if_one_asks() {
+fn kinds_for_waypoints_pass_without_a_word_and_keep_their_documents_if_one_asks() {
     for (api_version, kind) in [
         ("gateway.networking.k8s.io/v1", "HTTPRoute"),
         ("gateway.networking.k8s.io/v1", "GRPCRoute"),
@@ -81,21 +85,19 @@ fn kinds_for_waypoints_pass_without_a_word_and_are_kept_if_one_asks() {
         ("culvert.dev/v1alpha1", "MeshPolicy"),
     ] {
         let text = format!("apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{any: [1, 'a']}}\n");
-        for keeps_raw in [false, true] {
-            let parsed = parse(&Arc::from(Path::new("mesh.yaml")), &text, &mut Shared::new(keeps_raw));
-            let raw = parsed.objects.iter().filter_map(|object| match &object.body {
-                Body::Raw(raw) => Some(raw),
-                // What agents have to know of it themselves.
-                Body::RequestAuthentication(_) | Body::MeshPolicy(_) => None,
-                _ => panic!("{kind}"),
-            });
-            let raw: Vec<_> = raw.collect();
-            let read_by_agents = matches!(kind, "RequestAuthentication" | "MeshPolicy") && !keeps_raw;
-            assert_eq!((raw.len(), parsed.problems.len()), (usize::from(!read_by_agents), 0), "{kind}");
-            for item in raw {
-                let any = if keeps_raw { serde_json::json!([1, "a"]) } else { serde_json::Value::Null };
-                assert_eq!(item.value["spec"]["any"], any, "without a waypoint no more than the key is kept");
-                assert_eq!((item.kind.as_str(), item.api_version.as_str()), (kind, api_version));
+        for documents in [Documents::None, Documents::OfWaypoints] {
+            let parsed = parse(&Arc::from(Path::new("mesh.yaml")), &text, &mut Shared::new(documents));
+            assert_eq!((parsed.objects.len(), parsed.problems.len()), (1, 0), "{kind}");
+            let object = &parsed.objects[0];
+            assert_eq!(object.kind().name(), kind);
+            // What agents have to know of it themselves.
+            let read_by_agents = matches!(object.body, Body::RequestAuthentication(_) | Body::MeshPolicy(_));
+            assert_eq!(read_by_agents, matches!(kind, "RequestAuthentication" | "MeshPolicy"));
+            let document = object.document.as_deref();
+            assert_eq!(document.is_some(), documents == Documents::OfWaypoints, "{kind}");
+            for document in document {
+                assert_eq!(document.to_json()["spec"]["any"], serde_json::json!([1, "a"]), "{kind}");
+                assert_eq!((document.text("kind"), document.text("apiVersion")), (kind, api_version));
             }
         }
     }

@@ -15,62 +15,14 @@ use mesh::model::syntax::Form;
 use super::authorization::AuthorizationPolicy;
 use super::gateway::{Gateway, GatewayClass};
 use super::guard::Guard;
-use super::known::{Kind, Raw};
-use super::meta::{Labels, Meta, Reader};
+use super::known::Kind;
+use super::meta::{Labels, Reader};
 use super::object::{Body, Object};
 use super::peer::PeerAuthentication;
 use super::pod::{Node, Pod};
 use super::service::{EndpointSlice, Service, ServiceEntry};
 
-/// A Node or Pod with nothing but where its node is: the rest is long, and no waypoint asks for it.
-fn place_only((api_version, kind): (&str, &str), meta: &Meta, node: &node::Node) -> serde_json::Value {
-    let of = |key| node.get("status").and_then(|status| status.get(key)).cloned().map(node::Node::into_json);
-    serde_json::json!({
-        "apiVersion": api_version, "kind": kind,
-        "metadata": {"name": meta.name.as_str(), "namespace": meta.namespace.as_str()},
-        "status": {"addresses": of("addresses"), "hostIP": of("hostIP"), "hostIPs": of("hostIPs")},
-    })
-}
-
 impl Object {
-    /// An object as it stands in the file, for waypoints.
-    pub(in crate::objects) fn raw(
-        (api_version, kind_name): (&str, &str),
-        kind: Kind,
-        node: node::Node,
-        reader: &mut Reader<'_>,
-    ) -> Result<Self, DecodeError> {
-        let metadata = node.get("metadata").cloned().map(node::Node::read::<Metadata>).transpose();
-        let metadata = metadata.map_err(|error| error.below("metadata".to_owned()))?.unwrap_or_default();
-        let meta = reader.meta(&metadata, kind.is_namespaced());
-        let value = match kind {
-            Kind::Node | Kind::Pod => place_only((api_version, kind_name), &meta, &node),
-            _ => node.into_json(),
-        };
-        let spec = Raw { kind: kind_name.to_owned(), api_version: api_version.to_owned(), value, error: None };
-        Ok(Self::new(reader.at.clone(), meta, Body::Raw(Arc::new(spec))))
-    }
-
-    /// A policy that could not be read, as it stands in the file, for waypoints: there it refuses. `None` when nothing can
-    /// be in its namespace.
-    pub(in crate::objects) fn raw_in_error(
-        (api_version, kind): (&str, &str),
-        node: node::Node,
-        error: &DecodeError,
-        reader: &mut Reader<'_>,
-    ) -> Option<Self> {
-        let names = names_in_doubt(&node, &reader.at)?;
-        let meta = reader.meta(&names, true);
-        let mut value = node.into_json();
-        let mut metadata = value.get("metadata").and_then(serde_json::Value::as_object).cloned().unwrap_or_default();
-        metadata.insert("name".to_owned(), meta.name.as_str().into());
-        metadata.insert("namespace".to_owned(), meta.namespace.as_str().into());
-        value.as_object_mut()?.insert("metadata".to_owned(), metadata.into());
-        let (kind, api_version) = (kind.to_owned(), api_version.to_owned());
-        let spec = Raw { kind, api_version, value, error: Some(error.with_field()) };
-        Some(Self::new(reader.at.clone(), meta, Body::Raw(Arc::new(spec))))
-    }
-
     /// Reads an object of a known kind. `Ok(None)`: there is nothing to keep of it.
     pub(in crate::objects) fn read(
         kind: Kind,
@@ -132,15 +84,21 @@ impl Object {
                 let raw: Lenient<service::ServiceEntrySpec> = node.read()?;
                 ServiceEntry::read(raw, reader).map(|entry| entry.into_object(Body::ServiceEntry))
             }
-            // Nothing but waypoints reads them; that there are two of one is worth knowing anywhere.
-            Kind::Route if !reader.shared.keeps_raw => {
-                let text = |key| node.get(key).and_then(node::Node::text).unwrap_or_default().to_owned();
-                let (kind, api_version) = (text("kind"), text("apiVersion"));
+            // That there are two of one is worth knowing anywhere.
+            Kind::HttpRoute
+            | Kind::GrpcRoute
+            | Kind::TcpRoute
+            | Kind::TlsRoute
+            | Kind::BackendTlsPolicy
+            | Kind::ReferenceGrant
+            | Kind::XBackendTrafficPolicy
+            | Kind::XMesh
+            | Kind::DestinationRule
+            | Kind::VirtualService
+            | Kind::Telemetry => {
                 let meta = reader.meta(&node.read::<Bare>()?.metadata, true);
-                let spec = Raw { kind, api_version, value: serde_json::Value::Null, error: None };
-                Some(Self::new(reader.at.clone(), meta, Body::Raw(Arc::new(spec))))
+                Some(Self::new(reader.at.clone(), meta, Body::ForWaypoints(kind)))
             }
-            Kind::Route => None,
         })
     }
 

@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use crate::objects::node;
+use crate::objects::document::Document;
+use crate::objects::node::Node;
 
 /// A kind that the source knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -31,8 +32,33 @@ pub enum Kind {
     MeshPolicy,
     /// `networking.istio.io`.
     ServiceEntry,
-    /// A kind that only waypoints use; kept as it is.
-    Route,
+    /// `gateway.networking.k8s.io`; only waypoints use it.
+    #[serde(rename = "HTTPRoute")]
+    HttpRoute,
+    /// `gateway.networking.k8s.io`; only waypoints use it.
+    #[serde(rename = "GRPCRoute")]
+    GrpcRoute,
+    /// `gateway.networking.k8s.io`; only waypoints use it.
+    #[serde(rename = "TCPRoute")]
+    TcpRoute,
+    /// `gateway.networking.k8s.io`; only waypoints use it.
+    #[serde(rename = "TLSRoute")]
+    TlsRoute,
+    /// `gateway.networking.k8s.io`; only waypoints use it.
+    #[serde(rename = "BackendTLSPolicy")]
+    BackendTlsPolicy,
+    /// `gateway.networking.k8s.io`; only waypoints use it.
+    ReferenceGrant,
+    /// `gateway.networking.x-k8s.io`; only waypoints use it.
+    XBackendTrafficPolicy,
+    /// `gateway.networking.x-k8s.io`; only waypoints use it.
+    XMesh,
+    /// `networking.istio.io`; only waypoints use it.
+    DestinationRule,
+    /// `networking.istio.io`; only waypoints use it.
+    VirtualService,
+    /// `telemetry.istio.io`; only waypoints use it.
+    Telemetry,
     /// A kind that says nothing to a mesh, but often stands beside those that do: ConfigMap, Secret, ServiceAccount.
     Ignored,
 }
@@ -55,18 +81,18 @@ pub const KINDS: [(&str, &str, Kind); 26] = {
         ("culvert.dev", "MeshPolicy", Kind::MeshPolicy),
         (GATEWAY_API, "Gateway", Kind::Gateway),
         (GATEWAY_API, "GatewayClass", Kind::GatewayClass),
-        (GATEWAY_API, "HTTPRoute", Kind::Route),
-        (GATEWAY_API, "GRPCRoute", Kind::Route),
-        (GATEWAY_API, "TCPRoute", Kind::Route),
-        (GATEWAY_API, "TLSRoute", Kind::Route),
-        (GATEWAY_API, "BackendTLSPolicy", Kind::Route),
-        (GATEWAY_API, "ReferenceGrant", Kind::Route),
-        (EXPERIMENTAL, "XBackendTrafficPolicy", Kind::Route),
-        (EXPERIMENTAL, "XMesh", Kind::Route),
+        (GATEWAY_API, "HTTPRoute", Kind::HttpRoute),
+        (GATEWAY_API, "GRPCRoute", Kind::GrpcRoute),
+        (GATEWAY_API, "TCPRoute", Kind::TcpRoute),
+        (GATEWAY_API, "TLSRoute", Kind::TlsRoute),
+        (GATEWAY_API, "BackendTLSPolicy", Kind::BackendTlsPolicy),
+        (GATEWAY_API, "ReferenceGrant", Kind::ReferenceGrant),
+        (EXPERIMENTAL, "XBackendTrafficPolicy", Kind::XBackendTrafficPolicy),
+        (EXPERIMENTAL, "XMesh", Kind::XMesh),
         (ISTIO, "ServiceEntry", Kind::ServiceEntry),
-        (ISTIO, "DestinationRule", Kind::Route),
-        (ISTIO, "VirtualService", Kind::Route),
-        ("telemetry.istio.io", "Telemetry", Kind::Route),
+        (ISTIO, "DestinationRule", Kind::DestinationRule),
+        (ISTIO, "VirtualService", Kind::VirtualService),
+        ("telemetry.istio.io", "Telemetry", Kind::Telemetry),
         (SECURITY, "PeerAuthentication", Kind::PeerAuthentication),
         (SECURITY, "AuthorizationPolicy", Kind::AuthorizationPolicy),
         (SECURITY, "RequestAuthentication", Kind::RequestAuthentication),
@@ -81,20 +107,33 @@ impl Kind {
     pub fn of(api_version: &str, kind: &str) -> Option<Self> {
         let group = api_version.split_once('/').map_or("", |(group, _)| group);
         let known = KINDS.iter().find(|(known_group, name, _)| (*known_group, *name) == (group, kind));
-        // What else our own group has is for waypoints, which say that they do not know it.
-        known.map(|(_, _, kind)| *kind).or_else(|| (group == "culvert.dev").then_some(Self::Route))
+        known.map(|(_, _, kind)| *kind)
     }
 
-    /// Whether waypoints read this object of the kind themselves, as it stands in the file: of pods, their own.
-    pub(in crate::objects) fn is_for_waypoints(self, node: &node::Node) -> bool {
+    /// As `kind` calls it.
+    pub fn name(self) -> &'static str {
+        KINDS.iter().find(|(_, _, kind)| *kind == self).map_or("", |(_, name, _)| name)
+    }
+
+    /// Whether nothing but waypoints reads objects of the kind.
+    pub fn is_for_waypoints_only(self) -> bool {
+        match self {
+            Self::HttpRoute | Self::GrpcRoute | Self::TcpRoute | Self::TlsRoute => true,
+            Self::BackendTlsPolicy | Self::ReferenceGrant | Self::XBackendTrafficPolicy | Self::XMesh => true,
+            Self::DestinationRule | Self::VirtualService | Self::Telemetry => true,
+            _ => false,
+        }
+    }
+
+    /// Whether waypoints read this object of the kind by themselves: of pods, their own.
+    fn is_for_waypoints(self, node: &Node) -> bool {
         let labels = || node.get("metadata").and_then(|metadata| metadata.get("labels"));
         match self {
             Self::Pod => labels().is_some_and(|labels| labels.get(GATEWAY_NAME).is_some()),
-            Self::Route | Self::Gateway | Self::GatewayClass | Self::AuthorizationPolicy => true,
+            Self::Gateway | Self::GatewayClass | Self::AuthorizationPolicy => true,
             Self::RequestAuthentication | Self::MeshPolicy => true,
             Self::Namespace | Self::Node => true,
-            Self::Service | Self::EndpointSlice | Self::PeerAuthentication => false,
-            Self::ServiceEntry | Self::Ignored => false,
+            other => other.is_for_waypoints_only(),
         }
     }
 
@@ -112,22 +151,25 @@ impl Kind {
     }
 }
 
-/// An object as it stands in the file.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Raw {
-    /// `kind`.
-    pub kind: String,
-    /// `apiVersion`.
-    pub api_version: String,
-    /// The whole object; null where no waypoint reads it.
-    pub value: serde_json::Value,
-    /// What is wrong with it, field first, when it could not be read: then nobody accepts it.
-    pub error: Option<String>,
+/// Which objects a consumer reads by itself, besides what they come to in the model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Documents {
+    /// None.
+    #[default]
+    None,
+    /// Those that waypoints read.
+    OfWaypoints,
 }
 
-impl Raw {
-    /// Group and kind: with namespace and name the key of an object, whichever version it is written in.
-    pub fn group_kind(&self) -> (&str, &str) {
-        (self.api_version.split_once('/').map_or("", |(group, _)| group), &self.kind)
+impl Documents {
+    /// The document of an object, if it is asked for; `offset` is the number of lines before it in its file.
+    pub(in crate::objects) fn of(self, kind: Kind, node: &Node, offset: Option<u32>) -> Option<Document> {
+        if self == Self::None || !kind.is_for_waypoints(node) {
+            return None;
+        }
+        Some(match kind {
+            Kind::Node | Kind::Pod => Document::place_only(node.clone(), offset),
+            _ => Document::new(node.clone(), offset),
+        })
     }
 }

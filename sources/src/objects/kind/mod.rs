@@ -18,7 +18,7 @@ pub use authorization::{AuthorizationPolicy, Effect, TargetedPolicy};
 pub use gateway::{Gateway, GatewayAddress, GatewayClass, WAYPOINT_CLASSES, WaypointFor};
 pub use guard::{Guard, TargetRef};
 pub use item::{Head, Item};
-pub use known::{KINDS, Kind, Raw};
+pub use known::{Documents, KINDS, Kind};
 pub(in crate::objects) use meta::Reader;
 pub use meta::{Labels, Meta, ObjectKey};
 pub use object::{Body, Object};

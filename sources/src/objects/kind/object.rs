@@ -3,13 +3,14 @@
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::objects::document::Document;
 use crate::objects::origin::Origin;
 
 use super::authorization::AuthorizationPolicy;
 use super::gateway::{Gateway, GatewayClass};
 use super::guard::Guard;
 use super::item::{Head, Item};
-use super::known::{Kind, Raw};
+use super::known::Kind;
 use super::meta::Meta;
 use super::peer::PeerAuthentication;
 use super::pod::{Node, Pod};
@@ -21,6 +22,8 @@ pub struct Object {
     head: Arc<Head>,
     /// What only its kind has.
     pub body: Body,
+    /// The object as its source has it, if the consumer asked for it.
+    pub document: Option<Arc<Document>>,
 }
 
 /// What only one kind of objects has.
@@ -50,14 +53,19 @@ pub enum Body {
     MeshPolicy(Arc<Guard>),
     /// A ServiceEntry.
     ServiceEntry(Arc<ServiceEntry>),
-    /// A kind that only waypoints use.
-    Raw(Arc<Raw>),
+    /// A kind of which only waypoints read more than the key.
+    ForWaypoints(Kind),
 }
 
 impl Object {
     /// An object that was read.
     pub(in crate::objects) fn new(at: Origin, meta: Meta, body: Body) -> Self {
-        Self { head: Arc::new(Head { at, meta }), body }
+        Self { head: Arc::new(Head { at, meta }), body, document: None }
+    }
+
+    /// The same with its document, if the consumer asked for it.
+    pub(in crate::objects) fn with_document(self, document: Option<Document>) -> Self {
+        Self { document: document.map(Arc::new), ..self }
     }
 
     /// The object as one of its kind, whose body was found in [`Object::body`].
@@ -70,7 +78,7 @@ impl Object {
         Arc::ptr_eq(&self.head, &item.head)
     }
 
-    /// Whether both say the same, wherever they stand.
+    /// Whether both come to the same in the model, wherever they stand.
     pub fn says_the_same(&self, other: &Self) -> bool {
         self.meta == other.meta && self.body == other.body
     }
@@ -90,7 +98,7 @@ impl Object {
             Body::RequestAuthentication(_) => Kind::RequestAuthentication,
             Body::MeshPolicy(_) => Kind::MeshPolicy,
             Body::ServiceEntry(_) => Kind::ServiceEntry,
-            Body::Raw(_) => Kind::Route,
+            Body::ForWaypoints(kind) => *kind,
         }
     }
 }
@@ -98,7 +106,7 @@ impl Object {
 impl<T> Item<T> {
     /// The same as an object of whichever kind.
     pub(in crate::objects) fn into_object(self, body: impl FnOnce(Arc<T>) -> Body) -> Object {
-        Object { head: self.head, body: body(self.spec) }
+        Object { head: self.head, body: body(self.spec), document: None }
     }
 }
 
