@@ -83,7 +83,7 @@ impl ManifestSource {
         let mut folder = Folder::new(dir.to_owned(), options.documents).with_local_addresses(&options.local_addresses);
         let mut world = World::new(options.clone());
         let changes = folder.refresh(&Touched::everything());
-        let updates = world.change(&changes.removed, &changes.added);
+        let updates = world.change(&changes.of.removed, &changes.of.added);
         let mut problems: Vec<Problem> = folder.problems().cloned().chain(world.problems()).collect();
         problems.sort();
         Loaded { updates, problems, objects: world.inventory().counts(), documents: folder.with_documents() }
@@ -118,7 +118,7 @@ impl ManifestSource {
             (state, changes, updates, asked) = looked;
             let ask_at = asked.then(|| Instant::now() + ASK_AGAIN);
             watch.follow(state.folder.elsewhere());
-            changes.problems.iter().for_each(log);
+            changes.of.problems.iter().for_each(log);
             let first = !synced && !state.folder.is_missing();
             let updates_by_kernel = !updates.is_empty();
             let objects = (first || synced && changes.has_documents()).then(|| state.folder.with_documents());
@@ -183,7 +183,7 @@ impl ManifestSource {
 /// Looks at what was touched; says too whether the kernel was asked anything, and so has to be asked again.
 fn look(mut state: Box<State>, touched: &Touched) -> (Box<State>, Changes, Vec<Update>, bool) {
     let changes = state.folder.refresh(touched);
-    let mut updates = state.world.change(&changes.removed, &changes.added);
+    let mut updates = state.world.change(&changes.of.removed, &changes.of.added);
     let mut asked = false;
     if let Some((node, witness)) = &state.witness {
         let questions = state.world.questions(node);

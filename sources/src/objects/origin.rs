@@ -57,6 +57,22 @@ pub struct ApiKind {
     pub kind: Name,
 }
 
+impl ApiObject {
+    /// The origin of an object as an API answers it; `None` if it lacks `apiVersion`, `kind` or `metadata.name`.
+    pub fn of(object: &serde_json::Value) -> Option<Self> {
+        let text = |pointer: &str| object.pointer(pointer).and_then(serde_json::Value::as_str);
+        let (api_version, kind) = (text("/apiVersion")?, text("/kind")?);
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        let key = ApiKey {
+            kind: ApiKind { group: group.into(), kind: kind.into() },
+            namespace: text("/metadata/namespace").unwrap_or_default().into(),
+            name: text("/metadata/name")?.into(),
+        };
+        let or_empty = |pointer: &str| text(pointer).unwrap_or_default().into();
+        Some(Self { key, uid: or_empty("/metadata/uid"), resource_version: or_empty("/metadata/resourceVersion") })
+    }
+}
+
 impl Origin {
     /// A line of a file.
     pub fn line_of(file: &Arc<Path>, line: u32) -> Self {
@@ -128,6 +144,22 @@ mod tests {
         assert!(!api("web", "1").is_same_place(&api("cart", "1")));
         assert!(line(1).is_same_place(&line(1)) && !line(1).is_same_place(&line(2)));
         assert!(!line(1).is_same_place(&api("web", "1")));
+    }
+
+    #[test]
+    fn the_origin_of_an_api_object_is_in_the_object() {
+        let metadata = serde_json::json!({"name": "a", "namespace": "b", "uid": "u", "resourceVersion": "7"});
+        let route = serde_json::json!({"apiVersion": "x.io/v1beta1", "kind": "Route", "metadata": metadata});
+        let ApiObject { key, uid, resource_version } = ApiObject::of(&route).unwrap();
+        assert_eq!((key.kind.group.as_str(), key.to_string().as_str()), ("x.io", "Route b/a"));
+        assert_eq!((&*uid, &*resource_version), ("u", "7"));
+        let node = ApiObject::of(&serde_json::json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}}));
+        assert_eq!(node.unwrap().key.to_string(), "Node n");
+        for missing in ["apiVersion", "kind", "metadata"] {
+            let mut route = route.clone();
+            route.as_object_mut().unwrap().remove(missing);
+            assert_eq!(ApiObject::of(&route), None, "{missing}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! pods that a change can concern are looked at: those that changed, those that share an address with them, and those of
 //! the namespaces in which anything else changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use mesh::model::name::{Name, Namespace, NodeName};
@@ -17,6 +17,9 @@ use super::diff;
 use super::holders::{Evidence, Title};
 use super::inventory::{GATEWAY_NAME, Inventory};
 use super::kind::{Body, Item, Kind, Object, ObjectKey, Pod};
+use super::last_good::{Changed, LastGood};
+use super::origin::{ApiKey, ApiKind};
+use super::parse::Version;
 use super::problem::Problem;
 use super::survey;
 
@@ -30,6 +33,15 @@ pub struct World {
     foreign: BTreeMap<IpAddr, Workload>,
     /// Addresses of nodes, and those that nobody has.
     reserved: BTreeMap<IpAddr, Reserved>,
+    /// What each object of an API last said.
+    watched: BTreeMap<ApiKey, Watched>,
+}
+
+/// An object of an API.
+#[derive(Debug)]
+struct Watched {
+    uid: Box<str>,
+    said: LastGood,
 }
 
 /// A pod of a node that claims what others claim too.
@@ -62,7 +74,14 @@ impl World {
     pub fn new(options: Options) -> Self {
         let inventory = Inventory::default();
         let context = Context::new(&inventory, &options);
-        Self { options, inventory, context, foreign: BTreeMap::new(), reserved: BTreeMap::new() }
+        Self {
+            options,
+            inventory,
+            context,
+            foreign: BTreeMap::new(),
+            reserved: BTreeMap::new(),
+            watched: BTreeMap::new(),
+        }
     }
 
     /// The objects that are in effect.
@@ -73,10 +92,64 @@ impl World {
     /// Takes objects out that were taken in, and others in; returns what changes by that.
     pub fn change(&mut self, removed: &[Object], added: &[Object]) -> Vec<Update> {
         let concern = self.concern(removed, added);
-        self.apply(concern, |inventory| {
+        self.bring_about(concern, |inventory| {
             removed.iter().for_each(|object| inventory.remove(object));
             added.iter().for_each(|object| inventory.insert(object));
         })
+    }
+
+    /// Takes in a version of an object of an API; returns what changes by that. One that cannot be read keeps what the object
+    /// last said, and [`World::problems`] tells.
+    pub fn apply(&mut self, version: Version) -> Vec<Update> {
+        self.apply_all([version])
+    }
+
+    /// The same for several that take effect together, as those of all kinds do once all are known.
+    pub fn apply_all(&mut self, versions: impl IntoIterator<Item = Version>) -> Vec<Update> {
+        let mut changed = Changed::default();
+        versions.into_iter().for_each(|version| self.watch(version, &mut changed));
+        self.change(&changed.removed, &changed.added)
+    }
+
+    /// Takes an object of an API out; returns what changes by that.
+    pub fn delete(&mut self, key: &ApiKey) -> Vec<Update> {
+        let mut changed = Changed::default();
+        if let Some(gone) = self.watched.remove(key) {
+            gone.said.end(&mut changed);
+        }
+        self.change(&changed.removed, &changed.added)
+    }
+
+    /// Takes in all objects of a kind that an API has: what it had before and has not any more is gone. Returns what changes
+    /// by that.
+    pub fn replace_all(&mut self, kind: &ApiKind, versions: Vec<Version>) -> Vec<Update> {
+        let mut changed = Changed::default();
+        let stays: HashSet<ApiKey> = versions.iter().map(|version| version.at.key.clone()).collect();
+        let first = ApiKey { kind: kind.clone(), namespace: Namespace::default(), name: Name::default() };
+        let of_kind = self.watched.range(first..).map(|(key, _)| key).take_while(|key| key.kind == *kind);
+        let gone: Vec<ApiKey> = of_kind.filter(|key| !stays.contains(key)).cloned().collect();
+        for gone in gone.iter().filter_map(|key| self.watched.remove(key)) {
+            gone.said.end(&mut changed);
+        }
+        versions.into_iter().for_each(|version| self.watch(version, &mut changed));
+        self.change(&changed.removed, &changed.added)
+    }
+
+    /// Objects of an API that the consumer reads by itself, by key.
+    pub fn watched_documents(&self) -> impl Iterator<Item = &Object> {
+        let objects = self.watched.values().flat_map(|watched| watched.said.objects());
+        objects.filter(|object| object.document.is_some())
+    }
+
+    fn watch(&mut self, Version { at, parsed }: Version, changed: &mut Changed) {
+        // Another object of the same name is not the one that said something.
+        if let Some(other) = self.watched.get(&at.key).filter(|known| known.uid != at.uid).map(|_| &at.key)
+            && let Some(gone) = self.watched.remove(other)
+        {
+            gone.said.end(changed);
+        }
+        let fresh = || Watched { uid: at.uid.clone(), said: LastGood::default() };
+        self.watched.entry(at.key.clone()).or_insert_with(fresh).said.take(parsed, changed);
     }
 
     /// Pods of a node that claim what others claim too, with where they live: what the kernel shows there decides.
@@ -100,10 +173,10 @@ impl World {
         if concern.addresses.is_empty() {
             return Vec::new();
         }
-        self.apply(concern, |inventory| inventory.holders.witness(evidence))
+        self.bring_about(concern, |inventory| inventory.holders.witness(evidence))
     }
 
-    fn apply(&mut self, mut concern: Concern, change: impl FnOnce(&mut Inventory)) -> Vec<Update> {
+    fn bring_about(&mut self, mut concern: Concern, change: impl FnOnce(&mut Inventory)) -> Vec<Update> {
         let cluster_ip = concern.addresses.iter().any(|address| self.context.has_cluster_ip(*address));
         concern.context |= cluster_ip;
         let claimants = concern.addresses.iter().flat_map(|&address| self.inventory.claimants(address));
@@ -202,9 +275,13 @@ impl World {
         heir
     }
 
-    /// What is wrong between objects that are each well written.
+    /// What is wrong between objects that are each well written, and with those of an API that are not.
     pub fn problems(&self) -> Vec<Problem> {
-        survey::survey(&self.inventory, &self.context, self.foreign.values(), &self.options)
+        let between = survey::survey(&self.inventory, &self.context, self.foreign.values(), &self.options);
+        let within = self.watched.values().flat_map(|watched| watched.said.problems()).cloned();
+        let mut problems: Vec<Problem> = within.chain(between).collect();
+        problems.sort();
+        problems
     }
 
     /// What leads from the old context to the present one for pods that did not change.

@@ -95,7 +95,7 @@ fn kinds_for_waypoints_pass_without_a_word_and_keep_their_documents_if_one_asks(
             assert_eq!(read_by_agents, matches!(kind, "RequestAuthentication" | "MeshPolicy"));
             let document = object.document.as_deref();
             assert_eq!(document.is_some(), documents == Documents::OfWaypoints, "{kind}");
-            for document in document {
+            if let Some(document) = document {
                 assert_eq!(document.to_json()["spec"]["any"], serde_json::json!([1, "a"]), "{kind}");
                 assert_eq!((document.text("kind"), document.text("apiVersion")), (kind, api_version));
             }

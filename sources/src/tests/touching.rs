@@ -52,16 +52,16 @@ fn what_nobody_touched_is_not_looked_at() {
     std::thread::sleep(Duration::from_millis(120));
     let mut folder = Folder::new(dir.path().to_owned(), Documents::None);
     // The first look is at everything, whatever is said.
-    assert_eq!(folder.refresh(&Touched::default()).added.len(), 2);
+    assert_eq!(folder.refresh(&Touched::default()).of.added.len(), 2);
     put(dir.path(), "a.yaml", "c", "10.0.0.1");
     put(dir.path(), "b.yaml", "d", "10.0.0.2");
     let changes = folder.refresh(&touched(dir.path(), &["a.yaml", ".hidden", "notes.txt", "gone.yaml"]));
-    assert_eq!((changes.removed.len(), changes.added.len()), (1, 1));
-    assert_eq!(changes.added[0].meta.name.as_str(), "c");
+    assert_eq!((changes.of.removed.len(), changes.of.added.len()), (1, 1));
+    assert_eq!(changes.of.added[0].meta.name.as_str(), "c");
     fs::remove_file(dir.path().join("a.yaml")).unwrap();
     let changes = folder.refresh(&touched(dir.path(), &["a.yaml"]));
-    assert_eq!((changes.removed.len(), changes.added.len(), folder.len()), (1, 0, 1));
-    assert_eq!(folder.refresh(&Touched::everything()).added[0].meta.name.as_str(), "d");
+    assert_eq!((changes.of.removed.len(), changes.of.added.len(), folder.len()), (1, 0, 1));
+    assert_eq!(folder.refresh(&Touched::everything()).of.added[0].meta.name.as_str(), "d");
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn a_folder_or_a_link_makes_everything_be_looked_at() {
             }
         };
         let changes = folder.refresh(&touched(dir.path(), &[name]));
-        assert!(changes.added.iter().any(|object| object.meta.name.as_str() == "c"), "{what}");
+        assert!(changes.of.added.iter().any(|object| object.meta.name.as_str() == "c"), "{what}");
     }
 }
 
