@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::answer::Answer;
 use super::matcher;
-use super::subject::{Http, Subject};
+use super::subject::{Http, Subject, Token};
 use crate::model::policy::Authorization;
 use crate::model::rule::{Attribute, Test};
 
@@ -92,24 +92,16 @@ fn found(attribute: &Attribute, subject: &Subject<'_>) -> Cow<'static, str> {
 const UNKNOWN: Cow<'static, str> = Cow::Borrowed("unknown");
 
 fn found_in_request(attribute: &Attribute, http: &Http<'_>) -> Cow<'static, str> {
-    let Some(token) = http.token else {
-        return match attribute {
-            Attribute::Header(name, _) => header(http.headers, name),
-            Attribute::Host(_) => quoted(http.host),
-            Attribute::Method(_) => quoted(http.method.as_str()),
-            Attribute::Path(_) => path(http),
-            _ => "no token".into(),
-        };
-    };
-    let all = |values: &[String]| match values {
-        [] => "nothing".into(),
-        values => quoted(&values.join(",")),
+    let of_token = |read: &dyn Fn(&dyn Token) -> Vec<String>| match http.token.map(read) {
+        None => "no token".into(),
+        Some(values) if values.is_empty() => "nothing".into(),
+        Some(values) => quoted(&values.join(",")),
     };
     match attribute {
-        Attribute::RequestPrincipal(_) => quoted(token.principal()),
-        Attribute::Audience(_) => all(token.audiences()),
-        Attribute::Presenter(_) => all(&token.claim(&["azp".into()])),
-        Attribute::Claim(path, _) => all(&token.claim(path)),
+        Attribute::RequestPrincipal(_) => of_token(&|token| vec![token.principal().to_owned()]),
+        Attribute::Audience(_) => of_token(&|token| token.audiences().to_vec()),
+        Attribute::Presenter(_) => of_token(&|token| token.claim(&["azp".into()])),
+        Attribute::Claim(path, _) => of_token(&|token| token.claim(path)),
         Attribute::Header(name, _) => header(http.headers, name),
         Attribute::Host(_) => quoted(http.host),
         Attribute::Method(_) => quoted(http.method.as_str()),

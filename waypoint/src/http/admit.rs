@@ -98,15 +98,21 @@ pub fn authorize(service: &ServicePlan, request: &Subject<'_>) -> Result<(), Rep
     match judgement.refusal {
         None => Ok(()),
         Some(refusal) => {
-            if tracing::enabled!(tracing::Level::DEBUG) {
-                for policy in &service.security.policies {
-                    for rule in trace(policy, request) {
-                        tracing::debug!("{} {}: {rule}", policy.action.as_str(), policy.key);
-                    }
-                }
-            }
+            report_why(service, request);
             tracing::debug!("refused: {refusal}");
             Err(Reply::rejected(Rejection::Denied, "RBAC: access denied"))
+        }
+    }
+}
+
+/// Says of every policy why it matches what is refused, or does not.
+pub fn report_why(service: &ServicePlan, subject: &Subject<'_>) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    for policy in &service.security.policies {
+        for rule in trace(policy, subject) {
+            tracing::debug!("{} {}: {rule}", policy.action.as_str(), policy.key);
         }
     }
 }

@@ -24,6 +24,7 @@ use super::sniff::{Spoken, could_be_http, sniff};
 use crate::auth::authorize::judge;
 use crate::config::plan::ServicePlan;
 use crate::config::{Routing, workload_key};
+use crate::http::admit;
 use crate::http::exchange::Connection;
 use crate::http::judge::address_of;
 use crate::http::request::handle;
@@ -265,7 +266,10 @@ fn refused(world: &World, connection: &Connection, (target, port): (&ServiceKey,
     let refusal = |plan: &ServicePlan, destination| {
         let request = connection.client.subject(destination, None);
         let judgement = judge(plan.security.policies.iter().map(|policy| &**policy), &request);
-        judgement.refusal.map(process::telemetry::access_log::reason::rejected)
+        judgement.refusal.map(|refusal| {
+            admit::report_why(plan, &request);
+            process::telemetry::access_log::reason::rejected(refusal)
+        })
     };
     let called = world.service(&connection.service, connection.port)?;
     let other = world.plan.services.get(target).filter(|_| *target != connection.service);
