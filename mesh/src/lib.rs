@@ -1,7 +1,8 @@
 //! The model of the mesh: its objects, their state at one moment, and the decisions about them.
 //!
 //! Nothing here does I/O. Sources send [`model::update`] values into [`state`], which publishes immutable snapshots;
-//! [`policy`] and [`balance`] decide on one of them. A module uses only modules declared below it (`cargo xtask check`).
+//! [`policy`] and [`balance`] decide on one of them. A module uses only modules declared below it (`cargo xtask
+//! check`).
 
 #[cfg(any(test, feature = "testing"))]
 mod testing; // what tests make their meshes of

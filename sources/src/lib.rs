@@ -4,8 +4,8 @@
 //! directory --watch--> files --parse--> objects --world (convert, diff)--> model::Update
 //! ```
 //!
-//! [`objects`] turns Kubernetes objects into the model, wherever they come from, and does no I/O; [`manifests`] reads them from
-//! a directory. A file that cannot be read or understood keeps what it last said.
+//! [`objects`] turns Kubernetes objects into the model, wherever they come from, and does no I/O; [`manifests`] reads
+//! them from a directory. A file that cannot be read or understood keeps what it last said.
 
 #[cfg(test)]
 mod tests;

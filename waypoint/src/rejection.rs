@@ -70,7 +70,7 @@ rejections! {
     Reflection = "method", NOT_IMPLEMENTED, UNKNOWN, None, Client;
     /// `Expect` is not `100-continue`.
     Expectation = "expectation", EXPECTATION_FAILED, UNKNOWN, DownstreamProtocolError, Client;
-    /// The rate limit of the service or rule is exceeded; with `Retry-After`.
+    /// A rate limit is exceeded; with `Retry-After`.
     RateLimited = "rate_limit", TOO_MANY_REQUESTS, RESOURCE_EXHAUSTED, RateLimited, Policy;
     /// The rule cannot be carried out as it is written.
     RouteInvalid = "route_invalid", INTERNAL_SERVER_ERROR, INTERNAL, None, ControlPlane;
@@ -82,13 +82,13 @@ rejections! {
     UnknownProtocol = "upgrade", NOT_IMPLEMENTED, UNKNOWN, DownstreamProtocolError, Client;
     /// The backend upgraded unasked.
     UnaskedUpgrade = "upgrade", BAD_GATEWAY, UNAVAILABLE, UpstreamProtocolError, Upstream;
-    /// The backend's response has two readings, is none, or follows over 32 interim ones.
+    /// The response is ambiguous, none, or follows over 32 interim ones.
     BadResponse = "protocol", BAD_GATEWAY, UNAVAILABLE, UpstreamProtocolError, Upstream;
     /// No endpoint is ready.
     NoEndpoint = "no_endpoint", SERVICE_UNAVAILABLE, UNAVAILABLE, NoHealthyUpstream, Upstream;
     /// All endpoints are ejected; with `Retry-After`.
     CircuitOpen = "circuit_open", SERVICE_UNAVAILABLE, UNAVAILABLE, NoHealthyUpstream, Upstream;
-    /// Too many requests or connections; with `Retry-After` when it is requests.
+    /// Too many requests (with `Retry-After`) or connections.
     Overflow = "overflow", SERVICE_UNAVAILABLE, UNAVAILABLE, UpstreamOverflow, Upstream;
     /// No connection to the endpoint.
     ConnectFailed = "connect", SERVICE_UNAVAILABLE, UNAVAILABLE, UpstreamConnectionFailure, Upstream;

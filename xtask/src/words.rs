@@ -12,8 +12,8 @@ pub(crate) const WORDS_ARE_LAW: bool = false;
 struct Word {
     /// What it is called.
     say: &'static str,
-    /// Not so in a name: a name of code that has it as a part (`dial_meant`, `LaneId`), or with a `=` before it is nothing
-    /// else. Small letters.
+    /// Not so in a name: a name of code that has it as a part (`dial_meant`, `LaneId`), or with a `=` before it is
+    /// nothing else. Small letters.
     names: &'static [&'static str],
     /// Not so anywhere: neither in a name, nor as a word of a comment, a document or a text that users see. Small
     /// letters.

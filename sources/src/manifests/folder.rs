@@ -81,8 +81,8 @@ impl Folder {
         self
     }
 
-    /// Looks again at what was touched. A folder that is gone keeps what its files said: an unmounted volume is no reason
-    /// to end a mesh.
+    /// Looks again at what was touched. A folder that is gone keeps what its files said: an unmounted volume is no
+    /// reason to end a mesh.
     pub(crate) fn refresh(&mut self, touched: &Touched) -> Changes {
         let mut changes = Changes::default();
         match self.found(touched) {

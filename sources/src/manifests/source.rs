@@ -72,8 +72,8 @@ impl ManifestSource {
         Self { dir, options, witness: None, status: Arc::new(ArcSwap::from_pointee(status)) }
     }
 
-    /// The same, in which `witness` says what the kernel of this node shows where pods of the node claim what others claim.
-    /// It may block.
+    /// The same, in which `witness` says what the kernel of this node shows where pods of the node claim what others
+    /// claim. It may block.
     pub fn witnessed(self, node: NodeName, witness: Witness) -> Self {
         Self { witness: Some((node, witness)), ..self }
     }

@@ -63,8 +63,8 @@ impl Document {
         self.root.clone().into_json()
     }
 
-    /// What is wrong with `key` (as `spec`) if it is read as a type: the field, the message, and the line where there is
-    /// one. `None` if nothing is, or if there is no such field.
+    /// What is wrong with `key` (as `spec`) if it is read as a type: the field, the message, and the line where there
+    /// is one. `None` if nothing is, or if there is no such field.
     pub fn misread<T: DeserializeOwned>(&self, key: &str) -> Option<String> {
         let node = self.root.get(key)?;
         let error = node.clone().read::<T>().err()?.below(key.to_owned());

@@ -25,8 +25,8 @@ pub struct Changed {
 }
 
 impl LastGood {
-    /// Takes in another version. One that cannot be read keeps what was last said; if nothing was, what can be understood of
-    /// it is in effect, and what stands in for policies that cannot.
+    /// Takes in another version. One that cannot be read keeps what was last said; if nothing was, what can be
+    /// understood of it is in effect, and what stands in for policies that cannot.
     pub fn take(&mut self, parsed: Parsed, changed: &mut Changed) {
         let broken = parsed.is_broken();
         let Parsed { mut objects, stand_ins, mut problems } = parsed;

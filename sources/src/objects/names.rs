@@ -1,5 +1,5 @@
-//! Pure. Whatever an object calls itself and others by must be a name: what Kubernetes would not admit is refused before
-//! any of it becomes an identity, a header, a label or a log line.
+//! Pure. Whatever an object calls itself and others by must be a name: what Kubernetes would not admit is refused
+//! before any of it becomes an identity, a header, a label or a log line.
 
 use mesh::model::syntax::Form;
 

@@ -95,8 +95,8 @@ impl Origin {
         }
     }
 
-    /// Whether what stands here and there has the same place among others: that of an API object is its key, whatever its
-    /// version.
+    /// Whether what stands here and there has the same place among others: that of an API object is its key, whatever
+    /// its version.
     pub fn is_same_place(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Api(one), Self::Api(other)) => one.key == other.key,

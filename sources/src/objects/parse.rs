@@ -1,7 +1,7 @@
 //! Pure. The text of a file, or the JSON of an API -> objects and problems.
 //!
-//! A file holds any number of documents, of which each is one object or a `List`. Documents are read one by one, so that
-//! a broken one does not hide those behind it.
+//! A file holds any number of documents, of which each is one object or a `List`. Documents are read one by one, so
+//! that a broken one does not hide those behind it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -61,8 +61,9 @@ pub struct Version {
     pub parsed: Parsed,
 }
 
-/// Reads an object as an API answers it, with `apiVersion` and `kind`: in lists they stand at the list, and the caller adds
-/// them to each object. What is understood, and what is said of the rest, is the same as of the same object in a file.
+/// Reads an object as an API answers it, with `apiVersion` and `kind`: in lists they stand at the list, and the caller
+/// adds them to each object. What is understood, and what is said of the rest, is the same as of the same object in a
+/// file.
 pub fn parse_value(at: ApiObject, value: &serde_json::Value, shared: &mut Shared) -> Version {
     let at = Arc::new(at);
     let place = Place::Api(Arc::clone(&at));
@@ -220,8 +221,8 @@ impl Reading<'_> {
         }
     }
 
-    /// An object of a known kind that could not be read: of a policy something stands in for it, and waypoints get it as
-    /// it is, with what is wrong.
+    /// An object of a known kind that could not be read: of a policy something stands in for it, and waypoints get it
+    /// as it is, with what is wrong.
     fn unread(&mut self, kind: Kind, kind_name: &str, node: &Node, error: &DecodeError) {
         self.error(error.line.max(node.line), Some(label(kind, kind_name, node)), error);
         if kind.is_policy() {

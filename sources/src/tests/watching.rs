@@ -1,5 +1,5 @@
-//! Objects of an API: they are read as the same objects in files are, and whatever changes in whatever order leads to what the
-//! API has.
+//! Objects of an API: they are read as the same objects in files are, and whatever changes in whatever order leads to
+//! what the API has.
 
 use std::collections::BTreeMap;
 use std::path::Path;

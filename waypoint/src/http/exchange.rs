@@ -47,8 +47,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// The connection goes on as it is, though its client had offered another protocol. An HTTP/1 connection whose client
-    /// has done so is given back at its end, instead of being shut down.
+    /// The connection goes on as it is, though its client had offered another protocol. An HTTP/1 connection whose
+    /// client has done so is given back at its end, instead of being shut down.
     pub fn not_taken(&self, version: Version, switch: Option<OnUpgrade>) {
         if version < Version::HTTP_2 && switch.is_some() {
             *self.untaken.lock() = switch;

@@ -1,4 +1,5 @@
-//! Pure. The answers that we make ourselves, each with its reason: `x-culvert-error`, and for gRPC a status and a message.
+//! Pure. The answers that we make ourselves, each with its reason: `x-culvert-error`, and for gRPC a status and a
+//! message.
 
 use std::time::Duration;
 

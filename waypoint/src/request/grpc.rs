@@ -1,4 +1,5 @@
-//! Pure. What of gRPC a proxy must know: which requests are gRPC, and status codes (gRPC over HTTP/2, PROTOCOL-HTTP2.md).
+//! Pure. What of gRPC a proxy must know: which requests are gRPC, and status codes (gRPC over HTTP/2,
+//! PROTOCOL-HTTP2.md).
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;

@@ -131,8 +131,9 @@ impl Rule {
         }
     }
 
-    /// The backend, and its index, for one request, `random` being 0 to 1 (exclusive). `None` when all weights are zero, or there is no
-    /// backend at all: 500. A backend without endpoints keeps its share: weights are never spread anew.
+    /// The backend, and its index, for one request, `random` being 0 to 1 (exclusive). `None` when all weights are
+    /// zero, or there is no backend at all: 500. A backend without endpoints keeps its share: weights are never spread
+    /// anew.
     pub fn choose(&self, random: f64) -> Option<(usize, &Backend)> {
         let Action::Forward(backends) = &self.action else { return None };
         if let [only] = &**backends {

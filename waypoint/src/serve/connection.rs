@@ -162,8 +162,8 @@ async fn spoken(connection: &Connection, stream: &mut Stream, declared: bool) ->
             // Slow in the middle of what may yet be a request line.
             Err(_) => Spoken::Http1,
         };
-        // What is declared to be HTTP and is not gets HTTP's own answer to that, and so does what a lenient server could
-        // take for HTTP where that would pass by what looks at requests.
+        // What is declared to be HTTP and is not gets HTTP's own answer to that, and so does what a lenient server
+        // could take for HTTP where that would pass by what looks at requests.
         let refused = declared || is_judged(connection) && could_be_http(stream.seen());
         return Some(if spoken == Spoken::Opaque && refused { Spoken::Http1 } else { spoken });
     }

@@ -1,5 +1,5 @@
-//! The endpoints of one port of one service. There is one cluster however many routes lead to it, so that what one route
-//! learns about an endpoint all of them know.
+//! The endpoints of one port of one service. There is one cluster however many routes lead to it, so that what one
+//! route learns about an endpoint all of them know.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -93,8 +93,8 @@ pub enum NoEndpoint {
 }
 
 impl Clusters {
-    /// The cluster of a service port as clients of this namespace use it, as of this world. What is known of endpoints is
-    /// everybody's, unless a rule of the clients' own namespace sets limits and trust for them alone.
+    /// The cluster of a service port as clients of this namespace use it, as of this world. What is known of endpoints
+    /// is everybody's, unless a rule of the clients' own namespace sets limits and trust for them alone.
     pub fn get(
         &self,
         (service, port): (&ServiceKey, u16),
@@ -288,8 +288,8 @@ impl Cluster {
         Set { source, settings: Some(Arc::clone(settings)), endpoints: endpoints.into(), protocol, maglev, tiers }
     }
 
-    /// An endpoint for one request: a probe if one is due and the request is expendable; else one that was not tried, of
-    /// the closest that can be used; else one that was.
+    /// An endpoint for one request: a probe if one is due and the request is expendable; else one that was not tried,
+    /// of the closest that can be used; else one that was.
     pub fn choose(&self, settings: &Settings, wanted: &Wanted<'_>, now: Instant) -> Result<InFlight, NoEndpoint> {
         let set = self.set.load();
         let fly = |endpoint: &Arc<Endpoint>, probe| {

@@ -1,4 +1,5 @@
-//! One request, sent until an endpoint answers it: which endpoint, how often, how long, and what is told when none does.
+//! One request, sent until an endpoint answers it: which endpoint, how often, how long, and what is told when none
+//! does.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -61,7 +62,8 @@ impl<'a> Outgoing<'a> {
         Limit { deadline: self.deadline, body: self.body, idle: self.rule.idle }
     }
 
-    /// Whether the endpoint has not got the whole request yet. A client that dawdles must not make an endpoint look bad.
+    /// Whether the endpoint has not got the whole request yet. A client that dawdles must not make an endpoint look
+    /// bad.
     fn is_uploading(&self) -> bool {
         matches!(self.body.map(Replay::upload), Some(Upload::Flowing(_)))
     }

@@ -145,8 +145,8 @@ impl Waypoints {
         self.known.contains_key(&ObjectKey { namespace: pod.meta.namespace.clone(), name: gateway.clone() })
     }
 
-    /// Whether an endpoint of a service that lives in namespace `home` is an instance of a waypoint: both the service and
-    /// the Gateway may say so.
+    /// Whether an endpoint of a service that lives in namespace `home` is an instance of a waypoint: both the service
+    /// and the Gateway may say so.
     pub(super) fn is_served_by(&self, service: &ServiceKey, home: &str, options: &Options) -> bool {
         options.speaks_for(&service.namespace, home)
             && self.gateways_of(service).any(|gateway| options.speaks_for(gateway, home))
@@ -346,7 +346,8 @@ fn by_address(
     }
 }
 
-/// A service of the Gateway's own namespace, else the Kubernetes Service of that name: a ServiceEntry may claim any name.
+/// A service of the Gateway's own namespace, else the Kubernetes Service of that name: a ServiceEntry may claim any
+/// name.
 fn by_hostname(
     gateway: &Item<Gateway>,
     hostname: &Hostname,

@@ -115,8 +115,8 @@ impl Reader<'_> {
         self.problems.push(Problem::of(&self.at, self.object.clone(), severity, message).field(field));
     }
 
-    /// An address in the one form that it has, IPv4 where it is mapped into IPv6; `None`, and a problem noted, for one that
-    /// can be nobody's.
+    /// An address in the one form that it has, IPv4 where it is mapped into IPv6; `None`, and a problem noted, for one
+    /// that can be nobody's.
     pub(super) fn address(&mut self, severity: Severity, field: &str, address: IpAddr) -> Option<IpAddr> {
         let address = address.to_canonical();
         let allowed = self.shared.local_addresses.iter().any(|range| range.contains(&address));

@@ -323,8 +323,9 @@ impl EndpointSlice {
     }
 }
 
-/// What EndpointConditions say (discovery.k8s.io/v1): an unknown `ready` is true, an unknown `serving` is what `ready` is, an
-/// unknown `terminating` is false. `ready` is true of what terminates only where the service publishes what is not ready.
+/// What EndpointConditions say (discovery.k8s.io/v1): an unknown `ready` is true, an unknown `serving` is what `ready`
+/// is, an unknown `terminating` is false. `ready` is true of what terminates only where the service publishes what is
+/// not ready.
 fn health(conditions: &schema::EndpointConditions) -> Health {
     match (conditions.ready, conditions.serving, conditions.terminating) {
         (None | Some(true), _, _) => Health::Healthy,
