@@ -2,7 +2,7 @@
 
 pub mod plaintext; // what the kernel may decide alone about connections without identity
 pub mod authorize; // one connection at an agent: a Permit or a Refusal with the policy's name
-pub mod cover; // what is behind a waypoint, and who may speak for others
+pub mod coverage; // what is behind a waypoint, and who may speak for others
 pub mod instances; // who the instances of a waypoint are
 pub mod judge; // several policies: DENY before ALLOW, no ALLOW means allow
 pub mod trace; // why a policy matches or does not
