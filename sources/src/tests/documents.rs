@@ -18,7 +18,7 @@ fn every_mistake_names_file_line_object_and_field() {
     for (text, expected) in [
         (
             "apiVersion: v1\nkind: Service\nmetadata:\n  name: shop\nspec:\n  ports:\n  - port: 80\n  - port: 70000\n",
-            "mesh.yaml:8: Service default/shop: spec.ports[1].port: 70000 is not a port: a number from 1 to 65535 is",
+            "mesh.yaml:8: Service default/shop: spec.ports[1].port: 70000 must be a number from 1 to 65535",
         ),
         (
             "apiVersion: v1\nkind: Service\nmetadata:\n  name: shop\nspec:\n  type: Sometimes\n",
