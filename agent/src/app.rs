@@ -64,7 +64,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<()> {
 /// Builds every part. Until the reconciler runs, nothing is captured.
 async fn start(args: AgentArgs, host: Host) -> Result<RunningAgent> {
     let limits = limits(&args, raise_descriptor_limit());
-    accept::keep_a_descriptor_back().context("opening /dev/null")?;
+    accept::reserve_descriptor().context("opening /dev/null")?;
     let servers = Servers::bind(&args.servers)?;
     let issuer = issuer(&args.input, &args.mesh).await?;
     let node = build(&args, &host, limits, issuer);

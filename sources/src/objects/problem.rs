@@ -86,8 +86,9 @@ mod tests {
     fn a_problem_reads_like_a_compiler_message() {
         let file: Arc<Path> = Arc::from(Path::new("mesh/shop.yaml"));
         let at = Origin::line_of(&file, 7);
-        let problem = Problem::of(&at, "Service default/shop", Severity::Error, "70000 must be a number from 1 to 65535")
-            .field("spec.ports[0].port");
+        let problem =
+            Problem::of(&at, "Service default/shop", Severity::Error, "70000 must be a number from 1 to 65535")
+                .field("spec.ports[0].port");
         assert_eq!(
             problem.to_string(),
             "mesh/shop.yaml:7: Service default/shop: spec.ports[0].port: 70000 must be a number from 1 to 65535"
@@ -102,7 +103,9 @@ mod tests {
             name: "shop".into(),
         };
         let at = Origin::Api(Arc::new(ApiObject { key, uid: "u".into(), resource_version: "7".into() }));
-        let problem = Problem::of(&at, "Service default/shop", Severity::Error, "70000 must be a number from 1 to 65535").field("spec");
+        let problem =
+            Problem::of(&at, "Service default/shop", Severity::Error, "70000 must be a number from 1 to 65535")
+                .field("spec");
         assert_eq!(problem.to_string(), "Service default/shop: spec: 70000 must be a number from 1 to 65535");
         assert_eq!(Problem::at(at, Severity::Error, "is odd").to_string(), "Service default/shop: is odd");
     }

@@ -214,24 +214,29 @@ pub(crate) fn to_endpoint(
 /// How an instance of a waypoint is reached.
 pub(crate) fn to_instance(to: &ToWaypoint, instance: &Arc<Workload>) -> Option<Hop> {
     let address = hop::address_of(instance, to.target.is_ipv6())?;
-    let also = match &to.instances {
+    let alt_names = match &to.instances {
         Instances::Service(entry) => &entry.service.subject_alt_names[..],
         Instances::Workload(_) => &[],
     };
     let via = Via::Tunnel(Tunnel {
         via: SocketAddr::new(address, to.hbone_port),
         target: to.target,
-        expect: hop::expected(instance, also),
+        expect: hop::expected(instance, alt_names),
     });
     Some(Hop { workload: Arc::clone(instance), via })
 }
 
-/// How `source` reaches a workload at one of its own addresses. `also` are further identities that the workload may
+/// How `source` reaches a workload at one of its own addresses. `alt_names` are further identities that the workload may
 /// have.
 ///
 /// A workload reaches itself in plaintext, like at its own address, which is never captured.
-pub(crate) fn to_workload(source: &Workload, workload: &Arc<Workload>, target: SocketAddr, also: &[Identity]) -> Hop {
-    let tunnel = if workload.uid == source.uid { None } else { hop::tunnel_to(workload, target.ip(), also) };
+pub(crate) fn to_workload(
+    source: &Workload,
+    workload: &Arc<Workload>,
+    target: SocketAddr,
+    alt_names: &[Identity],
+) -> Hop {
+    let tunnel = if workload.uid == source.uid { None } else { hop::tunnel_to(workload, target.ip(), alt_names) };
     let via = match tunnel {
         Some((via, expect)) => Via::Tunnel(Tunnel { via, target, expect }),
         None => Via::Plain(target),
