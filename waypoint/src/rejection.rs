@@ -156,7 +156,8 @@ impl From<BadRequest> for Rejection {
             | BadRequest::ConnectionHeader
             | BadRequest::Value
             | BadRequest::Target
-            | BadRequest::TraceContent => Self::BadRequest,
+            | BadRequest::TraceContent
+            | BadRequest::Nominated => Self::BadRequest,
         }
     }
 }

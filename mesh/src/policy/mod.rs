@@ -8,6 +8,7 @@ pub mod judge; // several policies: DENY before ALLOW, no ALLOW means allow
 pub mod trace; // why a policy matches or does not
 pub mod matcher; // does one policy match one connection or request
 pub mod subject; // what is known of it
+pub mod overrides; // what a request says over again, in fields of headers
 pub mod readings; // what an attribute of a request may mean to whoever reads it
 pub mod pattern; // paths of rules, read and compared
 pub mod path; // paths of requests in one form, and in the readings of others

@@ -161,6 +161,7 @@ mod tests {
     use crate::model::identity::Identity;
     use crate::model::policy::{Action, PolicyKey, Scope};
     use crate::model::rule::Rule;
+    use crate::policy::overrides::Overrides;
     use crate::policy::path::Readings;
     use crate::policy::pattern;
 
@@ -210,7 +211,8 @@ mod tests {
         headers.append("x-role", "x".repeat(500).parse().unwrap());
         headers.append("authorization", "Bearer secret".parse().unwrap());
         let (long, path) = ("h".repeat(500), Readings::of("/a;x/b"));
-        let http = Http { method: &Method::GET, host: &long, path: &path, headers: &headers, token: None };
+        let (method, overrides) = (&Method::GET, Overrides::default());
+        let http = Http { method, host: &long, path: &path, headers: &headers, overrides: &overrides, token: None };
         let subject =
             Subject { identity: None, source: None, remote: None, destination: None, port: 80, http: Some(http) };
         let of = |attribute| found(&attribute, &subject).into_owned();

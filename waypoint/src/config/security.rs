@@ -7,6 +7,7 @@ use http::HeaderName;
 use mesh::model::policy::{Authorization, PolicyKey};
 use mesh::model::rule::Attribute;
 use serde_json::Value;
+use mesh::policy::overrides::Overridable;
 use sources::objects::kind::TargetedPolicy;
 
 use super::history::History;
@@ -32,6 +33,8 @@ pub struct Security {
     /// Headers that these give a meaning to.
     pub reserved: Arc<Reserved>,
 }
+    /// What policies judge that fields of a request may override.
+    pub overridable: Overridable,
 
 impl Security {
     /// Finds out which headers mean something: those that tokens fill, those that carry tokens, those that policies judge.
@@ -39,7 +42,10 @@ impl Security {
         let told = self.jwt.iter().flat_map(|rule| rule.told());
         let carrying = self.jwt.iter().flat_map(|rule| rule.from_headers.iter().map(|(name, _)| name));
         let judged = self.policies.iter().flat_map(|policy| headers(policy));
-        let reserved = Reserved { told: distinct(told), judged: distinct(carrying.chain(judged)) };
+        self.overridable = Overridable::by(self.policies.iter().flat_map(|policy| policy.rules.iter()));
+        let overriding: Vec<HeaderName> = self.overridable.fields().collect();
+        let judged = carrying.chain(judged).chain(&overriding);
+        let reserved = Reserved { told: distinct(told), judged: distinct(judged) };
         self.reserved = Arc::new(reserved);
     }
 }

@@ -11,7 +11,7 @@ use mesh::policy::trace::trace;
 
 use super::reply::Reply;
 use crate::auth::authorize::judge;
-use crate::auth::jwt::{self, Claims, Found, JwtError, JwtRule, claimed_issuer};
+use crate::auth::jwt::{self, Claims, Found, JwtError, JwtRule, Place, claimed_issuer};
 use crate::config::plan::ServicePlan;
 use crate::rejection::Rejection;
 use crate::request::query::Query;
@@ -27,6 +27,8 @@ pub struct Caller {
     pub claims: Option<Claims>,
     /// What the backend is told of it.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Parameters of the query that carried the token, and that the backend is not to get.
+    pub params: Vec<String>,
 }
 
 /// Checks the token of a request. No token passes; `requestPrincipals` of a policy are how to ask for one.
@@ -67,9 +69,12 @@ fn own_principal(rules: &[Arc<JwtRule>], claims: Claims, issuer: &str) -> Result
 
 /// What the backend gets of a token. Policies see it too.
 fn pass_on(rule: &Arc<JwtRule>, found: &Found, claims: Claims, headers: &mut HeaderMap) -> Caller {
-    if !rule.forward {
-        for name in &found.headers {
-            headers.remove(name);
+    let mut params = Vec::new();
+    for place in found.places.iter().filter(|_| !rule.forward) {
+        match place {
+            Place::Header(name) => _ = headers.remove(name),
+            Place::Cookie(name) => jwt::remove_cookie(headers, name),
+            Place::Param(name) => params.push(name.clone()),
         }
     }
     let payload = found.token.split('.').nth(1).and_then(|payload| HeaderValue::from_str(payload).ok());
@@ -80,7 +85,7 @@ fn pass_on(rule: &Arc<JwtRule>, found: &Found, claims: Claims, headers: &mut Hea
     for (name, value) in &told {
         headers.insert(name, value.clone());
     }
-    Caller { rule: Some(Arc::clone(rule)), claims: Some(claims), headers: told }
+    Caller { rule: Some(Arc::clone(rule)), claims: Some(claims), headers: told, params }
 }
 
 /// Judges a request by the policies.

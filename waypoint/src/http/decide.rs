@@ -19,7 +19,7 @@ use crate::filter::Asked;
 use crate::identity;
 use crate::matcher::PathMatch;
 use crate::rejection::Rejection;
-use crate::request::hygiene::Head;
+use crate::request::hygiene::{Head, lines};
 use crate::request::query::Query;
 use crate::route::{Action, Backend, BackendTarget, Found, Rule, Table, TableKind};
 use crate::telemetry::Record;
@@ -38,6 +38,7 @@ pub fn decide(
     let service = world.service(&connection.service, connection.port).ok_or_else(gone)?;
     let received = refuse(connection, &service, head, parts)?;
     let query = Query::new(received.query.as_deref().unwrap_or_default());
+    one_line_each(&received, parts)?;
     let routed = route(&received, &query, parts)?;
     let admitted = admit(&received, &query, routed, parts, record)?;
     choose(&received, &query, admitted, world, parts, &record.host)
@@ -97,6 +98,15 @@ fn refuse<'a>(
     }
 }
 
+/// Makes of the headers that routes match one line each, which policies and the backend get too: there is no first line and
+/// no last one for two readers to differ on. Refuses a request whose `Connection` took one of them away.
+fn one_line_each(received: &Received<'_>, parts: &mut Parts) -> Result<(), Reply> {
+    let matched = received.table.headers();
+    received.head.keeps(matched.iter()).map_err(Reply::bad)?;
+    matched.iter().for_each(|name| lines::join(&mut parts.headers, name));
+    Ok(())
+}
+
 /// Finds the rule. A CORS preflight ends here: it carries no token, and its answer says nothing of what policy would.
 fn route<'a>(received: &Received<'a>, query: &Query<'_>, parts: &Parts) -> Result<Routed<'a>, Reply> {
     let found = received.table.find(&parts.method, &received.path, &parts.headers, query);
@@ -125,7 +135,7 @@ fn admit<'a>(
     } else {
         let destination = connection.destination;
         let (method, host, path) = (&parts.method, &*record.host, &*received.path);
-        let came = Form { method, host, path, query, destination };
+        let came = Form { head: received.head, method, host, path, query, destination };
         judge::admit(connection, service, &came, &mut parts.headers, None)?
     };
     admit::last_hop(parts)?;
@@ -154,7 +164,8 @@ fn choose(
     let (index, backend, target) = backend_of(&rule, &asked, matched)?;
     let mut address = outgoing::address(&rule, backend, &received.head.host, path, text.as_deref(), matched)?;
     let origin = rule.cors.as_ref().and_then(|_| parts.headers.get(ORIGIN).cloned());
-    let passing = Passing { rule: &rule, backend, target, method: &parts.method, query };
+    address.take_off(&caller.params)?;
+    let passing = Passing { head: received.head, rule: &rule, backend, target, method: &parts.method, query };
     let changed = passing.is_judged_as_sent(connection);
     let mut reserved = Arc::clone(&service.security.reserved);
     if changed {

@@ -82,7 +82,7 @@ pub async fn forward(going: Going<'_>, mut parts: Parts, body: Incoming) -> Answ
         prepare(connection, &decision, backend, &mut parts, &mut record, (rule.sampling, world.plan.otlp.is_some()));
     let mirrors = mirror::chosen(decision.rule.mirrors.iter().chain(&backend.mirrors));
     let replay = upload(body, &head, (&parts, rule, &record), version, &shared.replays);
-    let teed = tee(connection, world, &mirrors, &decision, (&parts, replay.as_ref(), &record), (version, head.content));
+    let teed = tee(connection, world, &mirrors, &decision, (&parts, replay.as_ref(), &record), (version, &head));
     // A WebSocket's request is shaped for HTTP/1; an endpoint that takes it over HTTP/2 gets it translated.
     let shape = if head.upgrade.is_some() { Version::H1 } else { version };
     let upgrade = head.upgrade.as_ref();
@@ -224,7 +224,7 @@ fn tee(
     mirrors: &[&crate::route::Mirror],
     decision: &Decision,
     (parts, replay, record): (&Parts, Option<&Replay>, &Record),
-    (version, content): (Version, Content),
+    (version, head): (Version, &Head),
 ) -> Teed {
     if mirrors.is_empty() {
         return Teed::None;
@@ -237,7 +237,7 @@ fn tee(
         None => (Teed::None, mirrors.iter().map(|_| None).collect::<Vec<_>>()),
     };
     for (mirror, body) in mirrors.iter().zip(copies) {
-        let content = if body.is_some() { content } else { Content::None };
+        let content = if body.is_some() { head.content } else { Content::None };
         let copied = Copied {
             parts: parts.clone(),
             address: decision.address.clone(),
@@ -247,7 +247,7 @@ fn tee(
             client: connection.client.clone(),
             record: Box::new(record.copy()),
         };
-        let Some(copied) = mirror::judged(connection, world, mirror, decision, copied) else { continue };
+        let Some(copied) = mirror::judged(connection, world, mirror, decision, head, copied) else { continue };
         mirror::send_off(&connection.shared, world, mirror, version, copied);
     }
     teed

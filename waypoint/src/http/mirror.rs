@@ -14,7 +14,7 @@ use super::judge::{self, Form};
 use super::outgoing::{self, Address};
 use crate::identity;
 use crate::rejection::HttpFlag;
-use crate::request::hygiene::Content;
+use crate::request::hygiene::{Content, Head};
 use crate::request::query::Query;
 use crate::resilience::deadline::{Allowed, Deadline};
 use crate::route::Mirror;
@@ -59,6 +59,7 @@ pub fn judged(
     world: &World,
     mirror: &Mirror,
     decision: &Decision,
+    head: &Head,
     mut copied: Copied,
 ) -> Option<Copied> {
     if mirror.service == connection.service && !decision.rule.foreign {
@@ -70,6 +71,7 @@ pub fn judged(
     let host = String::from_utf8_lossy(copied.address.host.as_bytes()).into_owned();
     let (path, query) = (copied.address.path.path().to_owned(), copied.address.path.query().map(str::to_owned));
     let form = Form {
+        head,
         method: &method,
         host: &host,
         path: &path,
@@ -78,7 +80,8 @@ pub fn judged(
     };
     identity::enter(&mut copied.parts.headers, &service.security.reserved);
     let admitted = judge::admit(connection, service, &form, &mut copied.parts.headers, Some(&decision.caller));
-    match admitted.and_then(|_| admit::limit_service(&connection.shared, service)) {
+    let admitted = admitted.and_then(|caller| copied.address.take_off(&caller.params));
+    match admitted.and_then(|()| admit::limit_service(&connection.shared, service)) {
         Ok(()) => Some(copied),
         Err(reply) => {
             tracing::debug!("a copy for {} is not sent: {}", mirror.service, reply.detail);

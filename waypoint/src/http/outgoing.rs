@@ -11,6 +11,7 @@ use super::reply::Reply;
 use crate::matcher::PathMatch;
 use crate::rejection::Rejection;
 use crate::request::hygiene::{Content, Upgrade, hop, upgrade};
+use crate::request::query;
 use crate::route::{Backend, Rule};
 use crate::upstream::connections::Version;
 use mesh::policy::path::{self, Normalization};
@@ -65,6 +66,18 @@ pub fn address(
 }
 
 impl Address {
+    /// Takes parameters off the query: a token that is not for the backend.
+    pub fn take_off(&mut self, params: &[String]) -> Result<(), Reply> {
+        if params.is_empty() {
+            return Ok(());
+        }
+        let left = self.path.query().and_then(|query| query::without(query, params));
+        let path = self.path.path();
+        self.path =
+            with_query(path, left.as_deref()).map_err(|_| Reply::rejected(Rejection::BadRequest, "malformed path"))?;
+        Ok(())
+    }
+
     /// Brings the path into normal form, so that what is judged is what is sent.
     pub fn normalise(&mut self, how: Normalization) -> Result<(), Reply> {
         if self.path.path() == "*" {

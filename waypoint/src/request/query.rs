@@ -28,6 +28,14 @@ impl<'a> Query<'a> {
     }
 }
 
+/// A query without the parameters of these names; `None` when nothing is left.
+pub fn without(text: &str, names: &[String]) -> Option<String> {
+    let is_named = |name: &str| names.iter().any(|known| known == name);
+    let is_kept = |pair: &&str| !form_urlencoded::parse(pair.as_bytes()).any(|(name, _)| is_named(&name));
+    let left: Vec<&str> = text.split('&').filter(is_kept).collect();
+    (!left.is_empty()).then(|| left.join("&"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,5 +49,23 @@ mod tests {
         assert_eq!(query.get("A"), None);
         assert_eq!(query.all("a").collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!(Query::new("").get(""), None);
+    }
+
+    #[test]
+    fn a_parameter_is_taken_off_in_every_form_and_nothing_else_changes() {
+        for (text, left) in [
+            ("access_token=x", None),
+            ("a=1&access_token=x&b=%2f", Some("a=1&b=%2f")),
+            ("access%5Ftoken=x&access_token=x&a", Some("a")),
+            ("access_token", None),
+            ("access_token=x&", Some("")),
+            (
+                "a=access_token&Access_token=1&my_access_token=2",
+                Some("a=access_token&Access_token=1&my_access_token=2"),
+            ),
+            ("a=1&&b=2", Some("a=1&&b=2")),
+        ] {
+            assert_eq!(without(text, &["access_token".to_owned()]).as_deref(), left, "{text}");
+        }
     }
 }
