@@ -11,7 +11,7 @@ use mesh::model::name::{Name, Namespace};
 use super::holders::Holders;
 use super::kind::{
     AuthorizationPolicy, Body, EndpointSlice, Gateway, GatewayClass, Guard, Item, Kind, Labels, Meta, Node, Object,
-    ObjectKey, PeerAuthentication, Pod, Service, ServiceEntry,
+    ObjectKey, PeerAuthentication, Pod, Service, ServiceCidr, ServiceEntry,
 };
 use super::labelled::Labelled;
 
@@ -37,6 +37,11 @@ impl<T> Shelf<T> {
     /// The object of this key.
     pub fn get(&self, namespace: &str, name: &str) -> Option<&Item<T>> {
         self.by_namespace.get(namespace)?.get(name)?.first()
+    }
+
+    /// Every object of this key, those that are not in effect included.
+    pub fn every(&self, namespace: &str, name: &str) -> &[Item<T>] {
+        self.by_namespace.get(namespace).and_then(|names| names.get(name)).map_or(&[], |slot| slot)
     }
 
     /// Every object in effect, by namespace and name.
@@ -67,7 +72,7 @@ impl<T> Shelf<T> {
 
     /// How many objects have a key, those that are not in effect included.
     pub fn all(&self, namespace: &str, name: &str) -> usize {
-        self.by_namespace.get(namespace).and_then(|names| names.get(name)).map_or(0, |slot| slot.len())
+        self.every(namespace, name).len()
     }
 
     fn is_alone(&self, meta: &Meta) -> bool {
@@ -105,6 +110,8 @@ pub struct Inventory {
     pub pods: Shelf<Pod>,
     /// Services.
     pub services: Shelf<Service>,
+    /// ServiceCIDRs.
+    pub cidrs: Shelf<ServiceCidr>,
     /// EndpointSlices.
     pub slices: Shelf<EndpointSlice>,
     /// Gateways.
@@ -137,7 +144,8 @@ impl Inventory {
             Body::Namespace => self.namespaces.insert(object.item(&Arc::new(()))),
             Body::Node(node) => self.change_node(&object.meta, |nodes| nodes.insert(object.item(node))),
             Body::Pod(pod) => self.change_pod(&object.meta, |pods| pods.insert(object.item(pod))),
-            Body::Service(body) => self.services.insert(object.item(body)),
+            Body::Service(body) => self.change_service(&object.meta, |services| services.insert(object.item(body))),
+            Body::ServiceCidr(body) => self.change_cidr(&object.meta, |cidrs| cidrs.insert(object.item(body))),
             Body::EndpointSlice(body) => self.slices.insert(object.item(body)),
             Body::Gateway(body) => self.gateways.insert(object.item(body)),
             Body::GatewayClass(body) => self.classes.insert(object.item(body)),
@@ -158,7 +166,8 @@ impl Inventory {
             Body::Namespace => self.namespaces.remove(object),
             Body::Node(_) => self.change_node(&object.meta, |nodes| nodes.remove(object)),
             Body::Pod(_) => self.change_pod(&object.meta, |pods| pods.remove(object)),
-            Body::Service(_) => self.services.remove(object),
+            Body::Service(_) => self.change_service(&object.meta, |services| services.remove(object)),
+            Body::ServiceCidr(_) => self.change_cidr(&object.meta, |cidrs| cidrs.remove(object)),
             Body::EndpointSlice(_) => self.slices.remove(object),
             Body::Gateway(_) => self.gateways.remove(object),
             Body::GatewayClass(_) => self.classes.remove(object),
@@ -206,6 +215,7 @@ impl Inventory {
                 self.pods.is_alone(meta) && addresses.all(|&address| self.claimants(address).len() <= 1)
             }
             Body::Service(_) => self.services.is_alone(meta),
+            Body::ServiceCidr(_) => self.cidrs.is_alone(meta),
             Body::EndpointSlice(_) => self.slices.is_alone(meta),
             Body::Gateway(_) => self.gateways.is_alone(meta),
             Body::GatewayClass(_) => self.classes.is_alone(meta),
@@ -244,6 +254,7 @@ impl Inventory {
             (Kind::Node, self.nodes.len()),
             (Kind::Pod, self.pods.len()),
             (Kind::Service, self.services.len()),
+            (Kind::ServiceCidr, self.cidrs.len()),
             (Kind::EndpointSlice, self.slices.len()),
             (Kind::Gateway, self.gateways.len()),
             (Kind::GatewayClass, self.classes.len()),
@@ -277,6 +288,24 @@ impl Inventory {
         if let Some(after) = self.nodes.get("", &node.name) {
             self.holders.claim_node(after);
         }
+    }
+
+    /// The same for a Service.
+    fn change_service(&mut self, service: &Meta, change: impl FnOnce(&mut Shelf<Service>)) {
+        let (namespace, name) = (&service.namespace, &service.name);
+        if let Some(before) = self.services.get(namespace, name) {
+            self.holders.withdraw_service(before);
+        }
+        change(&mut self.services);
+        if let Some(after) = self.services.get(namespace, name) {
+            self.holders.claim_service(after);
+        }
+    }
+
+    /// The same for a ServiceCIDR.
+    fn change_cidr(&mut self, cidr: &Meta, change: impl FnOnce(&mut Shelf<ServiceCidr>)) {
+        change(&mut self.cidrs);
+        self.holders.give_services(&cidr.name, self.cidrs.get("", &cidr.name));
     }
 
     fn withdraw(&mut self, pod: &Item<Pod>) {

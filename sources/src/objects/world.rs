@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use mesh::model::name::{Name, Namespace, NodeName};
 use mesh::model::reserved::{Holder, Reserved};
 use mesh::model::update::Update;
@@ -14,7 +15,7 @@ use mesh::model::workload::Workload;
 
 use super::convert::{Context, Exchange, Options};
 use super::diff;
-use super::holders::{Evidence, Title};
+use super::holders::{Evidence, Holder as Claimer, Title};
 use super::inventory::{GATEWAY_NAME, Inventory};
 use super::kind::{Body, Item, Kind, Object, ObjectKey, Pod};
 use super::last_good::{Changed, LastGood};
@@ -67,6 +68,8 @@ struct Concern {
     /// Whether more than pods and services changed, or a pod or service on which others depend.
     context: bool,
     services: Exchange,
+    /// Ranges of pods and Services that come or go.
+    ranges: Vec<IpNet>,
 }
 
 impl World {
@@ -193,7 +196,7 @@ impl World {
         let named = |context: &Context| concern.pods.iter().flat_map(|pod| context.written_of(pod)).collect::<Vec<_>>();
         let mut written: BTreeSet<IpAddr> = concern.addresses.iter().copied().chain(named(&self.context)).collect();
         if concern.context {
-            let context = self.context.after(&self.inventory, &self.options);
+            let context = Context::new(&self.inventory, &self.options);
             diff::maps(self.context.services(), context.services(), &mut updates);
             diff::maps(self.context.authorizations(), context.authorizations(), &mut updates);
             let everybody = concern.everybody || !self.context.has_waypoints_of(&context);
@@ -239,29 +242,31 @@ impl World {
             reserved.entry(address).or_insert(Reserved { address, by });
         };
         let left_out = |pod: &Item<Pod>| {
-            let title = |address: &IpAddr| holders.title((&pod.meta.namespace, &pod.meta.name), *address);
+            let title = |address: &IpAddr| holders.title(pod, *address);
             pod.spec.addresses.iter().map(title).find(|title| *title != Title::Own)
         };
         for pod in holders.contestants() {
             let Some(title) = left_out(pod) else { continue };
             for &address in &pod.spec.addresses {
-                if holders.owner(address).is_some_and(|owner| left_out(owner).is_none()) {
+                let owned = holders.owner(address).is_some_and(|owner| left_out(owner).is_none());
+                if owned || holders.is_of_service(address) {
                     continue;
                 }
                 let names = match &title {
                     Title::Node(node) => format!("Pod {} and Node {node}", pod.meta.key()),
-                    Title::Taken(other) => format!("Pod {} and Pod {other}", pod.meta.key()),
+                    Title::Taken(other) => format!("Pod {} and {other}", pod.meta.key()),
+                    Title::Nothing(why) => format!("Pod {}, whose address {why}", pod.meta.key()),
+                    Title::Disputed(all) if holders.claimants(address).len() < 2 => named(all),
                     Title::Disputed(_) | Title::Own => {
-                        named("Pod", holders.claimants(address).iter().map(|pod| pod.meta.key()))
+                        let pods = holders.claimants(address).iter();
+                        named(&pods.map(|pod| Claimer::Pod(pod.meta.key())).collect::<Vec<_>>())
                     }
                 };
                 dispute(address, names);
             }
         }
-        for (address, claimants) in self.context.disputed() {
-            if holders.claimants(address).is_empty() {
-                dispute(address, named("Service", claimants.iter().cloned()));
-            }
+        for (address, claimants) in holders.disputed() {
+            dispute(address, named(&claimants));
         }
         reserved
     }
@@ -271,7 +276,6 @@ impl World {
     pub(crate) fn heir(&self) -> Self {
         let mut heir = Self::new(self.options.clone());
         heir.inventory.holders.remember(self.inventory.holders.history());
-        heir.context.remember(&self.context);
         heir
     }
 
@@ -325,6 +329,13 @@ impl World {
             }
         }
         before.into_values().flatten().for_each(|object| concern.add(object, false, &self.options));
+        for key in &concern.pods {
+            let twins = self.inventory.pods.every(&key.namespace, &key.name);
+            concern.addresses.extend(twins.iter().flat_map(|pod| pod.spec.addresses.iter()));
+        }
+        if !concern.ranges.is_empty() {
+            concern.addresses.extend(self.inventory.holders.ranged(&concern.ranges));
+        }
         // Whose pod it is that a Gateway names by its address says whether the Gateway may.
         concern.context |= self.context.names_addresses(concern.addresses.iter().copied());
         self.concern_of_services(&mut concern);
@@ -351,6 +362,9 @@ impl World {
             for item in services.services() {
                 concern.namespaces.insert(item.meta.namespace.clone());
                 concern.service_namespaces.insert(item.meta.namespace.clone());
+                // Another of the name may come into effect in its place.
+                let twins = self.inventory.services.every(&item.meta.namespace, &item.meta.name);
+                concern.addresses.extend(twins.iter().chain([item]).flat_map(|item| item.spec.addresses.iter()));
             }
             return;
         }
@@ -361,8 +375,8 @@ impl World {
     }
 }
 
-fn named(kind: &str, keys: impl Iterator<Item = ObjectKey>) -> String {
-    let names: Vec<String> = keys.map(|key| format!("{kind} {key}")).collect();
+fn named(claimants: &[Claimer]) -> String {
+    let names: Vec<String> = claimants.iter().map(Claimer::to_string).collect();
     names.join(" and ")
 }
 
@@ -394,7 +408,9 @@ impl Concern {
             Body::Node(node) => {
                 self.everybody = true;
                 self.addresses.extend(node.addresses.iter());
+                self.ranges.extend(node.pod_nets.iter());
             }
+            Body::ServiceCidr(cidr) => self.ranges.extend(cidr.nets.iter()),
             Body::EndpointSlice(slice) => {
                 self.namespaces.insert(namespace.clone());
                 self.addresses.extend(slice.endpoints.iter().map(|endpoint| endpoint.address));

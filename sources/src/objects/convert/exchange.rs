@@ -63,7 +63,7 @@ impl Context {
         let claimed_once = |(vip, (gone, come)): (&IpAddr, &(u32, u32))| {
             let known = services.claims.get(vip).copied().unwrap_or(0);
             let nobodys = inventory.holders.node(*vip).is_none() && inventory.claimants(*vip).is_empty();
-            let plain = !services.contests.contains_key(vip) && !services.by_address.contains_key(vip);
+            let plain = !inventory.holders.is_contested(*vip) && !services.by_address.contains_key(vip);
             known <= 1 && known + come <= 1 + gone && nobodys && plain
         };
         keys.iter().all(alone)

@@ -7,7 +7,6 @@ use serde::de::IgnoredAny;
 
 use crate::objects::node::{self, DecodeError, Value};
 use crate::objects::origin::Origin;
-use crate::objects::problem::Severity;
 use crate::objects::schema::meta::{Bare, Full, Lenient, Metadata};
 use crate::objects::schema::{gateway, pod, policy, service};
 use mesh::model::syntax::Form;
@@ -19,7 +18,7 @@ use super::known::Kind;
 use super::meta::{Labels, Reader};
 use super::object::{Body, Object};
 use super::peer::PeerAuthentication;
-use super::pod::{Node, Pod};
+use super::pod::{Node, Pod, ServiceCidr};
 use super::service::{EndpointSlice, Service, ServiceEntry};
 
 impl Object {
@@ -39,10 +38,11 @@ impl Object {
             }
             Kind::Node => {
                 let raw: pod::Node = node.read()?;
-                let meta = reader.meta(&raw.metadata, false);
-                let addresses = raw.status.addresses.iter().filter_map(|address| address.address.parse().ok());
-                let addresses = reader.addresses(Severity::Warning, "status.addresses", addresses).into();
-                Some(Self::new(reader.at.clone(), meta, Body::Node(Arc::new(Node { addresses }))))
+                Some(Node::read(raw, reader).into_object(Body::Node))
+            }
+            Kind::ServiceCidr => {
+                let raw: Lenient<pod::ServiceCidrSpec> = node.read()?;
+                Some(ServiceCidr::read(raw, reader).into_object(Body::ServiceCidr))
             }
             Kind::Pod => Some(Pod::read(node.read::<pod::Pod>()?, reader).into_object(Body::Pod)),
             Kind::Service => {

@@ -16,6 +16,9 @@ pub enum Kind {
     Pod,
     /// `v1`.
     Service,
+    /// `networking.k8s.io`.
+    #[serde(rename = "ServiceCIDR")]
+    ServiceCidr,
     /// `discovery.k8s.io`.
     EndpointSlice,
     /// `gateway.networking.k8s.io`.
@@ -64,7 +67,7 @@ pub enum Kind {
 }
 
 /// Every kind that is read, by group and name; docs/manifests.md has the same list.
-pub const KINDS: [(&str, &str, Kind); 26] = {
+pub const KINDS: [(&str, &str, Kind); 27] = {
     const GATEWAY_API: &str = "gateway.networking.k8s.io";
     const EXPERIMENTAL: &str = "gateway.networking.x-k8s.io";
     const ISTIO: &str = "networking.istio.io";
@@ -77,6 +80,7 @@ pub const KINDS: [(&str, &str, Kind); 26] = {
         ("", "ConfigMap", Kind::Ignored),
         ("", "Secret", Kind::Ignored),
         ("", "ServiceAccount", Kind::Ignored),
+        ("networking.k8s.io", "ServiceCIDR", Kind::ServiceCidr),
         ("discovery.k8s.io", "EndpointSlice", Kind::EndpointSlice),
         ("culvert.dev", "MeshPolicy", Kind::MeshPolicy),
         (GATEWAY_API, "Gateway", Kind::Gateway),
@@ -147,7 +151,7 @@ impl Kind {
 
     /// Whether objects of the kind live in a namespace.
     pub fn is_namespaced(self) -> bool {
-        !matches!(self, Self::Namespace | Self::Node | Self::GatewayClass)
+        !matches!(self, Self::Namespace | Self::Node | Self::ServiceCidr | Self::GatewayClass)
     }
 }
 

@@ -23,7 +23,7 @@ pub(in crate::objects) use meta::Reader;
 pub use meta::{Labels, Meta, ObjectKey};
 pub use object::{Body, Object};
 pub use peer::{PeerAuthentication, PeerMode};
-pub use pod::{Node, Pod};
+pub use pod::{Node, Pod, ServiceCidr};
 pub use service::{
     Endpoint, EndpointPort, EndpointSlice, EntryEndpoint, Resolution, Service, ServiceEntry, ServicePort, TargetPort,
     app_protocol,

@@ -13,7 +13,7 @@ use super::item::{Head, Item};
 use super::known::Kind;
 use super::meta::Meta;
 use super::peer::PeerAuthentication;
-use super::pod::{Node, Pod};
+use super::pod::{Node, Pod, ServiceCidr};
 use super::service::{EndpointSlice, Service, ServiceEntry};
 
 /// An object of whichever kind. Cheap to clone.
@@ -31,12 +31,14 @@ pub struct Object {
 pub enum Body {
     /// A Namespace: only its labels count.
     Namespace,
-    /// A Node: its labels and addresses count.
+    /// A Node: its labels, its addresses and the range of its pods count.
     Node(Arc<Node>),
     /// A Pod.
     Pod(Arc<Pod>),
     /// A Service.
     Service(Arc<Service>),
+    /// A ServiceCIDR.
+    ServiceCidr(Arc<ServiceCidr>),
     /// An EndpointSlice.
     EndpointSlice(Arc<EndpointSlice>),
     /// A Gateway.
@@ -90,6 +92,7 @@ impl Object {
             Body::Node(_) => Kind::Node,
             Body::Pod(_) => Kind::Pod,
             Body::Service(_) => Kind::Service,
+            Body::ServiceCidr(_) => Kind::ServiceCidr,
             Body::EndpointSlice(_) => Kind::EndpointSlice,
             Body::Gateway(_) => Kind::Gateway,
             Body::GatewayClass(_) => Kind::GatewayClass,
