@@ -32,4 +32,5 @@ pub mod resilience; // whether again, how often, how long, and where not
 pub mod handshakes; // how many handshakes
 pub mod rejection; // every answer in a backend's place
 pub mod request; // what a message says, read once
+pub mod wrapped; // a stream whose reads go through something
 pub mod duration; // durations as text
