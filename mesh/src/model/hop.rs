@@ -15,18 +15,18 @@ pub fn address_of(workload: &Workload, ipv6: bool) -> Option<IpAddr> {
 }
 
 /// The HBONE port to dial for an enrolled workload at one of its addresses, and who may answer there; `None` is plain
-/// TCP. `also` is what the service that it is reached for lists besides its own identity (`subjectAltNames`).
+/// TCP. `alt_names` is what the service that it is reached for lists besides its own identity (`subjectAltNames`).
 pub fn tunnel_to<L: FromIterator<Identity>>(
     workload: &Workload,
     address: IpAddr,
-    also: &[Identity],
+    alt_names: &[Identity],
 ) -> Option<(SocketAddr, L)> {
-    workload.is_enrolled().then(|| (SocketAddr::new(address, HBONE_PORT), expected(workload, also)))
+    workload.is_enrolled().then(|| (SocketAddr::new(address, HBONE_PORT), expected(workload, alt_names)))
 }
 
 /// Identities that a workload may prove: its own, and those that stand for it.
-pub fn expected<L: FromIterator<Identity>>(workload: &Workload, also: &[Identity]) -> L {
-    iter::once(workload.identity()).chain(also.iter().cloned()).collect()
+pub fn expected<L: FromIterator<Identity>>(workload: &Workload, alt_names: &[Identity]) -> L {
+    iter::once(workload.identity()).chain(alt_names.iter().cloned()).collect()
 }
 
 #[cfg(test)]

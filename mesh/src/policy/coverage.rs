@@ -249,14 +249,14 @@ mod tests {
     }
 
     #[test]
-    fn the_annotation_lets_others_in_and_waypoints_are_still_believed() {
+    fn the_annotation_lets_others_in_and_waypoints_are_still_trusted() {
         let coverage = coverage_of(|pod| pod.may_bypass_waypoint = true);
         assert_eq!(coverage.bypassed(8080, None), None);
         assert_eq!(coverage.effective_client(&said_by("wp", 8080)).identity, Some(&id("client")));
     }
 
     #[test]
-    fn a_port_that_nothing_guards_is_open_and_its_waypoint_is_still_believed() {
+    fn a_port_that_nothing_guards_is_open_and_its_waypoint_is_still_trusted() {
         let open = |enforcement: Enforcement, change: fn(&mut Workload)| {
             let mut shop = Service::sample("shop", "default", &[ip("10.96.0.1")], &[(80, 8080)]);
             let waypoint = behind("wp").map(|waypoint| Waypoint { enforcement, ..*waypoint });
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_waypoint_of_the_port_is_believed() {
+    fn only_a_waypoint_of_the_port_is_trusted() {
         let coverage = coverage_of(|_| ());
         let facts = said_by("wp", 8080);
         let client = coverage.effective_client(&facts);

@@ -130,45 +130,48 @@ impl From<Refused> for Failure {
 }
 
 /// Resolves the original destination of a connection of `source`.
-pub(crate) fn resolve(mesh: &Snapshot, source: &Workload, original: SocketAddr) -> Result<Destination, Refused> {
-    let original = SocketAddr::new(original.ip().to_canonical(), original.port());
-    if original.ip().is_loopback() || original.ip().is_unspecified() || source.addresses.contains(&original.ip()) {
-        return Err(Refused::OwnPort(original));
+pub(crate) fn resolve(mesh: &Snapshot, source: &Workload, original_dst: SocketAddr) -> Result<Destination, Refused> {
+    let original_dst = SocketAddr::new(original_dst.ip().to_canonical(), original_dst.port());
+    if original_dst.ip().is_loopback()
+        || original_dst.ip().is_unspecified()
+        || source.addresses.contains(&original_dst.ip())
+    {
+        return Err(Refused::OwnPort(original_dst));
     }
     if source.standing == Standing::Disputed {
         return Err(Refused::DisputedCaller);
     }
-    if let Some(entry) = mesh.service_at(&source.network, original.ip(), &source.namespace) {
-        return to_service(mesh, entry, original);
+    if let Some(entry) = mesh.service_at(&source.network, original_dst.ip(), &source.namespace) {
+        return to_service(mesh, entry, original_dst);
     }
-    if let Some(claimants) = mesh.disputed_at(&source.network, original.ip(), &source.namespace) {
-        return Err(Refused::Disputed(original, claimants.to_string()));
+    if let Some(claimants) = mesh.disputed_at(&source.network, original_dst.ip(), &source.namespace) {
+        return Err(Refused::Disputed(original_dst, claimants.to_string()));
     }
-    let Some(workload) = mesh.workload_at(&source.network, original.ip()) else {
-        return Ok(Destination::Outside(original));
+    let Some(workload) = mesh.workload_at(&source.network, original_dst.ip()) else {
+        return Ok(Destination::Outside(original_dst));
     };
     if let Some(waypoint) = &workload.waypoint {
         let by = format!("workload {}/{}", workload.namespace, workload.name);
-        return through(mesh, waypoint, by, original, None);
+        return through(mesh, waypoint, by, original_dst, None);
     }
-    if original.port() == HBONE_PORT && workload.is_enrolled() {
-        return Err(Refused::OwnPort(original));
+    if original_dst.port() == HBONE_PORT && workload.is_enrolled() {
+        return Err(Refused::OwnPort(original_dst));
     }
-    Ok(Destination::Workload(Arc::clone(workload), original))
+    Ok(Destination::Workload(Arc::clone(workload), original_dst))
 }
 
-fn to_service(mesh: &Snapshot, entry: &Arc<ServiceEntry>, original: SocketAddr) -> Result<Destination, Refused> {
+fn to_service(mesh: &Snapshot, entry: &Arc<ServiceEntry>, original_dst: SocketAddr) -> Result<Destination, Refused> {
     let service = &entry.service;
     if let Some(waypoint) = &service.waypoint {
-        return through(mesh, waypoint, format!("service {}", service.key), original, Some(service.key.clone()));
+        return through(mesh, waypoint, format!("service {}", service.key), original_dst, Some(service.key.clone()));
     }
     if service.load_balancing.mode == BalanceMode::Passthrough {
-        return Ok(Destination::Outside(original));
+        return Ok(Destination::Outside(original_dst));
     }
-    if !service.ports.iter().any(|port| port.service_port == original.port()) {
-        return Err(Refused::NoPort(service.key.clone(), original.port()));
+    if !service.ports.iter().any(|port| port.service_port == original_dst.port()) {
+        return Err(Refused::NoPort(service.key.clone(), original_dst.port()));
     }
-    Ok(Destination::Service(Arc::clone(entry), original.port()))
+    Ok(Destination::Service(Arc::clone(entry), original_dst.port()))
 }
 
 fn through(
