@@ -1,4 +1,4 @@
-//! CPU time and memory of processes.
+//! What processes use: CPU time and memory.
 
 use std::fs;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Observing an agent: its log, metrics and admin server.
+//! Reading an agent: its log, its metrics, its admin answers.
 
 use std::collections::BTreeMap;
 use std::fs;

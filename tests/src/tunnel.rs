@@ -1,4 +1,4 @@
-//! An HBONE client that sends whatever a test wants, from wherever it is placed.
+//! A client of HBONE that is not ours to be nice: it sends what it is told to, from wherever it is put.
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 use super::pki::{Leaf, tls_client};
 use super::process::Place;
 
-/// Timeout of every step.
+/// How long a peer may take for anything.
 const LIMIT: Duration = Duration::from_secs(15);
 
 /// One TLS connection to an HBONE server, speaking HTTP/2.
@@ -31,14 +31,14 @@ pub struct Tunnel {
     pub server_leaf: Vec<u8>,
 }
 
-/// The outcome of a CONNECT.
+/// What came of a CONNECT.
 #[derive(Clone, Debug, Default)]
 pub struct Reply {
-    /// The status, if any.
+    /// Status, when there was one.
     pub status: Option<u16>,
-    /// The error, if any.
+    /// Why there was none.
     pub error: Option<String>,
-    /// Received bytes, up to the first pause or end.
+    /// Bytes that came back after what was sent, up to the first gap or end.
     pub bytes: Vec<u8>,
 }
 
@@ -50,8 +50,8 @@ pub fn dial(place: &Place, target: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// Performs a TLS handshake and waits for the server's verdict on the client's certificate, which in TLS 1.3 arrives
-/// after the client's side of the handshake is complete. `Ok` if the server stays.
+/// Does a TLS handshake and waits for the server's verdict on the client's certificate, which in TLS 1.3 comes after the
+/// client thinks it is done. `Ok` when the server stays.
 pub fn handshake(place: &Place, target: SocketAddr, leaf: Option<&Leaf>, tls12: bool, alpn: &[&str]) -> Result<()> {
     use std::io::{Read, Write};
     let config = tls_client(leaf, tls12, alpn)?;

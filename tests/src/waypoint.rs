@@ -1,4 +1,4 @@
-//! The real `culvert-waypoint` in a pod of its own: start, query, kill.
+//! The real `culvert-waypoint` in a pod of its own: started, asked, killed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use super::mesh::{Mesh, Pod};
 use super::observe::{LogLine, Metrics, get, log_lines};
 use super::process::{Place, Process};
 
-/// Options of a waypoint.
+/// What a waypoint is started with.
 #[derive(Clone, Debug)]
 pub struct WaypointOptions {
     /// The `culvert-waypoint` to run.
@@ -26,7 +26,7 @@ pub struct WaypointOptions {
     pub manifests: PathBuf,
     /// Directory of the embedded CA.
     pub ca_dir: PathBuf,
-    /// Path of the log.
+    /// Where the log goes.
     pub log: PathBuf,
     /// More flags.
     pub flags: Vec<String>,
@@ -137,7 +137,7 @@ impl WaypointPod {
     pub fn start(mesh: &Arc<Mesh>, gateway: &str, spec: PodSpec) -> Result<Self> {
         let spec = spec.plain().label(GATEWAY_NAME, gateway);
         let pod = mesh.pod_unseen(spec)?;
-        // The manifest comes first: the waypoint takes its identity from it.
+        // In the manifests first: that is where the waypoint learns whose identity it takes.
         pod.apply(&pod.spec)?;
         let options = WaypointOptions {
             program: binary("culvert-waypoint", "CULVERT_WAYPOINT_BIN")?,

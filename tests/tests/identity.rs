@@ -1,4 +1,4 @@
-//! Identity: the embedded CA, a user's own CA, and the renewal of certificates.
+//! Who is who: the embedded CA, a user's own CA, and certificates that renew.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -5,6 +5,7 @@ mod ci; // check, then test
 mod check; // fmt, clippy, docs, deny and the rules below
 mod bench; // how fast
 mod demo; // the mesh at work on one machine
+mod cluster; // a real Kubernetes on this machine
 mod test; // unit and end-to-end tests, counted
 mod build_ebpf; // the kernel half of capture, from source to the object that the agent embeds
 mod fingerprint; // what the eBPF object was built from
@@ -77,6 +78,8 @@ enum Command {
     Doors,
     /// Check what documents and comments name, the length of lines, and the words
     Documents,
+    /// A real Kubernetes of several nodes on this machine, without Docker
+    Cluster(cluster::Cluster),
     /// Everything that a change must pass: check, then test
     Ci,
 }
@@ -104,6 +107,7 @@ fn run(command: Command) -> Result<()> {
         Command::Pure => pure::run(),
         Command::Doors => doors::run(),
         Command::Documents => docs::run(),
+        Command::Cluster(command) => cluster::run(command),
         Command::Ci => ci::run(),
     }
 }

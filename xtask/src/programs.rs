@@ -1,5 +1,5 @@
-//! The outside programs that tests, benches, the demo and xtask start, each with the package that has it, and the one
-//! door through which any program is started.
+//! The outside programs that tests, benches, the demo and xtask start, each with the package that has it, and the one door
+//! through which any program is started.
 //!
 //! The harness and the test programs include this file too, so what `cargo xtask` installs is what may be started.
 
@@ -29,11 +29,13 @@ pub const PROGRAMS: &[(&str, Origin)] = &[
     ("bpftool", Tests("bpftool")),
     ("cargo", Machine("cargo")),
     ("cat", Tests("coreutils")),
+    ("cc", Machine("gcc")),
     ("chmod", Tests("coreutils")),
     ("curl", Tests("curl")),
     ("date", Tests("coreutils")),
     ("env", Tests("coreutils")),
     ("find", Tests("findutils")),
+    ("go", Machine("golang")),
     ("h2load", Tests("nghttp2-client")),
     ("ip", Tests("iproute2")),
     ("ip6tables-save", Tests("iptables")),
@@ -51,6 +53,7 @@ pub const PROGRAMS: &[(&str, Origin)] = &[
     ("rustup", Machine("rustup")),
     ("setpriv", Benches("util-linux")),
     ("sh", Tests("dash")),
+    ("sha256sum", Tests("coreutils")),
     ("sort", Tests("coreutils")),
     ("ss", Tests("iproute2")),
     ("sudo", Machine("sudo")),
@@ -65,8 +68,8 @@ pub const PROGRAMS: &[(&str, Origin)] = &[
 /// Directories of the distribution: a path into one of them names an outside program as much as a bare name does.
 const SYSTEM: [&str; 4] = ["/bin", "/sbin", "/usr", "/opt"];
 
-/// Checks that a program may be started: it is declared in [`PROGRAMS`], or it is a path to something that we have
-/// built or fetched ourselves.
+/// Checks that a program may be started: it is declared in [`PROGRAMS`], or it is a path to something that we have built or
+/// fetched ourselves.
 ///
 /// # Errors
 /// Of kind `Unsupported`, naming the program and where to declare it.
@@ -103,8 +106,7 @@ pub fn within(seconds: u32, program: impl AsRef<OsStr>) -> io::Result<Command> {
     Ok(ended)
 }
 
-/// A shell script that stops at its first error. It finds the declared programs and no others, whatever else the
-/// machine has.
+/// A shell script that stops at its first error. It finds the declared programs and no others, whatever else the machine has.
 ///
 /// # Errors
 /// When the directory with the declared programs cannot be made beside the running program.

@@ -1,22 +1,22 @@
-//! Pure. Events in the ring buffer `EVENTS`, and the counters.
+//! Pure. What the kernel half reports through the ring buffer `EVENTS`.
 
 use crate::Address;
 
-/// The kind of an [`Event`].
+/// What an [`Event`] is about.
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EventKind {
-    /// A plaintext connection to a pod was refused.
+    /// Plaintext to a pod was refused.
     Refused = 1,
-    /// A passthrough connection was established.
+    /// A connection that the agent does not carry was opened.
     Opened = 2,
-    /// A passthrough connection ended.
+    /// Such a connection has ended.
     Closed = 3,
-    /// A passthrough connection could not be established.
+    /// Such a connection could not be opened.
     Failed = 4,
 }
 
-/// One event.
+/// One report.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Event {
@@ -30,9 +30,9 @@ pub struct Event {
     pub source_port: u16,
     /// Port of `destination`.
     pub destination_port: u16,
-    /// The client's address.
+    /// Who connected.
     pub source: Address,
-    /// The server's address.
+    /// Whom it connected to.
     pub destination: Address,
     /// Payload that the pod sent and the peer acknowledged, in bytes.
     pub sent: u64,
@@ -46,14 +46,14 @@ pub struct Event {
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Counter {
-    /// Events lost because the ring buffer was full.
+    /// Events that found the ring buffer full.
     EventsLost = 0,
-    /// New connections without an agent: refused when failing closed, else passed through.
+    /// New connections that found no agent: refused when failing closed, else left alone.
     NoAgent = 1,
-    /// Connections of a pod that could not be redirected to `lo`.
+    /// Connections of a pod that could not be turned to `lo`.
     NotTurned = 2,
-    /// Attempts to bind a port of the agent.
+    /// Attempts to bind a port of the agent's.
     BindRefused = 3,
-    /// Refused connections of pods that should be captured and cannot be.
+    /// New connections into or out of pods that ought to be captured and cannot be.
     Closed = 4,
 }

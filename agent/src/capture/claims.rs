@@ -1,4 +1,4 @@
-//! Pure. Who owns a network namespace, and which addresses prove ownership.
+//! Pure. Whose a network namespace is, and by which addresses a workload can show that it is its own.
 
 use std::net::IpAddr;
 
@@ -6,11 +6,11 @@ use aws_lc_rs::digest;
 
 use super::error::CaptureError;
 
-/// Checks the addresses by which a workload claims a namespace: at least one, and none that every namespace has or none
-/// can have. Finding one of them in the namespace proves ownership.
+/// The addresses by which a workload says that a namespace is its own: at least one, and none that every namespace has, or none
+/// has. What is left proves something when the kernel shows it there.
 ///
 /// # Errors
-/// The address that proves nothing.
+/// Which address must be another.
 pub(super) fn eligible(owner: &str, addresses: &[IpAddr]) -> Result<(), CaptureError> {
     let refuse = |address, what| CaptureError::Address { workload: owner.to_owned(), address, what };
     if addresses.is_empty() {
@@ -22,7 +22,7 @@ pub(super) fn eligible(owner: &str, addresses: &[IpAddr]) -> Result<(), CaptureE
     })
 }
 
-/// Why an address cannot belong to a single pod; `None` if it can.
+/// What keeps an address from being one pod's; `None` for an address that can be.
 fn what_it_is(address: IpAddr) -> Option<&'static str> {
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
@@ -39,8 +39,7 @@ fn what_it_is(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// The digest by which the kernel maps record an owner; collision-resistant, so that nobody can choose a name with the
-/// same one.
+/// What is remembered of an owner in the kernel: no other name that somebody could choose has the same.
 pub(super) fn digest_of(owner: &str) -> [u8; 16] {
     let whole = digest::digest(&digest::SHA256, owner.as_bytes());
     let mut half = [0; 16];
@@ -48,18 +47,18 @@ pub(super) fn digest_of(owner: &str) -> [u8; 16] {
     half
 }
 
-/// The current owner of a namespace.
+/// Who is in a namespace already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Incumbent<'a> {
-    /// None, or a workload whose new connections are no longer captured.
+    /// Nobody, or somebody whose new connections are no longer captured.
     Nobody,
-    /// A workload captured by this agent.
+    /// A workload that this agent has captured there.
     Captured(&'a str),
-    /// A workload captured by an earlier agent that may still be enrolled again.
+    /// A workload that an earlier agent captured there, and that may still be told of.
     Left([u8; 16]),
 }
 
-/// Whether a workload may claim the namespace: an owner keeps it.
+/// Whether a workload may have the namespace: who is in it stays in it.
 pub(super) fn may_have(claimant: &str, incumbent: Incumbent<'_>) -> bool {
     match incumbent {
         Incumbent::Nobody => true,
@@ -101,7 +100,7 @@ mod tests {
         assert!(may_have("a", Incumbent::Nobody));
         assert!(may_have("a", Incumbent::Captured("a")) && !may_have("b", Incumbent::Captured("a")));
         assert!(may_have("a", Incumbent::Left(digest_of("a"))) && !may_have("b", Incumbent::Left(digest_of("a"))));
-        // Left by an agent that did not record owners.
+        // An agent that knew no owners has left it.
         assert!(may_have("b", Incumbent::Left([0; 16])));
     }
 }

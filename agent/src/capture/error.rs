@@ -1,4 +1,4 @@
-//! Errors of capture.
+//! What can go wrong with capture.
 
 use std::io;
 use std::net::IpAddr;
@@ -6,83 +6,83 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Errors of capture. Messages name the object and, where there is one, the remedy.
+/// What can go wrong with capture. Messages name the thing and, where there is one, the way out.
 #[derive(Debug, Error)]
 pub enum CaptureError {
-    /// This build has no eBPF object.
+    /// The program was built without the eBPF object.
     #[error(
         "this culvert was built without its eBPF object: run `cargo xtask build-ebpf` and build again, or use --capture none"
     )]
     NoObject,
-    /// The embedded eBPF object is invalid.
+    /// The embedded object cannot be used.
     #[error("the embedded eBPF object: {0}")]
     BadObject(String),
-    /// The verifier rejected a program.
+    /// The verifier refused a program.
     #[error("the kernel refuses the eBPF program `{program}`: {source}\n{log}")]
     Rejected {
-        /// The name.
+        /// Its name.
         program: String,
-        /// The kernel's error.
+        /// What the kernel said.
         source: io::Error,
-        /// The last lines of the verifier log.
+        /// The end of the verifier's log.
         log: String,
     },
-    /// A map could not be created, opened, read or written.
+    /// A map could not be made, opened, read or written.
     #[error("eBPF map {map}: {reason}")]
     Map {
-        /// The name.
+        /// Its name.
         map: &'static str,
-        /// The error.
+        /// What happened.
         reason: String,
     },
-    /// A pinned map is of another build.
+    /// A pinned map is not what this agent would have made.
     #[error("{} is of another build of culvert; stop that agent and run `culvert agent --cleanup`", path.display())]
     ForeignMap {
-        /// The path of its pin.
+        /// Where it is pinned.
         path: PathBuf,
     },
     /// A program could not be attached.
     #[error("attaching `{program}` to {}: {source}", target.display())]
     Attach {
-        /// The name.
+        /// Its name.
         program: String,
-        /// The cgroup or network namespace.
+        /// A cgroup or a network namespace.
         target: PathBuf,
-        /// The kernel's error.
+        /// What the kernel said.
         source: io::Error,
     },
-    /// A program of another owner on an ancestor cgroup forbids programs below it.
+    /// Somebody has attached a program to an ancestor cgroup in a way that allows none below it.
     #[error("attaching `{program}` to {}: a program of another owner, attached to this cgroup or one above it without BPF_F_ALLOW_MULTI, \
              allows no other (`bpftool cgroup tree` shows it)", target.display())]
     AttachRefused {
-        /// The name.
+        /// Its name.
         program: String,
         /// The cgroup.
         target: PathBuf,
     },
-    /// The cgroup file system is unsuitable.
+    /// The cgroup file system is not as capture needs it.
     #[error("cgroup: {0}")]
     Cgroup(String),
-    /// A file or directory could not be used.
+    /// A file or directory.
     #[error("{}: {source}", path.display())]
     File {
-        /// The path.
+        /// Which.
         path: PathBuf,
-        /// The error.
+        /// What happened.
         source: io::Error,
     },
-    /// A network namespace could not be opened.
+    /// There is no such network namespace.
     #[error("network namespace {}: {source}", path.display())]
     Netns {
-        /// The path.
+        /// Where it was looked for.
         path: PathBuf,
-        /// The error.
+        /// What happened.
         source: io::Error,
     },
-    /// The network namespace is the agent's own.
+    /// The network namespace is the one the agent runs in.
     #[error("{} is the node's own network namespace: pods with hostNetwork are not captured", path.display())]
     HostNetwork {
-        /// The path.
+        /// Where it was looked for.
         path: PathBuf,
     },
     /// An address of the pod is not in its network namespace.
@@ -93,14 +93,14 @@ pub enum CaptureError {
         /// The address.
         address: IpAddr,
     },
-    /// An address of the pod cannot belong to a pod.
+    /// An address of the pod cannot be a pod's.
     #[error("{workload}: its address {address} is {what}: it must be one that only this pod has")]
     Address {
         /// The workload.
         workload: String,
         /// The address.
         address: IpAddr,
-        /// What kind of address it is.
+        /// What it is.
         what: &'static str,
     },
     /// The pod has no address.
@@ -109,26 +109,26 @@ pub enum CaptureError {
         /// The workload.
         workload: String,
     },
-    /// The network namespace belongs to another workload.
+    /// The network namespace is another workload's.
     #[error("{}: this network namespace is that of {owner}: {claimant} must name its own", path.display())]
     Claimed {
         /// The network namespace.
         path: PathBuf,
-        /// The owner.
+        /// Whose it is.
         owner: String,
-        /// The other claimant.
+        /// Who else wants it.
         claimant: String,
     },
-    /// Another operation in the network namespace is in progress.
-    #[error("{}: another operation in this network namespace is in progress", path.display())]
+    /// Somebody else is working in the network namespace.
+    #[error("{}: what was begun in this network namespace is not finished", path.display())]
     Busy {
         /// The network namespace.
         path: PathBuf,
     },
-    /// A shared map has no room for the pod's essential entries.
+    /// A table that all pods share has no room for what the pod cannot do without.
     #[error("eBPF map {map}: no room for the pod's addresses")]
     Full {
-        /// The name.
+        /// Its name.
         map: &'static str,
     },
     /// Rules, routes or addresses of a pod could not be read or changed.
@@ -136,21 +136,21 @@ pub enum CaptureError {
     Network {
         /// The network namespace.
         path: PathBuf,
-        /// The operation.
+        /// What was tried.
         what: &'static str,
-        /// The error.
+        /// What happened.
         source: io::Error,
     },
     /// No pod with that id is enrolled.
     #[error("no pod with id {0} is captured")]
     UnknownPod(u32),
-    /// All ids are in use.
+    /// All ids are taken.
     #[error("more pods than the {0} that one node can capture")]
     TooManyPods(usize),
 }
 
 impl CaptureError {
-    /// The stable value of a metric label.
+    /// What kind of thing keeps a pod from being captured, as metrics call it: one of a few words.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoObject | Self::BadObject(_) | Self::Rejected { .. } => "program",
@@ -174,7 +174,7 @@ impl CaptureError {
     }
 }
 
-/// An error and its sources in one line.
+/// An error with its causes, in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

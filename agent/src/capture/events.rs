@@ -1,4 +1,4 @@
-//! Events of the eBPF programs, read from their ring buffer.
+//! What the kernel half reports, read from its ring buffer.
 #![expect(unsafe_code, reason = "events are read from shared memory as plain structures")]
 
 use std::net::{IpAddr, SocketAddr};
@@ -11,40 +11,40 @@ use mesh::model::connection::Direction;
 
 use super::error::CaptureError;
 
-/// An event of a connection that the agent does not carry.
+/// Something that happened to a connection that the agent does not carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Policy refused a plaintext connection to a pod; the peer got a reset.
+    /// Policy refused plaintext to a pod; the peer got a reset.
     Refused {
         /// Id of the pod.
         pod: u32,
-        /// The client's address.
+        /// Who wanted to connect.
         src: SocketAddr,
-        /// The destination.
+        /// Where to.
         dst: SocketAddr,
     },
-    /// A passthrough connection was established.
+    /// A connection was left to the kernel and has opened.
     Opened {
         /// Id of the pod.
         pod: u32,
-        /// Inbound if the pod accepted it, outbound if it connected.
+        /// Whether the pod accepted or made it.
         direction: Direction,
-        /// The client's address.
+        /// Who connected.
         src: SocketAddr,
-        /// The destination.
+        /// Where to.
         dst: SocketAddr,
-        /// Whether it is a probe of the kubelet.
+        /// Whether the kubelet made it.
         probe: bool,
     },
-    /// A passthrough connection ended.
+    /// Such a connection has ended.
     Closed {
         /// Id of the pod.
         pod: u32,
-        /// Inbound if the pod accepted it, outbound if it connected.
+        /// Whether the pod accepted or made it.
         direction: Direction,
-        /// The client's address.
+        /// Who connected.
         src: SocketAddr,
-        /// The destination.
+        /// Where to.
         dst: SocketAddr,
         /// Payload that the pod sent and its peer acknowledged, in bytes.
         sent: u64,
@@ -52,24 +52,24 @@ pub enum Event {
         received: u64,
         /// How long it was open.
         duration: Duration,
-        /// Whether it is a probe of the kubelet.
+        /// Whether the kubelet made it.
         probe: bool,
     },
-    /// A passthrough connection of a pod could not be established.
+    /// A connection of a pod that was left to the kernel could not be opened.
     Failed {
         /// Id of the pod.
         pod: u32,
-        /// The pod's address.
+        /// The pod's end.
         src: SocketAddr,
-        /// The destination.
+        /// Where to.
         dst: SocketAddr,
     },
 }
 
-/// The event reader. The file descriptor becomes readable only when a quarter of the buffer is full, so that
-/// passthrough connections do not wake the agent: poll on a timer as well (every 100 ms), until `next` returns `None`.
+/// Reads events. The file descriptor becomes readable only when a quarter of the buffer is full, so that connections which cost us
+/// nothing do not wake us: read it on a timer as well (every 100 ms), until `next` returns `None`.
 ///
-/// One reader at a time: a draining agent must drop its reader before the next agent reads.
+/// One reader at a time: an agent that drains must have dropped its own before the next one reads.
 pub struct Events(RingBuf<MapData>);
 
 impl Events {
@@ -78,7 +78,7 @@ impl Events {
         RingBuf::try_from(map).map(Self).map_err(CaptureError::map("EVENTS"))
     }
 
-    /// The next event, if any.
+    /// The next event, if there is one.
     #[expect(clippy::should_implement_trait, reason = "`None` means none yet, not the end")]
     pub fn next(&mut self) -> Option<Event> {
         loop {

@@ -1,4 +1,4 @@
-//! Pure. The properties of one connection that policies, logs and metrics use; and which side caused a failure.
+//! Pure. The facts of one connection: what policy judges, logs show and metrics count; and whose doing a failure was.
 
 use std::net::SocketAddr;
 
@@ -16,51 +16,50 @@ pub enum Direction {
     Outbound,
 }
 
-/// The properties that policies may match.
+/// What policy may look at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Facts {
     /// Address of the peer: for HBONE the TCP peer of the tunnel.
     pub source: SocketAddr,
-    /// The peer's authenticated identity; `None` in plaintext.
+    /// What the peer's certificate proved; `None` on plain text.
     pub source_identity: Option<Identity>,
     /// The address that was called, with the port on the workload.
     pub destination: SocketAddr,
-    /// The client on whose behalf the peer says it calls. Trusted only from a waypoint of the destination
-    /// (`policy::coverage`).
+    /// On whose behalf the peer says that it calls. Believed only of a waypoint of the destination (`policy::cover`).
     pub on_behalf_of: Option<Box<OnBehalfOf>>,
 }
 
-/// The client on whose behalf a waypoint calls.
+/// The client that a waypoint speaks for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OnBehalfOf {
-    /// The identity that the waypoint has authenticated.
+    /// What the client proved to the waypoint.
     pub identity: Identity,
     /// The client's socket; `None` when the connection serves several clients of the identity.
     pub source: Option<SocketAddr>,
 }
 
 impl Facts {
-    /// A plaintext connection.
+    /// A connection without identity.
     pub fn plaintext(source: SocketAddr, destination: SocketAddr) -> Self {
         Self { source, source_identity: None, destination, on_behalf_of: None }
     }
 }
 
-/// Which side caused a failure; decides log level, response flag and the status of a refused CONNECT.
+/// Whose doing a failure was. Log level, response flag and status of a refused CONNECT come from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Fault {
-    /// A protocol error or disconnect of the peer: 400.
+    /// The peer spoke nonsense or hung up: 400.
     Client,
-    /// Denied by policy: 401, like ztunnel.
+    /// Refused on purpose: 401, as ztunnel answers.
     Policy,
-    /// The upstream side refused or disconnected: 503.
+    /// The far side refused or vanished: 503.
     Upstream,
-    /// Missing certificate, or a workload that is not known yet: 503.
+    /// No certificate, no such workload yet: 503.
     ControlPlane,
-    /// A bug in this process: 500.
+    /// A bug: 500.
     Ours,
 }
 
@@ -79,31 +78,31 @@ impl Fault {
 /// Value of the metric label `response_flags`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum ResponseFlag {
-    /// No flag.
+    /// Nothing to say.
     #[serde(rename = "-")]
     None,
-    /// Denied by policy.
+    /// Refused by policy.
     #[serde(rename = "DENY")]
     Deny,
-    /// Connecting to the next hop failed, or it refused the CONNECT.
+    /// The next hop could not be connected to, or refused the CONNECT.
     #[serde(rename = "CONNECT")]
     Connect,
-    /// The TLS handshake failed.
+    /// The TLS handshake did not succeed.
     #[serde(rename = "TLS_FAILURE")]
     TlsFailure,
-    /// The HTTP/2 handshake failed.
+    /// The HTTP/2 handshake did not succeed.
     #[serde(rename = "H2_HANDSHAKE_FAILURE")]
     H2HandshakeFailure,
     /// The connect to 15008 timed out: perhaps a NetworkPolicy blocks it.
     #[serde(rename = "NETWORK_POLICY")]
     NetworkPolicy,
-    /// No certificate for the identity, or the peer has an unexpected one.
+    /// No certificate for the identity, or the peer proved another one.
     #[serde(rename = "IDENTITY_ERROR")]
     IdentityError,
 }
 
 impl ResponseFlag {
-    /// The value of the label.
+    /// The label's text.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "-",

@@ -1,23 +1,23 @@
-//! Pure. An address that belongs to no workload or service, and that no service may claim.
+//! Pure. An address that is known to the mesh and leads to no workload and no service.
 
 use std::net::IpAddr;
 
 use super::name::NodeName;
 
-/// A reserved address.
+/// An address that nobody may claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reserved {
     /// The address.
     pub address: IpAddr,
-    /// Why it is reserved.
+    /// Whose it is.
     pub by: Holder,
 }
 
-/// The holder of a reserved address.
+/// Whose a reserved address is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// An address of a node (`status.addresses`): outside the mesh, whatever others claim.
+    /// A node's (`status.addresses`): outside of the mesh, whatever others claim.
     Node(NodeName),
-    /// Claimed by several objects, which this names: connections to it are refused.
+    /// Nobody's, until what claims it agrees: connections to it are refused. Names the claimants.
     Disputed(Box<str>),
 }

@@ -39,37 +39,37 @@ pub struct Service {
     pub name: Name,
     /// Its key, as `<namespace>/<hostname>`.
     pub key: ServiceKey,
-    /// Virtual addresses: cluster IPs, or addresses of a ServiceEntry. Empty when headless, and when not assigned yet,
-    /// as in a manifest from git.
+    /// Virtual addresses: cluster IPs, or addresses of a ServiceEntry. Empty when headless, and when none is known: a
+    /// Service as it is kept in git has none yet.
     pub vips: Box<[Vip]>,
-    /// Whether it is headless: `clusterIP: None`.
+    /// Whether it is headless on purpose: `clusterIP: None`.
     #[serde(skip)]
     pub headless: bool,
-    /// Ports as declared on the service; a `target_port` of 0 differs between workloads (a named port).
+    /// Ports, as declared on the service; `target_port` 0 means that it differs between workloads (a named port).
     pub ports: Box<[ServicePort]>,
-    /// Further identities that an endpoint may have (ServiceEntry `subjectAltNames`).
+    /// Further identities that an endpoint may prove (ServiceEntry `subjectAltNames`).
     pub subject_alt_names: Box<[Identity]>,
     /// The waypoint for traffic addressed to the service.
     pub waypoint: Option<Box<Waypoint>>,
-    /// The load-balancing policy.
+    /// How endpoints are preferred.
     pub load_balancing: LoadBalancing,
-    /// Whether it is a Kubernetes Service: takes precedence over a ServiceEntry with the same host name or address.
+    /// Whether it came from a Kubernetes Service: wins over a ServiceEntry that claims the same host name or address.
     pub canonical: bool,
-    /// The clients for which its external addresses, ranges and, if not canonical, its host name are valid.
+    /// For whom its external addresses, ranges and, if it is not canonical, its host name count.
     #[serde(skip)]
     pub reach: Reach,
 }
 
-/// The clients for which the claims of a service besides cluster IPs are valid.
+/// For which clients what a service claims beside cluster IPs counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
     /// Whether its namespace is a root namespace.
     pub root: bool,
-    /// The namespaces to which it is exported.
+    /// To whom it is exported.
     pub exported: Exported,
 }
 
-/// An export list (ServiceEntry `exportTo`, annotation `networking.istio.io/exportTo`).
+/// To which namespaces something is exported (ServiceEntry `exportTo`, annotation `networking.istio.io/exportTo`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Exported {
     /// `*`.
@@ -82,7 +82,7 @@ pub enum Exported {
 }
 
 impl Exported {
-    /// Whether an object of namespace `own` is exported to namespace `client`.
+    /// Whether what is of namespace `own` is exported to a client.
     pub fn covers(&self, own: &Namespace, client: &Namespace) -> bool {
         match self {
             Self::Everywhere => true,
@@ -96,11 +96,12 @@ impl Exported {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Vip {
-    /// A cluster IP, valid for every client.
+    /// A cluster IP, which is the service's for everybody.
     Address(IpAddr),
-    /// A claimed external address: `externalIPs`, `status.loadBalancer`, a single address of a ServiceEntry.
+    /// An address that the service claims and that is not the mesh's to give: `externalIPs`, `status.loadBalancer`, a
+    /// single address of a ServiceEntry.
     External(IpAddr),
-    /// A claimed range (ServiceEntry only): the longest prefix wins, a single address before any range.
+    /// A range (ServiceEntry only): the longest prefix wins, a single address before any range.
     Range(IpNet),
 }
 
@@ -124,11 +125,11 @@ pub struct ServicePort {
     pub service_port: u16,
     /// Port on the workload; 0 on a Service when it differs between workloads.
     pub target_port: u16,
-    /// The application protocol.
+    /// What is spoken on it.
     pub app_protocol: AppProtocol,
 }
 
-/// The application protocol of a port (`appProtocol`, else the prefix of the port's name).
+/// What is spoken on a port (`appProtocol`, else the prefix of the port's name).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum AppProtocol {
@@ -136,29 +137,29 @@ pub enum AppProtocol {
     Unknown,
     /// HTTP/1.1.
     Http1,
-    /// HTTP/2 without TLS (h2c).
+    /// HTTP/2 in clear text.
     Http2,
     /// gRPC.
     Grpc,
-    /// Opaque TCP.
+    /// Opaque bytes.
     Tcp,
-    /// TLS by the application itself.
+    /// TLS of the application's own.
     Tls,
 }
 
-/// The load-balancing policy of a service (`istio.workload.LoadBalancing`).
+/// How endpoints of a service are preferred (`istio.workload.LoadBalancing`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadBalancing {
     /// From the most to the least important: endpoints that agree with the source in more leading scopes are preferred.
     pub routing_preference: Box<[Scope]>,
-    /// How endpoints that do not agree are treated.
+    /// What happens to endpoints that do not agree.
     pub mode: BalanceMode,
     /// Whether endpoints that are not ready get traffic too (`publishNotReadyAddresses`).
     pub allow_unhealthy: bool,
 }
 
-/// How endpoints outside the routing preference are treated.
+/// What happens to endpoints outside the routing preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Default)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum BalanceMode {
@@ -169,11 +170,11 @@ pub enum BalanceMode {
     Strict,
     /// Endpoints that agree in the most leading scopes; worse ones only when there are no better.
     Failover,
-    /// Forward to the original destination, not to an endpoint (ServiceEntry resolution NONE).
+    /// The original destination, not an endpoint (ServiceEntry resolution NONE).
     Passthrough,
 }
 
-/// A level of locality.
+/// A level of closeness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Scope {
@@ -191,7 +192,36 @@ pub enum Scope {
     Network,
 }
 
-/// An address of a VIP or workload, with its network.
+impl Service {
+    /// A service in the defaults of a stand-alone mesh: for tests and tools.
+    pub fn sample(name: &str, namespace: &str, vips: &[IpAddr], ports: &[(u16, u16)]) -> Self {
+        Self {
+            name: name.into(),
+            key: ServiceKey {
+                namespace: namespace.into(),
+                hostname: format!("{name}.{namespace}.svc.cluster.local").into(),
+            },
+            vips: vips.iter().copied().map(Vip::Address).collect(),
+            headless: false,
+            ports: ports
+                .iter()
+                .map(|&(service_port, target_port)| ServicePort {
+                    name: Name::default(),
+                    service_port,
+                    target_port,
+                    app_protocol: AppProtocol::Unknown,
+                })
+                .collect(),
+            subject_alt_names: Box::default(),
+            waypoint: None,
+            load_balancing: LoadBalancing::default(),
+            canonical: true,
+            reach: Reach::default(),
+        }
+    }
+}
+
+/// The network and address under which a VIP or workload is known.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct NetworkAddress {
     /// The network that the address belongs to.

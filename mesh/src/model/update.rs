@@ -1,4 +1,4 @@
-//! Pure. One change to the model, produced by sources and applied by the store.
+//! Pure. One change to the model: what every source speaks and the store alone applies.
 
 use std::net::IpAddr;
 
@@ -8,23 +8,23 @@ use super::reserved::Reserved;
 use super::service::{Service, ServiceKey};
 use super::workload::Workload;
 
-/// One change. A source sends changes in batches; a batch becomes visible atomically.
+/// One change. A source sends changes in batches; a batch becomes visible at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
-    /// Adds or replaces a workload.
+    /// A workload is new or different.
     Workload(Box<Workload>),
-    /// Removes a workload.
+    /// A workload is gone.
     WorkloadGone(WorkloadUid),
-    /// Adds or replaces a service.
+    /// A service is new or different.
     Service(Box<Service>),
-    /// Removes a service.
+    /// A service is gone.
     ServiceGone(ServiceKey),
-    /// Adds or replaces a policy.
+    /// A policy is new or different.
     Authorization(Box<Authorization>),
-    /// Removes a policy.
+    /// A policy is gone.
     AuthorizationGone(PolicyKey),
-    /// Reserves an address, or replaces its holder.
+    /// An address is reserved, or by somebody else than before.
     Reserved(Box<Reserved>),
-    /// Ends the reservation of an address.
+    /// An address is no longer reserved.
     ReservedGone(IpAddr),
 }

@@ -1,4 +1,4 @@
-//! The endpoints of a service, with their load and passive health.
+//! The endpoints of one service, and how busy and how trusted each is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -7,16 +7,16 @@ use std::time::Duration;
 use crate::model::service::ServicePort;
 use crate::model::workload::{Health, Workload};
 
-/// An endpoint: one workload serving one service.
+/// One workload serving one service.
 #[derive(Debug)]
 pub struct Endpoint {
     /// The workload.
     pub workload: Arc<Workload>,
-    /// Service ports and the ports on this workload.
+    /// Service ports and what they are on this workload.
     pub ports: Box<[ServicePort]>,
-    /// Its readiness in the service.
+    /// Whether the service may give it traffic.
     pub health: Health,
-    /// Its load, shared by all service entries and snapshots that contain the endpoint.
+    /// Shared by every service entry and snapshot in which the endpoint stands.
     pub load: Arc<Load>,
 }
 
@@ -27,7 +27,7 @@ impl Endpoint {
     }
 }
 
-/// Active connections and passive health of an endpoint.
+/// How busy an endpoint is, and whether connecting to it failed lately (passive health).
 #[derive(Debug, Default)]
 pub struct Load {
     active: AtomicU32,
@@ -50,18 +50,18 @@ const FIRST_PENALTY_MS: u64 = 500;
 const LONGEST_PENALTY_MS: u64 = 30_000;
 
 impl Load {
-    /// Active connections.
+    /// Connections to it right now.
     pub fn active(&self) -> u32 {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// Counts one more connection until the result is dropped.
+    /// Counts one more until the result is dropped.
     pub fn start(self: &Arc<Self>) -> Busy {
         self.active.fetch_add(1, Ordering::Relaxed);
         Busy(Arc::clone(self))
     }
 
-    /// Records a successful connect, which ends the avoidance.
+    /// A connect worked: it is trusted again.
     pub fn succeeded(&self) {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
@@ -69,8 +69,8 @@ impl Load {
         }
     }
 
-    /// Records a failed connect: the endpoint is avoided for a time that doubles with each failure, up to 30 s. `now`
-    /// counts from any fixed instant.
+    /// A connect did not work: avoid it for a while that doubles with each failure, up to 30 s. `now` counts from any
+    /// fixed instant.
     pub fn failed(&self, now: Duration) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).min(16);
         let penalty = (FIRST_PENALTY_MS << failures).min(LONGEST_PENALTY_MS);
@@ -78,7 +78,7 @@ impl Load {
         self.avoid_until.fetch_max(until, Ordering::Relaxed);
     }
 
-    /// Whether the endpoint is avoided.
+    /// Whether it is being avoided.
     pub fn is_avoided(&self, now: Duration) -> bool {
         u128::from(self.avoid_until.load(Ordering::Relaxed)) > now.as_millis()
     }

@@ -17,5 +17,4 @@ mod support;
 mod touching;
 mod trespassing;
 mod verdicts;
-mod watching;
 mod waypoints;

@@ -1,11 +1,11 @@
-//! The report of the demo: checks and figures, printed as they happen and summed up at the end, as text or JSON.
+//! What was checked and what it took, told as it happens and summed up at the end, as text or as JSON.
 
 use std::io::{self, Write};
 
 use anyhow::Result;
 use serde::Serialize;
 
-/// Output format.
+/// How the demo speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// For people.
@@ -19,11 +19,11 @@ pub enum Format {
 pub struct Check {
     /// Stable name.
     pub id: &'static str,
-    /// The claim.
+    /// What is claimed.
     pub title: &'static str,
-    /// Whether it holds.
+    /// Whether it is so.
     pub ok: bool,
-    /// The evidence, one fact per line.
+    /// What shows it, one line each.
     pub evidence: String,
 }
 
@@ -56,7 +56,7 @@ impl Report {
         Self { format, checks: Vec::new(), memory: Vec::new() }
     }
 
-    /// Prints a line of text; nothing in JSON format.
+    /// A line of plain words. With JSON it goes nowhere.
     pub fn say(&self, line: &str) {
         if self.format == Format::Text {
             let mut out = io::stdout().lock();
@@ -72,7 +72,7 @@ impl Report {
         }
     }
 
-    /// Records and prints a check. An error is a failed check with the error as its evidence.
+    /// Records a check and tells it. An error is a failed check whose evidence is the error.
     pub fn check(&mut self, id: &'static str, title: &'static str, result: Result<String>) {
         let (ok, evidence) = match result {
             Ok(evidence) => (true, evidence),
@@ -95,7 +95,7 @@ impl Report {
         !self.checks.is_empty() && self.checks.iter().all(|c| c.ok)
     }
 
-    /// Prints the summary: two tables, or the JSON object.
+    /// Prints the sum: two tables, or the JSON object.
     pub fn close(&self) -> Result<()> {
         if self.format == Format::Json {
             let whole = serde_json::json!({"ok": self.ok(), "checks": self.checks, "memory": self.memory});

@@ -20,11 +20,11 @@ const BLOCK: usize = 64 * 1024;
 /// What a server does with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Echoes; ends when the client ends.
+    /// Sends back what it gets; ends when the client ends.
     Echo,
-    /// Answers one HTTP request with the server's name and both addresses.
+    /// Answers one HTTP request with who is who.
     Who,
-    /// Reads to the end, then reports the number of bytes and whether they were correct.
+    /// Reads to the end, then says how much it was and whether it was right.
     Sink,
     /// Reads a number and a line feed, then sends that many bytes of the pattern.
     Source,
@@ -38,15 +38,15 @@ pub enum Mode {
     Reset,
     /// Reads 64 KiB every 10 ms, then answers as `Sink` does.
     Slow,
-    /// Responds after reading a little, ends, and closes with unread bytes.
+    /// Answers when it has read a little, ends, and closes on what it has not read.
     Early,
-    /// Echoes every datagram.
+    /// Sends back every datagram.
     Udp,
-    /// Answers HTTP, with a behaviour set on the control path.
+    /// Answers HTTP, as told on standard input.
     Http,
 }
 
-/// Bytes of the early response.
+/// Bytes of the answer that comes early.
 pub const EARLY_ANSWER: usize = 20_000;
 
 /// A listener: mode and port.
@@ -131,7 +131,7 @@ fn echo_datagrams(socket: &UdpSocket) {
     let mut datagram = [0; 2048];
     loop {
         if let Ok((n, from)) = socket.recv_from(&mut datagram) {
-            // The client may be gone.
+            // A caller that has gone is no reason to stop.
             let _gone = socket.send_to(&datagram[..n], from);
         }
     }
@@ -153,7 +153,7 @@ fn connection(name: &str, mode: Mode, mut stream: TcpStream, peer: SocketAddr) {
         Mode::First => first(name, &mut stream, &mut received),
         Mode::Half => half(&mut stream, &mut received),
         Mode::Stall => {
-            // The harness kills the process.
+            // The harness ends it with the process.
             thread::sleep(Duration::from_secs(3600));
             Ok(())
         }

@@ -115,7 +115,7 @@ impl Stream {
                     }
                     Poll::Ready(moved) => self.streams = moved >= SMALL,
                     Poll::Pending => {
-                        self.recycle();
+                        self.give_back();
                         return Poll::Pending;
                     }
                 }
@@ -124,7 +124,7 @@ impl Stream {
                 count(ready!(pipe.poll_drain(cx, to.stream())).map_err(|error| writing(to.note(error)))? as u64);
             }
             if !self.streams || self.ended {
-                self.recycle();
+                self.give_back();
             }
             if !self.streams {
                 from.streams_no_more();
@@ -135,9 +135,9 @@ impl Stream {
         Poll::Pending
     }
 
-    fn recycle(&mut self) {
+    fn give_back(&mut self) {
         if let Some(pipe) = self.pipe.take() {
-            pipe.recycle();
+            pipe.give_back();
         }
     }
 }
@@ -163,7 +163,7 @@ impl Pipe {
         Ok(Self { reader, writer, held: 0 })
     }
 
-    fn recycle(self) {
+    fn give_back(self) {
         let mut pipes = PIPES.lock();
         if self.held == 0 && pipes.len() < SPARE {
             pipes.push(self);
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_that_stalls_slows_the_writer_down() {
+    async fn a_reader_that_stalls_holds_the_writer_back() {
         let (mut client, mut server, _carrying) = carried().await;
         let chunk = pattern(1 << 20);
         let mut sent = 0;

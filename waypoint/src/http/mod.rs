@@ -1,7 +1,6 @@
 //! Requests inside a connection.
 
-pub mod request; // one request, from its head to its answer
-pub mod decide; // refuse, route, admit, choose
+pub mod request; // one request, step by step
 pub mod forward; // to a backend and back
 pub mod upgrade; // connections that stop being HTTP
 pub mod mirror; // copies sent elsewhere

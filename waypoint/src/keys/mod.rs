@@ -1,4 +1,5 @@
 //! The keys of token issuers, fetched before they are needed.
 
 pub mod jwks; // key sets, as they were last fetched
+pub mod https; // TLS to the world outside
 pub mod fetches; // whose keys are fetched next

@@ -37,7 +37,6 @@ pub struct Table {
     regex: Option<(RegexSet, Box<[u32]>)>,
     // Expressions that together exceed what one automaton may take, one by one.
     loose: Box<[u32]>,
-    headers: Box<[HeaderName]>,
 }
 
 #[derive(Debug)]
@@ -102,19 +101,7 @@ impl Table {
             Ok(set) => (Some((set, indices)), Box::default()),
             Err(_) => (None, indices),
         };
-        let mut headers: Vec<HeaderName> = Vec::new();
-        for condition in entries.iter().flat_map(|entry| &entry.fits.conditions) {
-            match condition {
-                Condition::Header(name, _) if !headers.contains(name) => headers.push(name.clone()),
-                _ => {}
-            }
-        }
-        Self { kind, entries, exact, prefix, regex, loose, headers: headers.into() }
-    }
-
-    /// The headers that its matches look at: each has one line by then, which the backend sees too.
-    pub fn headers(&self) -> &[HeaderName] {
-        &self.headers
+        Self { kind, entries, exact, prefix, regex, loose }
     }
 
     /// The rule for a request: `path` in normal form without the query.

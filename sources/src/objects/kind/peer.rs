@@ -4,8 +4,7 @@ use crate::objects::problem::Severity;
 use crate::objects::schema::meta::Lenient;
 use crate::objects::schema::policy as schema;
 
-use super::item::Item;
-use super::meta::{Labels, Meta, Reader};
+use super::meta::{Item, Labels, Meta, Reader};
 
 /// A PeerAuthentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,13 +43,13 @@ impl PeerAuthentication {
             let message = "needs a selector; only ports that are STRICT are taken from it";
             reader.note(Severity::Warning, "spec.portLevelMtls", message);
         }
-        Item::new(reader.at.clone(), meta, Self { selector, mode, ports: ports.into() })
+        Item { at: reader.at.clone(), meta, spec: Self { selector, mode, ports: ports.into() } }
     }
 
     /// What stands in for an object that cannot be read: STRICT.
     pub(super) fn stand_in(meta: Meta, selector: Labels, reader: &Reader<'_>) -> Item<Self> {
         let spec = Self { selector, mode: Some(PeerMode::Strict), ports: Box::default() };
-        Item::new(reader.at.clone(), meta, spec)
+        Item { at: reader.at.clone(), meta, spec }
     }
 }
 

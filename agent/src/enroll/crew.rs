@@ -1,0 +1,126 @@
+//! Threads for work in pods' namespaces: a pod, or a path that somebody wrote into a manifest, can hold up the work that is done for it, and
+//! nothing else.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tracing::warn;
+
+/// Work that takes longer is held up by somebody.
+pub(crate) const LATE: Duration = Duration::from_secs(3);
+/// Pieces of work at the same time, of which none is late: more than those of one namespace.
+const AT_ONCE: usize = 32;
+/// Pieces of work at the same time for the pods of one Kubernetes namespace, late ones included: whoever may write there may hold
+/// up its own pods.
+const OF_NAMESPACE: usize = 16;
+/// Threads in all.
+const MOST: usize = 512;
+/// The stack of a thread; work goes no deeper than into the kernel.
+const STACK: usize = 256 * 1024;
+
+type Work = Box<dyn FnOnce() + Send>;
+
+/// The threads. Whoever drops this leaves those that are held up behind.
+#[derive(Clone, Default)]
+pub(crate) struct Crew(Arc<Mutex<Hands>>);
+
+#[derive(Default)]
+struct Hands {
+    running: HashMap<u64, Running>,
+    waiting: VecDeque<(Arc<str>, Work)>,
+    next: u64,
+}
+
+struct Running {
+    namespace: Arc<str>,
+    since: Instant,
+}
+
+impl Crew {
+    /// Does `work` for a pod of this Kubernetes namespace as soon as it is its turn.
+    pub(crate) fn start(&self, namespace: &str, work: impl FnOnce() + Send + 'static) {
+        self.0.lock().waiting.push_back((Arc::from(namespace), Box::new(work)));
+        self.more();
+    }
+
+    /// Looks whether more can be begun: what has become late is no longer in the way.
+    pub(crate) fn more(&self) {
+        while let Some((number, work)) = self.0.lock().take() {
+            let crew = self.clone();
+            let body = move || {
+                let _ended = Ended(crew, number);
+                work();
+            };
+            let thread = std::thread::Builder::new().name("pods".to_owned()).stack_size(STACK);
+            if let Err(error) = thread.spawn(body) {
+                // The work is lost with its thread; whoever waits for it finds that it is late, and the next look begins anew.
+                warn!("starting a thread for work in a pod: {error}");
+                return;
+            }
+        }
+    }
+}
+
+impl Hands {
+    fn take(&mut self) -> Option<(u64, Work)> {
+        let on_time = self.running.values().filter(|one| one.since.elapsed() < LATE).count();
+        let of = |namespace: &str| self.running.values().filter(|one| &*one.namespace == namespace).count();
+        let at = self.waiting.iter().position(|(name, _)| may_start(on_time, of(name), self.running.len()))?;
+        let (namespace, work) = self.waiting.remove(at)?;
+        self.next += 1;
+        self.running.insert(self.next, Running { namespace, since: Instant::now() });
+        Some((self.next, work))
+    }
+}
+
+/// Takes a piece of work off the list, also when it panics.
+struct Ended(Crew, u64);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.0.lock().running.remove(&self.1);
+        self.0.more();
+    }
+}
+
+fn may_start(on_time: usize, of_namespace: usize, all: usize) -> bool {
+    on_time < AT_ONCE && of_namespace < OF_NAMESPACE && all < MOST
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn what_is_late_is_in_the_way_of_its_own_namespace_only() {
+        assert!(may_start(0, 0, 0));
+        assert!(!may_start(AT_ONCE, 0, AT_ONCE), "as many as there are threads are at work");
+        assert!(!may_start(0, OF_NAMESPACE, OF_NAMESPACE));
+        assert!(may_start(0, 0, 20 * OF_NAMESPACE), "those of other namespaces are held up");
+        assert!(!may_start(0, 0, MOST));
+    }
+
+    #[test]
+    fn a_namespace_that_holds_up_all_its_work_holds_up_no_other() {
+        let crew = Crew::default();
+        let (hold, held) = mpsc::channel::<()>();
+        let held = Arc::new(std::sync::Mutex::new(held));
+        // More than there are hands.
+        for _ in 0..AT_ONCE + 2 {
+            let held = Arc::clone(&held);
+            crew.start("bad", move || _ = held.lock().unwrap().recv());
+        }
+        let (tell, told) = mpsc::channel();
+        crew.start("good", move || tell.send(()).unwrap());
+        let begun = Instant::now();
+        while told.try_recv().is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(2), "held up by another namespace");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        drop(hold);
+    }
+}
