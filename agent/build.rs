@@ -1,5 +1,6 @@
-//! Embeds the eBPF object that `cargo xtask build-ebpf` built. It never builds one: that needs another toolchain. Without an object
-//! of the present sources an empty one is embedded, everything compiles, and `culvert agent --capture ebpf` says what is missing.
+//! Embeds the eBPF object that `cargo xtask build-ebpf` built. It never builds one: that needs another toolchain.
+//! Without an object of the present sources an empty one is embedded, everything compiles, and `culvert agent --capture
+//! ebpf` says what is missing.
 
 use std::env;
 use std::fs;

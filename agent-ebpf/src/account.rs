@@ -1,5 +1,5 @@
-//! sockops on the cgroup of the pods: counts the connections that the agent does not carry, from what TCP counts anyway. Nothing
-//! runs per packet: a connection costs a call when it is made, when it opens, and per change of its state.
+//! sockops on the cgroup of the pods: accounts for passthrough connections, from TCP's own counters. Nothing runs per
+//! packet: a connection costs one call when it is created, one when it is established, and one per state change.
 
 use agent_abi::{Account, Event, EventKind, HBONE_PORT, MARK, Pod, State, Tuple, Verdict};
 use aya_ebpf::bindings::{
@@ -14,7 +14,7 @@ use crate::context::{ends_of_ops, field, wide_field};
 use crate::maps::{self, ORIGIN};
 use crate::report;
 
-/// Called by `connect()`: this connection goes to the network without us.
+/// Called in `connect()`: the connection passes through.
 #[inline(always)]
 pub fn announce(socket: *mut bpf_sock, pod: &Pod) {
     let account = maps::account(socket, true);
@@ -24,13 +24,13 @@ pub fn announce(socket: *mut bpf_sock, pod: &Pod) {
     }
 }
 
-/// Called by `connect()`: the agent carries this one, whatever the socket was used for before.
+/// Called in `connect()`: the agent carries the connection, whatever the socket was used for before.
 #[inline(always)]
 pub fn forget(socket: *mut bpf_sock) {
     maps::drop_account(socket);
 }
 
-/// Every step in the life of a TCP socket below the cgroup.
+/// Called for every event of a TCP socket below the cgroup.
 #[sock_ops]
 pub fn account(context: SockOpsContext) -> u32 {
     let raw = context.ops;
@@ -55,13 +55,13 @@ pub fn account(context: SockOpsContext) -> u32 {
     0
 }
 
-/// A pod has accepted a connection: if not the agent has, or from the agent.
+/// A pod has accepted a connection: ignored if the agent has, or if it comes from the agent.
 #[inline(always)]
 fn accepted(raw: *mut bpf_sock_ops, socket: *mut bpf_sock) {
     // SAFETY: the helper takes the context it was called with.
     let cookie = unsafe { bpf_get_netns_cookie(raw.cast()) };
     let Some(pod) = maps::pod_by_cookie(cookie) else { return };
-    // A socket that the agent connected to has inherited the mark (net.ipv4.tcp_fwmark_accept).
+    // A connection from the agent has inherited the mark (net.ipv4.tcp_fwmark_accept).
     if field!(socket, bpf_sock, mark) == MARK {
         return;
     }
@@ -87,7 +87,7 @@ fn accepted(raw: *mut bpf_sock_ops, socket: *mut bpf_sock) {
     report::send(&report::inbound(EventKind::Opened, pod.id, flags, &ends));
 }
 
-/// The state of a connection that we follow has changed.
+/// A tracked connection has changed its state.
 #[inline(always)]
 fn changed(raw: *mut bpf_sock_ops, socket: *mut bpf_sock) {
     // SAFETY: `args` is what a state callback has.
@@ -112,7 +112,7 @@ fn changed(raw: *mut bpf_sock_ops, socket: *mut bpf_sock) {
     }
 }
 
-/// A connection that we follow is closed.
+/// A tracked connection is closed.
 #[inline(always)]
 fn ended(raw: *mut bpf_sock_ops, socket: *mut bpf_sock, account: &Account, old: State) {
     let ends = ends_of_ops(raw);
@@ -126,7 +126,7 @@ fn ended(raw: *mut bpf_sock_ops, socket: *mut bpf_sock, account: &Account, old: 
     report::send(&event);
 }
 
-/// Puts bytes and duration into the last event of a connection.
+/// Completes the last event of a connection with bytes and duration.
 #[inline(always)]
 fn finish(raw: *mut bpf_sock_ops, account: &Account, old: State, event: &mut Event) {
     if account.opened == 0 {
@@ -139,7 +139,7 @@ fn finish(raw: *mut bpf_sock_ops, account: &Account, old: State, event: &mut Eve
     event.duration = now() - account.opened;
 }
 
-/// Asks for calls when the state of this socket changes, beside what other programs asked for.
+/// Subscribes to state changes of this socket, in addition to other programs' subscriptions.
 #[inline(always)]
 fn follow(raw: *mut bpf_sock_ops) {
     let flags = field!(raw, bpf_sock_ops, bpf_sock_ops_cb_flags) | BPF_SOCK_OPS_STATE_CB_FLAG;

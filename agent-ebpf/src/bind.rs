@@ -1,4 +1,4 @@
-//! `bind()` of a process in a pod: the port of HBONE and those of the agent's listeners are the agent's.
+//! `bind()` of a process in a pod: the HBONE port and those of the agent's listeners are reserved for the agent.
 
 use agent_abi::{Counter, HBONE_PORT};
 use aya_ebpf::bindings::bpf_sock_addr;
@@ -22,7 +22,7 @@ pub fn bind6(context: SockAddrContext) -> i32 {
     bind(context.sock_addr)
 }
 
-/// 1 lets it go on, 0 is EPERM.
+/// 1 allows it, 0 is EPERM.
 #[inline(always)]
 fn bind(context: *mut bpf_sock_addr) -> i32 {
     let port = user_port(context);

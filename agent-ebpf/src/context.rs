@@ -1,7 +1,7 @@
-//! Reading what the kernel hands to a program.
+//! Access to the context of a program.
 //!
-//! Fields are loaded by inline assembler: LLVM would merge `if v4 { load ctx+40 } else { load ctx+28 }` into one load at a variable
-//! offset, which the verifier refuses ("dereference of modified ctx ptr").
+//! Fields are loaded by inline assembly: LLVM would merge `if v4 { load ctx+40 } else { load ctx+28 }` into one load at
+//! a variable offset, which the verifier rejects ("dereference of modified ctx ptr").
 
 use agent_abi::Address;
 use aya_ebpf::bindings::{bpf_sk_lookup, bpf_sock, bpf_sock_addr, bpf_sock_ops};
@@ -76,7 +76,7 @@ pub fn user_port(context: *mut bpf_sock_addr) -> u32 {
     u32::from(u16::from_be(field!(context, bpf_sock_addr, user_port) as u16))
 }
 
-/// A connection as one of its sides sees it.
+/// The two ends of a connection, from one side's point of view.
 pub struct Ends {
     /// This side.
     pub local: Address,
@@ -88,7 +88,7 @@ pub struct Ends {
     pub remote_port: u32,
 }
 
-/// Both ends of the packet that `sk_lookup` finds a socket for.
+/// Both ends of the packet for which `sk_lookup` selects a socket.
 #[inline(always)]
 pub fn ends_of_lookup(context: *mut bpf_sk_lookup) -> Ends {
     let (local, remote) = if is_v4(context) {
@@ -102,7 +102,7 @@ pub fn ends_of_lookup(context: *mut bpf_sk_lookup) -> Ends {
     Ends { local, remote, local_port: field!(context, bpf_sk_lookup, local_port), remote_port }
 }
 
-/// Whether `sk_lookup` looks at an IPv4 packet.
+/// Whether it is an IPv4 packet.
 #[inline(always)]
 pub fn is_v4(context: *mut bpf_sk_lookup) -> bool {
     field!(context, bpf_sk_lookup, family) == INET
@@ -118,7 +118,7 @@ pub fn ends_of_ops(context: *mut bpf_sock_ops) -> Ends {
     } else {
         (address_field!(context, bpf_sock_ops, local_ip6), address_field!(context, bpf_sock_ops, remote_ip6))
     };
-    // The remote port stands in the upper half of the word on little-endian machines (linux/bpf.h: "network byte order").
+    // The remote port is in the upper half of the word on little-endian machines (linux/bpf.h: "network byte order").
     let remote_port = u32::from_be(field!(context, bpf_sock_ops, remote_port));
     Ends { local, remote, local_port: field!(context, bpf_sock_ops, local_port), remote_port }
 }

@@ -1,4 +1,5 @@
-//! `sk_lookup`: who gets a SYN that arrives in a pod. One instance per pod; established connections never come here.
+//! `sk_lookup`: selects the socket for a SYN that arrives in a pod. One instance per pod; established connections do
+//! not come here.
 
 use core::arch::asm;
 
@@ -16,27 +17,28 @@ use crate::context::{Ends, TCP, ends_of_lookup, field, is_v4};
 use crate::maps::{self, AGENT, ORIGIN};
 use crate::report::{self, count};
 
-/// SK_PASS: whoever listens there gets it, or whom we assigned.
+/// SK_PASS: the assigned socket gets it, or else the regular listener.
 const PASS: u32 = 1;
 /// SK_DROP: the peer gets a reset.
 const DROP: u32 = 0;
-/// BPF_SK_LOOKUP_F_REPLACE | BPF_SK_LOOKUP_F_NO_REUSEPORT: this very listener, not another of its SO_REUSEPORT group.
+/// BPF_SK_LOOKUP_F_REPLACE | BPF_SK_LOOKUP_F_NO_REUSEPORT: exactly this listener, not another of its SO_REUSEPORT
+/// group.
 const EXACTLY: u64 = 3;
 
-/// For kernels that tell the interface (5.17).
+/// For kernels that expose the interface (5.17).
 #[sk_lookup]
 pub fn lookup(context: SkLookupContext) -> u32 {
     find::<false>(&context)
 }
 
-/// For older kernels: outbound connections are known by their destination, the agent's own by being announced.
+/// For older kernels: outbound connections are recognized by their destination, the agent's own by their announcement.
 #[sk_lookup]
 pub fn lookup_by_tuple(context: SkLookupContext) -> u32 {
     find::<true>(&context)
 }
 
-/// For a pod that ought to be captured and cannot be: nothing that comes from elsewhere gets in but the kubelet. It needs no entry in
-/// any table.
+/// For a pod that should be captured and cannot be: only the kubelet gets in from elsewhere. It needs no map entry of
+/// the pod.
 #[sk_lookup]
 pub fn shut(context: SkLookupContext) -> u32 {
     let raw = context.lookup;
@@ -45,7 +47,7 @@ pub fn shut(context: SkLookupContext) -> u32 {
     }
     let ends = ends_of_lookup(raw);
     let tuple = tuple(&ends);
-    // A connection of the pod to itself.
+    // The pod connects to itself.
     if ends.remote.is_loopback() || ends.remote == ends.local || is_announced::<false>(&tuple) {
         return PASS;
     }
@@ -53,7 +55,7 @@ pub fn shut(context: SkLookupContext) -> u32 {
     DROP
 }
 
-/// The id of the pod, put in by the loader: a constant costs less than a map per pod.
+/// The id of the pod, patched in by the loader: a constant costs less than a map per pod.
 #[inline(always)]
 fn pod_id() -> u32 {
     let id: u64;
@@ -73,20 +75,20 @@ fn find<const BY_TUPLE: bool>(context: &SkLookupContext) -> u32 {
     let to_pod = ends.local.is_local() || maps::is_own(pod.id, ends.local);
     if BY_TUPLE {
         if !to_pod {
-            // It comes from the pod itself, or it is for an address of the pod that is over its share.
+            // It comes from the pod itself, or is for an address of the pod beyond its quota.
             return if maps::is_own(pod.id, ends.remote) { outbound(context, pod) } else { DROP };
         }
     } else if field!(raw, bpf_sk_lookup, ingress_ifindex) == LOOPBACK_INDEX {
         return if to_pod { PASS } else { outbound(context, pod) };
     }
-    // The interface says nothing about where a connection to an own address comes from: it is the one that owns the address.
+    // For an own address the interface says nothing about the origin: it is the one that owns the address.
     if ends.remote.is_loopback() || maps::is_own(pod.id, ends.remote) {
         return PASS;
     }
     inbound::<BY_TUPLE>(context, pod, &ends)
 }
 
-/// A connection of the pod, turned to `lo` by `outbound4|6`.
+/// An outbound connection of the pod, redirected to `lo` by `outbound4|6`.
 #[inline(always)]
 fn outbound(context: &SkLookupContext, pod: &Pod) -> u32 {
     if pod.flags & pod_flag::CLOSED != 0 {
@@ -135,12 +137,12 @@ fn no_agent(closed: bool) -> u32 {
     if closed { DROP } else { PASS }
 }
 
-/// Whether the kubelet, or the agent itself, is making this connection right now. Nothing that comes from the network can claim
-/// that: `origin` wrote it down before the SYN left.
+/// Whether the kubelet, or the agent itself, is opening this connection right now. Nothing from the network can forge
+/// that: `origin` recorded it before the SYN left.
 #[inline(always)]
 fn is_announced<const BY_TUPLE: bool>(tuple: &Tuple) -> bool {
-    // SAFETY: values of an LRU map may be re-used while we look at them; ours are written as a whole, and a tuple that is
-    // somebody else's is younger still.
+    // SAFETY: values of an LRU map may be re-used while we look at them; ours are written as a whole, and a tuple that
+    // is somebody else's is younger still.
     let (origin, agent) = unsafe { (ORIGIN.get(tuple), if BY_TUPLE { AGENT.get(tuple) } else { None }) };
     let time = match (origin, agent) {
         (Some(origin), _) if origin.open == 0 => origin.time,
@@ -151,7 +153,7 @@ fn is_announced<const BY_TUPLE: bool>(tuple: &Tuple) -> bool {
     unsafe { bpf_ktime_get_ns() }.wrapping_sub(time) < ORIGIN_LIFETIME
 }
 
-/// Hands the connection to a listener of the agent.
+/// Assigns the connection to a listener of the agent.
 #[inline(always)]
 fn assign(context: &SkLookupContext, pod: &Pod, kind: Kind) -> bool {
     let listener = maps::listener(pod.id, kind, !is_v4(context.lookup));

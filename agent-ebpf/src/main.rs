@@ -1,12 +1,12 @@
-//! The kernel half of capture (`agent::capture` is the other one).
+//! The kernel half of capture; the user-space half is `agent::capture`.
 //!
 //! ```text
 //!  connect() ─▶ outbound4|6 ─▶ mark, bind to lo ─▶ SYN on lo ─┐
-//!                    └▶ not in the mesh: left alone, counted   ├─▶ lookup ─▶ the agent's listener in the pod
+//!                    └▶ no mesh address: passthrough, counted ├─▶ lookup ─▶ the agent's listener in the pod
 //!  SYN from the network ──────────────────────────────────────┘        └──▶ the application, or a reset
 //!  connect() of the kubelet ─▶ origin: announces the connection, so that lookup lets it pass
 //!  bind() ─▶ bind4|6: the agent's ports are the agent's
-//!  a connection left alone opens, ends ─▶ account: bytes and duration
+//!  a passthrough connection opens, ends ─▶ account: bytes and duration
 //! ```
 //!
 //! No program runs per packet, and no helper that is reserved for GPL programs is used.
@@ -14,14 +14,14 @@
 #![no_main]
 #![feature(asm_experimental_arch)]
 
-mod bind; // bind(): what only the agent may bind
-mod lookup; // sk_lookup: who gets a SYN that arrives in a pod
-mod origin; // sockops: connections of the kubelet and of the agent, announced
+mod bind; // bind(): ports reserved for the agent
+mod lookup; // sk_lookup: selects the socket for a SYN in a pod
+mod origin; // sockops: announces connections of the kubelet and the agent
 mod outbound; // connect(): what is captured
-mod account; // sockops: connections that the agent does not carry
+mod account; // sockops: accounts for passthrough connections
 mod report; // the ring buffer and the counters
 mod maps; // the maps
-mod context; // reading what the kernel hands to a program
+mod context; // access to the context of a program
 
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]

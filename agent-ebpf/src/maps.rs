@@ -1,7 +1,7 @@
-//! The maps. What user space fills, and how, is in `agent::capture`.
+//! The maps. How user space fills them is in `agent::capture`.
 //!
-//! Hash maps are not preallocated: they cost memory only for what is in them, and an entry that a program still looks at is not
-//! handed to somebody else.
+//! Hash maps are not preallocated: they use memory only for their entries, and an entry that a program still reads is
+//! not reused.
 
 use core::cell::UnsafeCell;
 use core::ffi::c_void;
@@ -19,7 +19,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::lpm_trie::Key;
 use aya_ebpf::maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SockHash};
 
-/// Who the agent is.
+/// The agent's cgroups and global flags.
 #[map]
 static CONFIG: Array<Config> = Array::with_max_entries(1, 0);
 /// Enrolled pods, by netns cookie and by id.
@@ -28,42 +28,43 @@ static PODS: HashMap<u64, Pod> = HashMap::with_max_entries(2 * MAX_PODS as u32, 
 /// The addresses of each pod.
 #[map]
 static OWN: HashMap<AddressKey, u32> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
-/// The agent's listeners. A listener that is closed leaves by itself: that is how the programs know that the agent is gone.
+/// The agent's listeners. A closed listener leaves the map by itself: that is how the programs know that the agent is
+/// gone.
 #[map]
 static LISTEN: SockHash<ListenKey> = SockHash::with_max_entries(8192, 0);
-/// Ports with another verdict than their pod's.
+/// Ports whose verdict differs from their pod's.
 #[map]
 static VERDICTS: HashMap<VerdictKey, u32> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
 /// Ports of the agent's listeners.
 #[map]
 static BINDS: HashMap<BindKey, u32> = HashMap::with_max_entries(8192, BPF_F_NO_PREALLOC);
-/// The single addresses of the mesh.
+/// Single mesh addresses.
 #[map]
 static MESH: HashMap<Address, u32> = HashMap::with_max_entries(65536, BPF_F_NO_PREALLOC);
-/// The ranges of the mesh.
+/// Ranges of mesh addresses.
 #[map]
 static MESH_NETS: LpmTrie<Address, u32> = LpmTrie::with_max_entries(4096, BPF_F_NO_PREALLOC);
-/// Connections that the kubelet is making.
+/// Connections that the kubelet is opening.
 #[map]
 pub static ORIGIN: LruHashMap<Tuple, Origin> = LruHashMap::with_max_entries(2048, 0);
-/// Connections that the agent is making; only kernels before 5.17 need it.
+/// Connections that the agent is opening; needed before 5.17 only.
 #[map]
 pub static AGENT: LruHashMap<Tuple, u64> = LruHashMap::with_max_entries(1024, 0);
-/// Namespaces, by cookie, of pods that ought to be captured and cannot be. As many as there can be pods, several times over: that
-/// the tables for captured pods are full must not keep one from being closed.
+/// Namespaces, by cookie, of pods that should be captured and cannot be. Several times the most pods, so that a pod can
+/// be closed even when the maps for captured pods are full.
 #[map]
 static CLOSED: HashMap<u64, u32> = HashMap::with_max_entries(8 * MAX_PODS as u32, BPF_F_NO_PREALLOC);
-/// What user space remembers about each pod.
+/// User space's records of the pods.
 #[map]
 static PLACES: HashMap<u64, Place> = HashMap::with_max_entries(MAX_PODS as u32, BPF_F_NO_PREALLOC);
-/// Reports.
+/// Events.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 /// Counters by [`agent_abi::Counter`].
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(8, 0);
 
-/// Connections that the agent does not carry, each in its socket.
+/// Passthrough connections, each in the storage of its socket.
 #[unsafe(link_section = "maps")]
 #[unsafe(export_name = "ACCOUNTS")]
 static ACCOUNTS: Storage = Storage(UnsafeCell::new(bpf_map_def {
@@ -88,7 +89,8 @@ pub fn config() -> Option<&'static Config> {
     CONFIG.get(0)
 }
 
-/// Whether the running task is the agent. A mark on its sockets would prove nothing: a pod with NET_ADMIN could set it too.
+/// Whether the current task is the agent. A mark on its sockets would prove nothing: a pod with NET_ADMIN could set it
+/// too.
 #[inline(always)]
 pub fn is_agent(config: &Config) -> bool {
     // SAFETY: a helper without arguments.
@@ -103,7 +105,7 @@ pub fn pod_by_cookie(cookie: u64) -> Option<&'static Pod> {
     unsafe { PODS.get(&cookie) }
 }
 
-/// Whether nobody in the namespace with this cookie may connect.
+/// Whether the namespace with this cookie is closed.
 #[inline(always)]
 pub fn is_closed(cookie: u64) -> bool {
     // SAFETY: the map is not preallocated.
@@ -139,14 +141,14 @@ pub fn verdict(pod: &Pod, port: u32) -> u32 {
     unsafe { VERDICTS.get(&key) }.copied().unwrap_or(pod.verdict)
 }
 
-/// Whether only the agent may bind this port in the pod.
+/// Whether this port in the pod is reserved for the agent.
 #[inline(always)]
 pub fn is_reserved(pod: u32, port: u32) -> bool {
     // SAFETY: the map is not preallocated.
     unsafe { BINDS.get(&BindKey { pod, port }) }.is_some()
 }
 
-/// A listener of the agent, to be given back to [`release`]; null if there is none.
+/// A listener of the agent, to be passed to [`release`]; null if there is none.
 #[inline(always)]
 pub fn listener(pod: u32, kind: Kind, v6: bool) -> *mut c_void {
     let key = ListenKey::new(pod, kind, v6);
@@ -154,7 +156,7 @@ pub fn listener(pod: u32, kind: Kind, v6: bool) -> *mut c_void {
     unsafe { bpf_map_lookup_elem((&raw const LISTEN).cast_mut().cast(), (&raw const key).cast_mut().cast()) }
 }
 
-/// Gives back what [`listener`] returned, if that was not null.
+/// Releases the result of [`listener`], unless it was null.
 #[inline(always)]
 pub fn release(listener: *mut c_void) {
     // SAFETY: the reference is ours and is not used again.
@@ -172,7 +174,7 @@ pub fn has_agent(pod: u32) -> bool {
     true
 }
 
-/// The account in a socket; made if `create`. Null if there is none.
+/// The account in a socket's storage, created if `create`; null if there is none.
 #[inline(always)]
 pub fn account(socket: *mut bpf_sock, create: bool) -> *mut Account {
     let flags = if create { BPF_SK_STORAGE_GET_F_CREATE as u64 } else { 0 };

@@ -1,5 +1,6 @@
-//! sockops on the cgroup of the kubelet: announces each connection that it makes, so that `lookup` lets probes pass whatever the
-//! policy. The same on the agent's own cgroup, for kernels on which `lookup` cannot know the agent's connections otherwise.
+//! sockops on the cgroup of the kubelet: announces each connection that it opens, so that `lookup` passes probes
+//! whatever the policy. The same on the agent's own cgroup, for kernels on which `lookup` cannot recognize the agent's
+//! connections otherwise.
 
 use agent_abi::{Origin, Tuple};
 use aya_ebpf::bindings::{BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_TCP_CONNECT_CB, bpf_sock_ops};
@@ -10,8 +11,8 @@ use aya_ebpf::programs::SockOpsContext;
 use crate::context::{ends_of_ops, field};
 use crate::maps::{AGENT, ORIGIN};
 
-/// On the kubelet's cgroup. The announcement proves nothing once the connection is open; it stays for `account`, which
-/// tells probes from other connections by it.
+/// Runs on the kubelet's cgroup. The announcement proves nothing once the connection is established; it stays for
+/// `account`, which recognizes probes by it.
 #[sock_ops]
 pub fn origin(context: SockOpsContext) -> u32 {
     let operation = field!(context.ops, bpf_sock_ops, op);
@@ -23,7 +24,7 @@ pub fn origin(context: SockOpsContext) -> u32 {
     0
 }
 
-/// On the agent's cgroup.
+/// Runs on the agent's cgroup.
 #[sock_ops]
 pub fn agent_origin(context: SockOpsContext) -> u32 {
     let operation = field!(context.ops, bpf_sock_ops, op);
@@ -35,7 +36,7 @@ pub fn agent_origin(context: SockOpsContext) -> u32 {
     0
 }
 
-/// The connection as the pod sees it, which accepts it.
+/// The connection from the point of view of the pod that accepts it.
 #[inline(always)]
 fn tuple(context: *mut bpf_sock_ops) -> Tuple {
     let ends = ends_of_ops(context);

@@ -1,5 +1,5 @@
-//! `connect()` of a process in a pod: what the agent carries is turned to `lo`, where `lookup` finds it; its address stays as the
-//! application wrote it.
+//! `connect()` of a process in a pod: captured connections are redirected to `lo`, where `lookup` finds them; the
+//! destination address stays as the application wrote it.
 
 use core::ffi::c_void;
 
@@ -34,7 +34,7 @@ pub fn outbound4(context: SockAddrContext) -> i32 {
     connect(context.sock_addr, user_v4(context.sock_addr))
 }
 
-/// `connect()` on an IPv6 socket, which may mean an IPv4 address.
+/// `connect()` on an IPv6 socket, possibly to an IPv4-mapped address.
 #[cgroup_sock_addr(connect6)]
 pub fn outbound6(context: SockAddrContext) -> i32 {
     if field!(context.sock_addr, bpf_sock_addr, protocol) != TCP {
@@ -46,7 +46,7 @@ pub fn outbound6(context: SockAddrContext) -> i32 {
 #[inline(always)]
 fn connect(context: *mut bpf_sock_addr, to: Address) -> i32 {
     let socket = socket_of(context);
-    // A socket that failed to connect may be used again, for something that is not captured.
+    // A socket whose connect failed may be reused for a destination that is not captured.
     let marked = field!(socket, bpf_sock, mark) == MARK;
     let local = to.is_local();
     if local && !marked {
@@ -56,7 +56,7 @@ fn connect(context: *mut bpf_sock_addr, to: Address) -> i32 {
     let cookie = unsafe { bpf_get_netns_cookie(context.cast()) };
     let Some(config) = maps::config() else { return ALLOW };
     let Some(pod) = maps::pod_by_cookie(cookie) else {
-        // Asked only when there are any: pods that are not enrolled should not pay for it.
+        // Read only if not empty: pods that are not enrolled should not pay for it.
         let closed = config.flags & config_flag::SOME_CLOSED != 0 && !local && maps::is_closed(cookie);
         return if closed { refuse() } else { ALLOW };
     };
@@ -72,7 +72,7 @@ fn connect(context: *mut bpf_sock_addr, to: Address) -> i32 {
     let captured =
         pod.flags & pod_flag::PROXY_ALL != 0 || config.flags & config_flag::MESH_OVERFLOW != 0 || maps::is_mesh(to);
     let closed = pod.flags & pod_flag::FAIL_CLOSED != 0;
-    // Without an agent nobody keeps the list of the mesh's addresses: when failing closed, nothing may be taken for outside.
+    // Without an agent the mesh addresses may be stale: when failing closed, no destination counts as outside the mesh.
     if (captured || closed) && !maps::has_agent(pod.id) {
         count(Counter::NoAgent);
         return if closed { DENY } else { leave(context, marked) };
@@ -85,14 +85,14 @@ fn connect(context: *mut bpf_sock_addr, to: Address) -> i32 {
     capture(context, pod)
 }
 
-/// Turns the connection to `lo`. The mark alone would do; but if somebody removed the routing rule, a marked socket would speak plaintext
-/// to the network, while a socket that is bound to `lo` as well cannot.
+/// Redirects the connection to `lo`. The mark alone would do; but if somebody removed the routing rule, a marked socket
+/// would send plaintext to the network, while a socket that is also bound to `lo` cannot.
 #[inline(always)]
 fn capture(context: *mut bpf_sock_addr, pod: &Pod) -> i32 {
     let mark = MARK;
     let lo = *b"lo\0\0";
     let turned = set(context, SET_MARK, (&raw const mark).cast()) && set(context, BIND_TO_DEVICE, lo.as_ptr().cast());
-    // A pod can give the name to another interface: the way out of the pod, for example.
+    // A pod can give the name `lo` to another interface, for example the one that leads out.
     if turned && field!(socket_of(context), bpf_sock, bound_dev_if) == LOOPBACK_INDEX {
         return ALLOW;
     }
@@ -100,14 +100,14 @@ fn capture(context: *mut bpf_sock_addr, pod: &Pod) -> i32 {
     if pod.flags & pod_flag::FAIL_CLOSED != 0 { DENY } else { leave(context, true) }
 }
 
-/// A pod that ought to be captured and cannot be.
+/// Refuses a connection of a closed pod.
 #[inline(always)]
 fn refuse() -> i32 {
     count(Counter::Closed);
     DENY
 }
 
-/// Leaves the connection to the kernel; a socket that was turned to `lo` before is turned back.
+/// Lets the connection pass through; a socket that was redirected to `lo` before is reset to normal.
 #[inline(always)]
 fn leave(context: *mut bpf_sock_addr, marked: bool) -> i32 {
     if marked {

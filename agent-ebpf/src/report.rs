@@ -1,4 +1,4 @@
-//! What the kernel half reports: events through a ring buffer, and counters.
+//! Reporting to user space: events through a ring buffer, and counters.
 
 use agent_abi::{Counter, Event, EventKind};
 
@@ -11,15 +11,15 @@ const AVAILABLE: u64 = 0;
 const QUIET: u64 = 1;
 /// BPF_RB_FORCE_WAKEUP.
 const WAKE: u64 = 2;
-/// With so many bytes waiting the agent is woken. Below that it reads when it next looks, so that a connection which it does not carry
-/// does not cost it a context switch.
+/// Bytes in the buffer from which on the agent is woken. Below that it reads on its timer, so that a passthrough
+/// connection costs no context switch.
 const WAKE_AT: u64 = 64 * 1024;
 
-/// With so many bytes waiting, connections that were refused are no longer told of: whoever knocks at one pod must not keep the
-/// agent from learning what is open at others, which it has to end when policy turns.
+/// Bytes in the buffer from which on refused connections are no longer reported: a flood of them at one pod must not
+/// hide open connections of others, which the agent has to close when policy changes.
 const REFUSED_UP_TO: u64 = 128 * 1024;
 
-/// Adds one.
+/// Increments a counter.
 #[inline(always)]
 pub fn count(what: Counter) {
     if let Some(counter) = COUNTERS.get_ptr_mut(what as u32) {
@@ -28,13 +28,13 @@ pub fn count(what: Counter) {
     }
 }
 
-/// An event about a connection that the pod accepted (`ends` from its side).
+/// An event of an inbound connection (`ends` from the pod's side).
 #[inline(always)]
 pub fn inbound(kind: EventKind, pod: u32, flags: u32, ends: &Ends) -> Event {
     event(kind, pod, flags, (&ends.remote, ends.remote_port), (&ends.local, ends.local_port))
 }
 
-/// An event about a connection that the pod made (`ends` from its side).
+/// An event of an outbound connection (`ends` from the pod's side).
 #[inline(always)]
 pub fn outbound(kind: EventKind, pod: u32, flags: u32, ends: &Ends) -> Event {
     event(kind, pod, flags, (&ends.local, ends.local_port), (&ends.remote, ends.remote_port))
@@ -62,7 +62,7 @@ fn event(
     }
 }
 
-/// Hands an event to the agent, or counts it as lost.
+/// Sends an event to the agent, or counts it as lost.
 #[inline(always)]
 pub fn send(event: &Event) {
     let waiting = EVENTS.query(AVAILABLE);

@@ -12,7 +12,7 @@ use process::issuer::issuer;
 use process::life::{self, GOODBYE, Host, Program, Running, Setup};
 use process::telemetry::access_log::AccessLog;
 use process::telemetry::traffic::Traffic;
-use sources::ManifestSource;
+use sources::{Batch, ManifestSource};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -64,7 +64,7 @@ pub(crate) fn run(args: AgentArgs) -> Result<()> {
 /// Builds every part. Until the reconciler runs, nothing is captured.
 async fn start(args: AgentArgs, host: Host) -> Result<RunningAgent> {
     let limits = limits(&args, raise_descriptor_limit());
-    accept::keep_a_descriptor_back().context("opening /dev/null")?;
+    accept::reserve_descriptor().context("opening /dev/null")?;
     let servers = Servers::bind(&args.servers)?;
     let issuer = issuer(&args.input, &args.mesh).await?;
     let node = build(&args, &host, limits, issuer);
@@ -83,8 +83,8 @@ async fn start(args: AgentArgs, host: Host) -> Result<RunningAgent> {
 
     let changes = Arc::new(Changes::default());
     let (apply, gates) = (sink(&node, &changes), ready.clone());
-    let to_store = move |updates: Vec<Update>| {
-        apply(updates);
+    let to_store = move |batch: Batch| {
+        apply(batch.updates);
         gates.done("manifests");
     };
     tokio::spawn(source.run(to_store, host.stop.clone()));

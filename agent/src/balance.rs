@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_endpoints_share_evenly() {
+    fn idle_endpoints_are_picked_evenly() {
         let endpoints: Vec<_> = (0..4).map(|i| endpoint(&format!("e{i}"), |_| {})).collect();
         for count in distribution(&endpoints, &LoadBalancing::default(), &[]) {
             assert!((180..320).contains(&count), "{count}");
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn capacity_is_a_share() {
+    fn capacity_is_a_weight() {
         let endpoints = [endpoint("one", |_| {}), endpoint("three", |w| w.capacity = 3)];
         let load: Vec<_> = (0..3).map(|_| endpoints[1].load.start()).collect();
         let counts = distribution(&endpoints, &LoadBalancing::default(), &[]);

@@ -170,8 +170,11 @@ impl Connections {
 /// Logs what dry-run policies would have denied.
 pub(crate) fn report_dry_run(applying: &Applying, facts: &Facts) {
     if let Some(Err(refusal)) = authorize::dry_run(applying, facts) {
-        let identity =
-            applying.cover.believed(facts).identity.map_or_else(|| "no identity".to_owned(), ToString::to_string);
+        let identity = applying
+            .coverage
+            .effective_client(facts)
+            .identity
+            .map_or_else(|| "no identity".to_owned(), ToString::to_string);
         info!("dry-run: {} ({identity}) -> {} would be refused: {refusal}", facts.source, facts.destination);
     }
 }
@@ -182,7 +185,7 @@ fn report_why(applying: &Applying, facts: &Facts) {
         return;
     }
     for policy in &applying.policies {
-        for rule in authorize::trace(policy, &applying.cover, facts) {
+        for rule in authorize::trace(policy, &applying.coverage, facts) {
             debug!("{} -> {}: {} {}: {rule}", facts.source, facts.destination, policy.action.as_str(), policy.key);
         }
     }

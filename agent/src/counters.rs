@@ -36,7 +36,8 @@ pub(crate) struct Counters {
     pub(crate) captures_wanted: Gauge,
     /// `culvert_reconcile_age_seconds`: how long ago all workloads of this node were last gone through.
     pub(crate) reconcile_age: Gauge,
-    /// `culvert_listeners_lost_total`: listeners of the agent that somebody in a workload's network namespace destroyed.
+    /// `culvert_listeners_lost_total`: listeners of the agent that somebody in a workload's network namespace
+    /// destroyed.
     pub(crate) listeners_lost: Counter,
     /// Peers and connections turned away before anything else was known of them.
     pub(crate) refusals: Refusals,

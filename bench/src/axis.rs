@@ -1,8 +1,8 @@
-//! Pure. Where values lie on an axis, and how they are written.
+//! Pure. Chart axes: scaling, ticks and labels.
 
 use crate::report::shown;
 
-/// One axis of a chart, from values to a length in pixels.
+/// One axis of a chart, mapping values to pixels.
 #[derive(Clone, Copy, Debug)]
 pub struct Axis {
     kind: Kind,
@@ -13,14 +13,14 @@ pub struct Axis {
     to: f64,
 }
 
-/// How an axis is divided.
+/// The scale of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Evenly, from zero.
+    /// Linear, from zero.
     Linear,
-    /// Microseconds, by powers of ten.
+    /// Logarithmic, in microseconds.
     Times,
-    /// A share by the number of its nines: 0.9 is one, 0.99 two.
+    /// A fraction by the number of its nines: 0.9 is one, 0.99 two.
     Nines,
 }
 
@@ -46,11 +46,11 @@ impl Axis {
 
     /// The pixel of a value.
     pub fn at(&self, value: f64) -> f64 {
-        let share = (place(self.kind, value).clamp(self.low, self.high) - self.low) / (self.high - self.low);
-        self.from + share * (self.to - self.from)
+        let fraction = (place(self.kind, value).clamp(self.low, self.high) - self.low) / (self.high - self.low);
+        self.from + fraction * (self.to - self.from)
     }
 
-    /// Values worth a line, with what is written there.
+    /// The ticks with their labels.
     pub fn ticks(&self) -> Vec<(f64, String)> {
         match self.kind {
             Kind::Linear => {
@@ -73,8 +73,8 @@ impl Axis {
             }
             Kind::Nines => [(0.0, "0"), (0.5, "50 %"), (0.9, "90 %"), (0.99, "99 %"), (0.999, "99.9 %")]
                 .into_iter()
-                .filter(|(share, _)| place(Kind::Nines, *share) <= self.high + 0.01)
-                .map(|(share, name)| (share, name.to_owned()))
+                .filter(|(fraction, _)| place(Kind::Nines, *fraction) <= self.high + 0.01)
+                .map(|(fraction, name)| (fraction, name.to_owned()))
                 .collect(),
         }
     }

@@ -1,8 +1,8 @@
-//! `bench capture`: what it costs to bring a pod's connections to a proxy, whatever the proxy then does with them.
+//! `bench capture`: the cost of redirecting a pod's connections to a proxy, independent of the proxy.
 //!
-//! Three ways lead to the server. `captured`: connections that a proxy must carry, all through the same plain forwarder.
-//! `passthrough`: connections that leave the pod and need no proxy; rules cannot tell and send them through it all the
-//! same. `inbound`: allowed plaintext that arrives at a pod, likewise.
+//! There are three paths to the server. `captured`: connections that a proxy must carry, all through the same plain
+//! forwarder. `passthrough`: outbound connections that need no proxy; iptables rules cannot tell and redirect them all
+//! the same. `inbound`: allowed plaintext that arrives at a pod, likewise.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,11 +20,12 @@ use crate::{meter, rules};
 
 /// Port of the servers.
 const PORT: u16 = 8080;
-/// Subjects in the order in which they are shown. `none` has no capture: its `captured` clients dial the forwarder itself.
+/// Subjects in the order in which they are shown. `none` has no capture: its `captured` clients dial the forwarder
+/// itself.
 const SUBJECTS: [&str; 3] = ["none", "iptables", "culvert"];
-/// Who is divided by whom.
+/// The ratios to report, as (numerator, denominator).
 const PAIRS: [(&str, &str); 3] = [("iptables", "none"), ("culvert", "none"), ("culvert", "iptables")];
-/// The three ways, with their phases.
+/// The three paths, with their phases.
 const WAYS: [(&str, &[Phase]); 3] = [
     ("captured_", &[CONNECTIONS, LATENCY, BULK_1, BULK_8]),
     ("passthrough_", &[CONNECTIONS, LATENCY, BULK_1]),
@@ -34,7 +35,7 @@ const WAYS: [(&str, &[Phase]); 3] = [
 /// Makes the lab of one subject.
 type Make = fn(&Arc<Net>) -> Result<Lab>;
 
-/// Runs all rounds: short ones, and many, because what is to be seen is small.
+/// Runs all rounds: many short ones, because the effect is small.
 pub fn run(options: &Options) -> Result<Report> {
     let machine = meter::machine();
     let mut samples = Samples::default();
@@ -62,9 +63,9 @@ pub fn run(options: &Options) -> Result<Report> {
     Ok(report("capture", machine, &samples, &SUBJECTS, &PAIRS))
 }
 
-/// One node with its pods. Its processes end and its namespaces go when it is dropped.
+/// One node with its pods; removed on drop.
 struct Lab {
-    /// One per way, in the order of [`WAYS`].
+    /// One per path, in the order of [`WAYS`].
     ways: Vec<Subject>,
     _processes: Vec<Process>,
     _pods: Pods,
@@ -74,7 +75,7 @@ struct Lab {
 struct Pods {
     /// Whose connections are captured.
     client: PodNet,
-    /// Where they go: one server that counts as mesh, one that does not.
+    /// The destinations: one server with a mesh address, one without.
     server: PodNet,
     outside: PodNet,
     /// Whose arriving connections are captured.
@@ -144,7 +145,7 @@ impl Lab {
         Self::new("culvert", pods, to, vec![forwarder])
     }
 
-    /// Starts the servers and says how the ways go.
+    /// Starts the servers and returns the paths.
     fn new(name: &'static str, pods: Pods, captured: SocketAddr, forwarders: Vec<Process>) -> Result<Self> {
         let proxies: Vec<u32> = forwarders.iter().map(Process::pid).collect();
         let mut processes = forwarders;

@@ -1,4 +1,4 @@
-//! Pure. Two runs of the same bench against one another.
+//! Pure. Comparison of two runs of the same bench.
 
 use std::fmt::Write as _;
 
@@ -23,7 +23,7 @@ pub struct Pair {
     pub b: f64,
     /// The second by the first; none when the first is zero.
     pub ratio: Option<f64>,
-    /// Whether the ranges of the two runs, smallest to largest of several values, do not touch.
+    /// Whether the ranges of the two runs (smallest to largest of several values) are disjoint.
     pub apart: bool,
 }
 
@@ -36,7 +36,7 @@ pub fn runs(json: &str) -> Result<Vec<Report>, serde_json::Error> {
     Ok(vec![serde_json::from_value(value)?])
 }
 
-/// What both have, in the order of the first.
+/// The measures of both runs, in the order of the first.
 pub fn pairs(a: &[Report], b: &[Report]) -> Vec<Pair> {
     let mut pairs = Vec::new();
     for report in a {

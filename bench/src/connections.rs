@@ -1,4 +1,4 @@
-//! `bench connections`: what very many open connections cost two agents, and what they cost everybody else.
+//! `bench connections`: the cost of very many open connections for two agents and for other clients.
 
 use std::fs;
 use std::sync::Arc;
@@ -28,16 +28,16 @@ const SUBJECTS: [&str; 2] = ["none_open", "open"];
 const SERVERS: usize = 10;
 /// Descriptors that a process needs beside those of the open connections.
 const SPARE: u64 = 200;
-/// How many of the open connections are asked again.
+/// The number of open connections that are used again.
 const ASKED: usize = 2000;
-/// Seconds an agent that is told to stop gives its connections.
+/// Drain deadline of an agent, in seconds.
 const DRAIN: u64 = 3;
-/// How long nothing happens before memory is read.
+/// Idle time before memory is read.
 const REST: Duration = Duration::from_secs(6);
-/// How long opening all of them may take.
+/// Timeout for opening all of them.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What is asked of the bench.
+/// Options of the bench.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// How many connections are held open
@@ -61,10 +61,10 @@ pub fn run(options: &Options) -> Result<Report> {
     let machine = meter::machine();
     let mut samples = Samples::default();
     let (_, descriptors) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    // An agent keeps an eighth back, and of the rest each serving pod has at most what is left for the others: docs/limits.md, "One pod
-    // among many".
-    let shares = SERVERS.min(options.pods) as u64;
-    let most = ((descriptors - descriptors / 8) / (shares + 1) * shares).saturating_sub(SPARE);
+    // An agent keeps an eighth back, and of the rest each serving pod has at most what is left for the others:
+    // docs/limits.md, "One pod among many".
+    let parts = SERVERS.min(options.pods) as u64;
+    let most = ((descriptors - descriptors / 8) / (parts + 1) * parts).saturating_sub(SPARE);
     let most = usize::try_from(most).unwrap_or(usize::MAX);
     let (asked, options) = (options.idle, &Options { idle: options.idle.min(most), ..options.clone() });
     for round in 0..options.rounds {
@@ -180,7 +180,7 @@ impl Lab {
         Ok(())
     }
 
-    /// What a client sees that has nothing to do with the others.
+    /// The latency of an unrelated client.
     fn measure(&self, options: &Options, samples: &mut Samples) -> Result<()> {
         let pace = Pace { seconds: options.seconds, whole_path: false };
         [LATENCY, CONNECTIONS, BULK_1]
@@ -203,7 +203,7 @@ impl Lab {
         Ok(seen)
     }
 
-    /// Closes all at once: seconds until the agents know of none.
+    /// Closes all at once; returns the seconds until the agents list none.
     fn close(&mut self) -> Result<f64> {
         let begin = Instant::now();
         let held = self.held.as_mut().context("nothing is held")?;

@@ -25,11 +25,11 @@ pub fn binary() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A copy of a program in a folder. Processes of one file share its pages, and each would count only its part of them: what
-/// else runs on the machine must not change what is measured.
-pub fn copy(program: &Path, folder: &Path) -> Result<PathBuf> {
-    fs::create_dir_all(folder)?;
-    let copied = folder.join(program.file_name().with_context(|| format!("{} is no file", program.display()))?);
+/// Copies a program into a directory. Processes of one file share its pages, and each is charged only part of them:
+/// other processes on the machine must not change what is measured.
+pub fn copy(program: &Path, directory: &Path) -> Result<PathBuf> {
+    fs::create_dir_all(directory)?;
+    let copied = directory.join(program.file_name().with_context(|| format!("{} is no file", program.display()))?);
     if !copied.exists() {
         fs::copy(program, &copied).with_context(|| format!("copying {}", program.display()))?;
     }
@@ -55,36 +55,36 @@ impl Authority {
         Ok(Self { certificate, issuer: Issuer::new(params, key) })
     }
 
-    /// Writes root, chain and key for one identity into a folder.
-    pub fn issue(&self, identity: &str, folder: &Path) -> Result<()> {
+    /// Writes root, chain and key for one identity into a directory.
+    pub fn issue(&self, identity: &str, directory: &Path) -> Result<()> {
         let mut params = CertificateParams::new(Vec::new())?;
         params.subject_alt_names = vec![SanType::URI(identity.try_into()?)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate()?;
         let leaf = params.signed_by(&key, &self.issuer)?;
-        fs::create_dir_all(folder)?;
-        fs::write(folder.join("root.pem"), &self.certificate)?;
-        fs::write(folder.join("chain.pem"), leaf.pem())?;
-        fs::write(folder.join("key.pem"), key.serialize_pem())?;
+        fs::create_dir_all(directory)?;
+        fs::write(directory.join("root.pem"), &self.certificate)?;
+        fs::write(directory.join("chain.pem"), leaf.pem())?;
+        fs::write(directory.join("key.pem"), key.serialize_pem())?;
         Ok(())
     }
 }
 
-/// Starts the sidecar of a pod. The pod's rules bring its traffic here (`rules::sidecar`).
-pub fn start(pod: &Place, name: &str, authority: &Authority, folder: &Path) -> Result<Process> {
-    authority.issue(&format!("spiffe://cluster.local/ns/bench/sa/{name}"), folder)?;
-    let file = folder.join("envoy.json");
-    fs::write(&file, serde_json::to_vec_pretty(&configuration(folder))?)?;
-    // Its group is how the rules know its own connections, as in Istio.
+/// Starts the sidecar of a pod, to which the pod's iptables rules redirect traffic (`rules::sidecar`).
+pub fn start(pod: &Place, name: &str, authority: &Authority, directory: &Path) -> Result<Process> {
+    authority.issue(&format!("spiffe://cluster.local/ns/bench/sa/{name}"), directory)?;
+    let file = directory.join("envoy.json");
+    fs::write(&file, serde_json::to_vec_pretty(&configuration(directory))?)?;
+    // The rules exempt its own connections by this group, as in Istio.
     let mut command = pod.command("setpriv")?;
     command.args([&format!("--regid={SIDECAR_GROUP}"), "--clear-groups", "--"]).arg(binary()?);
     command.args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning", "-c"]).arg(&file);
-    Process::logging(pod, command, &folder.join("envoy.log"))
+    Process::logging(pod, command, &directory.join("envoy.log"))
 }
 
-/// Both listeners with their clusters. Traffic goes where it was going before the rules turned it here.
-fn configuration(folder: &Path) -> Value {
-    let file = |name: &str| json!({"filename": folder.join(name)});
+/// Both listeners with original-destination clusters.
+fn configuration(directory: &Path) -> Value {
+    let file = |name: &str| json!({"filename": directory.join(name)});
     let tls = json!({
         "tls_certificates": [{"certificate_chain": file("chain.pem"), "private_key": file("key.pem")}],
         "validation_context": {
@@ -143,7 +143,7 @@ fn cluster(name: &str) -> Value {
         "type": "ORIGINAL_DST",
         "lb_policy": "CLUSTER_PROVIDED",
         "connect_timeout": "10s",
-        // The default of 1024 would refuse the idle connections; Istio lifts it as well.
+        // The default limit of 1024 would refuse the idle connections; Istio raises it too.
         "circuit_breakers": {"thresholds": [
             {"max_connections": u32::MAX, "max_pending_requests": u32::MAX, "max_requests": u32::MAX},
         ]},

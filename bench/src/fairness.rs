@@ -1,7 +1,7 @@
-//! `bench fairness`: how ten pods of a node are served while another one takes all it can get.
+//! `bench fairness`: the latency of ten pods of a node while another pod takes all it can get.
 //!
-//! The node's agent has one half of the cores, the pods the other; there the ten go before the greedy one. So what is seen is
-//! how the agent divides its time, not how the kernel's scheduler does.
+//! The node's agent has one half of the cores, the pods the other; there the ten have priority over the greedy one. So
+//! the bench shows how the agent divides its CPU time, not how the kernel's scheduler does.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -27,25 +27,25 @@ use crate::stats::{Samples, report};
 use crate::victims::Served;
 use crate::{meter, phases};
 
-/// Pods whose service is measured.
+/// Pods whose latency is measured.
 const VICTIMS: usize = 10;
 /// Port of the servers.
 const PORT: u16 = 8080;
-/// Descriptors that an agent may have: few enough for one pod to take them all.
+/// File descriptors of an agent: few enough for one pod to use up all of them.
 const DESCRIPTORS: u64 = 8192;
 /// Subjects in the order in which they are shown.
 const SUBJECTS: [&str; 3] = ["none", "unlimited", "culvert"];
-/// Who is divided by whom.
+/// The ratios to report, as (numerator, denominator).
 const PAIRS: [(&str, &str); 3] = [("unlimited", "none"), ("culvert", "none"), ("culvert", "unlimited")];
-/// What makes an agent one that lets a pod take what it will.
+/// The flag that removes an agent's limits.
 const UNLIMITED: [&str; 1] = ["--unfair"];
-/// The attacks in the order in which they are made, and how much each wants.
+/// The attacks in order, each with its size.
 const ATTACKS: [(Attack, usize); 4] =
     [(Attack::Bytes, 256), (Attack::Connections, 64), (Attack::Handshakes, 512), (Attack::Hold, 20_000)];
-/// How long an attack goes on before the ten are looked at.
+/// Duration of an attack before measuring begins.
 const ONSET: Duration = Duration::from_millis(1500);
 
-/// What is asked of the bench.
+/// Options of the bench.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// How often everything is measured
@@ -96,7 +96,7 @@ pub fn run(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
-/// The measures that say most; the others are in the JSON.
+/// Whether a measure is shown; the others are only in the JSON.
 fn is_told(measure: &str) -> bool {
     ["_p50", "_p99", "_attack", "_failures"].iter().any(|end| measure.ends_with(end))
 }
@@ -246,7 +246,7 @@ impl Lab {
         Ok((mesh, pods))
     }
 
-    /// How the ten are served for so many seconds.
+    /// Measures the ten pods for `seconds`.
     fn serve(&self, seconds: f64) -> Result<Served> {
         let node: &Arc<Node> = &self.pods.greedy().node;
         // Below the pods' cgroup, where connections are captured.
@@ -256,10 +256,10 @@ impl Lab {
         clients.read(Duration::from_secs_f64(seconds + 60.0)).with_context(|| self.agent_log())
     }
 
-    /// The same while the greedy pod is at it.
+    /// Measures the ten pods during an attack.
     fn attacked(&self, attack: Attack, count: usize, seconds: f64, samples: &mut Samples) -> Result<Served> {
         let to: Vec<SocketAddr> = match attack {
-            // Where there is no mesh there is nobody to shake hands with: the servers hang up on what they do not understand.
+            // Without a mesh nobody answers a handshake: the servers close connections that they do not understand.
             Attack::Handshakes if self.mesh.is_none() => self.pods.victims().map(|pod| pod.at(PORT)).collect(),
             Attack::Handshakes => self.pods.victims().map(|pod| pod.at(15008)).collect(),
             _ => vec![self.pods.sink().at(PORT)],
@@ -284,7 +284,7 @@ impl Lab {
         Ok(served)
     }
 
-    /// Waits until nothing is left of an attack.
+    /// Waits until the effects of an attack are over.
     fn rest(&self, greedy: &mut Process) -> Result<()> {
         let started = Instant::now();
         while greedy.ended()?.is_none() {
@@ -319,7 +319,7 @@ fn write(net: &Net, name: &str, members: &[Member]) -> Result<String> {
     Ok(path.display().to_string())
 }
 
-/// Starts this program in a role on the pods' cores: before all others there, or as everyone.
+/// Starts this program in a role on the pods' cores, with or without priority.
 fn pinned(place: &Place, first: bool, words: &[&str]) -> Result<Process> {
     let [_, pods] = cores();
     let own = std::env::current_exe().context("own path")?.display().to_string();

@@ -1,4 +1,4 @@
-//! A node full of pods, and what meshes them: nothing, a sidecar each, one agent, one agent and a waypoint.
+//! A node full of pods with one of several meshes: none, a sidecar each, one agent, one agent and a waypoint.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -30,7 +30,7 @@ const NAMESPACE: &str = "bench";
 /// Most pods that one node's addresses suffice for, the waypoint's own counted.
 pub const MOST_PODS: usize = 230;
 
-/// What meshes the pods of a fleet.
+/// The mesh of a fleet.
 #[derive(Clone, Debug)]
 pub enum Kind {
     /// Nothing.
@@ -55,9 +55,9 @@ impl Kind {
     }
 }
 
-/// A node, its pods with a server each, and what meshes the first [`Fleet::meshed`] of them.
+/// A node, its pods with a server each, and the mesh of the first [`Fleet::meshed`] of them.
 pub struct Fleet {
-    /// What meshes it.
+    /// The mesh.
     pub kind: Kind,
     /// How many pods are in the mesh.
     pub meshed: usize,
@@ -127,7 +127,7 @@ impl Fleet {
         })
     }
 
-    /// Begins anew with this many services, and no pod in the mesh.
+    /// Restarts with this many services, and no pod in the mesh.
     pub fn restart(&mut self, services: usize) -> Result<()> {
         self.sidecars.clear();
         self.waypoint = None;
@@ -195,10 +195,10 @@ impl Fleet {
 
     fn start_sidecar(&mut self, sidecar: &Sidecar, index: usize) -> Result<()> {
         let pod = &self.pods[index];
-        let folder = self.net.run.files().join(&pod.name);
+        let directory = self.net.run.files().join(&pod.name);
         let place = Place { cgroup: pod.place.cgroup.join("sidecar"), ..pod.place.clone() };
         let account = account(index);
-        let about = sidecar::Pod { place: &place, account: &account, ip: pod.ip4, folder: &folder };
+        let about = sidecar::Pod { place: &place, account: &account, ip: pod.ip4, directory: &directory };
         let process = sidecar.start(&about, &self.services, &self.authority)?;
         self.sidecars.push(process);
         Ok(())
@@ -242,7 +242,7 @@ impl Fleet {
         })
     }
 
-    /// Processes that are the price of the mesh.
+    /// The processes of the mesh.
     pub fn proxies(&self) -> Result<Vec<u32>> {
         let mut pids = Vec::new();
         if !self.sidecars.is_empty() {
@@ -313,13 +313,13 @@ impl Fleet {
         })
     }
 
-    /// Stops all its processes where they are, or lets them go on.
+    /// Freezes or thaws all its processes.
     pub fn freeze(&self, frozen: bool) -> Result<()> {
-        let folder = self.net.run.cgroup();
-        fs::write(folder.join("cgroup.freeze"), if frozen { "1" } else { "0" }).context("freezing a fleet")?;
+        let directory = self.net.run.cgroup();
+        fs::write(directory.join("cgroup.freeze"), if frozen { "1" } else { "0" }).context("freezing a fleet")?;
         let wanted = format!("frozen {}", u8::from(frozen));
         eventually("the fleet is frozen or not", || {
-            ensure!(fs::read_to_string(folder.join("cgroup.events"))?.contains(&wanted), "not yet");
+            ensure!(fs::read_to_string(directory.join("cgroup.events"))?.contains(&wanted), "not yet");
             Ok(())
         })
     }

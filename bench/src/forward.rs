@@ -1,4 +1,4 @@
-//! A plain TCP forwarder: accepts what some capture brings, dials where it was going, copies. One thread.
+//! A plain TCP forwarder: accepts redirected connections, dials their original destination, copies. One thread.
 //!
 //! The capture bench compares captures, so the program behind them is the same for all.
 
@@ -19,10 +19,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use crate::serve::announce;
 
-/// Mark by which rules know the forwarder's own connections.
+/// Firewall mark of the forwarder's own connections, which the rules exempt.
 pub const MARK: u32 = 0x539;
 
-/// How connections come here and where they go on to.
+/// How connections arrive and where they are forwarded.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Forward {
     /// Clients dial us, and all of it goes to one place
@@ -33,10 +33,10 @@ pub enum Forward {
     Hooks(Hooks),
 }
 
-/// What our capture needs to know.
+/// Parameters of our capture.
 #[derive(Clone, Debug, Args)]
 pub struct Hooks {
-    /// Folder for pins
+    /// Directory for pins
     #[arg(long)]
     pub bpf_root: PathBuf,
     /// Cgroup of the pods
@@ -115,7 +115,7 @@ async fn outbound_of(netns: Arc<Netns>, listener: StdListener) -> Result<()> {
     .await
 }
 
-/// Accepts from one listener; `destination` says where a connection was going, `dial` makes the socket to go on with.
+/// Accepts from one listener; `destination` returns the original destination, `dial` the socket to connect.
 async fn accept(
     listener: TcpListener,
     destination: impl Fn(&TcpStream) -> io::Result<SocketAddr>,
@@ -146,7 +146,7 @@ fn dial(_: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// Where a connection was going before a REDIRECT rule turned it here (`SO_ORIGINAL_DST`, netfilter).
+/// The original destination of a connection that a REDIRECT rule changed (`SO_ORIGINAL_DST`, netfilter).
 fn original_destination(stream: &TcpStream) -> io::Result<SocketAddr> {
     let raw = getsockopt(&stream.as_fd(), sockopt::OriginalDst)?;
     let ip = Ipv4Addr::from(u32::from_be(raw.sin_addr.s_addr));

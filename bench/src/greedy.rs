@@ -1,4 +1,4 @@
-//! Role: a pod that takes all it can get, in one of several ways. What it is refused it asks for again.
+//! Role: a pod that takes all it can get, in one of several ways, and retries what it is refused.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use crate::load::{Seen, header, say};
 use crate::serve::{ANSWER, SINK};
 use harness::pki;
 
-/// How long anything may take before it is tried anew.
+/// Timeout before a retry.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Rest after a failure, so that being refused costs the one who is.
+/// Pause after a failure, so that refusals cost the greedy pod time.
 const REST: Duration = Duration::from_millis(1);
 /// Bytes per write of a bulk stream.
 const CHUNK: usize = 256 * 1024;
@@ -61,7 +61,7 @@ impl Attack {
     }
 }
 
-/// What it got: bytes, connections, connections held at the end, handshakes that the server did its part of.
+/// What it got: bytes, connections, connections open at the end, or handshakes completed by the server.
 #[derive(Clone, Default)]
 struct Got(Arc<AtomicU64>);
 
@@ -71,7 +71,7 @@ impl Got {
     }
 }
 
-/// Takes until standard input ends, then says how much it was. Says so at once, with nothing, when it has begun.
+/// Attacks until standard input ends, then prints how much it got. Prints an empty result when it has begun.
 pub async fn run(greedy: &Greedy) -> Result<()> {
     let got = Got::default();
     let mut clients = JoinSet::new();
@@ -107,7 +107,7 @@ pub async fn run(greedy: &Greedy) -> Result<()> {
     say(&Seen { units, units_ever: units, seconds, ..Seen::default() })
 }
 
-/// Does something again and again, whatever becomes of it.
+/// Repeats an action, whatever its result.
 async fn again<F: Future<Output = Result<()>>>(act: impl Fn(Got) -> F, got: Got) {
     loop {
         if act(got.clone()).await.is_err() {

@@ -1,4 +1,4 @@
-//! Both ends of a waypoint's way: clients that ask through HBONE tunnels, and endpoints that end them and answer.
+//! Both sides of a waypoint: clients that call through HBONE tunnels, and endpoints that terminate them and respond.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ pub struct Load {
     /// Host of the requests
     #[arg(long)]
     pub host: String,
-    /// Folder of the CA
+    /// Directory of the CA
     #[arg(long)]
     pub ca_dir: PathBuf,
     /// HTTP connections, each a stream of a tunnel
@@ -95,7 +95,7 @@ fn keyring(ca_dir: &Path, account: &str) -> Result<Arc<Keyring>> {
     Ok(keyring)
 }
 
-/// Ends tunnels in each pod of a plan and answers HTTP in them, until the process ends.
+/// Terminates tunnels in each pod of a plan and serves HTTP in them, until the process ends.
 pub async fn listen(plan: &Path, ca_dir: &Path) -> Result<()> {
     let keyring = keyring(ca_dir, ENDPOINT)?;
     let config = keyring.server_config(&identity(ENDPOINT)).await?;

@@ -27,8 +27,9 @@ pub struct Hold {
     pub count: usize,
 }
 
-/// Opens the connections, each with one request, and says how long that took. Then for each line with a number on standard
-/// input so many of them, chosen without order, are asked once more, one after the other. All close when the input ends.
+/// Opens the connections, each with one request, and says how long that took. Then for each line with a number on
+/// standard input so many of them, chosen without order, are asked once more, one after the other. All close when the
+/// input ends.
 pub async fn run(hold: &Hold) -> Result<()> {
     let members = pods::read(&hold.plan)?;
     ensure!(!members.is_empty(), "a plan without pods");

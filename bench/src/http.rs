@@ -1,4 +1,4 @@
-//! HTTP/1.1 as small as the benches need it, over any stream, so that the ends of a way cost little.
+//! Minimal HTTP/1.1 over any stream, so that the ends of a path cost little.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -65,7 +65,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Asking<S> {
     }
 }
 
-/// Reads up to the blank line, which it takes out of the buffer with the head; what came after stays. `None` at the end.
+/// Reads up to the blank line, which it takes out of the buffer with the head; what came after stays. `None` at the
+/// end.
 async fn read_head(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> io::Result<Option<String>> {
     loop {
         if let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -88,7 +89,7 @@ fn content_length(head: &str) -> Option<usize> {
     })
 }
 
-/// When a client asks.
+/// The schedule of a client.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
     /// Its first request.
@@ -104,8 +105,7 @@ pub struct Pace {
 impl Pace {
     /// Asks at this pace. Gives the nanoseconds of each measured request, and the number of all.
     ///
-    /// A request that the last answer kept waiting is timed from when it was due, so that a slow answer counts for all whom it
-    /// delayed.
+    /// A request that is delayed by the previous response is timed from when it was due (no coordinated omission).
     pub async fn run<S>(self, asking: &mut Asking<S>) -> Result<(Vec<u64>, u64)>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -118,7 +118,7 @@ impl Pace {
             let mut started = due;
             if Instant::now() < due {
                 tokio::time::sleep_until(due.into()).await;
-                // The timer's own lateness is not the way's.
+                // The timer's own delay does not count.
                 started = Instant::now();
             }
             asking.ask().await?;

@@ -1,6 +1,7 @@
 //! The benches: what capture costs, what the mesh costs. BENCHMARKS.md has the method.
 //!
-//! `culvert-bench` is one program in several roles: the runner, and in pods the server, the load and the plain forwarder.
+//! `culvert-bench` is one program in several roles: the runner, and in pods the server, the load and the plain
+//! forwarder.
 
 pub mod scale; // a mesh of 100,000 workloads
 pub mod connections; // 50,000 open connections

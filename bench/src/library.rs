@@ -1,4 +1,4 @@
-//! Role: the source of manifests and the store in a process of their own, measured from within.
+//! Role: the manifest source and the store in a process of their own, measured from within.
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use mesh::model::update::Update;
 use mesh::state::snapshot::Snapshot;
 use mesh::state::store::Store;
 use serde::{Deserialize, Serialize};
-use sources::{ManifestSource, Options};
+use sources::{Batch, ManifestSource, Options};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -20,18 +20,18 @@ use crate::many::{self, Size};
 use crate::meter::own_cpu;
 use harness::mesh::apply;
 
-/// How often each kind of look-up is done.
+/// Lookups of each kind.
 const LOOKUPS: usize = 300_000;
-/// How long it is quiet between changes.
+/// Pause between changes.
 const PAUSE: Duration = Duration::from_millis(250);
-/// How long the first load, and a change, may take.
+/// Timeout of the first load, and of a change.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What to measure.
 #[derive(Clone, Debug, Args)]
 pub struct Scaled {
-    /// The folder of manifests, as `many` writes it
-    pub folder: PathBuf,
+    /// The directory of manifests, as `many` writes it
+    pub directory: PathBuf,
     #[arg(long)]
     pub workloads: usize,
     #[arg(long)]
@@ -70,18 +70,18 @@ pub struct Measured {
     pub by_host: f64,
 }
 
-/// Measures one folder.
+/// Measures one directory.
 pub async fn run(options: &Scaled) -> Result<Measured> {
     let size = Size { workloads: options.workloads, services: options.services };
-    let source = ManifestSource::new(&options.folder, Options::default());
+    let source = ManifestSource::new(&options.directory, Options::default());
     let (sender, mut batches) = mpsc::channel::<Vec<Update>>(64);
     let stop = CancellationToken::new();
     let (before, cpu, begin) = (heap(), own_cpu()?, Instant::now());
-    let running = tokio::spawn(source.run(move |batch| _ = sender.try_send(batch), stop.clone()));
+    let running = tokio::spawn(source.run(move |batch: Batch| _ = sender.try_send(batch.updates), stop.clone()));
     let batch = next(&mut batches).await?;
     let mut measured = Measured { load: begin.elapsed().as_secs_f64(), ..Measured::default() };
     let known = batch.len();
-    ensure!(known == size.workloads + size.services, "the folder says {known} things");
+    ensure!(known == size.workloads + size.services, "the directory says {known} things");
     let store = Store::new(None);
     let begin = Instant::now();
     store.apply(batch);
@@ -91,7 +91,7 @@ pub async fn run(options: &Scaled) -> Result<Measured> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     measured.all = heap() - before;
 
-    let mut changes = Changes { folder: &options.folder, size, store: &store, batches: &mut batches };
+    let mut changes = Changes { directory: &options.directory, size, store: &store, batches: &mut batches };
     (measured.pod, measured.pod_cpu) = changes.of_a_pod(options.changes).await?;
     (measured.service, measured.service_cpu) = changes.of_a_service(options.changes).await?;
     look_up(&store.snapshot(), size, &mut measured)?;
@@ -109,7 +109,7 @@ async fn next(batches: &mut mpsc::Receiver<Vec<Update>>) -> Result<Vec<Update>> 
 }
 
 struct Changes<'a> {
-    folder: &'a Path,
+    directory: &'a Path,
     size: Size,
     store: &'a Store,
     batches: &'a mut mpsc::Receiver<Vec<Update>>,
@@ -129,14 +129,14 @@ impl Changes<'_> {
         self.make(texts, 1 + pods).await
     }
 
-    /// Makes changes of the first file, each of which comes to so many updates: microseconds until each was in effect, and
-    /// microseconds of CPU time of one.
+    /// Makes changes of the first file, each of which comes to so many updates: microseconds until each was in effect,
+    /// and microseconds of CPU time of one.
     async fn make(&mut self, texts: Vec<String>, updates: usize) -> Result<(Vec<f64>, f64)> {
         let (count, before) = (texts.len(), own_cpu()?);
         let mut times = Vec::new();
         for text in texts {
             let begin = Instant::now();
-            apply(self.folder, &many::file_name(0), &text)?;
+            apply(self.directory, &many::file_name(0), &text)?;
             let batch = next(self.batches).await?;
             ensure!(batch.len() == updates, "a change came to {} updates, not to {updates}", batch.len());
             self.store.apply(batch);
@@ -180,7 +180,7 @@ fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
 }
 
-/// Bytes that are allocated now.
+/// Bytes allocated on the heap.
 #[expect(unsafe_code, reason = "libc has no safe way to ask")]
 fn heap() -> f64 {
     // SAFETY: it takes nothing and returns numbers.

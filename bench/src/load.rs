@@ -1,7 +1,7 @@
 //! The client of the benches: throughput, request and response, connect and close, many idle connections.
 //!
-//! Every loop is closed: the next request leaves when the answer to the last one is there. One thread, so that on a small
-//! machine the load takes one core and leaves the rest to what is measured.
+//! Every loop is closed: the next request is sent when the previous response has arrived. One thread, so that on a
+//! small machine the load takes one core and leaves the rest to what is measured.
 
 use std::io;
 use std::net::SocketAddr;
@@ -61,7 +61,7 @@ pub enum Kind {
     Idle,
 }
 
-/// What was seen. Printed as one line of JSON.
+/// The results. Printed as one line of JSON.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Seen {
     /// Bytes that the server acknowledged, or requests, or connections, while it was measured.
@@ -81,7 +81,7 @@ pub struct Seen {
     pub cpu_ns: u64,
 }
 
-/// Runs the load and reports. Any error ends it: a figure with failures in it is no figure.
+/// Runs the load and reports. Any error ends it: a figure with failures in it is worthless.
 pub async fn run(load: &Load) -> Result<Seen> {
     // The path to the server, tunnels included, exists before any clock starts.
     let mut first = Connection::open(load.to).await.context("the first connection")?;
@@ -232,7 +232,7 @@ impl Seen {
             units: times.len() as u64,
             p50_ns: percentile(&times, 0.5),
             p99_ns: percentile(&times, 0.99),
-            quantiles: QUANTILES.iter().map(|share| percentile(&times, *share)).collect(),
+            quantiles: QUANTILES.iter().map(|quantile| percentile(&times, *quantile)).collect(),
             ..Self::default()
         }
     }

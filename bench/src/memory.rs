@@ -360,7 +360,8 @@ fn short_of_memory(fleet: &Fleet, pods: usize, leave: f64) -> Option<String> {
     })
 }
 
-/// The kernel's limits on neighbours hold for all namespaces together, and are too low for hundreds. Put back when dropped.
+/// The kernel's limits on neighbours hold for all namespaces together, and are too low for hundreds. Put back when
+/// dropped.
 struct Neighbours(Vec<(String, String)>);
 
 impl Neighbours {

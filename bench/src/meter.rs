@@ -1,4 +1,4 @@
-//! What processes use: CPU time and memory.
+//! CPU time and memory of processes.
 
 use std::fs;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The phases that each subject of a bench goes through, alternated, and the measures they give.
+//! The phases of a bench, alternating between subjects, and the measures they yield.
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ const SECOND: f64 = 1e9;
 /// Bytes in a GiB.
 const GIB: f64 = (1_u64 << 30) as f64;
 
-/// One way from the client to the server.
+/// One path from the client to the server.
 pub struct Subject {
     /// Its name in the report.
     pub name: &'static str,
@@ -24,7 +24,7 @@ pub struct Subject {
     pub client: Place,
     /// What the client dials.
     pub to: SocketAddr,
-    /// Processes whose CPU time and memory are the price of the way.
+    /// Processes whose CPU time and memory are the cost of the path.
     pub proxies: Vec<u32>,
     /// Processes at the ends, counted where the price is paid in their system calls; the client is added by itself.
     pub ends: Vec<u32>,
@@ -76,10 +76,10 @@ impl Options {
 
 /// Says on standard error what is being measured: `step` of `steps` in this round.
 pub fn progress(round: usize, rounds: usize, (step, steps): (usize, usize), what: &str) {
-    let share = (round as f64 + step as f64 / steps.max(1) as f64) / rounds.max(1) as f64;
+    let fraction = (round as f64 + step as f64 / steps.max(1) as f64) / rounds.max(1) as f64;
     // Elsewhere than on a terminal a line per round is enough.
     let what = if std::io::stderr().is_terminal() { what } else { "" };
-    show::progress(share, &format!("round {} of {rounds} {what}", round + 1));
+    show::progress(fraction, &format!("round {} of {rounds} {what}", round + 1));
 }
 
 /// How long phases are.
@@ -150,7 +150,8 @@ pub fn memory(subject: &Subject, connections: usize, samples: &mut Samples) -> R
     let held = meter::memory_of(&subject.proxies)?;
     samples.add("memory_rss_held", "KiB", subject.name, held.rss as f64);
     samples.add("memory_private_held", "KiB", subject.name, held.private as f64);
-    // Two proxies hold each connection, one at either end. The code that the first one needs is not paid for again by the others.
+    // Each connection passes two proxies, one at either end. The text pages of the first are not charged again to the
+    // others.
     let grown = held.anonymous.saturating_sub(rest.anonymous) as f64 * 1024.0;
     samples.add("memory_connection", "B/side", subject.name, grown / connections as f64 / 2.0);
     client.close_stdin();

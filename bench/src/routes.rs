@@ -127,8 +127,8 @@ impl Setup {
         }]})
     }
 
-    /// Envoy as Istio makes a waypoint of it: tunnels end in one listener, HTTP is routed in a second, which is internal, and a
-    /// third, internal too, puts what leaves into tunnels.
+    /// Envoy as Istio makes a waypoint of it: tunnels end in one listener, HTTP is routed in a second, which is
+    /// internal, and a third, internal too, puts what leaves into tunnels.
     pub fn envoy(&self, at: SocketAddr, routes: &Path, certificates: &Path, endpoint: &str) -> Value {
         let file = |name: &str| json!({"filename": certificates.join(name)});
         let tls = |kind: &str, peer: Value| {

@@ -15,8 +15,8 @@ pub const OUTBOUND_PORT: u16 = 15001;
 /// Where connections are taken that arrive.
 pub const INBOUND_PORT: u16 = 15006;
 
-/// Rules of the ambient mode: what leaves and what arrives goes to the proxy's ports, but for the proxy's own connections,
-/// which it marks; connection tracking keeps the mark for the answers.
+/// Rules of the ambient mode: what leaves and what arrives goes to the proxy's ports, but for the proxy's own
+/// connections, which it marks; connection tracking keeps the mark for the answers.
 pub fn ambient(pod: &Place) -> Result<()> {
     restore(
         pod,
@@ -41,7 +41,8 @@ pub fn ambient(pod: &Place) -> Result<()> {
     )
 }
 
-/// Rules of a sidecar: what leaves goes to its outbound port, what arrives to its inbound port, its own connections pass.
+/// Rules of a sidecar: what leaves goes to its outbound port, what arrives to its inbound port, its own connections
+/// pass.
 pub fn sidecar(pod: &Place) -> Result<()> {
     restore(
         pod,

@@ -136,7 +136,7 @@ fn stopped(agent: &Agent) -> Result<()> {
     Ok(())
 }
 
-/// The same folder in a process that measures itself.
+/// The same directory in a process that measures itself.
 fn library(mesh: &Mesh, size: Size, changes: usize, name: &str, samples: &mut Samples) -> Result<()> {
     let place = mesh.nodes[0].agent();
     let numbers = [("--workloads", size.workloads), ("--services", size.services), ("--changes", changes)];

@@ -55,9 +55,9 @@ impl Output {
     }
 
     fn write(&self, name: &str, json: &str, reports: &[Report]) -> Result<()> {
-        let html = self.html.clone().unwrap_or_else(|| folder().join(format!("{name}.html")));
-        if let Some(folder) = html.parent() {
-            fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        let html = self.html.clone().unwrap_or_else(|| directory().join(format!("{name}.html")));
+        if let Some(directory) = html.parent() {
+            fs::create_dir_all(directory).with_context(|| format!("making {}", directory.display()))?;
         }
         let title = if name == "all" { "Culvert: benchmarks".to_owned() } else { format!("Culvert: bench {name}") };
         for (path, text) in [(&html, &page(&title, reports)), (&html.with_extension("json"), &json.to_owned())] {
@@ -71,7 +71,7 @@ impl Output {
 /// The results that are already there, of these benches.
 pub fn saved(benches: &[&str]) -> Result<Vec<Report>> {
     let mut reports = Vec::new();
-    for path in benches.iter().map(|bench| folder().join(format!("{bench}.json"))).filter(|path| path.exists()) {
+    for path in benches.iter().map(|bench| directory().join(format!("{bench}.json"))).filter(|path| path.exists()) {
         reports.extend(read(&path)?);
     }
     Ok(reports)
@@ -93,7 +93,7 @@ fn read(path: &Path) -> Result<Vec<Report>> {
 }
 
 /// Where results are kept: `CULVERT_BENCH_DIR`, which `cargo xtask` sets.
-fn folder() -> PathBuf {
+fn directory() -> PathBuf {
     std::env::var_os("CULVERT_BENCH_DIR").map_or_else(|| PathBuf::from("target/bench"), PathBuf::from)
 }
 
@@ -101,16 +101,17 @@ fn say(text: String) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes()).context("writing the result")
 }
 
-/// Says on standard error how far a bench is, from 0 to 1: on a terminal as a bar that grows, elsewhere when `what` changes.
-pub fn progress(share: f64, what: &str) {
+/// Says on standard error how far a bench is, from 0 to 1: on a terminal as a bar that grows, elsewhere when `what`
+/// changes.
+pub fn progress(fraction: f64, what: &str) {
     static LAST: std::sync::Mutex<String> = std::sync::Mutex::new(String::new());
     let mut last = LAST.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if std::io::stderr().is_terminal() {
-        let full = (share.clamp(0.0, 1.0) * 24.0).round() as usize;
+        let full = (fraction.clamp(0.0, 1.0) * 24.0).round() as usize;
         let (filled, empty) = ("█".repeat(full), "░".repeat(24 - full));
-        eprint!("\r{filled}{empty} {:3.0} % {what}\x1b[K", share * 100.0);
+        eprint!("\r{filled}{empty} {:3.0} % {what}\x1b[K", fraction * 100.0);
     } else if *last != what {
-        eprintln!("{:3.0} % {what}", share * 100.0);
+        eprintln!("{:3.0} % {what}", fraction * 100.0);
         what.clone_into(&mut last);
     }
 }

@@ -1,5 +1,5 @@
-//! The sidecar of a pod as a mesh configures it: Envoy with HTTP routes and retries to every service, mutual TLS in and out;
-//! or any other program, through an adapter.
+//! The sidecar of a pod as a mesh configures it: Envoy with HTTP routes and retries to every service, mutual TLS in and
+//! out; or any other program, through an adapter.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -43,7 +43,7 @@ impl Service {
 pub struct Adapter {
     /// Name of the subject in the report.
     pub name: String,
-    /// Program and arguments; `{folder}`, `{pod}`, `{ip}`, `{inbound}`, `{outbound}` and `{services}` are put in.
+    /// Program and arguments; `{directory}`, `{pod}`, `{ip}`, `{inbound}`, `{outbound}` and `{services}` are put in.
     pub command: Vec<String>,
     /// Environment, with the same words put in.
     #[serde(default)]
@@ -85,27 +85,27 @@ impl Sidecar {
         }
     }
 
-    /// Starts it in a pod, which it is told about through files in a folder of its own.
+    /// Starts it in a pod, which it is told about through files in a directory of its own.
     pub fn start(&self, pod: &Pod<'_>, services: &[Service], authority: &Authority) -> Result<Process> {
-        fs::create_dir_all(pod.folder)?;
-        authority.issue(&format!("spiffe://cluster.local/ns/bench/sa/{}", pod.account), pod.folder)?;
+        fs::create_dir_all(pod.directory)?;
+        authority.issue(&format!("spiffe://cluster.local/ns/bench/sa/{}", pod.account), pod.directory)?;
         // Its group is how the rules know its own connections, as in Istio.
         let mut command = pod.place.command("setpriv")?;
         command.args([&format!("--regid={SIDECAR_GROUP}"), "--clear-groups", "--"]);
         match self {
             Self::Envoy(_, program) => {
-                let file = pod.folder.join("envoy.json");
-                fs::write(&file, serde_json::to_vec(&configuration(pod.folder, services))?)?;
+                let file = pod.directory.join("envoy.json");
+                fs::write(&file, serde_json::to_vec(&configuration(pod.directory, services))?)?;
                 command.arg(program);
                 command
                     .args(["--disable-hot-restart", "--concurrency", "2", "--log-level", "warning", "-c"])
                     .arg(&file);
             }
             Self::Other(adapter) => {
-                let file = pod.folder.join("services.json");
+                let file = pod.directory.join("services.json");
                 fs::write(&file, serde_json::to_vec(&listed(services))?)?;
                 let words = |text: &str| {
-                    text.replace("{folder}", &pod.folder.to_string_lossy())
+                    text.replace("{directory}", &pod.directory.to_string_lossy())
                         .replace("{services}", &file.to_string_lossy())
                         .replace("{pod}", pod.account)
                         .replace("{ip}", &pod.ip.to_string())
@@ -116,7 +116,7 @@ impl Sidecar {
                 command.envs(adapter.environment.iter().map(|(name, value)| (name, words(value))));
             }
         }
-        Process::logging(pod.place, command, &pod.folder.join("sidecar.log"))
+        Process::logging(pod.place, command, &pod.directory.join("sidecar.log"))
     }
 }
 
@@ -129,7 +129,7 @@ pub struct Pod<'a> {
     /// Address.
     pub ip: Ipv4Addr,
     /// For its files.
-    pub folder: &'a Path,
+    pub directory: &'a Path,
 }
 
 /// The services as an adapter's program finds them in `{services}`.
@@ -143,8 +143,8 @@ fn listed(services: &[Service]) -> Value {
 }
 
 /// The whole configuration of one Envoy.
-fn configuration(folder: &Path, services: &[Service]) -> Value {
-    let file = |name: &str| json!({"filename": folder.join(name)});
+fn configuration(directory: &Path, services: &[Service]) -> Value {
+    let file = |name: &str| json!({"filename": directory.join(name)});
     let mut clusters: Vec<Value> = services.iter().map(outbound_cluster).collect();
     clusters.push(inbound_cluster());
     json!({
@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn an_adapter_is_read_strictly() {
         let read = |text: &str| serde_json::from_str::<Adapter>(text);
-        assert_eq!(read(r#"{"name": "x", "command": ["./x", "{folder}"]}"#).unwrap().command.len(), 2);
+        assert_eq!(read(r#"{"name": "x", "command": ["./x", "{directory}"]}"#).unwrap().command.len(), 2);
         assert!(read(r#"{"name": "x", "command": [], "comand": 1}"#).is_err());
     }
 }

@@ -147,12 +147,12 @@ pub fn fit(points: &[(f64, f64)]) -> Option<(f64, f64)> {
     slope.is_finite().then_some((y - slope * x, slope))
 }
 
-/// At each share the median of the rounds, in microseconds.
+/// At each quantile the median of the rounds, in microseconds.
 fn middle(rounds: &[Vec<u64>]) -> Vec<(f64, f64)> {
     let at = |index: usize| -> Vec<f64> {
         rounds.iter().filter_map(|times| Some(*times.get(index)? as f64 / 1000.0)).collect()
     };
-    QUANTILES.iter().enumerate().map(|(index, share)| (*share, median(&at(index)))).collect()
+    QUANTILES.iter().enumerate().map(|(index, quantile)| (*quantile, median(&at(index)))).collect()
 }
 
 /// A report from what was measured: rows for all subjects, ratios for the given pairs.
@@ -203,14 +203,14 @@ mod tests {
     }
 
     #[test]
-    fn a_line_through_points_gives_back_its_base_and_slope() {
+    fn a_line_through_points_yields_its_base_and_slope() {
         let (base, slope) = fit(&[(2.0, 14.0), (10.0, 30.0), (100.0, 210.0)]).unwrap();
         assert!((base - 10.0).abs() < 1e-9 && (slope - 2.0).abs() < 1e-9);
         assert_eq!((fit(&[(1.0, 1.0)]), fit(&[])), (None, None));
     }
 
     #[test]
-    fn a_distribution_is_the_median_of_the_rounds_at_each_share() {
+    fn a_distribution_is_the_median_of_the_rounds_at_each_quantile() {
         let mut samples = Samples::default();
         for step in [1000, 3000, 2000] {
             let times = (1..=QUANTILES.len() as u64).map(|n| n * step).collect();

@@ -1,5 +1,6 @@
-//! `bench tunnel`: a client on one node and a server on another, without a mesh, between Envoy sidecars and between agents.
-//! `bench same-node`: both on one node, without a mesh, through the agent's tunnel and directly through the agent.
+//! `bench tunnel`: a client on one node and a server on another, without a mesh, between Envoy sidecars and between
+//! agents. `bench same-node`: both on one node, without a mesh, through the agent's tunnel and directly through the
+//! agent.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -68,7 +69,8 @@ fn compete(options: &Options, contest: &Contest) -> Result<Report> {
             phases::memory(subject, options.idle, &mut samples)?;
         }
         for (step, phase) in [BULK_1, BULK_8, LATENCY, REQUESTS, CONNECTIONS].into_iter().enumerate() {
-            // Whoever goes first differs from round to round, so that no one always meets the machine as another left it.
+            // Whoever goes first differs from round to round, so that no one always meets the machine as another left
+            // it.
             for turn in 0..subjects.len() {
                 let subject = &subjects[(turn + round) % subjects.len()];
                 phases::progress(round, rounds, (step + 1, 6), &format!("{} {}", phase.measure, subject.name));
@@ -133,8 +135,8 @@ impl Lab {
         let authority = envoy::Authority::new()?;
         let mut sidecars = Vec::new();
         for pod in [&plain.client, &plain.server] {
-            let folder = plain.net.run.files().join(format!("envoy-{}", pod.name));
-            sidecars.push(envoy::start(&pod.place, &pod.name, &authority, &folder)?);
+            let directory = plain.net.run.files().join(format!("envoy-{}", pod.name));
+            sidecars.push(envoy::start(&pod.place, &pod.name, &authority, &directory)?);
             rules::sidecar(&pod.place)?;
         }
         Self::plain("envoy", plain, sidecars)

@@ -1,4 +1,5 @@
-//! `bench waypoint`: the L7 proxy of a mesh, Envoy as Istio makes a waypoint of it and `culvert-waypoint`, doing the same job.
+//! `bench waypoint`: the L7 proxy of a mesh, Envoy as Istio makes a waypoint of it and `culvert-waypoint`, doing the
+//! same job.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -28,8 +29,8 @@ const SUBJECTS: [&str; 3] = ["none", "envoy", "culvert"];
 const PAIRS: [(&str, &str); 3] = [("envoy", "none"), ("culvert", "none"), ("culvert", "envoy")];
 /// Endpoints of every service.
 const ENDPOINTS: usize = 3;
-/// What share of the slower proxy's rate is put on both when latency is measured.
-const SHARE: f64 = 0.7;
+/// The fraction of the slower proxy's highest rate that both get when latency is measured.
+const FRACTION: f64 = 0.7;
 
 /// What is asked of the bench.
 #[derive(Clone, Debug, clap::Args)]
@@ -140,7 +141,7 @@ fn load_round(
     }
     for turn in 0..proxies.len() {
         let proxy = &proxies[(turn + round) % proxies.len()];
-        let (seen, cpu) = lab.measured(proxy, options, slowest * SHARE)?;
+        let (seen, cpu) = lab.measured(proxy, options, slowest * FRACTION)?;
         samples.add("load70_rate", "1/s", proxy.name, seen.units as f64 / seen.seconds);
         samples.add("load70_p50", "us", proxy.name, seen.p50_ns as f64 / 1000.0);
         samples.add("load70_p99", "us", proxy.name, seen.p99_ns as f64 / 1000.0);
@@ -207,7 +208,7 @@ struct Proxy {
     at: SocketAddr,
     process: Option<Process>,
     /// Its files.
-    folder: PathBuf,
+    directory: PathBuf,
     setup: Setup,
 }
 
@@ -217,10 +218,10 @@ impl Proxy {
         let beside = lab.net.run.files().join(format!("{}.next", self.name));
         let target = if self.name == "envoy" {
             fs::write(&beside, serde_json::to_vec(&self.setup.envoy_routes(version))?)?;
-            self.folder.join("routes.json")
+            self.directory.join("routes.json")
         } else {
             fs::write(&beside, self.setup.versioned(version))?;
-            self.folder.join("manifests/versioned.yaml")
+            self.directory.join("manifests/versioned.yaml")
         };
         Ok((beside, target))
     }
@@ -250,11 +251,11 @@ impl Lab {
     /// Starts a proxy with this many routes beside the one that is used, and waits until requests go through it.
     fn start(&self, name: &'static str, routes: usize, options: &Options) -> Result<Proxy> {
         let endpoints = self.shops.iter().map(|pod| pod.ip4).collect();
-        let folder = self.net.run.files().join(format!("{name}-{routes}"));
-        fs::create_dir_all(folder.join("manifests"))?;
+        let directory = self.net.run.files().join(format!("{name}-{routes}"));
+        fs::create_dir_all(directory.join("manifests"))?;
         let mut proxy =
-            Proxy { name, at: self.shops[0].at(15008), process: None, folder, setup: Setup { routes, endpoints } };
-        let log = proxy.folder.join("log");
+            Proxy { name, at: self.shops[0].at(15008), process: None, directory, setup: Setup { routes, endpoints } };
+        let log = proxy.directory.join("log");
         if name != "none" {
             let (hut, command) = if name == "envoy" {
                 (&self.huts[0], self.envoy(&proxy, options)?)
@@ -283,12 +284,12 @@ impl Lab {
         let leaf = self.authority.leaf(&LeafSpec::of(&uri(WAYPOINT)))?;
         let root = self.authority.root_pem().to_owned();
         for (name, text) in [("root.pem", root), ("chain.pem", leaf.chain_pem), ("key.pem", leaf.key_pem)] {
-            fs::write(proxy.folder.join(name), text)?;
+            fs::write(proxy.directory.join(name), text)?;
         }
-        let (routes, file) = (proxy.folder.join("routes.json"), proxy.folder.join("envoy.json"));
+        let (routes, file) = (proxy.directory.join("routes.json"), proxy.directory.join("envoy.json"));
         fs::write(&routes, serde_json::to_vec(&proxy.setup.envoy_routes(0))?)?;
         let at = self.huts[0].at(15008);
-        let configuration = proxy.setup.envoy(at, &routes, &proxy.folder, &uri(ENDPOINT));
+        let configuration = proxy.setup.envoy(at, &routes, &proxy.directory, &uri(ENDPOINT));
         fs::write(&file, serde_json::to_vec_pretty(&configuration)?)?;
         let mut command =
             self.huts[0].place.command(envoy::copy(&envoy::binary()?, &self.net.run.files().join("bin"))?)?;
@@ -298,7 +299,7 @@ impl Lab {
     }
 
     fn culvert(&self, proxy: &Proxy, options: &Options) -> Result<std::process::Command> {
-        let manifests = proxy.folder.join("manifests");
+        let manifests = proxy.directory.join("manifests");
         let mesh = proxy.setup.manifests(self.huts[1].ip4, self.client.ip4);
         fs::write(manifests.join("mesh.yaml"), mesh)?;
         fs::write(manifests.join("versioned.yaml"), proxy.setup.versioned(0))?;

@@ -1,4 +1,5 @@
-//! The benches run: shortest rounds, our own programs only. What they measure here is of no interest, only that they do.
+//! The benches run: shortest rounds, our own programs only. What they measure here is of no interest, only that they
+//! do.
 
 use std::path::PathBuf;
 

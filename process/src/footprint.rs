@@ -19,7 +19,7 @@ pub async fn settle() {
     tokio::time::sleep(SETTLED).await;
     match fs::read_to_string("/proc/self/smaps") {
         Ok(smaps) => {
-            let bytes = give_back(&smaps);
+            let bytes = release_text(&smaps);
             debug!("{} KiB of code unmapped", bytes / 1024);
         }
         // Less memory is all that this is about.
@@ -29,7 +29,7 @@ pub async fn settle() {
 
 /// How many bytes of address space were given back.
 #[expect(unsafe_code, reason = "madvise takes addresses")]
-fn give_back(smaps: &str) -> usize {
+fn release_text(smaps: &str) -> usize {
     let unmap = |range: &Range<usize>| {
         // SAFETY: the range is a private mapping of a file without write permission, of which no page was ever written:
         // whoever reads it next finds what the file says, as before (madvise(2), MADV_DONTNEED).
@@ -88,7 +88,7 @@ Anonymous:             0 kB
 ";
 
     #[test]
-    fn only_what_the_file_still_says_is_given_back() {
+    fn only_what_the_file_still_says_is_unmapped() {
         assert_eq!(clean_text(SMAPS), [0x40_0000..0x50_0000, 0x50_0000..0x70_0000]);
         assert!(clean_text("nonsense\nAnonymous: 0 kB\n").is_empty());
     }
@@ -96,7 +96,7 @@ Anonymous:             0 kB
     #[test]
     fn a_process_goes_on_without_its_code_mapped() {
         let smaps = fs::read_to_string("/proc/self/smaps").unwrap();
-        assert!(give_back(&smaps) > 1 << 20);
+        assert!(release_text(&smaps) > 1 << 20);
         let later = std::thread::spawn(|| format!("{:?}", "still here".chars().rev().collect::<String>()));
         assert_eq!(later.join().unwrap(), "\"ereh llits\"");
     }

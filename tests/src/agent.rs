@@ -1,4 +1,4 @@
-//! The real `culvert` on a node: started, asked, stopped, killed.
+//! The real `culvert` agent on a node: start, query, stop, kill.
 
 use std::path::PathBuf;
 use std::process::Output;
@@ -32,7 +32,7 @@ impl Default for Ports {
     }
 }
 
-/// What an agent is started with.
+/// Options of an agent.
 #[derive(Clone, Debug)]
 pub struct AgentOptions {
     /// The `culvert` to run.
@@ -45,13 +45,13 @@ pub struct AgentOptions {
     pub flags: Vec<String>,
     /// `text` or `json`.
     pub log_format: String,
-    /// Soft limit of open files.
+    /// Soft limit of open files (RLIMIT_NOFILE).
     pub open_files: Option<u64>,
-    /// Where it is asked.
+    /// Ports of its own servers.
     pub ports: Ports,
 }
 
-/// An agent on a node. Killed when dropped; its eBPF state goes with the run.
+/// An agent on a node. Killed on drop; its eBPF state is removed with the run.
 #[derive(Debug)]
 pub struct Agent {
     /// The node it serves.
@@ -77,7 +77,7 @@ impl Agent {
         Self { node: node.clone(), options, process: Mutex::new(None), log, starts: AtomicU32::new(0) }
     }
 
-    /// What it is started with.
+    /// Its options.
     pub fn options(&self) -> &AgentOptions {
         &self.options
     }
@@ -286,7 +286,7 @@ pub struct Memory {
     pub pss_kib: u64,
     /// Private, clean and dirty.
     pub private_kib: u64,
-    /// Of no file: what the process has written.
+    /// Anonymous: not backed by a file.
     pub anonymous_kib: u64,
 }
 
@@ -307,7 +307,7 @@ pub fn memory(pid: u32) -> Result<Memory> {
     Ok(memory)
 }
 
-/// The same command under a limit of open files.
+/// The command with a limit of open files.
 fn limited(mut command: std::process::Command, limit: u64) -> std::process::Command {
     use std::os::unix::process::CommandExt;
     #[expect(unsafe_code, reason = "a limit is set between fork and exec")]

@@ -1,4 +1,4 @@
-//! The applications in pods: servers and clients, started and listened to.
+//! The applications in pods: servers, clients and load generators.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -50,13 +50,13 @@ impl Server {
         Self::start_with(place, name, &[], specs)
     }
 
-    /// As `start`, with further options: `--next ADDRESS:PORT`.
+    /// Like `start`, with further options: `--next ADDRESS:PORT`.
     pub fn start_with(place: &Place, name: &str, options: &[&str], specs: &[&str]) -> Result<Self> {
         let mut args = vec!["serve".to_owned(), "--name".to_owned(), name.to_owned()];
         args.extend(options.iter().map(|&o| o.to_owned()));
         args.extend(specs.iter().map(|&s| s.to_owned()));
         let process = if place.outlive {
-            // Nobody will read its output then.
+            // Nobody reads its output then.
             let mut command = place.command(peer()?)?;
             command.args(args);
             let process = Process::logging(place, command, Path::new("/dev/null"))?;
@@ -72,7 +72,7 @@ impl Server {
         Ok(Self { events, process: Arc::new(Mutex::new(process)), place: place.clone(), http })
     }
 
-    /// What has happened at the server so far.
+    /// The events at the server so far.
     pub fn events(&self) -> Vec<Event> {
         let process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,12 +82,12 @@ impl Server {
         events.clone()
     }
 
-    /// Makes an HTTP server behave so from now on.
+    /// Sets the behaviour of an HTTP server.
     pub fn behave(&self, behaviour: Behaviour) -> Result<()> {
         self.control(&behaviour.path()).map(drop)
     }
 
-    /// What an HTTP server counted since it was last asked, or told how to behave.
+    /// The counts of an HTTP server since the last query or change of behaviour.
     pub fn count(&self) -> Result<WebCount> {
         self.control("count")
     }
@@ -182,7 +182,7 @@ impl Load {
         Ok(Self { process: Process::talking(place, peer()?, &args)? })
     }
 
-    /// What was counted since the last time it was asked.
+    /// The counts since the last query.
     pub fn count(&mut self) -> Result<LoadCount> {
         self.process.write_line("count")?;
         self.process.expect()
@@ -203,7 +203,7 @@ impl WebLoad {
         Ok(Self { process: Process::talking(place, peer()?, &args)? })
     }
 
-    /// What was counted since the last time it was asked.
+    /// The counts since the last query.
     pub fn count(&mut self) -> Result<WebCount> {
         self.process.write_line("count")?;
         self.process.expect()

@@ -1,4 +1,4 @@
-//! Envoy as the other end of a tunnel: a program that is not ours speaks HBONE with us.
+//! Envoy as the other end of a tunnel, for interoperability.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -89,8 +89,8 @@ fn tls(kind: &str, ca: &Authority, leaf: &Leaf, peer: &str) -> Value {
     })
 }
 
-/// A plain listener on 127.0.0.1 whose connections are carried through a tunnel to `target`, as `authority`; the peer must be
-/// `peer`.
+/// A plain listener on 127.0.0.1 whose connections are carried through a tunnel to `target`, as `authority`; the peer
+/// must be `peer`.
 pub fn hbone_client(ca: &Authority, leaf: &Leaf, peer: &str, port: u16, target: SocketAddr, authority: &str) -> Value {
     json!({"static_resources": {
         "listeners": [{
@@ -122,7 +122,8 @@ pub fn hbone_client(ca: &Authority, leaf: &Leaf, peer: &str, port: u16, target: 
     }})
 }
 
-/// A listener on 15008 that ends tunnels from `peer`: a CONNECT to `authority` reaches `application`, others get 404.
+/// A listener on 15008 that terminates tunnels from `peer`: a CONNECT to `authority` reaches `application`, others get
+/// 404.
 pub fn hbone_server(ca: &Authority, leaf: &Leaf, peer: &str, authorities: &[String], application: SocketAddr) -> Value {
     let listener = |name: &str, address: &str| {
         let mut tls = tls("Downstream", ca, leaf, peer);

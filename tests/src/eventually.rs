@@ -1,21 +1,21 @@
-//! The only wait of the tests: ask again until it is so, or until patience ends.
+//! The only way to wait in tests: poll until a condition holds or a timeout is over.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-/// How long `eventually` waits, times `CULVERT_TEST_PATIENCE` (default 1) for slow machines.
+/// Timeout of `eventually`, multiplied by `CULVERT_TEST_PATIENCE` (default 1) for slow machines.
 pub fn patience() -> Duration {
     Duration::from_secs(15).mul_f64(factor())
 }
 
-/// Asks until `ask` succeeds; then gives its answer. The error is the last one, with what was waited for.
+/// Polls until `ask` succeeds and returns its result. On timeout, returns the last error with `what` was waited for.
 pub fn eventually<T>(what: &str, ask: impl FnMut() -> Result<T>) -> Result<T> {
     within(patience(), what, ask)
 }
 
-/// As `eventually`, with a limit of its own: for promises about time.
+/// Like `eventually`, with a timeout of its own: for guarantees about time.
 pub fn within<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Result<T>) -> Result<T> {
     let started = Instant::now();
     loop {
@@ -29,7 +29,7 @@ pub fn within<T>(limit: Duration, what: &str, mut ask: impl FnMut() -> Result<T>
     }
 }
 
-/// Checks that something stays so for a while: what must never happen is asked for over and over.
+/// Checks that a condition holds for a while, by polling.
 pub fn always<T>(duration: Duration, what: &str, mut ask: impl FnMut() -> Result<T>) -> Result<()> {
     let started = Instant::now();
     while started.elapsed() < duration {
@@ -39,7 +39,7 @@ pub fn always<T>(duration: Duration, what: &str, mut ask: impl FnMut() -> Result
     Ok(())
 }
 
-/// A duration that a promise allows, stretched on slow machines.
+/// A guaranteed duration, extended on slow machines.
 pub fn allow(duration: Duration) -> Duration {
     duration.mul_f64(factor())
 }

@@ -1,4 +1,4 @@
-//! The incidents that a mesh exists to prevent, made on purpose and measured: for the tests and for the demo.
+//! Incidents that a mesh prevents, provoked and measured: retry storms and slow pods. For the tests and the demo.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,19 +9,19 @@ use super::apps::{Server, WebLoad};
 use super::eventually::within;
 use super::peer::{Behaviour, WebAnswer, WebCount};
 
-/// What reached each tier while the last one failed.
+/// A retry storm: the load of each tier while the last one fails.
 #[derive(Clone, Debug)]
 pub struct Storm {
-    /// Requests that the users made, and what came of them.
+    /// The users' requests and their outcomes.
     pub users: WebCount,
     /// Requests that reached each tier.
     pub tiers: Vec<u64>,
-    /// For how long.
+    /// Duration in seconds.
     pub seconds: f64,
 }
 
 impl Storm {
-    /// Makes every server of the last tier fail for a while and counts what reaches whom.
+    /// Makes every server of the last tier fail for a while and counts the requests of each tier.
     pub fn make(load: &mut WebLoad, tiers: &[Vec<Server>], during: Duration) -> Result<Self> {
         let leaf = tiers.last().context("there are no tiers")?;
         for server in leaf {
@@ -40,14 +40,14 @@ impl Storm {
         Ok(Self { users, tiers: counted, seconds })
     }
 
-    /// What each tier may be given: what its callers were given, 20 % more, and 10 a second; and in all not more than that
-    /// allows from the users on.
+    /// Checks that each tier got at most 20 % more requests than its callers, plus 10 a second; and in total no more
+    /// than that allows from the users on.
     pub fn check(&self) -> Result<String> {
         let mut callers = self.users.sent as f64;
         ensure!(callers > 50.0, "the users made only {callers} requests");
         let mut told = format!("{callers} requests of users in {:.1} s", self.seconds);
         for (tier, &came) in self.tiers.iter().enumerate() {
-            // Requests under way when the counting began and ended are counted at one tier only.
+            // Requests in flight at the beginning or end are counted at one tier only.
             let bound = callers.mul_add(1.2, 10.0 * self.seconds) + 15.0;
             let came = came as f64;
             told += &format!(" → tier {}: {came} (at most {bound:.0})", tier + 1);
@@ -64,24 +64,24 @@ fn count(tiers: &[Vec<Server>]) -> Result<Vec<u64>> {
     tiers.iter().map(of_tier).collect()
 }
 
-/// Requests that each server was given since the last time.
+/// Requests of each server since the last query.
 pub fn given(servers: &[Server]) -> Result<Vec<u64>> {
     servers.iter().map(|server| Ok(server.count()?.sent)).collect()
 }
 
-/// How long a slow pod takes for an answer.
+/// Response time of a slow pod in milliseconds.
 const SLOW_MS: u64 = 1500;
 
-/// One pod of several turns slow.
+/// One pod of several becomes slow.
 #[derive(Clone, Debug)]
 pub struct Leak {
-    /// Which one: the busiest, so that it has a share to lose.
+    /// The slow pod: the busiest one, so that it has traffic to lose.
     pub pod: usize,
-    /// What each pod was given before.
+    /// Requests of each pod before.
     pub before: Vec<u64>,
-    /// What each was given from two seconds after.
+    /// Requests of each pod from two seconds after it became slow.
     pub slow: Vec<u64>,
-    /// What the users saw, once what they had asked for before was answered.
+    /// What the users saw, without requests from before.
     pub users: WebCount,
 }
 
@@ -95,7 +95,7 @@ impl Leak {
         servers[pod].behave(Behaviour { delay_ms: SLOW_MS, ..Behaviour::default() })?;
         thread::sleep(Duration::from_secs(2));
         given(servers)?;
-        // Answers to requests from before come for as long as the pod takes.
+        // Responses to earlier requests arrive within the response time of the slow pod.
         let late = Duration::from_millis(SLOW_MS + 100);
         thread::sleep(late);
         load.count()?;
@@ -103,7 +103,7 @@ impl Leak {
         Ok(Self { pod, before, slow: given(servers)?, users: load.count()? })
     }
 
-    /// The server recovers; waits until it has a share again and gives how long that took.
+    /// Lets the pod recover; waits until it gets traffic again and returns how long that took.
     pub fn mend(&self, servers: &[Server], limit: Duration) -> Result<Duration> {
         servers[self.pod].behave(Behaviour::default())?;
         let recovered = Instant::now();
@@ -117,7 +117,7 @@ impl Leak {
         Ok(recovered.elapsed())
     }
 
-    /// At most 1 % while slow (one request is always allowed), and a share before.
+    /// Checks that the pod got at most 1 % while slow (one request is always allowed), and more before.
     pub fn check(&self) -> Result<String> {
         let (had, before) = (self.before[self.pod], self.before.iter().sum::<u64>());
         let (got, all) = (self.slow[self.pod], self.slow.iter().sum::<u64>());
@@ -127,11 +127,11 @@ impl Leak {
             percent(had, before),
             percent(got, all),
             self.users.p99_ms,
-            self.users.failed_share() * 100.0,
+            self.users.failure_rate() * 100.0,
         );
         ensure!(had * 8 >= before, "{told}: it had no share to lose");
         ensure!(all > 50 && got <= (all / 100).max(1), "{told}");
-        ensure!(self.users.failed_share() <= 0.005, "{told}");
+        ensure!(self.users.failure_rate() <= 0.005, "{told}");
         Ok(told)
     }
 }
@@ -141,7 +141,7 @@ pub fn percent(part: u64, all: u64) -> f64 {
     if all == 0 { 0.0 } else { part as f64 * 100.0 / all as f64 }
 }
 
-/// The forms in which a trace context travels: a name, the headers of one, and where its trace is to be found again.
+/// Trace context formats: a name, its headers, and the one that contains the trace id.
 pub const CONTEXTS: [(&str, &[&str], &str); 5] = [
     (
         "traceparent",
@@ -167,7 +167,7 @@ pub const CONTEXTS: [(&str, &[&str], &str); 5] = [
     ),
 ];
 
-/// Checks that the headers an application was given carry this trace, in the form in which it came.
+/// Checks that the headers seen by an application carry this trace, in its original format.
 pub fn kept(form: &str, seen: &serde_json::Value, trace: &str) -> Result<()> {
     let header = |name: &str| seen["headers"][name].as_str().unwrap_or_default().to_owned();
     let found = match form {
@@ -187,7 +187,7 @@ pub fn kept(form: &str, seen: &serde_json::Value, trace: &str) -> Result<()> {
     Ok(())
 }
 
-/// The traces that each tier of a chain was given, the first tier first.
+/// The trace ids seen by each tier of a chain, the first tier first.
 pub fn traces(answer: &WebAnswer) -> Vec<String> {
     let mut seen = answer.json();
     let mut found = Vec::new();

@@ -1,7 +1,8 @@
-//! The harness: a mesh on one machine in network namespaces, with the real binaries and real eBPF.
+//! The test harness: a mesh on one machine in network namespaces, with the real binaries and real eBPF.
 //!
-//! A test builds a `mesh` (or shares one), adds pods, starts servers and clients of `peer` in them through `apps`, and then
-//! looks from outside: what the application saw, what passed the `wire`, what the agents say (`observe`).
+//! A test builds a `mesh` (or uses a common one), adds pods, starts servers and clients of `peer` in them through
+//! `apps`, and then observes from outside: what the application saw, what was on the `wire`, what the agents report
+//! (`observe`).
 
 pub mod demo;
 pub mod incident;

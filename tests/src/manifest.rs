@@ -1,4 +1,4 @@
-//! Pure. Manifests as a user would write them.
+//! Pure. Kubernetes manifests as a user would write them.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use std::path::Path;
 /// Label of the pods and services of a Gateway.
 pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
-/// A pod to be.
+/// The specification of a pod.
 #[derive(Clone, Debug)]
 pub struct PodSpec {
     /// Name, which is also its label `app`.
@@ -16,7 +16,7 @@ pub struct PodSpec {
     pub namespace: String,
     /// Service account.
     pub service_account: String,
-    /// Which of the mesh's nodes it is on.
+    /// Index of its node.
     pub node: usize,
     /// Whether it is enrolled.
     pub enrolled: bool,
@@ -172,8 +172,8 @@ pub fn peer_authentication(namespace: &str, name: &str, app: &str, mode: &str, p
     yaml
 }
 
-/// An AuthorizationPolicy that admits everybody, on a waypoint (kind `Gateway`) or a service behind one (kind `Service`): nobody
-/// gets past a waypoint with it.
+/// An AuthorizationPolicy that allows everybody, on a waypoint (kind `Gateway`) or a service behind one (kind
+/// `Service`): with it, the waypoint cannot be bypassed.
 pub fn guard(namespace: &str, kind: &str, name: &str) -> String {
     let group = if kind == "Gateway" { "gateway.networking.k8s.io" } else { "\"\"" };
     format!(

@@ -18,7 +18,7 @@ use super::net::{Net, Node, PodNet};
 use super::peer::{Outcome, WebAnswer};
 use super::pki::Authority;
 
-/// How a mesh is built.
+/// Options of a mesh.
 #[derive(Clone, Debug)]
 pub struct MeshOptions {
     /// How many nodes.
@@ -59,7 +59,7 @@ pub struct Mesh {
     pub manifests: PathBuf,
     /// The directory of the CA.
     pub ca_dir: PathBuf,
-    /// The wire.
+    /// The network.
     pub net: Arc<Net>,
     next: AtomicU32,
 }
@@ -121,7 +121,7 @@ impl Mesh {
         Self::shared_with(MeshOptions::default())
     }
 
-    /// As [`Mesh::shared`]; whoever comes first says how it is built.
+    /// Like [`Mesh::shared`]; the first caller's options apply.
     pub fn shared_with(options: MeshOptions) -> Result<Arc<Self>> {
         static SHARED: Mutex<Option<Result<Arc<Mesh>, String>>> = Mutex::new(None);
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -131,7 +131,7 @@ impl Mesh {
             .map_err(anyhow::Error::msg)
     }
 
-    /// As [`Mesh::shared`], with a CA that the tests can sign with. A program uses this one or the other.
+    /// Like [`Mesh::shared`], with a CA that the tests can sign with. A program uses this one or the other.
     pub fn shared_with_ca() -> Result<(Arc<Self>, &'static Authority)> {
         static CA: OnceLock<Result<Authority, String>> = OnceLock::new();
         let made = CA.get_or_init(|| Authority::new("Test").map_err(|e| format!("{e:#}")));
@@ -150,12 +150,12 @@ impl Mesh {
         (format!("10.96.{}.{}", n / 200, n % 200 + 10), format!("fd00:96::{n:x}"))
     }
 
-    /// Puts a manifest into the directory in one step.
+    /// Writes a manifest atomically.
     pub fn apply(&self, name: &str, text: &str) -> Result<()> {
         apply(&self.manifests, name, text)
     }
 
-    /// Takes a manifest away.
+    /// Removes a manifest.
     pub fn withdraw(&self, name: &str) -> Result<()> {
         let path = self.manifests.join(name);
         fs::remove_file(&path).with_context(|| path.display().to_string())
@@ -169,7 +169,7 @@ impl Mesh {
         Ok(pod)
     }
 
-    /// Adds a pod to its node that no manifest tells of.
+    /// Adds a pod to its node without a manifest.
     pub fn pod_unseen(self: &Arc<Self>, spec: PodSpec) -> Result<Pod> {
         let node = self.nodes.get(spec.node).context("no such node")?;
         let net = node.pod(&format!("{}.{}", spec.namespace, spec.name))?;
@@ -195,10 +195,10 @@ impl Mesh {
     }
 }
 
-/// A pod of the mesh. Gone, with its manifest, when dropped.
+/// A pod of the mesh; removed with its manifest on drop.
 #[derive(Debug)]
 pub struct Pod {
-    /// What it was made from.
+    /// Its specification.
     pub spec: PodSpec,
     net: Option<PodNet>,
     file: String,
@@ -226,7 +226,7 @@ impl Pod {
         self.mesh.apply(&self.file, &spec.yaml(&self.node.name, &self.place.netns, &self.ips()))
     }
 
-    /// Takes its manifest away; the pod itself stays.
+    /// Removes its manifest; the pod itself stays.
     pub fn withdraw(&self) -> Result<()> {
         self.mesh.withdraw(&self.file)
     }
@@ -246,7 +246,7 @@ impl Pod {
         format!("spiffe://cluster.local/ns/{}/sa/{}", self.spec.namespace, self.spec.service_account)
     }
 
-    /// Waits until all agents know the pod as it is, and its own has captured it if it is enrolled.
+    /// Waits until all agents know the current pod, and its own has captured it if it is enrolled.
     pub fn settled(&self) -> Result<()> {
         let (uid, enrolled) = (self.uid(), self.spec.enrolled);
         self.mesh.on_every_agent(&format!("{uid} is known"), |agent| {
@@ -336,7 +336,7 @@ impl Pod {
     }
 }
 
-/// Puts a file into a directory in one step: written beside it, then renamed.
+/// Writes a file atomically: beside it, then renamed.
 pub fn apply(directory: &Path, name: &str, text: &str) -> Result<()> {
     let (hidden, path) = (directory.join(format!(".{name}.new")), directory.join(name));
     let mut file = fs::File::create(&hidden).with_context(|| hidden.display().to_string())?;

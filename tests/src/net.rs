@@ -24,7 +24,7 @@ use super::process::{Place, spawn};
 use super::programs;
 use super::run::{Run, remove_cgroup, remove_netns};
 
-/// A network of nodes.
+/// A network of nodes and outside hosts.
 #[derive(Debug)]
 pub struct Net {
     /// Names and cleanup.
@@ -100,7 +100,7 @@ impl Deref for PodNet {
 
 impl Drop for PodNet {
     fn drop(&mut self) {
-        // A kept run keeps its pods: then this is the only place that would still take them away.
+        // A kept run keeps its pods: nothing else would remove them.
         if !self.host.place.outlive {
             remove_cgroup(&self.host.place.cgroup);
             remove_netns(&self.host.place.netns);
@@ -110,12 +110,12 @@ impl Drop for PodNet {
 }
 
 impl Net {
-    /// A wire without nodes.
+    /// A network without nodes.
     pub fn new() -> Result<Arc<Self>> {
         Self::in_run(Run::begin()?, false)
     }
 
-    /// A wire in a run that the caller has named; with `outlive`, its processes are not tied to this one.
+    /// A network in a run named by the caller; with `outlive`, its processes survive this one.
     pub fn in_run(run: Run, outlive: bool) -> Result<Arc<Self>> {
         let run = Arc::new(run);
         let wire = Place { netns: netns(&run, "wire"), cgroup: run.cgroup().join("wire"), outlive };
@@ -158,7 +158,7 @@ impl Net {
         Ok(node)
     }
 
-    /// Adds a host that is no node and knows nothing of the mesh. It must be added after the nodes.
+    /// Adds a host outside the mesh. It must be added after the nodes.
     pub fn outsider(&self, name: &str) -> Result<Host> {
         let nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
         let host = self.attach(name, 200, name)?;
@@ -250,7 +250,7 @@ impl Node {
                  route add {gateway} dev eth0 scope link\nroute add default via {gateway}\n-6 route add default via fe80::1 dev eth0\n"
             ),
         )?;
-        // Strict reverse-path filtering is what hardened hosts give their pods; capture has to live with it.
+        // Hardened hosts give their pods strict reverse-path filtering; capture has to work with it.
         place.sysctl("net.ipv4.conf.all.rp_filter", "1")?;
         fs::create_dir_all(&place.cgroup)?;
         let host = Host { name: name.to_owned(), place, ip4, ip6 };
@@ -262,7 +262,7 @@ fn netns(run: &Run, name: &str) -> PathBuf {
     Path::new("/run/netns").join(format!("{}-{name}", run.id()))
 }
 
-/// Teaches a host the way to a node's pods.
+/// Adds routes to a node's pods to a host.
 fn route(run: &Run, host: &str, node: &Node) -> Result<()> {
     let mut script = String::new();
     let i = node.index;

@@ -1,4 +1,4 @@
-//! Reading an agent: its log, its metrics, its admin answers.
+//! Observing an agent: its log, metrics and admin server.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,5 +1,5 @@
-//! Certificates for tests: a CA whose key the tests hold, in the files of Istio's `cacerts` secret, and leaves of every kind, the
-//! wrong ones too.
+//! Certificates for tests: a CA whose key the tests hold, in the files of Istio's `cacerts` secret, and leaves of every
+//! kind, the wrong ones too.
 
 use std::sync::Arc;
 

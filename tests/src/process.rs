@@ -1,4 +1,4 @@
-//! Processes inside a network namespace and a cgroup. They die with this process, whatever becomes of it.
+//! Processes inside a network namespace and a cgroup, killed when this process ends.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
@@ -200,8 +200,8 @@ impl Drop for Process {
 
 type Job = (Command, SyncSender<io::Result<Child>>);
 
-/// Starts a command from a thread that lives as long as this process: the kernel sends the death signal when the *thread* that
-/// made the child ends, and test threads end early.
+/// Starts a command from a thread that lives as long as this process: the kernel sends the death signal when the
+/// *thread* that made the child ends, and test threads end early.
 pub fn spawn(command: Command) -> io::Result<Child> {
     static SPAWNER: OnceLock<SyncSender<Job>> = OnceLock::new();
     let spawner = SPAWNER.get_or_init(|| {

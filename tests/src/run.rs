@@ -1,5 +1,5 @@
-//! Everything a run leaves on the machine carries the run's name, so it can be taken away without having kept a list: at the
-//! end, after a panic, on Ctrl-C, and by the next run when this one was killed.
+//! A test run. Everything that it leaves on the machine carries its name, so it can be removed without a list: at the
+//! end, after a panic, on Ctrl-C, and by the next run if this one was killed.
 
 use std::fs;
 use std::io;
@@ -93,7 +93,7 @@ impl Drop for Run {
     }
 }
 
-/// Takes away everything that carries the name of a run, its processes first.
+/// Removes everything that carries the name of a run, its processes first.
 pub fn remove(id: &str) {
     if let Ok(root) = cgroup2() {
         remove_cgroup(&root.join(id));
@@ -182,8 +182,8 @@ fn names(directory: impl AsRef<Path>, prefix: &str) -> Vec<PathBuf> {
 }
 
 extern "C" fn remove_all() {
-    // Whoever still works fails on what a signal's answer removes, and would end the process before that, with a code of its
-    // own and half of it left.
+    // Whoever still works fails on what a signal's answer removes, and would end the process before that, with a code
+    // of its own and half of it left.
     while ENDING.load(Ordering::Relaxed) {
         thread::park();
     }
@@ -233,7 +233,7 @@ fn install_hooks() -> Result<()> {
         if nix::unistd::read(&read, &mut byte).is_ok() {
             let ids = LIVE.lock().unwrap_or_else(PoisonError::into_inner).clone();
             remove_these(&ids);
-            // What was being made meanwhile.
+            // What was being created meanwhile.
             thread::sleep(Duration::from_millis(100));
             remove_these(&ids);
             #[expect(unsafe_code, reason = "exit hooks must not run a second time")]

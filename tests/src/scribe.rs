@@ -1,4 +1,4 @@
-//! A server of HBONE that writes down what it is asked, echoes what it is sent, and can be told to misbehave.
+//! An HBONE server that records requests, echoes, and misbehaves on request.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 use super::pki::{Authority, Leaf};
 use super::process::Place;
 
-/// How the server answers.
+/// How the server responds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
     /// 200, then an echo.
@@ -74,7 +74,7 @@ impl Scribe {
         while let Ok((stream, _)) = listener.accept().await {
             let (scribe, acceptor) = (self.clone(), acceptor.clone());
             tokio::spawn(async move {
-                // A peer that breaks off is for the test to notice at its own end.
+                // A broken connection is noticed by the test at its own end.
                 let _broken = scribe.connection(stream, acceptor, manner).await;
             });
         }

@@ -1,4 +1,4 @@
-//! A client of HBONE that is not ours to be nice: it sends what it is told to, from wherever it is put.
+//! An HBONE client that sends whatever a test wants, from wherever it is placed.
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 use super::pki::{Leaf, tls_client};
 use super::process::Place;
 
-/// How long a peer may take for anything.
+/// Timeout of every step.
 const LIMIT: Duration = Duration::from_secs(15);
 
 /// One TLS connection to an HBONE server, speaking HTTP/2.
@@ -31,14 +31,14 @@ pub struct Tunnel {
     pub server_leaf: Vec<u8>,
 }
 
-/// What came of a CONNECT.
+/// The outcome of a CONNECT.
 #[derive(Clone, Debug, Default)]
 pub struct Reply {
-    /// Status, when there was one.
+    /// The status, if any.
     pub status: Option<u16>,
-    /// Why there was none.
+    /// The error, if any.
     pub error: Option<String>,
-    /// Bytes that came back after what was sent, up to the first gap or end.
+    /// Received bytes, up to the first pause or end.
     pub bytes: Vec<u8>,
 }
 
@@ -50,8 +50,8 @@ pub fn dial(place: &Place, target: SocketAddr) -> Result<TcpStream> {
     Ok(stream)
 }
 
-/// Does a TLS handshake and waits for the server's verdict on the client's certificate, which in TLS 1.3 comes after the
-/// client thinks it is done. `Ok` when the server stays.
+/// Performs a TLS handshake and waits for the server's verdict on the client's certificate, which in TLS 1.3 arrives
+/// after the client's side of the handshake is complete. `Ok` if the server stays.
 pub fn handshake(place: &Place, target: SocketAddr, leaf: Option<&Leaf>, tls12: bool, alpn: &[&str]) -> Result<()> {
     use std::io::{Read, Write};
     let config = tls_client(leaf, tls12, alpn)?;

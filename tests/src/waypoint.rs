@@ -1,4 +1,4 @@
-//! The real `culvert-waypoint` in a pod of its own: started, asked, killed.
+//! The real `culvert-waypoint` in a pod of its own: start, query, kill.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use super::mesh::{Mesh, Pod};
 use super::observe::{LogLine, Metrics, get, log_lines};
 use super::process::{Place, Process};
 
-/// What a waypoint is started with.
+/// Options of a waypoint.
 #[derive(Clone, Debug)]
 pub struct WaypointOptions {
     /// The `culvert-waypoint` to run.
@@ -26,7 +26,7 @@ pub struct WaypointOptions {
     pub manifests: PathBuf,
     /// Directory of the embedded CA.
     pub ca_dir: PathBuf,
-    /// Where the log goes.
+    /// Path of the log.
     pub log: PathBuf,
     /// More flags.
     pub flags: Vec<String>,
@@ -137,7 +137,7 @@ impl WaypointPod {
     pub fn start(mesh: &Arc<Mesh>, gateway: &str, spec: PodSpec) -> Result<Self> {
         let spec = spec.plain().label(GATEWAY_NAME, gateway);
         let pod = mesh.pod_unseen(spec)?;
-        // In the manifests first: that is where the waypoint learns whose identity it takes.
+        // The manifest comes first: the waypoint takes its identity from it.
         pod.apply(&pod.spec)?;
         let options = WaypointOptions {
             program: binary("culvert-waypoint", "CULVERT_WAYPOINT_BIN")?,

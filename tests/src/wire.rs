@@ -1,4 +1,4 @@
-//! What passed between the nodes: a packet capture, read back byte by byte.
+//! A packet capture between the nodes, parsed byte by byte.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,4 @@
-//! No byte is lost, doubled or moved, whoever ends first: in tunnels, between two nodes and on one.
+//! No byte is lost, repeated or reordered, whichever side ends first: in tunnels, between two nodes and on one.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ fn both_sides_call_the_same_end_upstream() -> Result<()> {
 }
 
 #[test]
-fn many_connections_share_few_tunnels() -> Result<()> {
+fn many_connections_use_few_tunnels() -> Result<()> {
     let (mesh, client, server, _app) = pair("shared", FAR)?;
     let _hold = client.hold(server.at(7000), 150)?;
     let table = client.place.run("ss", &["-Htn", "state", "established", "dport", "=", ":15008"])?;

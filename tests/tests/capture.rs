@@ -208,7 +208,7 @@ fn allowed_plain_text_reaches_the_application_with_the_callers_address_and_is_co
 }
 
 #[test]
-fn an_unknown_destination_is_passed_through_and_counted_with_its_bytes() -> Result<()> {
+fn an_unknown_destination_passes_through_and_is_counted_with_its_bytes() -> Result<()> {
     let mesh = Mesh::start()?;
     let outsider = mesh.net.outsider("outside")?;
     let ns = mesh.namespace("unknown");
@@ -279,7 +279,7 @@ fn many_plain_callers_of_one_address_do_not_disturb_each_other_through_the_proxy
 }
 
 #[test]
-fn a_pod_can_neither_take_the_agents_port_nor_share_its_listeners() -> Result<()> {
+fn a_pod_can_neither_take_the_agents_port_nor_join_its_listeners() -> Result<()> {
     let mesh = Mesh::shared()?;
     let (client, server) = pair(&mesh, "ports")?;
     let _server = server.serve(&["who:80"])?;

@@ -1,4 +1,4 @@
-//! What one namespace writes takes no traffic of another.
+//! No manifest of one namespace takes traffic of another.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -13,7 +13,7 @@ use tests::wire::Capture;
 
 const OLD: &str = "metadata:\n  creationTimestamp: \"1999-01-01T00:00:00Z\"\n";
 
-/// A STRICT pod of one namespace, a client of another, and a thief of a third who writes what it likes.
+/// A STRICT pod of one namespace, a client of another, and an attacker in a third.
 struct Town {
     mesh: Arc<Mesh>,
     bank: String,
@@ -66,7 +66,7 @@ impl Town {
         spec.yaml(node, Path::new(netns), &addresses).replacen("metadata:\n", OLD, 1)
     }
 
-    /// What the thief writes, by name, and whom the problem that it gets has to name.
+    /// The attacker's manifests by name, and the object that the reported problem has to name.
     fn attacks(&self) -> Vec<(&'static str, String, String)> {
         let till = self.till.at(80).ip();
         let IpAddr::V4(v4) = till else { return Vec::new() };

@@ -1,4 +1,4 @@
-//! Manifests that change, break and heal while the agents run.
+//! Manifests that change, break and are repaired while the agents run.
 
 use std::fs;
 use std::time::{Duration, Instant};

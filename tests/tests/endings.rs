@@ -1,4 +1,4 @@
-//! Told to end, an agent ends: also while it waits for its start to be finished, whatever that waits for.
+//! An agent ends on SIGTERM, even during startup, whatever it waits for.
 
 use std::fs::{self, File};
 use std::net::TcpStream;

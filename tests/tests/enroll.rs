@@ -1,4 +1,4 @@
-//! Workloads join and leave while they run, and the kubelet gets through.
+//! Workloads are enrolled and released while they run, and the kubelet's probes pass.
 
 use std::time::Duration;
 
@@ -141,7 +141,7 @@ fn pods_are_added_and_removed_while_the_agent_runs() -> Result<()> {
 }
 
 #[test]
-fn a_label_on_the_namespace_enrols_its_pods_and_none_on_a_pod_opts_out() -> Result<()> {
+fn a_label_on_the_namespace_enrolls_its_pods_and_none_on_a_pod_opts_out() -> Result<()> {
     let mesh = Mesh::shared()?;
     let ns = mesh.namespace("labelled");
     let mut by_namespace = mesh.pod_unseen(PodSpec::new(&ns, "in"))?;

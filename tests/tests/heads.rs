@@ -1,4 +1,4 @@
-//! HBONE as we speak it, seen from the other end.
+//! Our HBONE on the wire, seen from the other end.
 
 use std::sync::Arc;
 
@@ -109,7 +109,7 @@ fn a_goaway_cuts_no_open_connection_and_new_ones_take_a_new_tunnel() -> Result<(
 }
 
 #[test]
-fn connections_of_one_workload_share_tunnels_and_those_of_another_do_not() -> Result<()> {
+fn connections_of_one_workload_use_common_tunnels_and_those_of_another_do_not() -> Result<()> {
     let s = scene(Manner::Echo)?;
     let other = s.mesh.pod(PodSpec::new("app", "other"))?;
     let mut talks = Vec::new();

@@ -1,4 +1,4 @@
-//! What bad input gets on the wire: refused or timed out, counted with a reason, in bounded memory, with nobody disturbed.
+//! Malicious input on the wire is refused or timed out, counted with a reason, in bounded memory, and disturbs nobody.
 
 use std::io::{Read, Write};
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! Who is who: the embedded CA, a user's own CA, and certificates that renew.
+//! Identity: the embedded CA, a user's own CA, and the renewal of certificates.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

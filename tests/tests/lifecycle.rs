@@ -32,7 +32,7 @@ fn scene(flags: &[&str]) -> Result<Scene> {
 }
 
 #[test]
-fn killed_under_load_it_fails_closed_and_is_back_within_a_second() -> Result<()> {
+fn killed_under_load_it_fails_closed_and_is_ready_within_a_second() -> Result<()> {
     let s = scene(&[])?;
     let agent: &Agent = s.client.agent();
     let mut load = s.client.load(s.server.at(80), 4)?;
@@ -72,8 +72,8 @@ fn killed_under_load_it_fails_closed_and_is_back_within_a_second() -> Result<()>
         agent.wait_ready()?;
         load.count()?;
         thread::sleep(Duration::from_millis(300));
-        let back = load.count()?;
-        ensure!(back.ok > 0 && back.errors.is_empty(), "round {round}: {back:?}");
+        let after = load.count()?;
+        ensure!(after.ok > 0 && after.errors.is_empty(), "round {round}: {after:?}");
         talk.echo("pods that are not enrolled notice nothing")?;
     }
     let packets = capture.stop()?;
@@ -234,7 +234,7 @@ fn cleanup_removes_every_trace() -> Result<()> {
 #[test]
 fn out_of_file_descriptors_it_refuses_says_so_and_recovers() -> Result<()> {
     out_of_descriptors(&[])?;
-    // Without a share for each pod the process itself runs out of them.
+    // Without quotas the process itself runs out of them.
     out_of_descriptors(&["--unfair".to_owned()])
 }
 
@@ -322,9 +322,9 @@ fn a_peer_that_restarts_costs_its_callers_no_connection() -> Result<()> {
 }
 
 #[test]
-fn at_rest_an_agent_gives_back_the_code_that_only_starting_up_needed() -> Result<()> {
+fn at_rest_an_agent_unmaps_the_code_that_only_starting_up_needed() -> Result<()> {
     let of_files = |mesh: &Mesh| mesh.agents[0].memory().map(|memory| memory.rss_kib - memory.anonymous_kib);
-    // It gives back after five seconds: what it had before has to be looked at in time.
+    // Code is unmapped after five seconds: measure before that.
     let in_time = (0..5).find_map(|_| {
         let began = Instant::now();
         let looked = Mesh::with(MeshOptions::default()).and_then(|mesh| Ok((of_files(&mesh)?, mesh)));

@@ -1,4 +1,4 @@
-//! No pod, and no peer, takes all of a node's agent: what is too much is refused with a reason, and others do not notice.
+//! No pod and no peer exhausts a node's agent: beyond its quota it is refused with a reason, and others do not notice.
 
 use std::io::{Read, Write};
 use std::sync::Arc;

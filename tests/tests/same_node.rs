@@ -1,4 +1,4 @@
-//! `--same-node direct`: the same promises without a tunnel between two pods of one node.
+//! `--same-node direct`: the same guarantees without a tunnel between two pods of one node.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! A pod with NET_ADMIN in its own network namespace, or whoever writes Pod manifests, harms no other pod of the node, and what cannot
-//! be captured is closed and told of.
+//! A pod with NET_ADMIN in its own network namespace, or the author of Pod manifests, harms no other pod of the node;
+//! what cannot be captured is closed and reported.
 
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -15,7 +15,7 @@ use tests::manifest::{PodSpec, peer_authentication};
 use tests::mesh::{Mesh, Pod};
 use tests::observe::get;
 
-/// What the agent says of the capture of a workload.
+/// The capture state of a workload in the agent's dump.
 fn capture(agent: &Agent, uid: &str) -> Result<Value> {
     let dump = agent.dump()?;
     let captures = dump["captures"].as_array().context("no captures in the dump")?;
@@ -38,13 +38,13 @@ fn cpu(agent: &Agent) -> Result<Duration> {
     Ok(Duration::from_millis(ticks * 10))
 }
 
-/// `ss` may pass over some while it walks through what it changes.
+/// `ss` may skip some while it iterates over what it changes.
 fn destroy(pod: &Pod, what: &[&str]) -> Result<()> {
     (0..4).try_for_each(|_| pod.place.run("ss", &[&["-K"], what].concat()).map(drop))
 }
 
 #[test]
-fn destroyed_listeners_are_made_anew_and_cost_no_core() -> Result<()> {
+fn destroyed_listeners_are_recreated_and_cost_no_core() -> Result<()> {
     let mesh = Mesh::start()?;
     let ns = mesh.namespace("killed");
     let client = mesh.pod(PodSpec::new(&ns, "client"))?;
@@ -63,7 +63,7 @@ fn destroyed_listeners_are_made_anew_and_cost_no_core() -> Result<()> {
     }
     server.captured(true)?;
     ensure!(agent.metrics()?.sum("culvert_listeners_lost_total", &[]) >= 3.0, "they are not counted");
-    // Again and again: the pod waits longer and longer, and nobody else waits at all.
+    // Repeatedly: the backoff of the pod grows, and no other pod waits.
     let (began, before) = (Instant::now(), cpu(agent)?);
     let mut closed = false;
     while began.elapsed() < Duration::from_secs(6) {
@@ -375,7 +375,7 @@ fn seventeen_thousand_addresses_of_one_pod_leave_the_next_one_its_strict_policy(
     }
     eventually("it is told of", || {
         let found = capture(bad.agent(), &bad.uid())?;
-        ensure!(found["error"].to_string().contains("over its share"), "{found}");
+        ensure!(found["error"].to_string().contains("over its quota"), "{found}");
         Ok(())
     })
 }

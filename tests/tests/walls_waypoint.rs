@@ -1,6 +1,6 @@
-//! Namespaces are walls, where waypoints are concerned: what another namespace writes takes no pod out of the mesh, puts none
-//! behind a waypoint and opens none that stands behind one; a waypoint lends nobody its identity; and a port behind one is
-//! closed while something guards it.
+//! Namespaces are walls, where waypoints are concerned: what another namespace writes takes no pod out of the mesh,
+//! puts none behind a waypoint and opens none that stands behind one; a waypoint lends nobody its identity; and a port
+//! behind one is closed while something guards it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -236,7 +236,7 @@ fn to_name_a_client_gives_nobody_more_than_it_has() -> Result<()> {
 }
 
 #[test]
-fn a_waypoint_lends_its_identity_to_nobody_also_not_to_what_is_open() -> Result<()> {
+fn a_waypoint_lends_its_identity_to_nobody_not_even_to_what_is_open() -> Result<()> {
     let w = walls("lend", "STRICT")?;
     let shop = w.mesh.namespace("shop");
     // `shop` puts the vault behind its own waypoint, by a slice, and lets `evil` use the service.

@@ -1,4 +1,4 @@
-//! A service behind a waypoint: the way there, and that there is no other.
+//! A service behind a waypoint: traffic takes it, and nothing bypasses it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -69,8 +69,8 @@ fn traffic_takes_the_waypoint_and_all_three_logs_agree_on_who_called() -> Result
     })?;
     ensure!(out.get("dst.hbone_addr") == s.vip.to_string(), "{}", out.text());
     ensure!(out.get("dst.service") == format!("shop.{}.svc.cluster.local", s.ns), "{}", out.text());
-    let passed = s.waypoint.waypoint.access("the request passes", |l| l.get("src.identity") == client)?;
-    ensure!(passed.number("response_code") == 200 && passed.get("dst.workload") == "shop", "{}", passed.text());
+    let line = s.waypoint.waypoint.access("the request passes", |l| l.get("src.identity") == client)?;
+    ensure!(line.number("response_code") == 200 && line.get("dst.workload") == "shop", "{}", line.text());
     s.waypoint.waypoint.kill()?;
     let inbound = s.server.agent().access("the call arrives", |l| {
         l.get("direction") == "inbound" && l.get("src.identity") == client && l.get("dst.identity") == shop
@@ -147,7 +147,7 @@ fn open_connections_past_the_waypoint_end_when_there_is_one() -> Result<()> {
     }
     client.call_refused(server.at(7000), &["echo", "10"])?;
     client.call_refused(SocketAddr::new(vip4.parse()?, 7000), &["echo", "10"])?;
-    // Other tests share the agent: what it says of theirs is no concern of ours.
+    // Other tests use the same agent: its reports about them do not matter here.
     let missing = format!("unknown waypoint: {ns}/wp");
     client.agent().access("no waypoint yet", |l| l.get("error").contains(&missing))?;
     Ok(())
@@ -219,7 +219,7 @@ fn only_the_waypoint_may_speak_for_others() -> Result<()> {
 }
 
 #[test]
-fn a_waypoint_that_is_gone_closes_the_service_and_opens_it_when_it_is_back() -> Result<()> {
+fn a_waypoint_that_is_gone_closes_the_service_and_opens_it_when_it_returns() -> Result<()> {
     let s = scene("gone", "service")?;
     s.works(&s.client)?;
     s.waypoint.waypoint.kill()?;
@@ -290,7 +290,7 @@ fn a_service_that_wants_no_waypoint_has_none_though_its_namespace_does() -> Resu
     s.waypoint.waypoint.kill()?;
     ensure!(!behind(&s.client, s.vip)?, "a waypoint that is gone has passed a request");
     s.waypoint.waypoint.launch()?;
-    // Without a word of its own it has its namespace's, and nobody gets past that one.
+    // Without a label of its own it has its namespace's waypoint, which cannot be bypassed.
     s.mesh.apply(&format!("shop-{}.yaml", s.ns), &shop(""))?;
     eventually("the way to the shop leads through the waypoint", || {
         ensure!(behind(&s.client, s.vip)?, "the service is not behind the waypoint");
@@ -365,7 +365,7 @@ fn a_pod_whose_waypoint_is_not_there_is_closed_and_check_says_so() -> Result<()>
 }
 
 #[test]
-fn two_waypoints_share_the_load_and_one_carries_on_alone() -> Result<()> {
+fn two_waypoints_divide_the_load_and_one_carries_on_alone() -> Result<()> {
     let s = scene("pair", "service")?;
     let second = WaypointPod::start(&s.mesh, "wp", PodSpec::new(&s.ns, "wp-2").on(1).account("wp"))?;
     s.works(&s.client)?;
@@ -383,7 +383,7 @@ fn two_waypoints_share_the_load_and_one_carries_on_alone() -> Result<()> {
         Ok(())
     })?;
     let before = load.count()?;
-    ensure!(before.failed_share() == 0.0, "{before:?}");
+    ensure!(before.failure_rate() == 0.0, "{before:?}");
     second.waypoint.kill()?;
     std::thread::sleep(allow(Duration::from_secs(3)));
     let after = load.count()?;

@@ -13,7 +13,7 @@ use tests::mesh::{Mesh, Pod};
 use tests::peer::Behaviour;
 use tests::waypoint::WaypointPod;
 
-/// Loads and shares are measured: one incident at a time.
+/// Load distribution is measured: one incident at a time.
 fn alone() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     ONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -93,7 +93,7 @@ fn a_failing_leaf_makes_no_storm() -> Result<()> {
     eventually("all is well when the leaf is", || {
         let count = load.count()?;
         std::thread::sleep(Duration::from_millis(500));
-        ensure!(count.ended() > 20 && count.failed_share() == 0.0, "{count:?}");
+        ensure!(count.ended() > 20 && count.failure_rate() == 0.0, "{count:?}");
         Ok(())
     })
 }
@@ -111,17 +111,17 @@ fn slow_leak(stem: &str, rate: u32) -> Result<()> {
 }
 
 #[test]
-fn a_slow_pod_of_six_loses_its_share_at_60_requests_a_second() -> Result<()> {
+fn a_slow_pod_of_six_loses_its_traffic_at_60_requests_a_second() -> Result<()> {
     slow_leak("leak60", 60)
 }
 
 #[test]
-fn a_slow_pod_of_six_loses_its_share_at_600_requests_a_second() -> Result<()> {
+fn a_slow_pod_of_six_loses_its_traffic_at_600_requests_a_second() -> Result<()> {
     slow_leak("leak600", 600)
 }
 
 #[test]
-fn a_slow_pod_that_recovers_has_its_share_again() -> Result<()> {
+fn a_slow_pod_that_recovers_gets_its_traffic_again() -> Result<()> {
     let _alone = alone();
     let s = Scene::start("mended")?;
     // How long that takes follows the decay; by default it is most of a minute.
@@ -154,7 +154,7 @@ fn a_pod_that_fails_fast_costs_nearly_nothing() -> Result<()> {
     std::thread::sleep(Duration::from_secs(4));
     let users = load.count()?;
     let given = given(&shop.servers)?;
-    ensure!(users.ended() > 100 && users.failed_share() <= 0.005, "{users:?}");
+    ensure!(users.ended() > 100 && users.failure_rate() <= 0.005, "{users:?}");
     ensure!(given[0] * 10 <= given.iter().sum(), "the failing pod, the first, was given too much: {given:?}");
     Ok(())
 }

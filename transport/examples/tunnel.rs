@@ -1,4 +1,5 @@
-//! Carries TCP connections through HBONE on one machine, to measure what that costs: no capture, no policy, no telemetry.
+//! Carries TCP connections through HBONE on one machine, to measure what that costs: no capture, no policy, no
+//! telemetry.
 //!
 //! ```text
 //! tunnel far  CA_DIR 127.0.0.1:15008                                   # accepts HBONE, dials each CONNECT's target

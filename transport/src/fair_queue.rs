@@ -76,7 +76,7 @@ impl FairQueue {
     }
 
     /// No fair queueing: each future becomes a task of the runtime. The baseline for benchmarks.
-    pub fn without_turns(runtime: Handle) -> Self {
+    pub fn disabled(runtime: Handle) -> Self {
         Self(Arc::new(Shared { queue: Mutex::default(), runtime, width: 0 }))
     }
 

@@ -14,7 +14,7 @@ use process::readiness::Readiness;
 use process::telemetry::access_log::AccessLog;
 use process::telemetry::refusals::Refusals;
 use process::telemetry::traffic::Traffic;
-use sources::ManifestSource;
+use sources::{Batch, Documents, ManifestSource};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
@@ -130,11 +130,11 @@ fn worlds(args: &RunArgs) -> Worlds {
 async fn follow(source: ManifestSource, worlds: &Arc<Worlds>, stop: &CancellationToken) {
     let synced = Arc::new(Notify::new());
     let (to_world, told) = (Arc::clone(worlds), Arc::clone(&synced));
-    let sink = move |updates: Option<Vec<_>>, raw: Option<Vec<_>>| {
-        to_world.apply(updates, raw.map(|raw| manifests::objects(&raw)));
+    let sink = move |batch: Batch| {
+        to_world.apply(Some(batch.updates), batch.objects.map(|objects| manifests::objects(&objects)));
         told.notify_one();
     };
-    tokio::spawn(source.run_with_raw(sink, stop.clone()));
+    tokio::spawn(source.run(sink, stop.clone()));
     synced.notified().await;
 }
 
@@ -160,7 +160,7 @@ fn manifest_options(args: &RunArgs) -> sources::Options {
         cluster_id: args.mesh.cluster.clone(),
         trust_domain: args.mesh.trust_domain.clone(),
         network: args.mesh.network.clone(),
-        keeps_raw: true,
+        documents: Documents::OfWaypoints,
         local_addresses: args.allow_local_targets.clone(),
         ..Default::default()
     }
@@ -180,7 +180,7 @@ fn here(args: &RunArgs, worlds: &Worlds, listeners: &[TcpListener]) -> Workload 
         None => Workload {
             trust_domain: args.mesh.trust_domain.clone(),
             service_account: Arc::clone(&gateway.name).into(),
-            ..Workload::sample(&gateway.name, &gateway.namespace, &[])
+            ..Workload::pod(&gateway.name, &gateway.namespace)
         },
     };
     if let Some(account) = &args.service_account {

@@ -71,7 +71,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "CIDR", value_delimiter = ',')]
     pub allow_local_targets: Vec<IpNet>,
 
-    /// The service account whose identity is taken [default: that of the pod at the listening address, else the Gateway's name]
+    /// The service account whose identity is taken [default: that of the pod at the listening address, else the
+    /// Gateway's name]
     #[arg(long, value_name = "NAME", value_parser = service_account)]
     pub service_account: Option<ServiceAccount>,
 

@@ -29,7 +29,8 @@ pub enum Full {
 impl Handshaking {
     /// Whether one more may begin, or wait.
     ///
-    /// A peer may have as many as are left, so that however many take all they can get there is something for who comes next.
+    /// A peer may have as many as are left, so that however many take all they can get there is something for who comes
+    /// next.
     pub fn judge(self, counted: Counted) -> Result<(), Full> {
         if counted.of_peer >= self.at_once.saturating_mul(1 + WAITING) {
             return Err(Full::Peer(counted.of_peer));

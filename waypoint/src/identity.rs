@@ -1,8 +1,8 @@
-//! Pure. What the mesh says of a request's caller in headers, and that nobody else says it: not the caller, not a filter of a
-//! route, not a name that a backend folds into the same one.
+//! Pure. What the mesh says of a request's caller in headers, and that nobody else says it: not the caller, not a
+//! filter of a route, not a name that a backend folds into the same one.
 //!
-//! Servers that hand headers over as variables (CGI, RFC 3875, 4.1.18; WSGI, Rack, PHP) make `-`, `_` and often every other
-//! sign the same. So `x_forwarded_client_cert` counts as `x-forwarded-client-cert`, and goes.
+//! Servers that hand headers over as variables (CGI, RFC 3875, 4.1.18; WSGI, Rack, PHP) make `-`, `_` and often every
+//! other sign the same. So `x_forwarded_client_cert` counts as `x-forwarded-client-cert`, and goes.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -18,7 +18,8 @@ const FORWARDED_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-c
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// Names that only the mesh sets. What begins with `x-envoy-` steers proxies (retries, time-outs, where a request goes).
+/// Names that only the mesh sets. What begins with `x-envoy-` steers proxies (retries, time-outs, where a request
+/// goes).
 const NAMES: [&str; 1] = ["x-forwarded-client-cert"];
 const FAMILIES: [&str; 4] = ["x-mesh-", "x-culvert-", "x-envoy-", "l5d-"];
 /// What hops add to, under names of which there must be no second form.
@@ -63,8 +64,8 @@ pub struct Reserved {
     pub judged: Vec<HeaderName>,
 }
 
-/// Takes away what a caller may not say, before anybody looks: headers that are filled from tokens, and second forms of what
-/// policies look at and of what only the mesh says.
+/// Takes away what a caller may not say, before anybody looks: headers that are filled from tokens, and second forms of
+/// what policies look at and of what only the mesh says.
 pub fn enter(headers: &mut HeaderMap, reserved: &Reserved) {
     remove(headers, |name| {
         let like = |known: &HeaderName| is_like(known.as_str(), name.as_str());
@@ -85,7 +86,8 @@ fn is_like(one: &str, other: &str) -> bool {
     one.len() == other.len() && one.bytes().zip(other.bytes()).all(|(a, b)| a == b || is_sign(a) && is_sign(b))
 }
 
-/// Whether a token may fill a header of this name: not one by which the message is read or forwarded, nor one of the mesh.
+/// Whether a token may fill a header of this name: not one by which the message is read or forwarded, nor one of the
+/// mesh.
 pub fn may_be_told(name: &HeaderName) -> bool {
     const NEVER: [&str; 13] = [
         "connection",
@@ -107,8 +109,8 @@ pub fn may_be_told(name: &HeaderName) -> bool {
     !NEVER.contains(&&*folded) && !forwards && !is_of_mesh(&folded)
 }
 
-/// Whether no route may write a header of this name: by it a message is read or delivered, or the mesh says who calls. In
-/// whichever form it is written.
+/// Whether no route may write a header of this name: by it a message is read or delivered, or the mesh says who calls.
+/// In whichever form it is written.
 pub fn is_reserved(name: &HeaderName) -> bool {
     const NEVER: [&str; 11] = [
         "connection",
@@ -128,11 +130,12 @@ pub fn is_reserved(name: &HeaderName) -> bool {
     NEVER.contains(&name) || is_of_mesh(name)
 }
 
-/// Makes the headers that say who calls what the mesh says of it: to be called once, when nothing changes them any more.
+/// Makes the headers that say who calls what the mesh says of it: to be called once, when nothing changes them any
+/// more.
 ///
-/// `x-forwarded-client-cert` and what is filled from tokens are the mesh's alone. To `x-forwarded-for`, and to `forwarded` if
-/// there is one, it adds the client's address as the last element: what stands before is a claim of the caller.
-/// `x-forwarded-proto` stays if it is `http` or `https`. Others of the family stay as claims of the caller.
+/// `x-forwarded-client-cert` and what is filled from tokens are the mesh's alone. To `x-forwarded-for`, and to
+/// `forwarded` if there is one, it adds the client's address as the last element: what stands before is a claim of the
+/// caller. `x-forwarded-proto` stays if it is `http` or `https`. Others of the family stay as claims of the caller.
 pub fn settle(headers: &mut HeaderMap, told: &Told, reserved: &Reserved, claims: &[(HeaderName, HeaderValue)]) {
     enter(headers, reserved);
     remove(headers, |name| is_of_mesh(name.as_str()));

@@ -16,6 +16,7 @@ pub mod shared; // what all connections share
 pub mod keys; // keys of token issuers
 pub mod telemetry; // metrics, access log and spans
 pub mod upstream; // reaching backends
+pub mod outward; // asking servers outside the mesh
 pub mod local_targets; // what is close, and never dialled
 pub mod world; // what a request decides on
 pub mod config; // objects -> what the waypoint does
@@ -29,5 +30,7 @@ pub mod identity; // what is said of a request's caller, by the mesh alone
 pub mod balance; // which endpoint
 pub mod resilience; // whether again, how often, how long, and where not
 pub mod handshakes; // how many handshakes
+pub mod rejection; // every answer in a backend's place
 pub mod request; // what a message says, read once
+pub mod wrapped; // a stream whose reads go through something
 pub mod duration; // durations as text

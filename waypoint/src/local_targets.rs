@@ -61,7 +61,8 @@ impl Around {
     pub async fn dial(&self, target: SocketAddr) -> Result<TcpStream, DialError> {
         self.check(target)?;
         let stream = TcpStream::connect(target).await?;
-        // An interface that came up since the last look: the kernel answers for its own addresses from the same address.
+        // An interface that came up since the last look: the kernel answers for its own addresses from the same
+        // address.
         if stream.local_addr()?.ip() == stream.peer_addr()?.ip() {
             let now = Surroundings::clone(&self.now.load());
             let around = Surroundings { own: vec![target.ip()], ..now };

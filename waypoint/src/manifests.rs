@@ -5,29 +5,28 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use mesh::model::update::Update;
-use sources::objects::kind::{Item, Raw};
-use sources::{Loaded, ManifestSource, Options};
+use sources::objects::kind;
+use sources::{Documents, Loaded, ManifestSource, Options};
 
 use crate::config::{Object, Services};
 
 /// The objects, in the order of their files.
-pub fn objects(raw: &[Arc<Item<Raw>>]) -> Vec<Arc<Object>> {
-    let read = |(place, item): (usize, &Arc<Item<Raw>>)| {
-        let origin = format!("{}:{}", item.at.file.display(), item.at.line);
-        let object = Object::from_json(&item.spec.value, &origin, place)?;
-        Some(Arc::new(Object { error: item.spec.error.as_deref().map(Arc::from), ..object }))
+pub fn objects(read: &[kind::Object]) -> Vec<Arc<Object>> {
+    let of = |(place, object): (usize, &kind::Object)| {
+        let document = object.document.as_ref()?;
+        Object::from_document(document, &object.at.to_string(), place).map(Arc::new)
     };
-    raw.iter().enumerate().filter_map(read).collect()
+    read.iter().enumerate().filter_map(of).collect()
 }
 
 /// A directory, read once: what the source says, the objects, and the services.
 pub fn load(dir: &Path) -> Result<(Loaded, Vec<Arc<Object>>, Services)> {
     ensure!(dir.is_dir(), "{} is not a directory", dir.display());
-    let loaded = ManifestSource::load_once(dir, &Options { keeps_raw: true, ..Options::default() });
+    let loaded = ManifestSource::load_once(dir, &Options { documents: Documents::OfWaypoints, ..Options::default() });
     let services = Services::new(loaded.updates.iter().filter_map(|update| match update {
         Update::Service(service) => Some(Arc::new((**service).clone())),
         _ => None,
     }));
-    let objects = objects(&loaded.raw);
+    let objects = objects(&loaded.documents);
     Ok((loaded, objects, services))
 }

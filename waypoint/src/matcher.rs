@@ -59,7 +59,7 @@ impl Text {
 /// One condition beside path and method.
 #[derive(Clone, Debug)]
 pub enum Condition {
-    /// A header; several of the same name count as one, joined by commas (RFC 9110, 5.3).
+    /// A header; several lines of the same name count as one, joined by commas (RFC 9110, 5.3). The backend gets that line.
     Header(HeaderName, Text),
     /// A query parameter; the first of several of the same name counts.
     Query(Arc<str>, Text),

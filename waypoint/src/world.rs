@@ -98,8 +98,8 @@ impl Worlds {
         self.published.load_full()
     }
 
-    /// Applies changes of the mesh, and the whole of the objects if any of them has changed. Routes are compiled anew when
-    /// objects or services changed; endpoints come and go without.
+    /// Applies changes of the mesh, and the whole of the objects if any of them has changed. Routes are compiled anew
+    /// when objects or services changed; endpoints come and go without.
     pub fn apply(&self, updates: Option<Vec<Update>>, objects: Option<Vec<Arc<Object>>>) {
         let mut writer = self.writer.lock();
         let before = self.published.load_full();

@@ -16,7 +16,7 @@ pub(crate) enum Bench {
     Capture,
     /// The cost of the mesh: no mesh, Envoy mTLS sidecars and our agents.
     Tunnel,
-    /// The cost of `--same-node direct`: no mesh, the tunnel and the direct way between two pods of one node.
+    /// The cost of `--same-node direct`: no mesh, a tunnel and a direct connection between two pods of one node.
     SameNode,
     /// The memory of a node full of pods: Envoy sidecars, an agent, an agent and a waypoint.
     Memory,
@@ -26,7 +26,7 @@ pub(crate) enum Bench {
     Scale,
     /// 50,000 open connections through two agents.
     Connections,
-    /// The service of ten pods while another one takes all it can get.
+    /// The latency of ten pods while another one takes all it can get.
     Fairness,
     /// All of them on one page.
     All,
@@ -34,8 +34,8 @@ pub(crate) enum Bench {
     Compare,
 }
 
-/// Builds the programs and hands the rest of the command line to `culvert-bench`, which needs root. With `--debug` they are
-/// built without optimisation, to see that a bench works.
+/// Builds the programs and hands the rest of the command line to `culvert-bench`, which needs root. With `--debug` they
+/// are built without optimisation, to see that a bench works.
 pub(crate) fn run_with(bench: Bench, arguments: &[String]) -> Result<()> {
     let name = bench.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     let debug = arguments.iter().any(|argument| argument == "--debug");
@@ -49,7 +49,7 @@ pub(crate) fn run_with(bench: Bench, arguments: &[String]) -> Result<()> {
     }
     let target = workspace().join("target");
     let runner = target.join(if debug { "debug" } else { "release" }).join("culvert-bench");
-    // Comparing reads files and needs neither root nor tools.
+    // Comparing only reads files and needs neither root nor tools.
     let mut command = as_root("env", &[])?;
     if bench == Bench::Compare {
         command = programs::command("env")?;
@@ -57,7 +57,7 @@ pub(crate) fn run_with(bench: Bench, arguments: &[String]) -> Result<()> {
         setup::programs(Purpose::Bench)?;
         command.arg(format!("CULVERT_BENCH_DIR={}", target.join("bench").display()));
         if !matches!(bench, Bench::Capture | Bench::Fairness | Bench::Scale | Bench::Connections) {
-            // Set by hand, it names another Envoy to measure.
+            // If set, it names another Envoy to measure.
             let given = std::env::var_os("CULVERT_ENVOY").map(std::path::PathBuf::from);
             let binary = given.map_or_else(envoy, Ok)?;
             command.arg(format!("CULVERT_ENVOY={}", binary.display()));

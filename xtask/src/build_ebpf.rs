@@ -1,8 +1,9 @@
-//! `cargo xtask build-ebpf`: builds `agent-ebpf` from source, with BTF, into `target/bpf/culvert.bpf.o`, which the agent's
-//! build script embeds.
+//! `cargo xtask build-ebpf`: builds `agent-ebpf` from source, with BTF, into `target/bpf/culvert.bpf.o`, which the
+//! agent's build script embeds.
 //!
-//! Two toolchains will do. On Debian and Ubuntu: the distribution's own rustc with its library sources and LLVM 22. Elsewhere:
-//! one nightly of rustup's with `rust-src`. Both need bpf-linker, which is installed into `~/.cache/culvert/tools`.
+//! Two toolchains will do. On Debian and Ubuntu: the distribution's own rustc with its library sources and LLVM 22.
+//! Elsewhere: one nightly of rustup's with `rust-src`. Both need bpf-linker, which is installed into
+//! `~/.cache/culvert/tools`.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -41,7 +42,7 @@ pub(crate) struct Args {
 /// Which Rust builds the object.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Choice {
-    /// The one that is complete; the distribution's if neither is and it can be installed.
+    /// A complete one; the distribution's if neither is and it can be installed.
     Auto,
     /// /usr/bin/rustc with its library sources.
     System,
@@ -75,7 +76,7 @@ fn build(choice: Choice, force: bool) -> Result<PathBuf> {
     step(format!("building the eBPF object with {} and {}", rust.title(), linker.display()));
     let built = compile(&directory, &rust, &linker)?;
     fs::create_dir_all(&place).with_context(|| format!("making {}", place.display()))?;
-    // The stamp goes last: an interrupted build leaves an object that nobody embeds.
+    // The stamp is written last: an interrupted build leaves an object that is not embedded.
     let _ = fs::remove_file(&stamp);
     fs::copy(&built, &object).with_context(|| format!("copying {}", built.display()))?;
     fs::write(&stamp, &wanted).with_context(|| format!("writing {}", stamp.display()))?;
@@ -135,7 +136,7 @@ impl Rust {
             Self::System => "/usr/bin/cargo",
             Self::Nightly => "rustup",
         })?;
-        // What the cargo that started xtask left for its own children would mislead this one.
+        // Variables that the cargo running xtask has set for its children would mislead this one.
         for name in ["CARGO", "RUSTC", "RUSTUP_TOOLCHAIN", "RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
             cargo.env_remove(name);
         }
@@ -173,7 +174,7 @@ fn apt_has_packages() -> bool {
 fn bpf_linker(rust: &Rust) -> Result<PathBuf> {
     let tools = cache()?.join("tools");
     let own = tools.join("bin/bpf-linker");
-    // A linker that somebody chose goes with rustup's toolchains; Debian's rustc has the LLVM of `own`.
+    // A user's linker goes with rustup's toolchains; Debian's rustc has the LLVM of `own`.
     let candidates = match rust {
         Rust::System => vec![own.clone()],
         Rust::Nightly => find("bpf-linker").into_iter().chain([own.clone()]).collect(),

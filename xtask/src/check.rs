@@ -1,4 +1,4 @@
-//! `cargo xtask check`: everything about the code that can be said without running it.
+//! `cargo xtask check`: every check that does not run the code.
 
 use anyhow::{Result, bail};
 

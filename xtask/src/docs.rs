@@ -1,4 +1,5 @@
-//! `cargo xtask documents`: what documents and comments name is there, no line is too long, and the words are the field's.
+//! `cargo xtask documents`: what documents and comments name is there, no line is too long, and the words are the
+//! field's.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -117,7 +118,8 @@ fn expanded(named: &str) -> Vec<String> {
     }
 }
 
-/// Whether a name means a file or directory of ours: it begins with a top-level directory, or ends as a source file does.
+/// Whether a name means a file or directory of ours: it begins with a top-level directory, or ends as a source file
+/// does.
 fn is_path(named: &str, files: &BTreeSet<String>) -> bool {
     let plain = !named.is_empty() && named.chars().all(|c| c.is_ascii_alphanumeric() || "/_.-".contains(c));
     let below = named.split_once('/').is_some_and(|(first, rest)| !rest.is_empty() && files.contains(first));

@@ -1,7 +1,7 @@
-//! `cargo xtask doors`: programs are started through one door, and only those that are declared with their package.
+//! `cargo xtask doors`: programs are started through one function, and only those that are declared with their package.
 //!
-//! The door itself (`programs::command`) refuses what is not declared when it is asked. This finds it before anything runs: a
-//! `Command::new` anywhere else, and a literal name that the table does not have.
+//! That function (`programs::command`) refuses undeclared programs at run time. This check finds them before: a
+//! `Command::new` anywhere else, and a literal name that is not in the table.
 
 use std::ffi::OsStr;
 
@@ -12,7 +12,7 @@ use crate::programs::admit;
 use crate::shell::step;
 use crate::source::{self, SourceFile};
 
-/// The door.
+/// The file of that function.
 const DOOR: &str = "xtask/src/programs.rs";
 /// Functions whose argument, where it is a literal, is a program to start.
 const STARTERS: [&str; 2] = ["command", "as_root"];
@@ -31,7 +31,7 @@ const DIRECTORIES: [&str; 9] = [
     "transport/examples",
 ];
 
-/// Looks through every file of ours and fails when one goes past the door.
+/// Checks every source file, and fails if one starts a program in another way.
 pub(crate) fn run() -> Result<()> {
     step("doors: every program that is started is declared with its package");
     let files = source::all()?;
@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(violations_of("tests/a.rs", "fn f() { place.output(\"ss\", &[]); }"), Vec::<String>::new());
         assert_eq!(violations_of("tests/a.rs", "fn f() { place.command(binary()?); }"), Vec::<String>::new());
         assert_eq!(violations_of("tests/a.rs", "fn f() { run(\"nft\", 10.0); }"), Vec::<String>::new());
-        // What the product itself calls `run` starts nothing.
+        // The product's own functions called `run` start no program.
         assert_eq!(violations_of("mesh/src/a.rs", "fn f() { run(\"nft\"); }"), Vec::<String>::new());
     }
 }

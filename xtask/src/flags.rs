@@ -1,5 +1,5 @@
-//! Pure. The flags of a command as rows of a table: flag, environment variable, default. The tests of the programs include this
-//! file too.
+//! Pure. The flags of a command as rows of a table: flag, environment variable, default. The tests of the programs
+//! include this file too.
 
 /// The flags, sorted, without those that are hidden.
 pub(crate) fn flags(command: &clap::Command) -> Vec<Vec<String>> {

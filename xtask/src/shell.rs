@@ -1,4 +1,4 @@
-//! Runs other programs, saying each one first; the only file that knows about root and sudo.
+//! Runs other programs, printing each one first; the only file that knows about root and sudo.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::programs::{admit, command};
 
-/// The top of the checkout.
+/// The root of the checkout.
 pub(crate) fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies one level below the workspace")
 }
@@ -26,7 +26,7 @@ pub(crate) fn cache() -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// One line on stderr that says what comes next. Standard output is kept for results.
+/// Prints the next step on stderr. Standard output is for results.
 pub(crate) fn step(text: impl AsRef<str>) {
     eprintln!("\x1b[1m==>\x1b[0m {}", text.as_ref());
 }
@@ -39,7 +39,7 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// Whether this process may do everything.
+/// Whether this process runs as root.
 pub(crate) fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
@@ -77,7 +77,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("`{line}` printed something other than UTF-8"))
 }
 
-/// Becomes the command, so that Ctrl-C and the exit code are its own.
+/// Replaces this process by the command, so that Ctrl-C and the exit code are its own.
 pub(crate) fn become_command(command: &mut Command) -> anyhow::Error {
     let line = shown(command);
     eprintln!("    $ {line}");

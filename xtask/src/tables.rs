@@ -1,11 +1,11 @@
-//! Pure. The tables of the documentation, as tests read them to compare them with the code. Tests of other crates include
-//! this file too.
+//! Pure. The tables of the documentation, as tests read them to compare them with the code. Tests of other crates
+//! include this file too.
 
 /// One row: its cells, trimmed, with `\|` as `|`.
 pub(crate) type Row = Vec<String>;
 
-/// The rows, without the head, of the first table behind the heading `## {heading}` (of whatever level) and before the next
-/// heading; empty when there is no such heading, or no table.
+/// The rows, without the head, of the first table behind the heading `## {heading}` (of whatever level) and before the
+/// next heading; empty when there is no such heading, or no table.
 pub(crate) fn rows(markdown: &str, heading: &str) -> Vec<Row> {
     let mut lines = markdown.lines().skip_while(|line| !is_heading(line, heading)).skip(1);
     let before_the_next = lines.by_ref().take_while(|line| !line.starts_with('#'));
@@ -45,7 +45,8 @@ pub(crate) fn differences<'a>(
     (only(&documented, &real), only(&real, &documented))
 }
 
-/// The words (`[a-z0-9_.-]`, capitals and `-` alone too) that stand as literals in the function whose signature begins so.
+/// The words (`[a-z0-9_.-]`, capitals and `-` alone too) that stand as literals in the function whose signature begins
+/// so.
 pub(crate) fn arms(source: &str, signature: &str) -> Vec<String> {
     let Some((before, rest)) = source.split_once(signature) else { return Vec::new() };
     let indent = before.len() - before.rfind('\n').map_or(0, |at| at + 1);

@@ -19,7 +19,7 @@ const PROGRAM_TIMEOUT: &str = "1500";
 /// Which tests to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Level {
-    /// Decisions, parsers and parts: no root, no kernel programs.
+    /// Unit tests: no root, no kernel programs.
     Unit,
     /// The real binaries with eBPF in network namespaces, as root.
     E2e,
@@ -39,7 +39,7 @@ pub(crate) fn run(level: Level, filter: &[String]) -> Result<()> {
         tally.rule("documents", docs::run());
     }
     let mut surroundings = Vec::new();
-    // The waypoint's tests are no root's business and start curl, h2load and others all the same.
+    // The waypoint's tests need no root, but start curl, h2load and others.
     install_programs(Purpose::Test)?;
     if level != Level::Unit {
         surroundings.push(format!("CULVERT_ENVOY={}", envoy()?.display()));
@@ -64,7 +64,7 @@ struct Program {
     /// Package and target, as in `mesh`, or with a slash between them.
     name: String,
     executable: PathBuf,
-    /// Where cargo would start it.
+    /// The directory in which cargo would run it.
     directory: PathBuf,
     needs_root: bool,
 }
@@ -95,7 +95,7 @@ fn program_of(message: &str) -> Option<Program> {
     Some(Program { name, executable, directory, needs_root })
 }
 
-/// How many tests did what, and which failed.
+/// The counts of tests, and the failed ones.
 #[derive(Default)]
 struct Tally {
     passed: u64,
@@ -153,7 +153,7 @@ impl Tally {
         Ok(())
     }
 
-    /// Prints the sum, which is the last line on standard output, and turns failures into an error.
+    /// Prints the total, which is the last line on standard output, and turns failures into an error.
     #[expect(clippy::print_stdout, reason = "the count is the result of the command")]
     fn close(self) -> Result<()> {
         for failure in &self.failures {

@@ -1,9 +1,10 @@
-//! Pure. The payload of a connection from what TCP counts.
+//! Pure. The payload bytes of a connection, derived from TCP's counters.
 //!
-//! `tp->bytes_acked` and `tp->bytes_received` are advances of sequence numbers, and a FIN has one, and so has the SYN of the side
-//! that connects (net/ipv4/tcp_input.c, tcp_snd_una_update and tcp_rcv_nxt_update). Here they are taken out again.
+//! `tp->bytes_acked` and `tp->bytes_received` are advances of sequence numbers, in which a FIN counts as one, and so
+//! does the SYN of the connecting side (net/ipv4/tcp_input.c, tcp_snd_una_update and tcp_rcv_nxt_update). They are
+//! subtracted here.
 
-/// TCP states as the kernel numbers them (include/net/tcp_states.h).
+/// A TCP state in the kernel's numbering (include/net/tcp_states.h).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct State(pub u32);
 
@@ -24,28 +25,28 @@ impl State {
     pub const CLOSING: Self = Self(11);
 }
 
-/// Value of the socket storage `ACCOUNTS`: a connection of a pod that the agent does not carry.
+/// Value of the socket storage `ACCOUNTS`: a passthrough connection of a pod.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Account {
     /// Id of the pod.
     pub pod: u32,
-    /// See the constants.
+    /// Flags: see the constants.
     pub flags: u32,
     /// When it was opened, in nanoseconds of CLOCK_MONOTONIC; 0 before that.
     pub opened: u64,
-    /// `bytes_received` when the peer had acknowledged our FIN; what comes after that ends with the peer's FIN.
+    /// `bytes_received` when the peer acknowledged our FIN; bytes after that end with the peer's FIN.
     pub received_at_fin: u64,
 }
 
 impl Account {
     /// The pod accepted the connection.
     pub const INBOUND: u32 = 1;
-    /// The kubelet made it.
+    /// It is a probe of the kubelet.
     pub const PROBE: u32 = 2;
 
-    /// Payload that the peer has acknowledged. `old` is the state before CLOSE, `all_acked` whether nothing sent is
-    /// unacknowledged.
+    /// Payload bytes that the peer has acknowledged. `old` is the state before CLOSE; `all_acked` is whether everything
+    /// sent is acknowledged.
     #[inline(always)]
     pub const fn sent(&self, bytes_acked: u64, old: State, all_acked: bool) -> u64 {
         let syn = (self.flags & Self::INBOUND == 0) as u64;
@@ -57,12 +58,12 @@ impl Account {
         bytes_acked.saturating_sub(syn + fin as u64)
     }
 
-    /// Payload that the peer sent. `old` is the state before CLOSE.
+    /// Payload bytes that the peer sent. `old` is the state before CLOSE.
     #[inline(always)]
     pub const fn received(&self, bytes_received: u64, old: State) -> u64 {
         let fin = match old {
             State::CLOSE_WAIT | State::LAST_ACK | State::CLOSING => true,
-            // A socket that nobody holds any more is closed as soon as its FIN is acknowledged, without the peer's.
+            // An orphaned socket is closed when its FIN is acknowledged, without the peer's FIN.
             State::FIN_WAIT2 => bytes_received > self.received_at_fin,
             _ => false,
         };

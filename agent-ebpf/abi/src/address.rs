@@ -1,4 +1,4 @@
-//! Pure. Addresses as the maps hold them.
+//! Pure. Addresses in the form of the maps.
 
 use core::net::{IpAddr, Ipv6Addr};
 
@@ -30,7 +30,7 @@ impl Address {
         }
     }
 
-    /// Loopback, unspecified or link-local (169.254.0.0/16, fe80::/10): what never leaves the pod or its link.
+    /// Loopback, unspecified or link-local (169.254.0.0/16, fe80::/10): never leaves the pod or its link.
     #[inline(always)]
     pub const fn is_local(&self) -> bool {
         if self.is_v4() {

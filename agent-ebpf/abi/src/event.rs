@@ -1,22 +1,22 @@
-//! Pure. What the kernel half reports through the ring buffer `EVENTS`.
+//! Pure. Events in the ring buffer `EVENTS`, and the counters.
 
 use crate::Address;
 
-/// What an [`Event`] is about.
+/// The kind of an [`Event`].
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum EventKind {
-    /// Plaintext to a pod was refused.
+    /// A plaintext connection to a pod was refused.
     Refused = 1,
-    /// A connection that the agent does not carry was opened.
+    /// A passthrough connection was established.
     Opened = 2,
-    /// Such a connection has ended.
+    /// A passthrough connection ended.
     Closed = 3,
-    /// Such a connection could not be opened.
+    /// A passthrough connection could not be established.
     Failed = 4,
 }
 
-/// One report.
+/// One event.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Event {
@@ -30,9 +30,9 @@ pub struct Event {
     pub source_port: u16,
     /// Port of `destination`.
     pub destination_port: u16,
-    /// Who connected.
+    /// The client's address.
     pub source: Address,
-    /// Whom it connected to.
+    /// The server's address.
     pub destination: Address,
     /// Payload that the pod sent and the peer acknowledged, in bytes.
     pub sent: u64,
@@ -46,14 +46,14 @@ pub struct Event {
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Counter {
-    /// Events that found the ring buffer full.
+    /// Events lost because the ring buffer was full.
     EventsLost = 0,
-    /// New connections that found no agent: refused when failing closed, else left alone.
+    /// New connections without an agent: refused when failing closed, else passed through.
     NoAgent = 1,
-    /// Connections of a pod that could not be turned to `lo`.
+    /// Connections of a pod that could not be redirected to `lo`.
     NotTurned = 2,
-    /// Attempts to bind a port of the agent's.
+    /// Attempts to bind a port of the agent.
     BindRefused = 3,
-    /// New connections into or out of pods that ought to be captured and cannot be.
+    /// Refused connections of pods that should be captured and cannot be.
     Closed = 4,
 }

@@ -2,15 +2,15 @@
 
 use crate::Address;
 
-/// What a listener of the agent in a pod is for.
+/// The purpose of a listener of the agent in a pod.
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Kind {
     /// Connections that leave the workload.
     Outbound = 0,
-    /// Plaintext connections to the workload that the agent must judge.
+    /// Plaintext connections to the workload that the agent must authorize.
     Plaintext = 1,
-    /// Tunnels to the workload.
+    /// HBONE connections to the workload.
     Hbone = 2,
 }
 
@@ -25,7 +25,7 @@ pub struct ListenKey {
 }
 
 impl ListenKey {
-    /// The listener of `pod` for `kind` in one address family.
+    /// The key of the listener of `pod` for `kind` in one address family.
     #[inline(always)]
     pub const fn new(pod: u32, kind: Kind, v6: bool) -> Self {
         Self { pod, kind: kind as u32 + if v6 { 16 } else { 0 } }
@@ -42,7 +42,7 @@ pub struct AddressKey {
     pub address: Address,
 }
 
-/// Key of `VERDICTS`: a port with another verdict than the pod's default.
+/// Key of `VERDICTS`: a port whose verdict differs from the pod's default.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VerdictKey {
@@ -54,7 +54,7 @@ pub struct VerdictKey {
     pub port: u32,
 }
 
-/// Key of `BINDS`: a port that only the agent may bind in a pod.
+/// Key of `BINDS`: a port in a pod that is reserved for the agent.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BindKey {
@@ -64,7 +64,7 @@ pub struct BindKey {
     pub port: u32,
 }
 
-/// Data of a key of `MESH_NETS`; the kernel wants the length of the prefix, up to 128 bits, in front of it.
+/// Data of a key of `MESH_NETS`; in front of it the kernel expects the prefix length, up to 128 bits.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NetKey {
@@ -72,13 +72,13 @@ pub struct NetKey {
     pub address: Address,
 }
 
-/// Key of `ORIGIN` and `AGENT`: a TCP connection, as the side that accepts it sees it.
+/// Key of `ORIGIN` and `AGENT`: a TCP connection from the accepting side's point of view.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tuple {
-    /// Who connects.
+    /// Address of the connecting side.
     pub remote: Address,
-    /// Who accepts.
+    /// Address of the accepting side.
     pub local: Address,
     /// Port of `remote`.
     pub remote_port: u32,

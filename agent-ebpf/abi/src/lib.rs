@@ -1,17 +1,17 @@
-//! Map keys, values and constants that the two halves of capture share: `agent-ebpf` in the kernel, `agent::capture` in
-//! user space.
+//! Map keys, values and constants shared by the two halves of capture: `agent-ebpf` in the kernel and `agent::capture`
+//! in user space.
 //!
-//! Everything here is `repr(C)` without padding. Addresses are in network byte order, IPv4 as `::ffff:a.b.c.d`; ports and all
-//! other numbers are in host byte order. Change [`VERSION`] with any change of a map's key, value, type or size: state of another
-//! version is never adopted, because it is pinned in another folder.
+//! Everything here is `repr(C)` without padding. Addresses are in network byte order, IPv4 as `::ffff:a.b.c.d`; ports
+//! and all other numbers are in host byte order. Change [`VERSION`] with any change of a map's key, value, type or
+//! size: state of another version is never adopted, because it is pinned in another directory.
 #![no_std]
 
-mod account; // bytes of a connection from what TCP counts
-mod address; // addresses as the maps hold them
-mod event; // what the kernel half reports
+mod account; // payload bytes from TCP's counters
+mod address; // addresses in the form of the maps
+mod event; // events and counters
 mod keys; // keys of the maps
 #[cfg(feature = "user")]
-mod user; // `aya::Pod` for all of it
+mod user; // `aya::Pod` for all types
 mod values; // values of the maps
 
 pub use account::{Account, State};
@@ -20,11 +20,11 @@ pub use event::{Counter, Event, EventKind};
 pub use keys::{AddressKey, BindKey, Kind, ListenKey, NetKey, Tuple, VerdictKey};
 pub use values::{Config, Origin, Place, Pod, Verdict};
 
-/// Version of everything in this crate; part of the pin folder's name.
+/// Version of everything in this crate; part of the pin directory's name.
 pub const VERSION: u32 = 1;
-/// Firewall mark of packets and sockets that belong on `lo` although their destination is elsewhere.
+/// Firewall mark of packets and sockets that are routed to `lo` although their destination is elsewhere.
 pub const MARK: u32 = 0x111;
-/// The bits of [`MARK`] that the routing rule looks at.
+/// The bits of [`MARK`] that the routing rule compares.
 pub const MARK_MASK: u32 = 0xfff;
 /// The port of HBONE.
 pub const HBONE_PORT: u16 = 15008;
@@ -34,28 +34,28 @@ pub const LOOPBACK_INDEX: u32 = 1;
 pub const BY_ID: u64 = 1 << 63;
 /// Constant in the `sk_lookup` programs which the loader replaces with the pod's id.
 pub const POD_ID_PLACEHOLDER: u64 = 0x6375_6c76_6572_7421;
-/// How many pods one node can capture.
+/// The most pods that one node can capture.
 pub const MAX_PODS: usize = 1024;
-/// How long a connection attempt of the kubelet is believed after it was announced, in nanoseconds. Longer than the retransmissions
-/// of a SYN that a probe with the usual time-outs lives to see.
+/// How long an announced connection attempt of the kubelet is valid, in nanoseconds: longer than the SYN
+/// retransmissions of a probe with the usual timeouts.
 pub const ORIGIN_LIFETIME: u64 = 10_000_000_000;
 
 /// Flags in [`Pod::flags`].
 pub mod pod_flag {
-    /// Nothing passes when the agent is gone.
+    /// New connections are refused while no agent runs.
     pub const FAIL_CLOSED: u32 = 1;
-    /// Every destination is captured, not only those in the mesh.
+    /// Connections to every destination are captured, not only to mesh addresses.
     pub const PROXY_ALL: u32 = 2;
-    /// No new connections are captured; those on their way still reach their listener.
+    /// New connections are not captured; those in the handshake still reach their listener.
     pub const RELEASED: u32 = 4;
-    /// The pod is captured and cannot be served: no new connection into it or out of it is made.
+    /// The pod is captured and cannot be served: it neither accepts nor opens new connections.
     pub const CLOSED: u32 = 8;
 }
 
 /// Flags in [`Config::flags`].
 pub mod config_flag {
-    /// The mesh has more addresses than the map holds: every destination is captured.
+    /// The mesh has more addresses than the map holds: connections to every destination are captured.
     pub const MESH_OVERFLOW: u32 = 1;
-    /// There are namespaces in `CLOSED`: only then is it looked at.
+    /// `CLOSED` is not empty; only then is it read.
     pub const SOME_CLOSED: u32 = 2;
 }

@@ -1,4 +1,4 @@
-//! The types as user space's map library wants them.
+//! The types in the form of user space's map library.
 #![expect(unsafe_code, reason = "aya::Pod is a promise about memory layout")]
 
 use crate::{Account, Address, AddressKey, BindKey, Config, ListenKey, NetKey, Origin, Place, Pod, Tuple, VerdictKey};

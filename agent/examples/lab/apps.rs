@@ -1,7 +1,8 @@
 //! Servers and clients. A server reads one line from a connection and does what it says:
 //!
-//! `who` answers both addresses that it sees; `give N` sends N bytes and closes; `take N` reads N bytes, answers `ok` and waits
-//! for the end; `both U D` reads until the client has no more, U bytes, then sends D and closes; `echo` sends every line back.
+//! `who` answers both addresses that it sees; `give N` sends N bytes and closes; `take N` reads N bytes, answers `ok`
+//! and waits for the end; `both U D` reads until the client has no more, U bytes, then sends D and closes; `echo` sends
+//! every line back.
 #![expect(clippy::print_stdout, reason = "what the tests read")]
 
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -148,7 +149,8 @@ pub(crate) struct Connect {
 }
 
 impl Connect {
-    /// Prints `local=… peer=… reply=…`, where a long reply is its length, or `error=ERRNO`; of many, how many were answered.
+    /// Prints `local=… peer=… reply=…`, where a long reply is its length, or `error=ERRNO`; of many, how many were
+    /// answered.
     pub(crate) fn run(self) -> Result<()> {
         if let Some(count) = self.parallel {
             let answered = thread::scope(|scope| {

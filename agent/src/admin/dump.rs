@@ -16,7 +16,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::admin::explain;
 use crate::node::Node;
-use crate::pod::captures::Captures;
+use crate::pod::captures::{self, Captures};
 use crate::ready::Ready;
 
 /// How often gauges are updated from parts that count for themselves.
@@ -32,13 +32,18 @@ pub(crate) fn parts(
     let (of_mesh, of_certificates, of_connections, of_states) =
         (node.clone(), node.clone(), node.clone(), node.clone());
     let (of_explain, captured, states) = (node.clone(), captures.clone(), captures.clone());
+    let failed = captures.clone();
     state
         .mesh(move || of_mesh.store.snapshot())
         .part("certificates", move || certificates(&of_certificates))
         .part("captures", move || captured.list())
         .part("connections", move || connections(&of_connections))
         .part("workloadState", move || workload_states(&states.list(), &connections(&of_states)))
-        .part("manifests", move || (**status.load()).clone())
+        .part("manifests", move || {
+            let mut status = (**status.load()).clone();
+            status.problems.extend(captures::problems(&failed.list(), &status.dir));
+            status
+        })
         .query("explain", move |query| answer(&of_explain, query))
 }
 

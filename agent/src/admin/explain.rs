@@ -146,18 +146,18 @@ fn judge(mesh: &Snapshot, source: &Workload, hop: &Hop, waypoint: Option<&Identi
         Err(refusal) => format!("refused: {refusal}"),
     };
     let workload = format!("{}/{}", hop.workload.namespace, hop.workload.name);
-    let waypoint = applying.cover.told(target.port()).filter(|_| enforced);
+    let waypoint = applying.coverage.told(target.port()).filter(|_| enforced);
     Verdict { workload, via, waypoint, policies: judged, verdict, admitted: outcome.is_ok() }
 }
 
 /// Whether one policy matches. Where both the peer and the client that it names are judged, a DENY must match one of
 /// them, an ALLOW both.
 fn judged(policy: &Authorization, applying: &Applying, facts: &Facts) -> Judged {
-    let (caller, named) = authorize::subjects(&applying.cover, facts);
+    let (caller, named) = authorize::subjects(&applying.coverage, facts);
     let mut both = std::iter::once(caller).chain(named);
     let takes_effect = |subject| matcher::effective_rule(policy, &subject).is_some();
     let matches = if policy.action == Action::Deny { both.any(takes_effect) } else { both.all(takes_effect) };
-    let rules = authorize::trace(policy, &applying.cover, facts);
+    let rules = authorize::trace(policy, &applying.coverage, facts);
     Judged {
         policy: policy.key.to_string(),
         action: policy.action.as_str().to_owned(),

@@ -1,4 +1,4 @@
-//! Links: which program hangs where, pinned so that it stays when the agent goes, and taken over by the next one.
+//! BPF links: attached programs, pinned so that they outlive the agent and are taken over by the next one.
 
 use std::fs;
 use std::io;
@@ -11,8 +11,8 @@ use super::bpf::{self, Target};
 use super::error::CaptureError;
 use super::object;
 
-/// Attaches a program to a cgroup or network namespace and pins the link at `pin`. A link that an earlier agent left there is given the new
-/// program if it hangs on the same target; there is no moment without a program.
+/// Attaches a program to a cgroup or network namespace and pins the link at `pin`. A link that an earlier agent left
+/// there is updated in place if it has the same target; at no moment is there no program.
 pub(super) fn attach(
     name: &str,
     program: &OwnedFd,
@@ -32,19 +32,19 @@ pub(super) fn attach(
             _ => CaptureError::Attach { program, target, source },
         }
     })?;
-    // The old link goes only now, so that the target is never without.
+    // The old link is removed only now, so that the target is never without a program.
     detach(pin)?;
     bpf::pin(&link, pin).map_err(CaptureError::file(pin))?;
     debug!(program = name, target = %path.display(), "attached");
     Ok(())
 }
 
-/// Whether a link that still hangs on `target` is pinned at `pin`.
+/// Whether a link that is still attached to `target` is pinned at `pin`.
 pub(super) fn is_attached(target: Target, pin: &Path) -> bool {
     bpf::get(pin).and_then(bpf::link_target).is_ok_and(|found| found == target)
 }
 
-/// Removes a link; none is fine.
+/// Removes a link, if it exists.
 pub(super) fn detach(pin: &Path) -> Result<(), CaptureError> {
     match fs::remove_file(pin) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(CaptureError::file(pin)(error)),

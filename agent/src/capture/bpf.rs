@@ -1,4 +1,4 @@
-//! The bpf(2) commands that the map library does not offer: programs from instructions, links that are adopted and updated.
+//! bpf(2) commands that the map library lacks: programs from instructions, links that are adopted and updated.
 #![expect(unsafe_code, reason = "bpf(2) takes a union of structures with pointers in them")]
 
 use std::ffi::{CStr, CString};
@@ -10,10 +10,10 @@ use std::path::Path;
 
 use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd, bpf_insn, bpf_link_info, bpf_prog_type};
 
-/// Room for the verifier's explanation.
+/// Size of the verifier log in bytes.
 const LOG_SIZE: usize = 1 << 20;
 
-/// What a program is, as the verifier wants to know it.
+/// Program type and attach type for the verifier.
 #[derive(Clone, Copy)]
 pub(super) struct ProgramKind {
     pub(super) program: bpf_prog_type,
@@ -23,7 +23,7 @@ pub(super) struct ProgramKind {
 /// Why a program could not be loaded.
 pub(super) struct Rejected {
     pub(super) error: io::Error,
-    /// The last lines of what the verifier said.
+    /// The last lines of the verifier log.
     pub(super) log: String,
 }
 
@@ -48,7 +48,7 @@ fn c_path(path: &Path) -> io::Result<CString> {
     Ok(CString::new(path.as_os_str().as_bytes())?)
 }
 
-/// The name of a program or map as the kernel keeps it: 15 bytes.
+/// The name of a program or map in the kernel's form: at most 15 bytes.
 fn name16(name: &str) -> [libc::c_char; 16] {
     let mut out = [0; 16];
     for (to, from) in out.iter_mut().take(15).zip(name.bytes()) {
@@ -57,7 +57,7 @@ fn name16(name: &str) -> [libc::c_char; 16] {
     out
 }
 
-/// BPF_PROG_LOAD. When the verifier refuses, it is asked again for its reasons.
+/// BPF_PROG_LOAD. After a rejection it is repeated with the verifier log.
 pub(super) fn load_program(
     name: &str,
     kind: ProgramKind,
@@ -127,7 +127,7 @@ pub(super) fn link_create(program: impl AsFd, target: impl AsFd, attach: bpf_att
     call_for_fd(bpf_cmd::BPF_LINK_CREATE, &mut attr)
 }
 
-/// BPF_LINK_UPDATE: another program takes the place of the attached one, with nothing in between.
+/// BPF_LINK_UPDATE: replaces the attached program atomically.
 pub(super) fn link_update(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
     let mut attr = empty();
     // SAFETY: every variant of the union is plain integers.
@@ -144,7 +144,7 @@ pub(super) enum Target {
     Cgroup(u64),
     /// The network namespace with this inode; 0 when it is gone.
     Netns(u32),
-    /// Something that we do not attach to.
+    /// A target of another kind.
     Other,
 }
 
@@ -174,7 +174,7 @@ fn info<T: Copy>(fd: impl AsFd) -> io::Result<T> {
     Ok(unsafe { info.assume_init() })
 }
 
-/// Creates a map of type SK_STORAGE, which the kernel only takes with BTF for its key and value.
+/// Creates a map of type SK_STORAGE, for which the kernel requires BTF of key and value.
 pub(super) fn create_socket_storage(name: &str, value_size: u32, flags: u32) -> io::Result<OwnedFd> {
     let btf = load_btf(&storage_btf(value_size))?;
     let mut attr = empty();
@@ -200,8 +200,8 @@ fn load_btf(btf: &[u8]) -> io::Result<OwnedFd> {
     call_for_fd(bpf_cmd::BPF_BTF_LOAD, &mut attr)
 }
 
-/// BTF with three types: 1 is a 32-bit integer (the key), 2 a byte, 3 an array of `value_size` bytes (the value). Layout:
-/// Documentation/bpf/btf.rst of the kernel.
+/// BTF with three types: 1 is a 32-bit integer (the key), 2 a byte, 3 an array of `value_size` bytes (the value).
+/// Layout: Documentation/bpf/btf.rst of the kernel.
 fn storage_btf(value_size: u32) -> Vec<u8> {
     const INT: u32 = 1 << 24;
     const ARRAY: u32 = 3 << 24;

@@ -1,4 +1,4 @@
-//! cgroup2: where it is, where the pods are in it, and a group of the agent's own.
+//! cgroup2: the mount point, the group of the pods, and a group of the agent's own.
 
 use std::fs::{self, File};
 use std::io;
@@ -10,9 +10,9 @@ use tracing::{info, warn};
 
 use super::error::CaptureError;
 
-/// Where cgroup2 is mounted for the agent alone when nobody has mounted it. It needs no controllers.
+/// Private mount point, used when cgroup2 is not mounted. No controllers are needed.
 const PRIVATE_MOUNT: &str = "/run/culvert/cgroup2";
-/// What kubelets call the group of all pods, by cgroup driver; kind nests it.
+/// Names of the kubelet's group of all pods, by cgroup driver; kind nests it.
 const KUBEPODS: [&str; 5] = [
     "kubepods.slice",
     "kubepods",
@@ -26,18 +26,18 @@ const KUBEPODS: [&str; 5] = [
 pub(super) struct Hierarchy {
     /// Where it is mounted.
     pub(super) root: PathBuf,
-    /// Whether it is the only hierarchy, so that containers are in their own groups of it.
+    /// Whether there is no cgroup v1 hierarchy, so that containers have their own groups in this one.
     pub(super) pure: bool,
 }
 
 impl Hierarchy {
-    /// Finds where cgroup2 is mounted; `None` when it is not.
+    /// Finds the cgroup2 mount; `None` if there is none.
     pub(super) fn find() -> Result<Option<Self>, CaptureError> {
         let path = "/proc/self/mountinfo";
         Ok(parse_mounts(&fs::read_to_string(path).map_err(CaptureError::file(path))?))
     }
 
-    /// As `find`; mounts it where only we look when nobody has.
+    /// Like `find`; mounts it privately if nobody has.
     pub(super) fn find_or_mount() -> Result<Self, CaptureError> {
         if let Some(found) = Self::find()? {
             return Ok(found);
@@ -50,8 +50,8 @@ impl Hierarchy {
         Ok(Self { root, pure: false })
     }
 
-    /// Where the programs of pods are attached. On a pure hierarchy that is the group of all pods, below whatever others attach to the
-    /// root; elsewhere containers may be in any group.
+    /// The group to which the programs of pods are attached. On a pure hierarchy that is the group of all pods, below
+    /// whatever others attach to the root; elsewhere containers may be in any group.
     pub(super) fn pods(&self) -> PathBuf {
         if self.pure {
             let found = KUBEPODS.iter().map(|name| self.root.join(name)).find(|path| path.is_dir());
@@ -62,7 +62,7 @@ impl Hierarchy {
         self.root.clone()
     }
 
-    /// The group that this process is in.
+    /// The group of this process.
     pub(super) fn current(&self) -> Result<PathBuf, CaptureError> {
         let path = "/proc/self/cgroup";
         let text = fs::read_to_string(path).map_err(CaptureError::file(path))?;
@@ -71,7 +71,7 @@ impl Hierarchy {
         Ok(self.root.join(group))
     }
 
-    /// Makes sure that this process is in a cgroup of its own and returns it.
+    /// Moves this process to a cgroup of its own, if necessary, and returns it.
     pub(super) fn join_own(&self, wanted: Option<&Path>, node: &str) -> Result<PathBuf, CaptureError> {
         if let Some(path) = wanted {
             join(path).map_err(CaptureError::file(path))?;
@@ -85,7 +85,7 @@ impl Hierarchy {
         let own = current.join(name);
         match join(&own) {
             Ok(()) => Ok(own),
-            // In a container cgroups may be read-only; then the container has a group of its own already.
+            // Cgroups may be read-only in a container; the container has a group of its own then.
             Err(error) if is_alone(&current) => {
                 warn!(%error, group = %current.display(), "no cgroup of its own could be made; using the present one");
                 Ok(current)
@@ -95,13 +95,13 @@ impl Hierarchy {
     }
 }
 
-/// The name of the agent's group; the same for the agent before and after a restart, so that both are known.
+/// The name of the agent's group; stable across restarts, so that both agents know each other's.
 pub(super) fn group_name(node: &str) -> String {
     let safe = node.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' });
     format!("culvert-{}", safe.collect::<String>())
 }
 
-/// The id by which eBPF programs know a cgroup: its inode.
+/// The id of a cgroup in eBPF programs: its inode.
 pub(super) fn id(path: &Path) -> Result<u64, CaptureError> {
     Ok(fs::metadata(path).map_err(CaptureError::file(path))?.ino())
 }

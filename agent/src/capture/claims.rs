@@ -1,4 +1,4 @@
-//! Pure. Whose a network namespace is, and by which addresses a workload can show that it is its own.
+//! Pure. Who owns a network namespace, and which addresses prove ownership.
 
 use std::net::IpAddr;
 
@@ -6,11 +6,11 @@ use aws_lc_rs::digest;
 
 use super::error::CaptureError;
 
-/// The addresses by which a workload says that a namespace is its own: at least one, and none that every namespace has, or none
-/// has. What is left proves something when the kernel shows it there.
+/// Checks the addresses by which a workload claims a namespace: at least one, and none that every namespace has or none
+/// can have. Finding one of them in the namespace proves ownership.
 ///
 /// # Errors
-/// Which address must be another.
+/// The address that proves nothing.
 pub(super) fn eligible(owner: &str, addresses: &[IpAddr]) -> Result<(), CaptureError> {
     let refuse = |address, what| CaptureError::Address { workload: owner.to_owned(), address, what };
     if addresses.is_empty() {
@@ -22,7 +22,7 @@ pub(super) fn eligible(owner: &str, addresses: &[IpAddr]) -> Result<(), CaptureE
     })
 }
 
-/// What keeps an address from being one pod's; `None` for an address that can be.
+/// Why an address cannot belong to a single pod; `None` if it can.
 fn what_it_is(address: IpAddr) -> Option<&'static str> {
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
@@ -39,7 +39,8 @@ fn what_it_is(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// What is remembered of an owner in the kernel: no other name that somebody could choose has the same.
+/// The digest by which the kernel maps record an owner; collision-resistant, so that nobody can choose a name with the
+/// same one.
 pub(super) fn digest_of(owner: &str) -> [u8; 16] {
     let whole = digest::digest(&digest::SHA256, owner.as_bytes());
     let mut half = [0; 16];
@@ -47,18 +48,18 @@ pub(super) fn digest_of(owner: &str) -> [u8; 16] {
     half
 }
 
-/// Who is in a namespace already.
+/// The current owner of a namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Incumbent<'a> {
-    /// Nobody, or somebody whose new connections are no longer captured.
+    /// None, or a workload whose new connections are no longer captured.
     Nobody,
-    /// A workload that this agent has captured there.
+    /// A workload captured by this agent.
     Captured(&'a str),
-    /// A workload that an earlier agent captured there, and that may still be told of.
+    /// A workload captured by an earlier agent that may still be enrolled again.
     Left([u8; 16]),
 }
 
-/// Whether a workload may have the namespace: who is in it stays in it.
+/// Whether a workload may claim the namespace: an owner keeps it.
 pub(super) fn may_have(claimant: &str, incumbent: Incumbent<'_>) -> bool {
     match incumbent {
         Incumbent::Nobody => true,
@@ -100,7 +101,7 @@ mod tests {
         assert!(may_have("a", Incumbent::Nobody));
         assert!(may_have("a", Incumbent::Captured("a")) && !may_have("b", Incumbent::Captured("a")));
         assert!(may_have("a", Incumbent::Left(digest_of("a"))) && !may_have("b", Incumbent::Left(digest_of("a"))));
-        // An agent that knew no owners has left it.
+        // Left by an agent that did not record owners.
         assert!(may_have("b", Incumbent::Left([0; 16])));
     }
 }

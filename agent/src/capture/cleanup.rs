@@ -1,4 +1,4 @@
-//! Removes everything that capture has ever left on a machine.
+//! Removes everything that capture leaves on a machine.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -13,19 +13,20 @@ use super::handle::{Capture, Pins};
 use super::network;
 use super::pods;
 
-/// How deep below the root of cgroup2 an agent's group is looked for.
+/// Depth below the cgroup2 root to which agents' groups are searched.
 const DEPTH: usize = 5;
 
 impl Capture {
-    /// Removes every pin below `bpf_root` and with it every program, the rules, routes and sysctls of pods that still exist, and the
-    /// cgroup of agents that are gone. Returns what was removed, one line each. Enrolled pods are ordinary pods afterwards.
+    /// Removes every pin below `bpf_root` and with it every program, the rules, routes and sysctls of existing pods,
+    /// and the cgroups of stopped agents. Returns one line per removed object. Enrolled pods are ordinary pods
+    /// afterwards.
     pub fn cleanup(bpf_root: &Path) -> Result<Vec<String>, CaptureError> {
         let mut removed = Vec::new();
         let pins = Pins::new(bpf_root);
         let groups = read_agents(&pins.maps.join("CONFIG"));
         let places = read_places(&pins.maps.join("PLACES"));
         let versions = subdirectories(bpf_root);
-        // Outbound first: what is connected from here on goes to the network.
+        // Outbound first: connections from here on go directly to the network.
         for version in &versions {
             for kind in ["links", "pods"] {
                 remove_files(&version.join(kind), "detached", &mut removed)?;
@@ -95,7 +96,7 @@ fn remove_directory(directory: &Path) -> Result<(), CaptureError> {
     fs::remove_dir(directory).map_err(CaptureError::file(directory))
 }
 
-/// Removes the groups of agents that are gone.
+/// Removes the groups of stopped agents.
 fn remove_groups(ids: &[u64], removed: &mut Vec<String>) -> Result<(), CaptureError> {
     let Some(hierarchy) = Hierarchy::find()? else { return Ok(()) };
     let mut level = vec![hierarchy.root];
@@ -103,7 +104,7 @@ fn remove_groups(ids: &[u64], removed: &mut Vec<String>) -> Result<(), CaptureEr
         level = level.iter().flat_map(|directory| subdirectories(directory)).collect();
         for group in &level {
             let is_agents = fs::metadata(group).is_ok_and(|meta| ids.contains(&meta.ino()));
-            // A group with processes in it is not removed: that agent still runs.
+            // Fails for a group with processes: that agent still runs.
             if is_agents && fs::remove_dir(group).is_ok() {
                 removed.push(format!("removed cgroup {}", group.display()));
             }

@@ -1,5 +1,5 @@
-//! A pod that ought to be captured and cannot be is closed: no new connection goes into it or out of it until it is captured, or nobody
-//! wants that any more. The kubelet still reaches it, and it reaches itself.
+//! Closes pods that should be captured and cannot be: such a pod neither accepts nor opens new connections until it is
+//! captured or no longer in the mesh. The kubelet still reaches it, and it reaches itself.
 
 use std::sync::Arc;
 
@@ -15,8 +15,8 @@ use super::pods::{NotCaptured, PATIENCE, PodSpec, Pods};
 use super::tables::{Held, Room};
 
 impl Pods {
-    /// Closes a pod that could not be captured, if it can show that the namespace is its own: whoever could close what is not its own
-    /// could take others down.
+    /// Closes a pod that could not be captured, if it can prove that the namespace is its own: otherwise anybody could
+    /// take others down.
     pub(super) fn close(&self, spec: &PodSpec, netns: &Netns, error: CaptureError) -> NotCaptured {
         if !shows(spec, netns) {
             return NotCaptured { error, closed: None };
@@ -38,7 +38,7 @@ impl Pods {
         }
     }
 
-    /// Closes a pod that has its place in the tables, under the same condition.
+    /// Closes a pod that is in the tables already, under the same condition.
     pub(super) fn close_known(
         &self,
         spec: &PodSpec,
@@ -77,8 +77,8 @@ impl Pods {
         NotCaptured { error, closed: done.is_ok().then_some(cookie) }
     }
 
-    /// Opens a namespace that was closed because its pod could not be captured: nobody wants it captured any more. Returns the pod's id
-    /// when it had been captured before: it is released now, and to be forgotten. What was captured anew meanwhile stays as it is.
+    /// Reopens a closed namespace whose pod is no longer to be captured. Returns the pod's id if it had been captured
+    /// before: it is released now, and `forget` is due. A pod that was captured again meanwhile is left alone.
     pub(super) fn reopen(&self, cookie: u64) -> Result<Option<u32>, CaptureError> {
         let busy = || CaptureError::Busy { path: format!("the network namespace with the cookie {cookie}").into() };
         let _working = self.work_in(cookie, PATIENCE).ok_or_else(busy)?;
@@ -102,7 +102,7 @@ impl Pods {
     }
 }
 
-/// Whether the kernel shows one of the pod's addresses in the namespace.
+/// Whether one of the pod's addresses is in the namespace.
 fn shows(spec: &PodSpec, netns: &Netns) -> bool {
     match network::shown(netns, &spec.addresses) {
         Ok(arranged) => arranged.own.iter().any(|ip| spec.addresses.contains(ip)),

@@ -1,4 +1,4 @@
-//! What can go wrong with capture.
+//! Errors of capture.
 
 use std::io;
 use std::net::IpAddr;
@@ -6,83 +6,83 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// What can go wrong with capture. Messages name the thing and, where there is one, the way out.
+/// Errors of capture. Messages name the object and, where there is one, the remedy.
 #[derive(Debug, Error)]
 pub enum CaptureError {
-    /// The program was built without the eBPF object.
+    /// This build has no eBPF object.
     #[error(
         "this culvert was built without its eBPF object: run `cargo xtask build-ebpf` and build again, or use --capture none"
     )]
     NoObject,
-    /// The embedded object cannot be used.
+    /// The embedded eBPF object is invalid.
     #[error("the embedded eBPF object: {0}")]
     BadObject(String),
-    /// The verifier refused a program.
+    /// The verifier rejected a program.
     #[error("the kernel refuses the eBPF program `{program}`: {source}\n{log}")]
     Rejected {
-        /// Its name.
+        /// The name.
         program: String,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
-        /// The end of the verifier's log.
+        /// The last lines of the verifier log.
         log: String,
     },
-    /// A map could not be made, opened, read or written.
+    /// A map could not be created, opened, read or written.
     #[error("eBPF map {map}: {reason}")]
     Map {
-        /// Its name.
+        /// The name.
         map: &'static str,
-        /// What happened.
+        /// The error.
         reason: String,
     },
-    /// A pinned map is not what this agent would have made.
+    /// A pinned map is of another build.
     #[error("{} is of another build of culvert; stop that agent and run `culvert agent --cleanup`", path.display())]
     ForeignMap {
-        /// Where it is pinned.
+        /// The path of its pin.
         path: PathBuf,
     },
     /// A program could not be attached.
     #[error("attaching `{program}` to {}: {source}", target.display())]
     Attach {
-        /// Its name.
+        /// The name.
         program: String,
-        /// A cgroup or a network namespace.
+        /// The cgroup or network namespace.
         target: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
-    /// Somebody has attached a program to an ancestor cgroup in a way that allows none below it.
+    /// A program of another owner on an ancestor cgroup forbids programs below it.
     #[error("attaching `{program}` to {}: a program of another owner, attached to this cgroup or one above it without BPF_F_ALLOW_MULTI, \
              allows no other (`bpftool cgroup tree` shows it)", target.display())]
     AttachRefused {
-        /// Its name.
+        /// The name.
         program: String,
         /// The cgroup.
         target: PathBuf,
     },
-    /// The cgroup file system is not as capture needs it.
+    /// The cgroup file system is unsuitable.
     #[error("cgroup: {0}")]
     Cgroup(String),
-    /// A file or directory.
+    /// A file or directory could not be used.
     #[error("{}: {source}", path.display())]
     File {
-        /// Which.
+        /// The path.
         path: PathBuf,
-        /// What happened.
+        /// The error.
         source: io::Error,
     },
-    /// There is no such network namespace.
+    /// A network namespace could not be opened.
     #[error("network namespace {}: {source}", path.display())]
     Netns {
-        /// Where it was looked for.
+        /// The path.
         path: PathBuf,
-        /// What happened.
+        /// The error.
         source: io::Error,
     },
-    /// The network namespace is the one the agent runs in.
+    /// The network namespace is the agent's own.
     #[error("{} is the node's own network namespace: pods with hostNetwork are not captured", path.display())]
     HostNetwork {
-        /// Where it was looked for.
+        /// The path.
         path: PathBuf,
     },
     /// An address of the pod is not in its network namespace.
@@ -93,14 +93,14 @@ pub enum CaptureError {
         /// The address.
         address: IpAddr,
     },
-    /// An address of the pod cannot be a pod's.
+    /// An address of the pod cannot belong to a pod.
     #[error("{workload}: its address {address} is {what}: it must be one that only this pod has")]
     Address {
         /// The workload.
         workload: String,
         /// The address.
         address: IpAddr,
-        /// What it is.
+        /// What kind of address it is.
         what: &'static str,
     },
     /// The pod has no address.
@@ -109,26 +109,26 @@ pub enum CaptureError {
         /// The workload.
         workload: String,
     },
-    /// The network namespace is another workload's.
+    /// The network namespace belongs to another workload.
     #[error("{}: this network namespace is that of {owner}: {claimant} must name its own", path.display())]
     Claimed {
         /// The network namespace.
         path: PathBuf,
-        /// Whose it is.
+        /// The owner.
         owner: String,
-        /// Who else wants it.
+        /// The other claimant.
         claimant: String,
     },
-    /// Somebody else is working in the network namespace.
-    #[error("{}: what was begun in this network namespace is not finished", path.display())]
+    /// Another operation in the network namespace is in progress.
+    #[error("{}: another operation in this network namespace is in progress", path.display())]
     Busy {
         /// The network namespace.
         path: PathBuf,
     },
-    /// A table that all pods share has no room for what the pod cannot do without.
+    /// A shared map has no room for the pod's essential entries.
     #[error("eBPF map {map}: no room for the pod's addresses")]
     Full {
-        /// Its name.
+        /// The name.
         map: &'static str,
     },
     /// Rules, routes or addresses of a pod could not be read or changed.
@@ -136,21 +136,21 @@ pub enum CaptureError {
     Network {
         /// The network namespace.
         path: PathBuf,
-        /// What was tried.
+        /// The operation.
         what: &'static str,
-        /// What happened.
+        /// The error.
         source: io::Error,
     },
     /// No pod with that id is enrolled.
     #[error("no pod with id {0} is captured")]
     UnknownPod(u32),
-    /// All ids are taken.
+    /// All ids are in use.
     #[error("more pods than the {0} that one node can capture")]
     TooManyPods(usize),
 }
 
 impl CaptureError {
-    /// What kind of thing keeps a pod from being captured, as metrics call it: one of a few words.
+    /// The stable value of a metric label.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoObject | Self::BadObject(_) | Self::Rejected { .. } => "program",
@@ -174,7 +174,7 @@ impl CaptureError {
     }
 }
 
-/// An error with its causes, in one line.
+/// An error and its sources in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

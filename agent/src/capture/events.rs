@@ -1,4 +1,4 @@
-//! What the kernel half reports, read from its ring buffer.
+//! Events of the eBPF programs, read from their ring buffer.
 #![expect(unsafe_code, reason = "events are read from shared memory as plain structures")]
 
 use std::net::{IpAddr, SocketAddr};
@@ -11,40 +11,40 @@ use mesh::model::connection::Direction;
 
 use super::error::CaptureError;
 
-/// Something that happened to a connection that the agent does not carry.
+/// An event of a connection that the agent does not carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// Policy refused plaintext to a pod; the peer got a reset.
+    /// Policy refused a plaintext connection to a pod; the peer got a reset.
     Refused {
         /// Id of the pod.
         pod: u32,
-        /// Who wanted to connect.
+        /// The client's address.
         src: SocketAddr,
-        /// Where to.
+        /// The destination.
         dst: SocketAddr,
     },
-    /// A connection was left to the kernel and has opened.
+    /// A passthrough connection was established.
     Opened {
         /// Id of the pod.
         pod: u32,
-        /// Whether the pod accepted or made it.
+        /// Inbound if the pod accepted it, outbound if it connected.
         direction: Direction,
-        /// Who connected.
+        /// The client's address.
         src: SocketAddr,
-        /// Where to.
+        /// The destination.
         dst: SocketAddr,
-        /// Whether the kubelet made it.
+        /// Whether it is a probe of the kubelet.
         probe: bool,
     },
-    /// Such a connection has ended.
+    /// A passthrough connection ended.
     Closed {
         /// Id of the pod.
         pod: u32,
-        /// Whether the pod accepted or made it.
+        /// Inbound if the pod accepted it, outbound if it connected.
         direction: Direction,
-        /// Who connected.
+        /// The client's address.
         src: SocketAddr,
-        /// Where to.
+        /// The destination.
         dst: SocketAddr,
         /// Payload that the pod sent and its peer acknowledged, in bytes.
         sent: u64,
@@ -52,24 +52,24 @@ pub enum Event {
         received: u64,
         /// How long it was open.
         duration: Duration,
-        /// Whether the kubelet made it.
+        /// Whether it is a probe of the kubelet.
         probe: bool,
     },
-    /// A connection of a pod that was left to the kernel could not be opened.
+    /// A passthrough connection of a pod could not be established.
     Failed {
         /// Id of the pod.
         pod: u32,
-        /// The pod's end.
+        /// The pod's address.
         src: SocketAddr,
-        /// Where to.
+        /// The destination.
         dst: SocketAddr,
     },
 }
 
-/// Reads events. The file descriptor becomes readable only when a quarter of the buffer is full, so that connections which cost us
-/// nothing do not wake us: read it on a timer as well (every 100 ms), until `next` returns `None`.
+/// The event reader. The file descriptor becomes readable only when a quarter of the buffer is full, so that
+/// passthrough connections do not wake the agent: poll on a timer as well (every 100 ms), until `next` returns `None`.
 ///
-/// One reader at a time: an agent that drains must have dropped its own before the next one reads.
+/// One reader at a time: a draining agent must drop its reader before the next agent reads.
 pub struct Events(RingBuf<MapData>);
 
 impl Events {
@@ -78,7 +78,7 @@ impl Events {
         RingBuf::try_from(map).map(Self).map_err(CaptureError::map("EVENTS"))
     }
 
-    /// The next event, if there is one.
+    /// The next event, if any.
     #[expect(clippy::should_implement_trait, reason = "`None` means none yet, not the end")]
     pub fn next(&mut self) -> Option<Event> {
         loop {

@@ -25,29 +25,30 @@ use super::tables::{Room, Tables};
 use super::upkeep::Listener;
 use super::watch::Watch;
 
-/// How capture is set up.
+/// Settings of capture.
 #[derive(Clone, Debug)]
 pub struct CaptureConfig {
-    /// Directory on bpffs; everything is pinned below `<bpf_root>/v<abi version>`. Two agents on one kernel use two.
+    /// Directory on bpffs; everything is pinned below `<bpf_root>/v<abi version>`. Two agents on one kernel need two.
     pub bpf_root: PathBuf,
-    /// Where the programs of pods are attached. `None`: the group of all pods on a pure cgroup2 machine, else the root.
+    /// Cgroup to which the programs of pods are attached. `None`: the group of all pods on a pure cgroup2 machine, else
+    /// the root.
     pub attach_cgroup: Option<PathBuf>,
-    /// The agent's own group. `None`: one is made below the present one.
+    /// The agent's own group. `None`: one is created below the current one.
     pub agent_cgroup: Option<PathBuf>,
     /// Name of the node; names the agent's own group.
     pub node: String,
-    /// Group of the kubelet, whose connections always reach the pods. `None`: no connection does.
+    /// Group of the kubelet, whose connections always reach the pods. `None`: none is exempt.
     pub kubelet_cgroup: Option<PathBuf>,
-    /// Whether enrolled pods are cut off while there is no agent; otherwise they are left alone then.
+    /// Whether enrolled pods are cut off while no agent runs; otherwise their traffic passes through.
     pub fail_closed: bool,
-    /// Whether all outbound connections are captured, not only those into the mesh.
+    /// Whether all outbound connections are captured, not only those to mesh addresses.
     pub proxy_all: bool,
-    /// Use the program for kernels before 5.17 although this one has better (tests).
+    /// Use the program for kernels before 5.17 on any kernel (tests).
     pub by_tuple: bool,
 }
 
 impl CaptureConfig {
-    /// The defaults: fails closed, captures the mesh, nobody is the kubelet.
+    /// The defaults: fail closed, capture connections to the mesh, no kubelet.
     pub fn new(node: impl Into<String>) -> Self {
         Self {
             bpf_root: PathBuf::from("/sys/fs/bpf/culvert"),
@@ -62,22 +63,22 @@ impl CaptureConfig {
     }
 }
 
-/// What the kernel half has counted since it was first loaded.
+/// Counters of the eBPF programs since they were first loaded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Events that found the ring buffer full.
+    /// Events lost because the ring buffer was full.
     pub events_lost: u64,
-    /// New connections that found no agent: refused when failing closed, else left alone.
+    /// New connections without an agent: refused when failing closed, else passed through.
     pub no_agent: u64,
-    /// Connections of a pod that could not be turned to `lo`.
+    /// Connections of a pod that could not be redirected to `lo`.
     pub not_turned: u64,
-    /// Attempts of a pod to bind a port of the agent's.
+    /// Attempts of a pod to bind a port of the agent.
     pub bind_refused: u64,
-    /// New connections into or out of pods that ought to be captured and cannot be: refused.
+    /// Refused connections of pods that should be captured and cannot be.
     pub closed: u64,
 }
 
-/// Where everything is pinned.
+/// The paths of the pins.
 pub(super) struct Pins {
     pub(super) root: PathBuf,
     pub(super) maps: PathBuf,
@@ -92,20 +93,20 @@ impl Pins {
     }
 }
 
-/// The capture of one node. Methods that work in a pod's namespace (`enroll`, `forget`, `retain`, `look_after`, `listen_again`) take as long as
-/// the pod makes them, and hold up none for other pods; the others wait for the kernel, a few milliseconds at most. Dropping it leaves
-/// everything in place, so that the next agent takes over.
+/// The capture of one node. Methods that enter a pod's namespace (`enroll`, `forget`, `retain`, `repair`,
+/// `listen_again`) may block for as long as the pod likes, without blocking those for other pods; the others wait for
+/// the kernel, a few milliseconds at most. Dropping it leaves everything in place for the next agent.
 pub struct Capture {
     pods: Arc<Pods>,
     watch: Watch,
     pins: Pins,
-    /// Which program hangs on which group.
+    /// The programs and the groups that they are attached to.
     attached: Vec<(&'static str, PathBuf)>,
 }
 
 impl Capture {
-    /// Loads and attaches the programs of the node, or takes over what an earlier agent left. Pods that an earlier agent had captured stay
-    /// captured; `enroll` them again, then `retain`.
+    /// Loads and attaches the programs of the node, or takes over those of an earlier agent. Pods that it had captured
+    /// stay captured; `enroll` them again, then `retain`.
     pub fn open(config: CaptureConfig) -> Result<Self, CaptureError> {
         if !object::is_embedded() {
             return Err(CaptureError::NoObject);
@@ -139,38 +140,37 @@ impl Capture {
         Ok(Self { pods, watch, pins, attached })
     }
 
-    /// Captures a pod from now on. A pod that is captured already keeps its id and gets new listeners. Plaintext to a pod that was not captured
-    /// before goes to its plaintext listener until `set_plaintext` says otherwise. May take as long as the pod's namespace, and the path
-    /// to it, want.
+    /// Captures a pod. A pod that is captured already keeps its id and gets new listeners. Plaintext to a newly
+    /// captured pod goes to its plaintext listener until `set_plaintext` is called. May block.
     ///
     /// # Errors
-    /// The pod is not captured, and as far as it can be reached it is closed.
+    /// The pod is not captured, and closed if it can be reached.
     pub fn enroll(&self, pod: &PodSpec) -> Result<CapturedPod, NotCaptured> {
         let captured = self.pods.enroll(pod)?;
         if let Err(error) = self.watch.add(&self.pods, captured.id) {
-            warn!(%error, netns = %pod.netns.display(), "changes in a pod are seen only now and then");
+            warn!(%error, netns = %pod.netns.display(), "changes in a pod are noticed only periodically");
         }
         Ok(captured)
     }
 
-    /// Opens a namespace that was closed because its pod could not be captured. Returns the id of a pod that is released by it, and to be
-    /// forgotten.
+    /// Reopens a namespace that was closed because its pod could not be captured. Returns the id of a pod that is
+    /// released by it, for which `forget` is due.
     pub fn reopen(&self, cookie: u64) -> Result<Option<u32>, CaptureError> {
         self.pods.reopen(cookie)
     }
 
-    /// Looks at a pod and puts right what somebody has changed.
-    pub fn look_after(&self, pod_id: u32) -> Result<(), CaptureError> {
-        self.pods.look_after(pod_id)
+    /// Checks a pod and repairs what somebody has changed.
+    pub fn repair(&self, pod_id: u32) -> Result<(), CaptureError> {
+        self.pods.repair(pod_id)
     }
 
-    /// The listeners that the kernel half no longer has, with the ids of their pods.
+    /// The listeners that are missing in the kernel, with the ids of their pods.
     pub fn gone(&self) -> Vec<(u32, Listener)> {
         self.pods.gone()
     }
 
-    /// Puts right what somebody has changed of the programs on cgroups.
-    pub fn look_after_node(&self) -> Result<(), CaptureError> {
+    /// Repairs attachments of the cgroup programs.
+    pub fn repair_node(&self) -> Result<(), CaptureError> {
         for (name, group) in &self.attached {
             let target = Target::Cgroup(cgroup::id(group)?);
             if !attach::is_attached(target, &self.pins.links.join(name)) {
@@ -182,27 +182,28 @@ impl Capture {
         Ok(())
     }
 
-    /// Says that listeners of a pod are missing, which closes it, or that all are there.
+    /// Marks listeners of a pod as missing, which closes the pod, or as complete.
     pub fn without_listener(&self, pod_id: u32, missing: bool) -> Result<(), CaptureError> {
         self.pods.without_listener(pod_id, missing)
     }
 
-    /// Makes one listener of a pod anew.
+    /// Recreates one listener of a pod.
     pub fn listen_again(&self, pod_id: u32, listener: Listener) -> Result<TcpListener, CaptureError> {
         self.pods.listen_again(pod_id, listener)
     }
 
-    /// From now on a namespace that an earlier agent had captured is anybody's who can show that it is its own; before, only its owner's.
+    /// Ends the hand-over: until now only its owner may claim a namespace that an earlier agent had captured; from now
+    /// on any pod that proves ownership.
     pub fn settle(&self) {
         self.pods.settle();
     }
 
-    /// Judges plaintext to a pod by these rules from now on; all of them take effect at once.
+    /// Sets the plaintext rules of a pod, atomically.
     pub fn set_plaintext(&self, pod_id: u32, rules: &PlaintextRules) -> Result<(), CaptureError> {
         self.pods.registry.lock().set_plaintext(pod_id, rules)
     }
 
-    /// Adds to and removes from what counts as the mesh: outbound connections to anything else are left to the kernel.
+    /// Adds and removes mesh addresses: outbound connections to any other address pass through.
     pub fn update_mesh(&self, add: &[IpNet], remove: &[IpNet]) -> Result<(), CaptureError> {
         let mut pods = self.pods.registry.lock();
         for net in remove {
@@ -216,7 +217,7 @@ impl Capture {
         Ok(())
     }
 
-    /// Makes `all` what counts as the mesh, whatever an earlier agent left.
+    /// Replaces all mesh addresses, including those that an earlier agent left.
     pub fn replace_mesh(&self, all: &[IpNet]) -> Result<(), CaptureError> {
         let wanted: HashSet<&IpNet> = all.iter().collect();
         let mut pods = self.pods.registry.lock();
@@ -234,18 +235,20 @@ impl Capture {
         pods.tables.set_config(Config { flags: config.flags & !config_flag::MESH_OVERFLOW, ..config })
     }
 
-    /// Leaves new connections of a pod alone; captured ones go on, and keep needing the listeners' agent. `forget` it when the last has ended.
+    /// Stops capturing new connections of a pod; captured ones continue and still need the agent. `forget` it when the
+    /// last one has ended.
     pub fn release(&self, pod_id: u32) -> Result<(), CaptureError> {
         self.pods.release(pod_id)
     }
 
-    /// Removes every trace of a released pod. Captured connections that are still open are cut. One that was captured anew since it was
-    /// released stays as it is.
+    /// Removes all state of a released pod; open captured connections would break. A pod that was captured again is
+    /// left alone.
     pub fn forget(&self, pod_id: u32) -> Result<(), CaptureError> {
         self.pods.forget(pod_id)
     }
 
-    /// Forgets all pods but those with these netns cookies: after the first reconciliation, the ones that an earlier agent had and that are gone.
+    /// Forgets all pods except those with these netns cookies: after the first reconciliation, the stale ones of an
+    /// earlier agent.
     pub fn retain(&self, live: &[u64]) -> Result<(), CaptureError> {
         self.pods.retain(live)
     }
@@ -255,7 +258,7 @@ impl Capture {
         self.pods.left_at(paths)
     }
 
-    /// What happens to connections that the agent does not carry. One reader at a time.
+    /// The events of passthrough connections. One reader at a time.
     pub fn events(&self) -> Result<Events, CaptureError> {
         let map = MapData::from_pin(self.pins.maps.join("EVENTS")).map_err(CaptureError::map("EVENTS"))?;
         Events::new(map)
@@ -266,7 +269,7 @@ impl Capture {
         self.pods.status()
     }
 
-    /// What the kernel half has counted.
+    /// The counters of the eBPF programs.
     pub fn counters(&self) -> Result<Counters, CaptureError> {
         let tables = &self.pods.registry.lock().tables;
         Ok(Counters {
@@ -279,7 +282,7 @@ impl Capture {
     }
 }
 
-/// Makes a directory on bpffs, which is mounted at its usual place if it is not.
+/// Creates a directory on bpffs, which is mounted at its usual place if it is not.
 fn make_directory(directory: &Path) -> Result<(), CaptureError> {
     let existing = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
     let is_bpf = |path: &Path| statfs(path).is_ok_and(|found| found.filesystem_type() == BPF_FS_MAGIC);
@@ -296,14 +299,14 @@ fn make_directory(directory: &Path) -> Result<(), CaptureError> {
     Ok(())
 }
 
-/// Tells the programs who the agent is; the one before it stays exempt, for it may be draining.
+/// Tells the programs the agent's cgroup; the previous agent's stays exempt, for it may be draining.
 fn introduce(tables: &mut Tables, group: u64) -> Result<(), CaptureError> {
     let before = tables.config()?;
     let agents = if before.agents[0] == group { before.agents } else { [group, before.agents[0]] };
     tables.set_config(Config { agents, flags: before.flags, version: VERSION })
 }
 
-/// Tries which variant of the pods' program this kernel takes.
+/// Finds out which variant of the pods' program this kernel accepts.
 fn choose_lookup(programs: &Programs, by_tuple: bool) -> Result<&'static str, CaptureError> {
     if !by_tuple {
         match programs.load_for_pod(LOOKUP, 0) {
@@ -314,7 +317,7 @@ fn choose_lookup(programs: &Programs, by_tuple: bool) -> Result<&'static str, Ca
     programs.load_for_pod(LOOKUP_BY_TUPLE, 0).map(|_| LOOKUP_BY_TUPLE)
 }
 
-/// Attaches a program to a cgroup, or makes sure that it is attached to none.
+/// Attaches a program to a cgroup; with `None`, detaches it.
 fn attach_to_cgroup(programs: &Programs, name: &str, group: Option<&Path>, pins: &Path) -> Result<(), CaptureError> {
     let pin = pins.join(name);
     let Some(path) = group else { return attach::detach(&pin) };
@@ -322,7 +325,7 @@ fn attach_to_cgroup(programs: &Programs, name: &str, group: Option<&Path>, pins:
     attach::attach(name, &programs.load(name)?, (cgroup::open(path)?, path, target), &pin)
 }
 
-/// More addresses than there is room for: from now on every outbound connection is captured, which is slower but not wrong.
+/// Out of room for mesh addresses: from now on every outbound connection is captured, which is slower but correct.
 fn overflow(tables: &mut Tables) -> Result<(), CaptureError> {
     let config = tables.config()?;
     if config.flags & config_flag::MESH_OVERFLOW == 0 {

@@ -1,5 +1,5 @@
-//! What this kernel and machine can do, before anything is attached: the lines of `culvert check`. Features are tried, not read off a version:
-//! distributions move them around.
+//! Probes what this kernel supports, before anything is attached: the lines of `culvert check`. Features are tried
+//! rather than derived from a version: distributions backport them.
 
 use std::fs;
 use std::path::Path;
@@ -14,13 +14,13 @@ use super::cgroup::Hierarchy;
 use super::object;
 use super::option;
 
-/// How a check came out.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// As it should be.
+    /// Fine.
     Ok,
-    /// Works, with a drawback.
+    /// Capture works, with a drawback.
     Warn,
     /// Capture will not work.
     Error,
@@ -29,13 +29,13 @@ pub enum Level {
 /// One line of `culvert check`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What was looked at.
+    /// What was checked.
     pub name: &'static str,
-    /// How it came out.
+    /// The result.
     pub level: Level,
     /// What was found.
     pub message: String,
-    /// What to do about it; empty when there is nothing to do.
+    /// The remedy; empty if none is needed.
     pub hint: &'static str,
 }
 
@@ -46,7 +46,7 @@ const INGRESS_IFINDEX: i16 = 64;
 /// bpf_get_netns_cookie (enum bpf_func_id).
 const GET_NETNS_COOKIE: i32 = 122;
 
-/// Looks at everything that capture needs. Needs root, changes nothing.
+/// Checks everything that capture needs. Needs root, changes nothing.
 pub fn probe() -> Vec<Check> {
     vec![
         release(),
@@ -62,7 +62,7 @@ pub fn probe() -> Vec<Check> {
     ]
 }
 
-/// Why pods of this RuntimeClass (or handler) cannot be captured: their TCP is not the host kernel's.
+/// Why pods of this RuntimeClass (or handler) cannot be captured: the host kernel does not run their TCP stack.
 pub fn unsupported_runtime(class: &str) -> Option<&'static str> {
     let class = class.to_ascii_lowercase();
     if class.contains("gvisor") || class.contains("runsc") {
@@ -85,7 +85,7 @@ fn release() -> Check {
     let text = text.trim();
     let mut numbers = text.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    // RHEL 9 calls a kernel 5.14 that has what is needed; the other checks tell.
+    // RHEL 9's 5.14 kernel has the required features; the other checks tell.
     let level = if version >= (5, 15) { Level::Ok } else { Level::Warn };
     check("kernel", level, format!("Linux {text}"), if level == Level::Ok { "" } else { "5.15 or newer is tested" })
 }
@@ -155,7 +155,7 @@ const fn instruction(code: u8, registers: u8, off: i16, imm: i32) -> bpf_insn {
 /// r0 = 1; exit
 const RETURN_ONE: [bpf_insn; 2] = [instruction(0xb7, 0, 0, 1), instruction(0x95, 0, 0, 0)];
 
-/// Whether the kernel takes a program that does `what` and returns 1.
+/// Whether the verifier accepts a program that executes `what` and returns 1.
 fn takes(program: bpf_prog_type, attach: bpf_attach_type, what: &[bpf_insn]) -> Result<(), String> {
     let code = [what, &RETURN_ONE].concat();
     let loaded = bpf::load_program("probe", ProgramKind { program, attach }, &code, c"Apache-2.0");
@@ -204,7 +204,7 @@ fn marks() -> Check {
     )
 }
 
-/// Whether the kernel has routing rules at all.
+/// Whether the kernel supports policy routing.
 fn has_rules() -> bool {
     use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
     use netlink_packet_route::{AddressFamily, RouteNetlinkMessage, rule::RuleMessage};

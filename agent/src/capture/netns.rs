@@ -1,4 +1,4 @@
-//! Network namespaces: opened once, entered for the length of a closure.
+//! Network namespaces: opened once, entered by a thread for the duration of a closure.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -14,12 +14,12 @@ use parking_lot::RwLock;
 
 use super::option;
 
-/// The namespace that this process lives in; every thread that goes into another comes back to it.
+/// The namespace of this process, to which every thread returns.
 static HOME: OnceLock<File> = OnceLock::new();
 
 /// File system of namespaces (include/uapi/linux/magic.h).
 const NSFS: FsType = FsType(0x6e73_6673);
-/// The namespaces that no pod has: the agent's own, and the host's, where process 1 lives. They may be one.
+/// The node's namespaces: the agent's own, and the host's, where process 1 lives. They may be the same.
 const OF_THE_NODE: [&str; 2] = ["/proc/self/ns/net", "/proc/1/ns/net"];
 
 fn home() -> io::Result<&'static File> {
@@ -30,7 +30,7 @@ fn home() -> io::Result<&'static File> {
     Ok(HOME.get_or_init(|| home))
 }
 
-/// A network namespace. It lives as long as this does, whatever happens to its path.
+/// An open network namespace, which exists at least as long as this does, whatever happens to its path.
 #[derive(Debug)]
 pub struct Netns {
     file: File,
@@ -41,23 +41,23 @@ pub struct Netns {
     way_out: RwLock<WayOut>,
 }
 
-/// What is known of the way that leads out of a namespace.
+/// The route out of a namespace.
 #[derive(Debug, Default)]
 pub(super) struct WayOut {
-    /// Index of the interface, if there is but one.
+    /// Index of the only interface, if there is just one.
     pub(super) only: Option<u32>,
-    /// The namespace's own addresses: they are reached over `lo`.
+    /// The namespace's own addresses, which are reached over `lo`.
     pub(super) own: Vec<IpAddr>,
 }
 
 impl Netns {
     /// Opens the namespace at a path, such as `/run/netns/NAME` or `/proc/PID/ns/net`.
     ///
-    /// Nothing but a network namespace is ever opened, so no FIFO is waited for and no device is touched. Walking the path may take
-    /// as long as the file systems on it want: call it where that holds up nobody else.
+    /// Nothing but a network namespace is ever opened, so no FIFO blocks and no device is touched. Resolving the path
+    /// may block for as long as its file systems like: call it where that blocks nothing else.
     ///
     /// # Errors
-    /// Nothing is there, or it is not a network namespace.
+    /// The path does not exist, or is not a network namespace.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = open_namespace(path)?;
         let (device, inode) = (file.metadata()?.dev(), file.metadata()?.ino());
@@ -67,12 +67,12 @@ impl Netns {
         Ok(Self { file, path: path.to_owned(), device, inode, cookie, way_out: RwLock::default() })
     }
 
-    /// Runs `f` in the namespace, on this thread. `f` must not await; what it opens (sockets) stays in the namespace.
+    /// Runs `f` in the namespace, on this thread. `f` must not await; sockets that it opens stay in the namespace.
     pub fn run<T>(&self, f: impl FnOnce() -> T) -> io::Result<T> {
         inside(self.file.as_fd(), f)
     }
 
-    /// Where it was opened.
+    /// The path at which it was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -92,23 +92,24 @@ impl Netns {
         self.cookie
     }
 
-    /// Learns which way leads out.
+    /// Sets the route out of the namespace.
     pub(super) fn set_way_out(&self, way_out: WayOut) {
         *self.way_out.write() = way_out;
     }
 
-    /// Index of the interface by which every packet to `ip` leaves; `None` when it stays inside, or routes decide.
+    /// Index of the interface through which every packet to `ip` leaves; `None` if it stays inside, or if routes
+    /// decide.
     pub(super) fn way_to(&self, ip: IpAddr) -> Option<u32> {
         let way_out = self.way_out.read();
         way_out.only.filter(|_| !ip.is_loopback() && !way_out.own.contains(&ip))
     }
 
-    /// Whether it is the node's: the one that this process lives in, or the host's.
+    /// Whether it is the node's: that of this process, or the host's.
     pub fn is_of_the_node(&self) -> io::Result<bool> {
         if home()?.metadata()?.ino() == self.inode {
             return Ok(true);
         }
-        // Process 1 cannot be seen from a container without the host's process ids: then the agent's own is all there is to know.
+        // Process 1 is invisible in a container without the host's PID namespace: then only the agent's own is known.
         Ok(OF_THE_NODE.iter().any(|path| std::fs::metadata(path).is_ok_and(|found| found.ino() == self.inode)))
     }
 }
@@ -119,8 +120,8 @@ impl AsFd for Netns {
     }
 }
 
-/// Opens what is at `path` if it is a network namespace. The path is resolved without opening what it leads to (O_PATH); only
-/// what has been looked at is opened then.
+/// Opens `path` if it is a network namespace. It is resolved without opening its target (O_PATH); only the object that
+/// was checked is opened then.
 fn open_namespace(path: &Path) -> io::Result<File> {
     let wrong =
         |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("must be a network namespace, {what}"));
@@ -151,13 +152,13 @@ fn kind_of(metadata: &std::fs::Metadata) -> &'static str {
     }
 }
 
-/// Brings the thread home, also when the closure panics.
+/// Returns the thread to its namespace, even when the closure panics.
 struct Return(&'static File);
 
 impl Drop for Return {
     fn drop(&mut self) {
         if let Err(error) = setns(self.0, CloneFlags::CLONE_NEWNET) {
-            // Going on would open the next pod's sockets in this pod.
+            // Continuing would open the next pod's sockets in this pod.
             tracing::error!(%error, "a thread cannot leave a pod's network namespace");
             std::process::abort();
         }
@@ -171,7 +172,7 @@ fn inside<T>(namespace: BorrowedFd<'_>, f: impl FnOnce() -> T) -> io::Result<T> 
     Ok(f())
 }
 
-/// The path of a namespace whose inode is known: under /run/netns or a process that is in it.
+/// The path of a namespace by its inode: under /run/netns, or of a process in it.
 pub(super) fn find_by_inode(inode: u64) -> Option<PathBuf> {
     let named = std::fs::read_dir("/run/netns").into_iter().flatten().flatten().map(|entry| entry.path());
     let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {

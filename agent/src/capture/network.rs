@@ -1,4 +1,4 @@
-//! What capture needs in a pod's network namespace: `lo`, one rule and one route per address family, three sysctls.
+//! The setup of a pod's network namespace: `lo`, one rule and one route per address family, three sysctls.
 
 use std::collections::HashSet;
 use std::io;
@@ -9,32 +9,32 @@ use super::error::CaptureError;
 use super::netns::{Netns, WayOut};
 use super::rtnl::{Read, Rtnl};
 
-/// Sysctls that are set to 1, below /proc/sys/net. The first gives the application's side of a connection the mark of our SYN, so that
-/// its answers, addressed to the client, come back over `lo`; the others give it to resets.
+/// Sysctls set to 1, below /proc/sys/net. The first gives the application's side of a connection the mark of our SYN,
+/// so that its responses, addressed to the client, come back over `lo`; the others do so for resets.
 const SYSCTLS: [&str; 3] = ["ipv4/tcp_fwmark_accept", "ipv4/fwmark_reflect", "ipv6/fwmark_reflect"];
 
-/// What a namespace looks like once it is prepared.
+/// The addresses of a prepared namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Arranged {
-    /// Its addresses: those of the pod that are there, then others up to the share.
+    /// The pod's addresses that are present, then others up to the quota.
     pub(super) own: Vec<IpAddr>,
-    /// The pod's addresses that are not there.
+    /// The pod's addresses that are missing.
     pub(super) missing: Vec<IpAddr>,
-    /// Further addresses that are there, at least so many: they are over the pod's share.
+    /// The number of further addresses, or a lower bound of it: they exceed the pod's quota.
     pub(super) beyond: usize,
 }
 
-/// Prepares the namespace, or repairs it, and learns which way leads out of it. `preferred` are the pod's addresses, most
-/// important first, `share` is how many the pod may have in all.
-pub(super) fn arrange(netns: &Netns, preferred: &[IpAddr], share: usize) -> Result<Arranged, CaptureError> {
+/// Prepares or repairs the namespace, and finds the route out of it. `preferred` are the pod's addresses, most
+/// important first; `quota` bounds the pod's addresses.
+pub(super) fn arrange(netns: &Netns, preferred: &[IpAddr], quota: usize) -> Result<Arranged, CaptureError> {
     let failed = |what| {
         let path = netns.path().to_owned();
         move |source| CaptureError::Network { path, what, source }
     };
     let mut rtnl = Rtnl::open(netns).map_err(failed("opening a netlink socket"))?;
-    // The runtime does so for real pods, but not `ip netns add`.
+    // The container runtime does so for real pods, but not `ip netns add`.
     rtnl.set_loopback_up().map_err(failed("switching lo on"))?;
-    let arranged = read(&mut rtnl, preferred, share).map_err(failed("reading addresses"))?;
+    let arranged = read(&mut rtnl, preferred, quota).map_err(failed("reading addresses"))?;
     for v6 in [false, true] {
         let Some(from) = source(&arranged.own, preferred, v6) else { continue };
         rtnl.add_rule(v6).map_err(failed("adding the rule"))?;
@@ -48,11 +48,11 @@ pub(super) fn arrange(netns: &Netns, preferred: &[IpAddr], share: usize) -> Resu
     Ok(arranged)
 }
 
-/// Which of `preferred` the kernel shows on an interface of the namespace at this path: nobody but the pod itself, or whoever set it
-/// up, can make it do so. May take as long as the path and the namespace want.
+/// The addresses of `preferred` that are on an interface of the namespace at `path`: only the pod itself, or whoever
+/// set it up, can put them there. May block.
 ///
 /// # Errors
-/// There is no network namespace at the path, or it is the node's; or the kernel refuses to tell.
+/// The path is no network namespace, or the node's; or the kernel does not answer.
 pub fn addresses_shown(path: &Path, preferred: &[IpAddr]) -> io::Result<Vec<IpAddr>> {
     let netns = Netns::open(path)?;
     if netns.is_of_the_node()? {
@@ -64,14 +64,14 @@ pub fn addresses_shown(path: &Path, preferred: &[IpAddr]) -> io::Result<Vec<IpAd
     Ok(found)
 }
 
-/// The same of an open namespace, without changing anything in it.
+/// The addresses of an open namespace, without changing anything in it.
 pub(super) fn shown(netns: &Netns, preferred: &[IpAddr]) -> io::Result<Arranged> {
     read(&mut Rtnl::open(netns)?, preferred, preferred.len())
 }
 
-fn read(rtnl: &mut Rtnl<'_>, preferred: &[IpAddr], share: usize) -> io::Result<Arranged> {
+fn read(rtnl: &mut Rtnl<'_>, preferred: &[IpAddr], quota: usize) -> io::Result<Arranged> {
     let (there, read) = rtnl.addresses()?;
-    let mut arranged = sort(&there, preferred, share);
+    let mut arranged = sort(&there, preferred, quota);
     if read == Read::Part {
         let unseen = std::mem::take(&mut arranged.missing);
         let mut seen = Vec::new();
@@ -79,24 +79,24 @@ fn read(rtnl: &mut Rtnl<'_>, preferred: &[IpAddr], share: usize) -> io::Result<A
             if rtnl.has_address(ip)? { seen.push(ip) } else { arranged.missing.push(ip) }
         }
         arranged.own.splice(0..0, seen);
-        arranged.own.truncate(share.max(preferred.len()));
+        arranged.own.truncate(quota.max(preferred.len()));
     }
     Ok(arranged)
 }
 
-/// Who has a place among a pod's addresses. Loopback needs none: it is known by itself.
-fn sort(there: &[IpAddr], preferred: &[IpAddr], share: usize) -> Arranged {
+/// Selects the addresses within the quota. Loopback needs no entry: it is recognized as such.
+fn sort(there: &[IpAddr], preferred: &[IpAddr], quota: usize) -> Arranged {
     let here: HashSet<IpAddr> = there.iter().copied().filter(|ip| !ip.is_loopback()).collect();
     let (mut own, missing): (Vec<_>, Vec<_>) = preferred.iter().copied().partition(|ip| here.contains(ip));
     let known = own.len();
-    // What can be reached from elsewhere comes before what is local to the link.
+    // Routable addresses come before link-local ones.
     let local = |ip: &&IpAddr| agent_abi::Address::from(**ip).is_local();
     let others = || there.iter().filter(|ip| !ip.is_loopback() && !preferred.contains(ip));
-    own.extend(others().filter(|ip| !local(ip)).chain(others().filter(local)).take(share.saturating_sub(known)));
+    own.extend(others().filter(|ip| !local(ip)).chain(others().filter(local)).take(quota.saturating_sub(known)));
     Arranged { beyond: here.len().saturating_sub(own.len()), own, missing }
 }
 
-/// Takes rules and routes away again.
+/// Removes rules and routes.
 pub(super) fn dismantle(netns: &Netns) -> io::Result<()> {
     let mut rtnl = Rtnl::open(netns)?;
     for v6 in [false, true] {
@@ -106,20 +106,20 @@ pub(super) fn dismantle(netns: &Netns) -> io::Result<()> {
     Ok(())
 }
 
-/// The address that answers come from: the first preferred one that is there, else the first that is not local to the link.
+/// The source address of responses: the first preferred one that is present, else the first that is not link-local.
 fn source(addresses: &[IpAddr], preferred: &[IpAddr], v6: bool) -> Option<IpAddr> {
-    let fits = |ip: &&IpAddr| ip.is_ipv6() == v6 && addresses.contains(ip);
+    let suits = |ip: &&IpAddr| ip.is_ipv6() == v6 && addresses.contains(ip);
     let reachable = |ip: &&IpAddr| ip.is_ipv6() == v6 && !agent_abi::Address::from(**ip).is_local();
-    preferred.iter().find(fits).or_else(|| addresses.iter().find(reachable)).copied()
+    preferred.iter().find(suits).or_else(|| addresses.iter().find(reachable)).copied()
 }
 
-/// Switches the sysctls on. Returns one bit for each that was off before.
+/// Enables the sysctls. Returns one bit for each that was off before.
 pub(super) fn set_sysctls(netns: &Netns) -> Result<u32, CaptureError> {
     let set = || -> Result<u32, CaptureError> {
         let mut changed = 0;
         for (bit, name) in SYSCTLS.iter().enumerate() {
             let path = Path::new("/proc/sys/net").join(name);
-            // A kernel without IPv6 has no such file.
+            // The file does not exist without IPv6.
             let Ok(before) = std::fs::read_to_string(&path) else { continue };
             if before.trim() == "0" {
                 std::fs::write(&path, "1").map_err(CaptureError::file(&path))?;
@@ -131,7 +131,7 @@ pub(super) fn set_sysctls(netns: &Netns) -> Result<u32, CaptureError> {
     netns.run(set).map_err(|source| CaptureError::Netns { path: netns.path().to_owned(), source })?
 }
 
-/// Switches those sysctls off that `set_sysctls` had switched on.
+/// Disables the sysctls that `set_sysctls` had enabled.
 pub(super) fn restore_sysctls(netns: &Netns, changed: u32) -> io::Result<()> {
     netns.run(|| {
         let ours = SYSCTLS.iter().enumerate().filter(|(bit, _)| changed & (1 << bit) != 0);
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_within_the_share_all_have_a_place_those_of_the_link_last() {
+    fn addresses_within_the_quota_all_have_a_place_those_of_the_link_last() {
         let there = ips(&["127.0.0.1", "10.0.0.1", "::1", "fe80::1", "10.0.0.9"]);
         let arranged = sort(&there, &ips(&["10.0.0.1", "10.0.0.7"]), 8);
         assert_eq!(arranged.own, ips(&["10.0.0.1", "10.0.0.9", "fe80::1"]));

@@ -1,7 +1,7 @@
-//! The embedded eBPF object: its maps are made or taken over, its programs loaded from instructions.
+//! The embedded eBPF object: maps are created or taken over, programs loaded from instructions.
 //!
-//! Not with the map library's own loader: that one parses the kernel's BTF (megabytes, 30 ms) for every object it loads, and a
-//! pod needs a program of its own. Here the object is read once, and a pod costs the verifier's time alone.
+//! The map library's own loader parses the kernel's BTF (megabytes, 30 ms) for every object, and a pod needs a program
+//! of its own. Here the object is parsed once, and a pod costs the verifier's time only.
 
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -15,12 +15,12 @@ use aya_obj::generated::{bpf_attach_type, bpf_insn, bpf_map_type, bpf_prog_type}
 use super::bpf::{self, ProgramKind};
 use super::error::CaptureError;
 
-/// The object; empty when the agent was built without one.
+/// The object; empty if the agent was built without one.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/culvert.bpf.o"));
-/// What the object was built from. A program that is attached already and has the same number need not be replaced.
+/// Fingerprint of the object's sources. An attached program with the same one need not be replaced.
 pub(super) const FINGERPRINT: u64 = parse_hex(env!("CULVERT_BPF_SOURCES"));
 
-/// The programs and how each is loaded.
+/// The programs and their types.
 const KINDS: [(&str, ProgramKind); 10] = {
     use bpf_attach_type::*;
     use bpf_prog_type::*;
@@ -40,27 +40,27 @@ const KINDS: [(&str, ProgramKind); 10] = {
         (SHUT, kind(BPF_PROG_TYPE_SK_LOOKUP, BPF_SK_LOOKUP)),
     ]
 };
-/// The program of a pod on kernels from 5.17 on.
+/// The program of a pod on kernels since 5.17.
 pub(super) const LOOKUP: &str = "lookup";
 /// The program of a pod on older kernels.
 pub(super) const LOOKUP_BY_TUPLE: &str = "lookup_by_tuple";
 /// The program of a pod that cannot be captured.
 pub(super) const SHUT: &str = "shut";
 
-/// Whether there is an object at all.
+/// Whether this build has an object.
 pub(super) fn is_embedded() -> bool {
     !OBJECT.is_empty()
 }
 
-/// The instructions of all programs, with the maps in them.
+/// The instructions of all programs, with map references resolved.
 pub(super) struct Programs {
     code: HashMap<String, Vec<bpf_insn>>,
     license: CString,
-    /// Its maps, as far as nobody has taken them out: the instructions know them by file descriptor, so all must stay open.
+    /// The maps that nobody has taken out. The instructions refer to them by file descriptor, so all must stay open.
     pub(super) maps: HashMap<String, MapData>,
 }
 
-/// Reads the object. Maps that are pinned in `directory` are taken over, the others made and pinned there.
+/// Parses the object. Maps that are pinned in `directory` are taken over, the others created and pinned there.
 pub(super) fn open(directory: &Path) -> Result<Programs, CaptureError> {
     if !is_embedded() {
         return Err(CaptureError::NoObject);
@@ -90,7 +90,7 @@ impl Programs {
         load(name, self.code(name)?, &self.license)
     }
 
-    /// Loads an instance of a pod's program: the pod's id is a constant in it.
+    /// Loads an instance of a pod's program, with the pod's id as a constant.
     pub(super) fn load_for_pod(&self, name: &str, pod: u32) -> Result<OwnedFd, CaptureError> {
         let mut code = self.code(name)?.to_vec();
         if replace_constant(&mut code, POD_ID_PLACEHOLDER, pod.into()) == 0 {
@@ -105,7 +105,7 @@ impl Programs {
     }
 }
 
-/// How the program with this name is attached.
+/// The attach type of a program.
 pub(super) fn attach_type(name: &str) -> Result<bpf_attach_type, CaptureError> {
     kind(name).map(|kind| kind.attach)
 }
@@ -123,12 +123,12 @@ fn load(name: &str, code: &[bpf_insn], license: &std::ffi::CStr) -> Result<Owned
     })
 }
 
-/// Opens a pinned map, or makes and pins it.
+/// Opens a pinned map, or creates and pins it.
 fn open_map(path: &Path, name: &str, definition: &aya_obj::Map) -> Result<MapData, CaptureError> {
     let failed = |error: aya::maps::MapError| CaptureError::BadObject(format!("map {name}: {error}"));
     if path.exists() {
         let map = MapData::from_pin(path).map_err(failed)?;
-        return if fits(&map, definition).map_err(failed)? {
+        return if matches(&map, definition).map_err(failed)? {
             Ok(map)
         } else {
             Err(CaptureError::ForeignMap { path: path.to_owned() })
@@ -144,8 +144,8 @@ fn open_map(path: &Path, name: &str, definition: &aya_obj::Map) -> Result<MapDat
     Ok(map)
 }
 
-/// Whether a pinned map is what the object would make.
-fn fits(map: &MapData, wanted: &aya_obj::Map) -> Result<bool, aya::maps::MapError> {
+/// Whether a pinned map has the definition of the object.
+fn matches(map: &MapData, wanted: &aya_obj::Map) -> Result<bool, aya::maps::MapError> {
     let info = map.info()?;
     Ok(info.map_type()? as u32 == wanted.map_type()
         && info.key_size() == wanted.key_size()
@@ -154,7 +154,8 @@ fn fits(map: &MapData, wanted: &aya_obj::Map) -> Result<bool, aya::maps::MapErro
         && info.map_flags() == wanted.map_flags())
 }
 
-/// Replaces a 64-bit constant in the instructions that load it (BPF_LD | BPF_IMM | BPF_DW, two slots), and says how often.
+/// Replaces a 64-bit constant in the instructions that load it (BPF_LD | BPF_IMM | BPF_DW, two slots); returns the
+/// number of replacements.
 fn replace_constant(code: &mut [bpf_insn], from: u64, to: u64) -> usize {
     const LOAD: u8 = 0x18;
     let mut count = 0;

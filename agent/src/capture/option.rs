@@ -1,4 +1,4 @@
-//! Socket options that the socket library lacks, and what kind of namespace a file is.
+//! Socket options that the socket library lacks, and the type of a namespace file.
 #![expect(unsafe_code, reason = "setsockopt, getsockopt and ioctl take pointers and numbers")]
 
 use std::io;
@@ -23,7 +23,7 @@ fn set(socket: &impl AsFd, level: i32, name: i32, value: u32) -> io::Result<()> 
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// The cookie of the network namespace that the socket is in.
+/// The cookie of a socket's network namespace.
 pub(super) fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
     let mut cookie = 0_u64;
     let mut length = size_of::<u64>() as u32;
@@ -34,7 +34,7 @@ pub(super) fn netns_cookie(socket: &impl AsFd) -> io::Result<u64> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(cookie) }
 }
 
-/// IP_TRANSPARENT or IPV6_TRANSPARENT: addresses that are not ours may be bound and accepted.
+/// IP_TRANSPARENT or IPV6_TRANSPARENT: allows binding to and accepting for foreign addresses.
 pub(super) fn set_transparent(socket: &impl AsFd, v6: bool) -> io::Result<()> {
     let (level, name) =
         if v6 { (libc::IPPROTO_IPV6, V6_TRANSPARENT) } else { (libc::IPPROTO_IP, libc::IP_TRANSPARENT) };
@@ -46,12 +46,12 @@ pub(super) fn set_bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
     set(socket, libc::IPPROTO_IP, BIND_ADDRESS_NO_PORT, 1)
 }
 
-/// SO_BINDTOIFINDEX: the socket sends by this interface and takes only what comes by it.
+/// SO_BINDTOIFINDEX: the socket sends and receives through this interface only.
 pub(super) fn bind_to_interface(socket: &impl AsFd, index: u32) -> io::Result<()> {
     set(socket, libc::SOL_SOCKET, BIND_TO_INDEX, index)
 }
 
-/// The `CLONE_NEW…` constant of the namespace that the file is.
+/// The `CLONE_NEW…` constant of a namespace file.
 pub(super) fn namespace_type(file: &impl AsFd) -> io::Result<i32> {
     // SAFETY: the request takes no argument.
     let result = unsafe { libc::ioctl(file.as_fd().as_raw_fd(), GET_NAMESPACE_TYPE) };

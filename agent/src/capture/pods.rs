@@ -1,4 +1,4 @@
-//! The captured pods of the node: enrolled, released and forgotten. One pod goes through
+//! The captured pods of the node. The life of one pod:
 //!
 //! ```text
 //!            enroll              release                     forget
@@ -8,8 +8,8 @@
 //!     └─ enroll fails ─▶ closed ── reopen ─▶ unknown      no new connection into it or out of it
 //! ```
 //!
-//! What is done in a pod's namespace takes as long as the pod makes it: the registry is never locked meanwhile, only that one
-//! namespace is taken ([`Pods::work_in`]).
+//! Work in a pod's namespace may block for as long as the pod likes: meanwhile the registry is not locked, only that
+//! one namespace is ([`Pods::work_in`]).
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, TcpListener};
@@ -36,13 +36,13 @@ use super::rtnl::Changes;
 use super::sockets;
 use super::tables::{Held, Room, Tables};
 
-/// How long somebody else's work in a namespace is waited for.
+/// How long to wait for another operation in a namespace.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A pod that is to be captured.
+/// The parameters to capture a pod.
 #[derive(Clone, Debug)]
 pub struct PodSpec {
-    /// Whose pod it is: the uid of the workload. A namespace has one owner.
+    /// The uid of the workload. A namespace has one owner.
     pub owner: String,
     /// Path of its network namespace.
     pub netns: PathBuf,
@@ -50,9 +50,9 @@ pub struct PodSpec {
     pub addresses: Vec<IpAddr>,
 }
 
-/// A captured pod. Its listeners are non-blocking, and stand on loopback addresses of the pod with ports of their own; what they
-/// accept has the address that was really called as its local address. A connection whose local address is loopback was dialled
-/// directly and is to be dropped.
+/// A captured pod. Its listeners are non-blocking and bound to loopback addresses of the pod, with ports of their own;
+/// the local address of an accepted connection is its original destination. A connection whose local address is
+/// loopback was dialled directly and must be dropped.
 #[derive(Debug)]
 pub struct CapturedPod {
     /// Id of the pod on this node.
@@ -63,24 +63,24 @@ pub struct CapturedPod {
     pub netns: Arc<Netns>,
     /// Connections that leave the pod.
     pub outbound: Vec<TcpListener>,
-    /// Plaintext connections to the pod that the agent must judge.
+    /// Plaintext connections to the pod that the agent must authorize.
     pub plaintext: Vec<TcpListener>,
-    /// Tunnels to the pod.
+    /// HBONE connections to the pod.
     pub hbone: Vec<TcpListener>,
 }
 
-/// Why a pod could not be captured, and what has become of it.
+/// Why a pod could not be captured, and its state.
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct NotCaptured {
-    /// Why.
+    /// The error.
     pub error: CaptureError,
-    /// Cookie of its namespace, if that is closed now: until it is captured or reopened, no new connection is made into it or out of
-    /// it. `None` when nothing shows that the namespace is the pod's.
+    /// Cookie of its namespace if that is closed now: until it is captured or reopened, it neither accepts nor opens
+    /// new connections. `None` if nothing proves that the namespace is the pod's.
     pub closed: Option<u64>,
 }
 
-/// What is known about a captured pod, for `culvert get captures`.
+/// The state of a captured pod, for `culvert get captures`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodStatus {
     /// Id of the pod on this node.
@@ -89,17 +89,17 @@ pub struct PodStatus {
     pub cookie: u64,
     /// Path of its network namespace.
     pub netns: PathBuf,
-    /// All addresses in the namespace that the kernel half knows.
+    /// The addresses in the namespace that the eBPF programs know.
     pub addresses: Vec<IpAddr>,
-    /// Whether new connections are left alone.
+    /// Whether new connections are no longer captured.
     pub released: bool,
     /// Whether new connections are refused.
     pub closed: bool,
-    /// What is not as it should be.
+    /// A problem, if any.
     pub note: Option<String>,
 }
 
-/// All captured pods, with everything that is needed to capture one.
+/// All captured pods, and what is needed to capture one.
 pub(super) struct Pods {
     pub(super) registry: Mutex<Registry>,
     worked_in: Mutex<HashSet<u64>>,
@@ -113,14 +113,14 @@ pub(super) struct Pods {
     pub(super) flags: u32,
 }
 
-/// What is known of all pods, and the tables of the kernel half.
+/// The state of all pods, and the eBPF maps.
 pub(super) struct Registry {
     pub(super) tables: Tables,
     pub(super) entries: BTreeMap<u32, Entry>,
-    /// What an earlier agent left, by id, until it is taken over or forgotten.
+    /// Entries of an earlier agent by id, until they are taken over or forgotten.
     pub(super) left: BTreeMap<u32, Held>,
     next_id: u32,
-    /// Whether what an earlier agent left is anybody's.
+    /// Whether the hand-over is over: captures of an earlier agent may be claimed.
     settled: bool,
 }
 
@@ -131,24 +131,24 @@ pub(super) struct Entry {
     pub(super) preferred: Vec<IpAddr>,
     pub(super) held: Held,
     pub(super) pod: Pod,
-    /// The rules in the kernel; `None` while they are those that an earlier agent left.
+    /// The rules in the kernel; `None` while they are those of an earlier agent.
     pub(super) rules: Option<PlaintextRules>,
     pub(super) changes: Changes,
     /// Ports of the listeners.
     pub(super) ports: BTreeMap<(u32, bool), u16>,
-    /// Why it is closed, as bits; 0 when it is not.
+    /// Reasons why it is closed, as bits; 0 if it is not.
     pub(super) closing: u32,
     pub(super) note: Option<String>,
 }
 
-/// A listener that was made in a pod.
+/// A listener in a pod.
 struct Made {
     kind: Kind,
     v6: bool,
     listener: Option<TcpListener>,
 }
 
-/// Nobody else works in the namespace while this is there.
+/// Exclusive access to a namespace, until dropped.
 pub(super) struct Working<'a> {
     pods: &'a Pods,
     cookie: u64,
@@ -177,7 +177,7 @@ impl Pods {
         }
     }
 
-    /// Takes a namespace to work in, if nobody else has it, or gives it back within `patience`.
+    /// Locks a namespace, within `patience`.
     pub(super) fn work_in(&self, cookie: u64, patience: Duration) -> Option<Working<'_>> {
         let until = Instant::now() + patience;
         let mut worked_in = self.worked_in.lock();
@@ -189,8 +189,8 @@ impl Pods {
         Some(Working { pods: self, cookie })
     }
 
-    /// Captures a pod. One that is captured already, by this agent or an earlier one, keeps its id and gets new listeners. One that cannot
-    /// be captured is closed, if it can show that the namespace is its own.
+    /// Captures a pod. A pod that is captured already, by this agent or an earlier one, keeps its id and gets new
+    /// listeners. A pod that cannot be captured is closed, if it can prove that the namespace is its own.
     pub(super) fn enroll(&self, spec: &PodSpec) -> Result<CapturedPod, NotCaptured> {
         let open = |error| NotCaptured { error, closed: None };
         let failed = |source| CaptureError::Netns { path: spec.netns.clone(), source };
@@ -221,12 +221,12 @@ impl Pods {
         }
     }
 
-    /// The place of a pod: new, or the one that it has already. Also says whether it is known, and what the tables hold for it.
+    /// The entry of a pod, new or existing; also whether it existed, and what the maps hold for it.
     fn claim(&self, spec: &PodSpec, netns: &Netns) -> Result<(Place, bool, Held), CaptureError> {
         let mut registry = self.registry.lock();
         let Some(mut place) = registry.tables.place(netns.cookie()) else {
             let place = registry.new_place(&spec.owner, netns);
-            // First of all, so that a crash from here on is cleaned up by whoever comes next.
+            // Written first, so that the next agent can clean up after a crash.
             return match registry.tables.put_place(netns.cookie(), place)? {
                 Room::Found => Ok((place, false, Held::default())),
                 Room::Full => Err(CaptureError::TooManyPods(MAX_PODS)),
@@ -253,7 +253,7 @@ impl Pods {
         Ok((place, true, held))
     }
 
-    /// Everything between a pod's namespace and its capture, in an order in which nothing is captured before it can be served.
+    /// All steps of a capture, in an order in which nothing is captured before it can be served.
     fn build(
         &self,
         spec: &PodSpec,
@@ -296,7 +296,7 @@ impl Pods {
             id,
             flags: self.flags,
             generation: left.map_or(0, |pod| pod.generation),
-            // Until somebody says what policy is, the agent judges.
+            // Until policy is set, the agent authorizes.
             verdict: left.map_or(Verdict::Proxy as u32, |pod| pod.verdict),
         };
         tables.put_by_id(pod)?;
@@ -323,7 +323,7 @@ impl Pods {
         Ok(captured)
     }
 
-    /// From now on what an earlier agent captured is anybody's who can show that it is its own.
+    /// Ends the hand-over: captures of an earlier agent may be claimed by any pod that proves ownership.
     pub(super) fn settle(&self) {
         self.registry.lock().settled = true;
     }
@@ -332,13 +332,13 @@ impl Pods {
         attach::is_attached(Target::Netns(netns.inode() as u32), &self.pin(netns.cookie()))
     }
 
-    /// Attaches a program to the pod, in place of the one that is there.
+    /// Attaches a program to the pod, replacing the current one.
     pub(super) fn attach(&self, name: &str, program: &OwnedFd, netns: &Netns) -> Result<(), CaptureError> {
         let target = Target::Netns(netns.inode() as u32);
         attach::attach(name, program, (netns, netns.path(), target), &self.pin(netns.cookie()))
     }
 
-    /// Tells the builds of both variants of the program apart.
+    /// Fingerprint that also distinguishes the two variants of the program.
     pub(super) fn fingerprint(&self) -> u64 {
         if self.lookup == LOOKUP { FINGERPRINT } else { !FINGERPRINT }
     }
@@ -347,13 +347,13 @@ impl Pods {
         self.pins.join(cookie.to_string())
     }
 
-    /// Leaves new connections of a pod alone. Those on their way still reach their listeners.
+    /// Stops capturing new connections of a pod. Those in the handshake still reach their listeners.
     pub(super) fn release(&self, id: u32) -> Result<(), CaptureError> {
         self.registry.lock().release(id)
     }
 
-    /// Removes every trace of a released pod; one that was captured anew meanwhile stays. Captured connections that are still open would be
-    /// cut: their answers need the rule.
+    /// Removes all state of a released pod; a pod that was captured again is left alone. Open captured connections
+    /// would break: their responses need the rule.
     pub(super) fn forget(&self, id: u32) -> Result<(), CaptureError> {
         let netns = self.registry.lock().entries.get(&id).map(|entry| Arc::clone(&entry.netns));
         let netns = netns.ok_or(CaptureError::UnknownPod(id))?;
@@ -370,7 +370,8 @@ impl Pods {
         self.erase(entry.cookie, id, &netns, (entry.held, false))
     }
 
-    /// Forgets the pods whose cookies are not in `live`, those of an earlier agent included. One that fails does not keep the others.
+    /// Forgets the pods whose cookies are not in `live`, those of an earlier agent included. A failure does not keep
+    /// the others.
     pub(super) fn retain(&self, live: &[u64]) -> Result<(), CaptureError> {
         let mut outcome = Ok(());
         let (places, closed) = {
@@ -399,7 +400,7 @@ impl Pods {
         outcome
     }
 
-    /// Cookies of the places with these paths.
+    /// Cookies of the entries with these paths.
     pub(super) fn left_at(&self, paths: &[PathBuf]) -> Vec<u64> {
         let places = self.registry.lock().tables.places();
         let at = |place: &Place| paths.contains(&path_of(place));
@@ -418,7 +419,7 @@ impl Pods {
         undone.map_err(|source| CaptureError::Network { path, what: "removing rule and route", source })
     }
 
-    /// Takes a pod out of the tables; one that was `closed` instead keeps the program that closes it.
+    /// Removes a pod from the maps; a pod that was `closed` keeps the program that closes it.
     pub(super) fn erase_tables(
         &self,
         tables: &mut Tables,
@@ -444,7 +445,7 @@ impl Registry {
         self.next_id += 1;
         let mut path = [0; 216];
         let name = netns.path().as_os_str().as_bytes();
-        // A path that is too long is found again by its inode.
+        // A path that is too long is found by its inode instead.
         if name.len() < path.len() {
             path[..name.len()].copy_from_slice(name);
         }
@@ -459,7 +460,7 @@ impl Registry {
         self.tables.put_by_id(entry.pod)
     }
 
-    /// Writes a pod to where the programs see it.
+    /// Writes a pod's entry for the eBPF programs.
     pub(super) fn publish(&mut self, id: u32) -> Result<(), CaptureError> {
         let entry = self.entries.get(&id).ok_or(CaptureError::UnknownPod(id))?;
         self.tables.put_by_id(entry.pod)?;
@@ -469,7 +470,7 @@ impl Registry {
         }
     }
 
-    /// Judges plaintext to a pod by `rules` from now on, all of them at once.
+    /// Sets the plaintext rules of a pod, atomically.
     pub(super) fn set_plaintext(&mut self, id: u32, rules: &PlaintextRules) -> Result<(), CaptureError> {
         let entry = self.entries.get_mut(&id).ok_or(CaptureError::UnknownPod(id))?;
         if entry.rules.as_ref() == Some(rules) {
@@ -493,7 +494,7 @@ impl Registry {
     }
 }
 
-/// Makes the agent's listeners in a pod. A pod without IPv6 has none for it.
+/// Creates the agent's listeners in a pod; none for IPv6 if the pod has no IPv6.
 fn listen(netns: &Netns) -> Result<Vec<Made>, CaptureError> {
     let failed = |source| CaptureError::Network { path: netns.path().to_owned(), what: "listening", source };
     let mut all = Vec::new();
@@ -512,7 +513,7 @@ fn listen(netns: &Netns) -> Result<Vec<Made>, CaptureError> {
     Ok(all)
 }
 
-/// Makes listeners known to the programs. Returns their ports.
+/// Registers listeners in the maps. Returns their ports.
 fn introduce(
     tables: &mut Tables,
     made: Vec<Made>,
@@ -539,15 +540,15 @@ fn introduce(
     Ok(ports)
 }
 
-/// What is not as it should be with a pod's addresses.
+/// The problem with a pod's addresses, if any.
 pub(super) fn note(arranged: &Arranged, held: &Held) -> Option<String> {
     if !arranged.missing.is_empty() {
         let missing: Vec<String> = arranged.missing.iter().map(ToString::to_string).collect();
         return Some(format!("its address {} is no longer in its network namespace", missing.join(", ")));
     }
     let beyond = arranged.beyond + arranged.own.len().saturating_sub(held.own.len());
-    let share = held.own.len();
-    (beyond > 0).then(|| format!("{beyond} or more of its addresses are over its share of {share}, and not served"))
+    let quota = held.own.len();
+    (beyond > 0).then(|| format!("{beyond} or more of its addresses are over its quota of {quota}, and not served"))
 }
 
 fn raw(verdict: PlaintextVerdict) -> Verdict {
@@ -558,7 +559,7 @@ fn raw(verdict: PlaintextVerdict) -> Verdict {
     }
 }
 
-/// The network namespace of a pod that an earlier agent enrolled, if it is still there.
+/// The network namespace of a pod of an earlier agent, if it still exists.
 pub(super) fn find(cookie: u64, place: &Place) -> Option<Netns> {
     let same = |path: PathBuf| Netns::open(&path).ok().filter(|netns| netns.cookie() == cookie);
     same(path_of(place)).or_else(|| find_by_inode(place.inode).and_then(same))

@@ -1,21 +1,21 @@
-//! Pure. How much of a table that all pods share one pod may have.
+//! Pure. One pod's quota of a map that all pods share.
 
 use agent_abi::MAX_PODS;
 
-/// A table of the kernel half in which every pod has entries.
+/// A shared map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Quota {
-    /// Entries that it holds.
+    /// Capacity of the map in entries.
     room: usize,
-    /// What each pod can count on, whatever the others do.
+    /// Entries guaranteed to each pod.
     each: usize,
-    /// The most that one pod gets while there is more than that left.
+    /// Upper bound of one pod's entries.
     most: usize,
 }
 
-/// `OWN`, addresses. A pod has two, or four with a second network.
+/// `OWN`: addresses. A pod has two, or four with a second network.
 pub(super) const ADDRESSES: Quota = Quota::new(16_384, 8, 136);
-/// `VERDICTS`, ports with a verdict of their own. While rules change, those of both are in it.
+/// `VERDICTS`: ports with a verdict of their own. During a change, it has the entries of both rule sets.
 pub(super) const VERDICTS: Quota = Quota::new(16_384, 8, 520);
 
 impl Quota {
@@ -24,19 +24,19 @@ impl Quota {
         Self { room, each, most }
     }
 
-    /// How many of the `wanted` entries a pod gets, when the other pods have `extra` beyond what each can count on.
+    /// How many of the `wanted` entries a pod gets if the other pods have `extra` beyond their guarantees.
     pub(super) fn allow(self, wanted: usize, extra: usize) -> usize {
         let common = self.room - self.each * MAX_PODS;
         let more = wanted.saturating_sub(self.each).min(self.most - self.each).min(common.saturating_sub(extra));
         wanted.min(self.each) + more
     }
 
-    /// The most that one pod gets.
+    /// Upper bound of one pod's entries.
     pub(super) fn most(self) -> usize {
         self.most
     }
 
-    /// What of a pod's entries it has beyond what each can count on.
+    /// The entries beyond the guarantee.
     pub(super) fn extra(self, entries: usize) -> usize {
         entries.saturating_sub(self.each)
     }

@@ -1,7 +1,7 @@
-//! Routing netlink in one network namespace: addresses, our rule, our route. Waits for each answer.
+//! Blocking routing netlink in one network namespace: addresses, our rule, our route.
 //!
-//! How much there is in the namespace is its pod's choice: lists are read up to a bound, and what was asked for by name is then
-//! looked up by name.
+//! The pod controls how much there is in its namespace: lists are read up to a bound, and objects that matter are then
+//! looked up individually.
 
 use std::io;
 use std::net::IpAddr;
@@ -25,19 +25,19 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::netns::Netns;
 
-/// Number of our routing table in a pod. Not a small one: the source-based routing plugin counts from 100.
+/// Our routing table in a pod. Not a small number: the source-based routing plugin counts from 100.
 pub(super) const TABLE: u32 = 1_500_800_111;
-/// Preference of our rule: after the local table (0), before what plugins add (from 32765 down) and before what people do.
+/// Preference of our rule: after the local table (0), before those of plugins (from 32765 down) and of people.
 pub(super) const PREFERENCE: u32 = 500;
-/// Room for answers; the kernel sends no larger datagram to a reader that waits (NLMSG_GOODSIZE is less).
+/// Receive buffer in bytes; the kernel sends no larger datagram to a waiting reader (NLMSG_GOODSIZE is less).
 const BUFFER: usize = 32 * 1024;
 
-/// Messages that are read of one list.
+/// Upper bound of messages read of one list.
 const MOST: usize = 4096;
-/// How long the kernel may take with an answer.
+/// Timeout of a response.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Address family of an IP version.
+/// The address family of an IP version.
 fn family(v6: bool) -> AddressFamily {
     if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet }
 }
@@ -50,22 +50,22 @@ pub(super) struct Rtnl<'a> {
     buffer: Vec<u8>,
 }
 
-/// What was read of a list.
+/// How much of a list was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Read {
     /// All of it.
     Whole,
-    /// So much that the rest was left.
+    /// Up to the bound.
     Part,
 }
 
 impl<'a> Rtnl<'a> {
-    /// Opens a socket in the namespace; it stays there.
+    /// Opens a socket in the namespace.
     pub(super) fn open(netns: &'a Netns) -> io::Result<Self> {
         Ok(Self { netns, socket: connect(netns)?, sequence: 0, buffer: vec![0; BUFFER] })
     }
 
-    /// The addresses of the namespace, up to a bound.
+    /// The addresses of the namespace, up to the bound.
     pub(super) fn addresses(&mut self) -> io::Result<(Vec<IpAddr>, Read)> {
         let mut found = Vec::new();
         let read = self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), |message| {
@@ -77,20 +77,20 @@ impl<'a> Rtnl<'a> {
         Ok((found, read))
     }
 
-    /// Whether this is an address of the namespace, however many it has: the kernel keeps a local route to each.
+    /// Whether `ip` is an address of the namespace, beyond the bound too: the kernel keeps a local route to each.
     pub(super) fn has_address(&mut self, ip: IpAddr) -> io::Result<bool> {
         let bits = if ip.is_ipv4() { 32 } else { 128 };
         let mut message = RouteMessage::default();
         message.header.address_family = family(ip.is_ipv6());
         message.header.destination_prefix_length = bits;
-        // The entry that matches, not the route that comes of it. IPv6 knows no other flag here.
+        // Ask for the matching entry, not the resolved route. IPv6 has no other flag here.
         message.header.flags = RouteFlags::FibMatch;
         if ip.is_ipv4() {
             message.header.flags |= RouteFlags::LookupTable;
         }
         message.attributes.push(RouteAttribute::Destination(RouteAddress::from(ip)));
         let answers = match self.exchange(RouteNetlinkMessage::GetRoute(message), 0, |_| ControlFlow::Break(())) {
-            // No route at all leads there.
+            // There is no route at all.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH)) => {
                 return Ok(false);
             }
@@ -102,7 +102,7 @@ impl<'a> Rtnl<'a> {
                 && route.header.destination_prefix_length == bits))
     }
 
-    /// Index of the one interface that leads out of the namespace; `None` when there are several, or none.
+    /// Index of the only interface that leads out of the namespace; `None` if there are several, or none.
     pub(super) fn only_way_out(&mut self) -> io::Result<Option<u32>> {
         let mut out = Vec::new();
         let read = self.dump(RouteNetlinkMessage::GetLink(LinkMessage::default()), |message| match message {
@@ -115,7 +115,7 @@ impl<'a> Rtnl<'a> {
         Ok(out.first().copied().filter(|_| read == Read::Whole && out.len() == 1))
     }
 
-    /// Switches `lo` on.
+    /// Sets `lo` up.
     pub(super) fn set_loopback_up(&mut self) -> io::Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = LOOPBACK_INDEX;
@@ -124,19 +124,19 @@ impl<'a> Rtnl<'a> {
         self.request(RouteNetlinkMessage::SetLink(message), 0)
     }
 
-    /// Adds our rule unless it is there.
+    /// Adds our rule, if missing.
     pub(super) fn add_rule(&mut self, v6: bool) -> io::Result<()> {
         let done = self.request(RouteNetlinkMessage::NewRule(rule(v6)), NLM_F_CREATE | NLM_F_EXCL);
         ignore(done, libc::EEXIST)
     }
 
-    /// Removes our rule if it is there.
+    /// Removes our rule, if present.
     pub(super) fn remove_rule(&mut self, v6: bool) -> io::Result<()> {
         let done = self.request(RouteNetlinkMessage::DelRule(rule(v6)), 0);
         ignore(ignore(done, libc::ENOENT), libc::EAFNOSUPPORT)
     }
 
-    /// Source address of our route; `None` when there is no such route.
+    /// Source address of our route; the outer `None` if there is no such route.
     pub(super) fn route_source(&mut self, v6: bool) -> io::Result<Option<Option<IpAddr>>> {
         let mut filter = RouteMessage::default();
         filter.header.address_family = family(v6);
@@ -155,12 +155,12 @@ impl<'a> Rtnl<'a> {
         }
     }
 
-    /// Makes our route: everything is on `lo`, and answers come from `from`.
+    /// Sets our route: everything is local to `lo`, with the source address `from`.
     pub(super) fn set_route(&mut self, from: IpAddr) -> io::Result<()> {
         self.request(RouteNetlinkMessage::NewRoute(route(from.is_ipv6(), Some(from))), NLM_F_CREATE | NLM_F_REPLACE)
     }
 
-    /// Removes our route if it is there.
+    /// Removes our route, if present.
     pub(super) fn remove_route(&mut self, v6: bool) -> io::Result<()> {
         let done = self.request(RouteNetlinkMessage::DelRoute(route(v6, None)), 0);
         ignore(ignore(done, libc::ESRCH), libc::EAFNOSUPPORT)
@@ -170,7 +170,7 @@ impl<'a> Rtnl<'a> {
         self.exchange(message, NLM_F_ACK | flags, |_| ControlFlow::Continue(())).map(drop)
     }
 
-    /// Reads a list until `each` has what it wants, or there was too much of it.
+    /// Reads a list until `each` breaks or the bound is reached.
     fn dump(
         &mut self,
         message: RouteNetlinkMessage,
@@ -187,13 +187,13 @@ impl<'a> Rtnl<'a> {
         if stopped.is_none() {
             return Ok(Read::Whole);
         }
-        // The rest of the list is still to come on the old socket.
+        // The rest of the list would still arrive on the old socket.
         self.socket = connect(self.netns)?;
         Ok(Read::Part)
     }
 
-    /// Sends one message and hands what comes back to `each` until it is acknowledged, refused or done, or `each` breaks off: then
-    /// the message at which it did so is returned.
+    /// Sends one message and passes the responses to `each` until it is acknowledged, refused or complete, or `each`
+    /// breaks; then that message is returned.
     fn exchange(
         &mut self,
         message: RouteNetlinkMessage,
@@ -247,7 +247,7 @@ fn connect(netns: &Netns) -> io::Result<Socket> {
 pub(super) struct Changes(Socket);
 
 impl Changes {
-    /// Opens it in the namespace; it stays there.
+    /// Opens the socket in the namespace.
     pub(super) fn open(netns: &Netns) -> io::Result<Self> {
         let mut socket = netns.run(|| Socket::new(NETLINK_ROUTE))??;
         socket.bind_auto()?;
@@ -265,14 +265,14 @@ impl Changes {
         Ok(Self(socket))
     }
 
-    /// Throws away what has arrived; that something has is all that counts.
+    /// Discards the messages; only their arrival matters.
     pub(super) fn drain(&self) {
         let mut buffer = [0_u8; 4096];
-        // A pod can make them faster than they are thrown away; what is left is heard of again.
+        // Bounded, since a pod can cause messages faster than they are discarded; the rest wakes the thread again.
         for _ in 0..MOST {
             match self.0.recv(&mut &mut buffer[..], libc::MSG_TRUNC) {
                 Ok(_) => {}
-                // More arrived than there was room for.
+                // The receive buffer has overflowed.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
                 Err(_) => return,
             }
@@ -292,7 +292,7 @@ impl AsRawFd for Changes {
     }
 }
 
-/// One kind of refusal is as good as success.
+/// Treats one error code as success.
 fn ignore(done: io::Result<()>, code: i32) -> io::Result<()> {
     match done {
         Err(error) if error.raw_os_error() == Some(code) => Ok(()),
@@ -300,12 +300,12 @@ fn ignore(done: io::Result<()>, code: i32) -> io::Result<()> {
     }
 }
 
-/// Whether an interface is up and not loopback. Those that are down carry nothing: some kernels give each namespace a few.
+/// Whether an interface is up and not loopback. Some kernels give each namespace a few that are down.
 fn leads_out(flags: LinkFlags) -> bool {
     flags.contains(LinkFlags::Up) && !flags.contains(LinkFlags::Loopback)
 }
 
-/// `Local` is ours where the interface has a peer; elsewhere there is only `Address`.
+/// `Local` is the own address if the interface has a peer; elsewhere there is only `Address`.
 fn own_address(message: &AddressMessage) -> Option<IpAddr> {
     let pick = |local: bool| {
         message.attributes.iter().find_map(|attribute| match attribute {

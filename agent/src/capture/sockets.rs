@@ -1,4 +1,4 @@
-//! The agent's own sockets in a pod: to the network as the pod, and to the application as the client.
+//! The agent's sockets in a pod: to the network as the pod, and to the application as the client.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
@@ -10,16 +10,17 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::netns::Netns;
 use super::option;
 
-/// Ports for connections to the application under the client's address. Clients choose theirs from 32768 on (the default of
-/// net.ipv4.ip_local_port_range), and both ends meet in one namespace: the same port would be the same connection.
-/// IP_LOCAL_PORT_RANGE cannot say so: the kernel takes only what lies within the range of the namespace.
+/// Source ports of connections to the application from the client's address. Clients choose theirs from 32768 on (the
+/// default of net.ipv4.ip_local_port_range), and both ends meet in one namespace: with the same port they would be the
+/// same connection. IP_LOCAL_PORT_RANGE cannot express this: the kernel accepts only what is within the range of the
+/// namespace.
 const TO_APPLICATION: RangeInclusive<u16> = 10_000..=32_767;
-/// Where the ports of listeners are chosen: above what `connect` takes by default, so that a server which starts later does not find
-/// its port taken.
+/// Ports of listeners: above the default range of `connect`, so that a server that starts later does not find its port
+/// taken.
 const LISTENER_PORTS: RangeInclusive<u16> = 61_000..=65_535;
-/// How many of them are tried.
+/// Ports tried.
 const ATTEMPTS: usize = 16;
-/// Connections that may wait for accept; net.core.somaxconn caps it.
+/// Listen backlog; net.core.somaxconn caps it.
 const BACKLOG: i32 = 4096;
 
 fn new(v6: bool) -> io::Result<Socket> {
@@ -27,25 +28,26 @@ fn new(v6: bool) -> io::Result<Socket> {
     Socket::new(domain, Type::STREAM.nonblocking().cloexec(), Some(Protocol::TCP))
 }
 
-/// A socket to `dst` in the pod's namespace, not connected yet: its packets leave as the pod's own.
+/// An unconnected socket for `dst` in the pod's namespace: its packets leave as the pod's own.
 ///
-/// It is bound to the interface that leads out. The application's socket, which goes to the same address from the same one, is
-/// bound to `lo`; if ours were bound to nothing, the kernel would let it have the same port (`inet_match` compares interfaces) and
-/// then hand it the other one's packets. Where several interfaces lead out, routes decide and a clash is left to chance: its
-/// price is a SYN that has to be sent again.
+/// It is bound to the interface that leads out. The application's socket, which has the same addresses, is bound to
+/// `lo`; if ours were unbound, the kernel could give it the same port (`inet_match` compares interfaces) and then
+/// deliver the other socket's packets to it. Where several interfaces lead out, routes decide and a clash is left to
+/// chance: its price is a retransmitted SYN.
 pub fn upstream_socket(netns: &Netns, dst: SocketAddr) -> io::Result<Socket> {
     let socket = netns.run(|| new(dst.is_ipv6()))??;
     if let Some(index) = netns.way_to(dst.ip().to_canonical()) {
-        // Fails when the interface has just gone; then routes decide.
+        // Fails if the interface has just disappeared; then routes decide.
         let _gone = option::bind_to_interface(&socket, index);
     }
     Ok(socket)
 }
 
-/// A socket to the pod's application, not connected yet, under the address of the client. When the client is the pod itself
+/// An unconnected socket for the pod's application, bound to the client's address. If the client is the pod itself
 /// (`pod_addresses`), or of another address family than `dst`, it is an ordinary socket.
 ///
-/// Its packets carry the mark and leave on `lo`, so that the answers, which are addressed to the client, come back to us.
+/// Its packets carry the mark and leave on `lo`, so that the responses, which are addressed to the client, come back to
+/// us.
 pub fn app_socket(netns: &Netns, client: IpAddr, dst: SocketAddr, pod_addresses: &[IpAddr]) -> io::Result<Socket> {
     let client = client.to_canonical();
     let spoofed = client.is_ipv6() == dst.is_ipv6()
@@ -58,7 +60,7 @@ pub fn app_socket(netns: &Netns, client: IpAddr, dst: SocketAddr, pod_addresses:
             return Ok(socket);
         }
         socket.set_mark(MARK)?;
-        // By its index, not by its name: a pod can give that to another interface.
+        // By index, not by name: a pod can rename interfaces.
         option::bind_to_interface(&socket, LOOPBACK_INDEX)?;
         option::set_transparent(&socket, dst.is_ipv6())?;
         option::set_bind_address_no_port(&socket)?;
@@ -67,7 +69,7 @@ pub fn app_socket(netns: &Netns, client: IpAddr, dst: SocketAddr, pod_addresses:
     })?
 }
 
-/// A listener of the agent, on a loopback address of the namespace the thread is in.
+/// A listener of the agent, on a loopback address of the thread's current namespace.
 pub(super) fn listener(kind: Kind, v6: bool) -> io::Result<TcpListener> {
     let address: IpAddr = if v6 { std::net::Ipv6Addr::LOCALHOST.into() } else { std::net::Ipv4Addr::LOCALHOST.into() };
     let socket = new(v6)?;
@@ -83,7 +85,7 @@ pub(super) fn listener(kind: Kind, v6: bool) -> io::Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// Binds to a random free port of the range, or to any when a few were taken.
+/// Binds to a random free port of the range, or to any port after a few attempts.
 fn bind_to_any(socket: &Socket, address: IpAddr, ports: RangeInclusive<u16>) -> io::Result<()> {
     let chosen = std::iter::repeat_with(|| fastrand::u16(ports.clone())).take(ATTEMPTS);
     let mut last = io::ErrorKind::AddrInUse.into();

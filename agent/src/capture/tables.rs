@@ -1,4 +1,4 @@
-//! Typed access to the maps; what their entries mean is in `agent-abi`.
+//! Typed access to the maps; the meaning of their entries is in `agent-abi`.
 
 use std::collections::{BTreeMap, HashMap as Lookup, HashSet};
 use std::net::{IpAddr, TcpListener};
@@ -20,7 +20,7 @@ const _: () = assert!(agent_abi::HBONE_PORT == HBONE_PORT);
 
 const KINDS: [Kind; 3] = [Kind::Outbound, Kind::Plaintext, Kind::Hbone];
 
-/// All maps that user space reads or writes.
+/// The maps that user space reads or writes.
 pub(super) struct Tables {
     config: Array<MapData, Config>,
     pods: HashMap<MapData, u64, Pod>,
@@ -33,7 +33,7 @@ pub(super) struct Tables {
     places: HashMap<MapData, u64, Place>,
     closed: HashMap<MapData, u64, u32>,
     counters: PerCpuArray<MapData, u64>,
-    /// What all pods have beyond what each can count on.
+    /// Entries of all pods beyond their guarantees.
     extra: Extra,
 }
 
@@ -43,19 +43,19 @@ struct Extra {
     verdicts: usize,
 }
 
-/// Whether an entry found room.
+/// Whether there was room for an entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Room {
     Found,
     Full,
 }
 
-/// What the tables hold for one pod beside its entries in `PODS`, so that it can be taken out again.
+/// The entries of one pod outside of `PODS`, so that they can be removed again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Held {
     /// Its addresses.
     pub(super) own: Vec<IpAddr>,
-    /// Ports that only the agent may bind.
+    /// Ports reserved for the agent.
     pub(super) binds: Vec<u16>,
     /// Generation and port of each verdict.
     pub(super) verdicts: Vec<(u32, u16)>,
@@ -88,7 +88,7 @@ impl Tables {
         self.config.set(0, config, 0).map_err(CaptureError::map("CONFIG"))
     }
 
-    /// Whether the cgroup's programs see the pod.
+    /// Whether the cgroup programs know the pod.
     pub(super) fn has_cookie(&self, cookie: u64) -> bool {
         self.pods.get(&cookie, 0).is_ok()
     }
@@ -97,12 +97,12 @@ impl Tables {
         self.pods.get(&(BY_ID | u64::from(id)), 0).ok()
     }
 
-    /// What `lookup` sees of a pod.
+    /// Writes the pod's entry for `lookup`.
     pub(super) fn put_by_id(&mut self, pod: Pod) -> Result<(), CaptureError> {
         self.pods.insert(BY_ID | u64::from(pod.id), pod, 0).map_err(CaptureError::map("PODS"))
     }
 
-    /// What the cgroup's programs see of a pod.
+    /// Writes the pod's entry for the cgroup programs.
     pub(super) fn put_by_cookie(&mut self, cookie: u64, pod: Pod) -> Result<(), CaptureError> {
         self.pods.insert(cookie, pod, 0).map_err(CaptureError::map("PODS"))
     }
@@ -115,7 +115,7 @@ impl Tables {
         absent_is_fine(self.pods.remove(&cookie)).map_err(CaptureError::map("PODS"))
     }
 
-    /// What the tables hold, by pod: what an earlier agent left. Reads them whole.
+    /// Reads all entries by pod: what an earlier agent left.
     pub(super) fn held(&mut self) -> BTreeMap<u32, Held> {
         let mut held: BTreeMap<u32, Held> = BTreeMap::new();
         for key in self.own.keys().flatten() {
@@ -134,19 +134,19 @@ impl Tables {
         held
     }
 
-    /// Takes everything out that is held for a pod.
+    /// Removes all entries of a pod.
     pub(super) fn drop_held(&mut self, pod: u32, held: &mut Held) -> Result<(), CaptureError> {
         self.set_own(pod, held, &[])?;
         self.set_binds(pod, held, Vec::new())?;
         self.keep_verdicts(pod, held, None)
     }
 
-    /// Makes `now` the addresses of a pod, most important first, as far as its share goes. Returns how many are in the table.
+    /// Sets the addresses of a pod, most important first, within its quota. Returns how many are in the map.
     pub(super) fn set_own(&mut self, pod: u32, held: &mut Held, now: &[IpAddr]) -> Result<usize, CaptureError> {
         let key = |address: &IpAddr| AddressKey { pod, address: (*address).into() };
         let others = self.extra.own.saturating_sub(ADDRESSES.extra(held.own.len()));
         let now = &now[..ADDRESSES.allow(now.len(), others)];
-        // What is taken out and what goes in is written down one by one: nothing leaks when one of them fails.
+        // Each removal and insertion is recorded one by one: nothing leaks if one fails.
         let done = (|| {
             for at in (0..held.own.len()).rev() {
                 if !now.contains(&held.own[at]) {
@@ -169,7 +169,7 @@ impl Tables {
         done
     }
 
-    /// Makes `now` the ports that only the agent may bind in a pod.
+    /// Sets the ports in a pod that are reserved for the agent.
     pub(super) fn set_binds(&mut self, pod: u32, held: &mut Held, now: Vec<u16>) -> Result<(), CaptureError> {
         let key = |port: &u16| BindKey { pod, port: (*port).into() };
         let before = std::mem::take(&mut held.binds);
@@ -223,7 +223,7 @@ impl Tables {
         done
     }
 
-    /// Closes the namespace with this cookie, which is not captured: whoever connects there is refused.
+    /// Closes the uncaptured namespace with this cookie: its connections are refused.
     pub(super) fn put_closed(&mut self, cookie: u64) -> Result<Room, CaptureError> {
         let room = room(self.closed.insert(cookie, 1, 0)).map_err(CaptureError::map("CLOSED"))?;
         let config = self.config()?;
@@ -233,7 +233,7 @@ impl Tables {
         Ok(room)
     }
 
-    /// Opens it again.
+    /// Reopens the namespace with this cookie.
     pub(super) fn remove_closed(&mut self, cookie: u64) -> Result<(), CaptureError> {
         absent_is_fine(self.closed.remove(&cookie)).map_err(CaptureError::map("CLOSED"))?;
         let config = self.config()?;
@@ -266,7 +266,7 @@ impl Tables {
         absent_is_fine(self.listen.remove(&ListenKey::new(pod, kind, v6))).map_err(CaptureError::map("LISTEN"))
     }
 
-    /// Which listeners the kernel half has, of all pods.
+    /// The listeners in the kernel, of all pods.
     pub(super) fn listeners(&self) -> HashSet<(u32, u32)> {
         self.listen.keys().flatten().map(|key| (key.pod, key.kind)).collect()
     }
@@ -295,7 +295,7 @@ impl Tables {
         absent_is_fine(done).map_err(CaptureError::map("MESH"))
     }
 
-    /// What is in the mesh as far as the programs know.
+    /// The mesh addresses in the map.
     pub(super) fn mesh(&self) -> Vec<IpNet> {
         let single = self.mesh.keys().flatten().map(|address| IpNet::from(IpAddr::from(address)));
         let ranges = self.mesh_nets.keys().flatten().filter_map(|key| net(key.data(), key.prefix_len()));
@@ -318,14 +318,14 @@ impl Tables {
         absent_is_fine(self.places.remove(&cookie)).map_err(CaptureError::map("PLACES"))
     }
 
-    /// Sum over all CPUs.
+    /// The value of a counter, summed over all CPUs.
     pub(super) fn counter(&self, counter: Counter) -> Result<u64, CaptureError> {
         let values = self.counters.get(&(counter as u32), 0).map_err(CaptureError::map("COUNTERS"))?;
         Ok(values.iter().sum())
     }
 }
 
-/// Takes one map out and gives it its type.
+/// Takes one map out and types it.
 fn take<T: TryFrom<Map, Error = MapError>>(
     maps: &mut Lookup<String, MapData>,
     name: &'static str,
@@ -335,7 +335,7 @@ fn take<T: TryFrom<Map, Error = MapError>>(
     T::try_from(map).map_err(CaptureError::map(name))
 }
 
-/// An entry that is not there need not be removed.
+/// Treats a missing entry as removed.
 fn absent_is_fine(done: Result<(), MapError>) -> Result<(), MapError> {
     match done {
         Err(MapError::KeyNotFound) => Ok(()),
@@ -344,7 +344,7 @@ fn absent_is_fine(done: Result<(), MapError>) -> Result<(), MapError> {
     }
 }
 
-/// A full map is an answer, not an error.
+/// Turns the error of a full map into `Room::Full`.
 fn room(done: Result<(), MapError>) -> Result<Room, MapError> {
     match done {
         Err(MapError::SyscallError(error)) if is_full(error.io_error.raw_os_error()) => Ok(Room::Full),
@@ -356,7 +356,7 @@ fn is_full(code: Option<i32>) -> bool {
     matches!(code, Some(libc::E2BIG | libc::ENOSPC))
 }
 
-/// A range as the maps hold it: IPv4 ranges are 96 bits further in.
+/// A range in the form of the maps: IPv4 prefixes are 96 bits longer.
 fn prefix(net: IpNet) -> (Address, u32) {
     let offset = if net.network().is_ipv4() { 96 } else { 0 };
     (net.network().into(), u32::from(net.prefix_len()) + offset)

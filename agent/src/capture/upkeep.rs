@@ -1,5 +1,5 @@
-//! What was captured stays captured: pods are looked at again and again, and what somebody in them, or beside them, has changed is
-//! put right. Until it is, the pod is closed.
+//! Keeps captures intact: pods are checked periodically, and what somebody in or beside them has changed is repaired.
+//! Until then the pod is closed.
 
 use std::fmt;
 use std::net::TcpListener;
@@ -41,9 +41,9 @@ impl fmt::Display for Listener {
 }
 
 impl Pods {
-    /// Looks at a pod and puts right what is ours: `lo`, rule, route, sysctls, addresses, entries in the tables, the program. When somebody
-    /// else is at work in the namespace nothing is done.
-    pub(super) fn look_after(&self, id: u32) -> Result<(), CaptureError> {
+    /// Checks a pod and repairs what is ours: `lo`, rule, route, sysctls, addresses, map entries, the program. Does
+    /// nothing while another operation in the namespace is in progress.
+    pub(super) fn repair(&self, id: u32) -> Result<(), CaptureError> {
         let Some(cookie) = self.registry.lock().entries.get(&id).map(|entry| entry.cookie) else {
             return Ok(());
         };
@@ -74,7 +74,7 @@ impl Pods {
             place.sysctls |= sysctls;
             tables.put_place(cookie, place)?;
         }
-        // What another agent has written meanwhile is newer than what we know: only what is missing is ours to write.
+        // Entries that another agent has written meanwhile are newer than ours: only missing ones are written.
         let released = entry.pod.flags & pod_flag::RELEASED != 0;
         let missing = tables.pod_by_id(id).is_none() || !released && !tables.has_cookie(cookie);
         if let Some(program) = program {
@@ -83,7 +83,8 @@ impl Pods {
         registry.close_for(id, closing, missing)
     }
 
-    /// The listeners that the kernel half no longer has, with the ids of their pods. A listener that dies leaves its table by itself.
+    /// The listeners that are missing in the kernel, with the ids of their pods. A listener that dies leaves its map by
+    /// itself.
     pub(super) fn gone(&self) -> Vec<(u32, Listener)> {
         let registry = self.registry.lock();
         let present = registry.tables.listeners();
@@ -93,7 +94,7 @@ impl Pods {
         gone.filter_map(|(id, kind, v6)| Some((id, Listener { kind: kind_of(kind)?, v6 }))).collect()
     }
 
-    /// A listener is gone: nothing goes into the pod or out of it until all are back.
+    /// Closes a pod while listeners are missing.
     pub(super) fn without_listener(&self, id: u32, missing: bool) -> Result<(), CaptureError> {
         let mut registry = self.registry.lock();
         let entry = registry.entries.get(&id).ok_or(CaptureError::UnknownPod(id))?;
@@ -101,7 +102,7 @@ impl Pods {
         registry.close_for(id, closing, false)
     }
 
-    /// Makes one listener of a pod anew.
+    /// Recreates one listener of a pod.
     pub(super) fn listen_again(&self, id: u32, Listener { kind, v6 }: Listener) -> Result<TcpListener, CaptureError> {
         let seen = self.registry.lock().entries.get(&id).map(|entry| (entry.cookie, Arc::clone(&entry.netns)));
         let (cookie, netns) = seen.ok_or(CaptureError::UnknownPod(id))?;
@@ -119,12 +120,12 @@ impl Pods {
         Ok(listener)
     }
 
-    /// What tells that a pod wants repair.
+    /// Runs `act` with the pod's change notifications.
     pub(super) fn with_changes<T>(&self, id: u32, act: impl FnOnce(&Changes) -> T) -> Option<T> {
         self.registry.lock().entries.get(&id).map(|entry| act(&entry.changes))
     }
 
-    /// All pods, by id.
+    /// The state of all pods, by id.
     pub(super) fn status(&self) -> Vec<PodStatus> {
         let registry = self.registry.lock();
         let status = |(id, entry): (&u32, &super::pods::Entry)| PodStatus {
@@ -141,11 +142,12 @@ impl Pods {
 }
 
 impl super::pods::Registry {
-    /// Closes a pod for these reasons, or opens it when there is none; `anyway` writes it although nothing has changed.
+    /// Sets the reasons why a pod is closed; without any it is open. `anyway` writes the entry even if nothing has
+    /// changed.
     fn close_for(&mut self, id: u32, closing: u32, anyway: bool) -> Result<(), CaptureError> {
         let Some(entry) = self.entries.get_mut(&id) else { return Ok(()) };
         let flags = entry.pod.flags & !pod_flag::CLOSED | if closing == 0 { 0 } else { pod_flag::CLOSED };
-        // One that is closed for other reasons (it could not be enrolled again) stays so.
+        // A pod that is closed for another reason (it could not be enrolled again) stays closed.
         let flags = if entry.closing == 0 && closing == 0 { entry.pod.flags } else { flags };
         let same = flags == entry.pod.flags;
         entry.closing = closing;

@@ -1,7 +1,7 @@
-//! One thread that waits for changes of interfaces, addresses, rules and routes in all captured pods, and has them put right.
+//! One thread that watches interfaces, addresses, rules and routes of all captured pods, and triggers repairs.
 //!
-//! A pod may change them as often as it likes: it is looked at again only after a pause that is many times as long as the look
-//! was, so that it has a small share of this thread, and others are not kept waiting.
+//! A pod may change them as often as it likes: it is checked again only after a pause many times as long as the check,
+//! so that it takes a small part of this thread's time and delays no other pod.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,18 +15,18 @@ use tracing::warn;
 
 use super::pods::Pods;
 
-/// What the epoll says about the eventfd that ends the thread; ids of pods start at 1.
+/// The epoll token of the eventfd that ends the thread; ids of pods start at 1.
 const STOP: u64 = 0;
-/// Pods that are heard of per wake-up.
+/// Events per wake-up.
 const BATCH: usize = 16;
-/// A pod gets at most one part in so many of the thread's time.
-const SHARE: u32 = 20;
-/// The shortest and the longest pause after a look at a pod that had changed.
+/// A pod gets at most one n-th of the thread's time.
+const FRACTION: u32 = 20;
+/// Bounds of the pause after a check.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
-/// How long the thread is waited for at the end.
+/// How long shutdown waits for the thread.
 const GOODBYE: Duration = Duration::from_millis(200);
 
-/// The thread; it ends when this is dropped.
+/// The thread, which ends when this is dropped.
 pub(super) struct Watch {
     epoll: Arc<Epoll>,
     stop: Arc<EventFd>,
@@ -46,7 +46,7 @@ impl Watch {
         Ok(Self { epoll, stop, thread: Some(thread) })
     }
 
-    /// Watches a pod that was just enrolled, until its namespace's socket is closed.
+    /// Watches a newly enrolled pod until its socket is closed.
     pub(super) fn add(&self, pods: &Pods, id: u32) -> io::Result<()> {
         let added = pods.with_changes(id, |changes| self.epoll.add(changes, once(id)));
         Ok(added.transpose().map(drop)?)
@@ -57,7 +57,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let _ = self.stop.write(1);
         let Some(thread) = self.thread.take() else { return };
-        // It may be held up in a pod, and must not hold up the end of the process.
+        // It may be blocked in a pod, which must not block the end of the process.
         let until = Instant::now() + GOODBYE;
         while !thread.is_finished() && Instant::now() < until {
             std::thread::sleep(Duration::from_millis(1));
@@ -68,14 +68,14 @@ impl Drop for Watch {
     }
 }
 
-/// Reported once, then not before it is asked for again.
+/// A one-shot event: reported once until rearmed.
 fn once(id: u32) -> EpollEvent {
     EpollEvent::new(EpollFlags::EPOLLIN | EpollFlags::EPOLLONESHOT, id.into())
 }
 
 fn run(epoll: &Epoll, pods: &Pods) {
     let mut events = [EpollEvent::empty(); BATCH];
-    // Pods that are not to be heard of before this.
+    // Pods that are paused until this time.
     let mut paused: BTreeMap<u32, Instant> = BTreeMap::new();
     loop {
         let wait = paused.values().min().map(|until| until.saturating_duration_since(Instant::now()));
@@ -94,7 +94,7 @@ fn run(epoll: &Epoll, pods: &Pods) {
             }
             let id = event.data() as u32;
             let began = Instant::now();
-            if let Err(error) = pods.look_after(id) {
+            if let Err(error) = pods.repair(id) {
                 warn!(%error, pod = id, "repairing a pod's network");
             }
             paused.insert(id, Instant::now() + pause(began.elapsed()));
@@ -104,19 +104,19 @@ fn run(epoll: &Epoll, pods: &Pods) {
             if *until > now {
                 return true;
             }
-            // One that is captured no more is not listened to any more either.
+            // A pod that is no longer captured is not rearmed.
             let _gone = pods.with_changes(*id, |changes| epoll.modify(changes, &mut once(*id)));
             false
         });
     }
 }
 
-/// How long a pod is left alone after a look at it that took so long.
+/// The pause after a check that took this long.
 fn pause(took: Duration) -> Duration {
-    (took * SHARE).clamp(PAUSE.0, PAUSE.1)
+    (took * FRACTION).clamp(PAUSE.0, PAUSE.1)
 }
 
-/// Rounded up: a timer that fires too early would turn in circles.
+/// Rounded up: a timer that fires early would make the loop spin.
 fn timeout(wait: Duration) -> EpollTimeout {
     EpollTimeout::try_from(wait.as_millis() + 1).unwrap_or(EpollTimeout::MAX)
 }

@@ -1,4 +1,4 @@
-//! What the store changed since the reconciler last looked: merged, so that nothing is lost and nothing piles up.
+//! Changes of the store since the reconciler last read them, merged: nothing is lost and nothing piles up.
 
 use std::collections::HashSet;
 
@@ -7,34 +7,34 @@ use mesh::state::store::Applied;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// The mailbox between sources and the reconciler.
+/// The queue between sources and the reconciler.
 #[derive(Default)]
 pub(crate) struct Changes {
     pending: Mutex<Pending>,
     some: Notify,
 }
 
-/// Everything that changed, net.
+/// The net changes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Pending {
-    /// Addresses that became the mesh's.
+    /// Mesh addresses that were added.
     pub(crate) mesh_added: HashSet<IpNet>,
-    /// Addresses that ceased to be.
+    /// Mesh addresses that were removed.
     pub(crate) mesh_removed: HashSet<IpNet>,
-    /// Policies may judge differently.
+    /// Policies changed.
     pub(crate) policies: bool,
     /// Workloads of this node changed.
     pub(crate) local: bool,
 }
 
 impl Changes {
-    /// Adds what a batch changed.
+    /// Merges the changes of a batch.
     pub(crate) fn add(&self, applied: Applied) {
         self.pending.lock().merge(applied);
         self.some.notify_one();
     }
 
-    /// Waits for something, then takes all there is. Cancel-safe: nothing is taken before it is returned.
+    /// Waits for a change, then takes all changes. Cancel-safe: nothing is taken before it is returned.
     pub(crate) async fn take(&self) -> Pending {
         self.some.notified().await;
         std::mem::take(&mut self.pending.lock())
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_went_and_came_back_stays() {
+    async fn an_address_that_was_removed_and_added_again_stays() {
         let changes = Changes::default();
         let one = net("10.0.0.1/32");
         changes.add(Applied { mesh_removed: vec![one], ..Applied::default() });

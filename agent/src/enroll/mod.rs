@@ -1,10 +1,10 @@
-//! Which workloads of this node are in the mesh, and making it so.
+//! Captures the workloads of this node that are in the mesh, and releases the others.
 
-mod upkeep; // what was captured is looked after
-pub(crate) mod reconcile; // wanted (from the store) against captured (in the kernel): enroll, release, retry
-pub(crate) mod changes; // what the store changed since we last looked
-mod done; // what comes of work in a pod
-mod mending; // listeners that are missing, and when they are made anew
-mod crew; // threads for work that a pod can hold up
-mod looks; // what is at the paths of network namespaces
+mod upkeep; // repairs captures: listeners, rules, programs
+pub(crate) mod reconcile; // reconciles wanted (store) with captured (kernel): enroll, release, retry
+pub(crate) mod changes; // merged changes of the store
+mod outcome; // outcomes of jobs in pods
+mod listener_repair; // missing listeners, and when to recreate them
+mod workers; // threads for jobs that a pod can block
+mod namespaces; // which network namespace is at a path
 pub(crate) mod plan; // the steps from captured to wanted

@@ -1,4 +1,4 @@
-//! Pure. Which workloads of this node are to be captured, and what that takes from where we are.
+//! Pure. Which workloads of this node to capture, and the steps from the current state.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,22 +12,22 @@ use mesh::model::workload::{NetworkMode, Workload};
 /// What is at the path of a network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Namespace {
-    /// Nobody has looked yet.
+    /// Not known yet.
     Unknown,
-    /// Nothing.
+    /// There is none.
     Missing,
     /// The namespace with this device and inode.
     Is(u64, u64),
 }
 
-/// What makes a capture this capture: if any of it changes, the workload is released and enrolled anew.
+/// The parameters of a capture: if one changes, the workload is released and enrolled again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     /// Path of the network namespace.
     pub(crate) netns: PathBuf,
-    /// The namespace behind the path: a path may come back as another namespace.
+    /// The namespace at the path: a path may be reused for another namespace.
     pub(crate) namespace: Namespace,
-    /// Whose certificate is presented.
+    /// The identity whose certificate is presented.
     pub(crate) identity: Identity,
     /// Addresses of the workload.
     pub(crate) addresses: Vec<IpAddr>,
@@ -42,7 +42,7 @@ impl Place {
     }
 }
 
-/// What must happen to one workload.
+/// A step for one workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Stop capturing new connections.
@@ -51,7 +51,7 @@ pub(crate) enum Step {
     Enroll(WorkloadUid, Place),
 }
 
-/// Where a workload is to be captured; `None` when it is not to be.
+/// The parameters to capture a workload with; `None` if it is not to be captured.
 pub(crate) fn place_of(workload: &Workload, namespace_of: impl Fn(&Path) -> Namespace) -> Option<Place> {
     if !workload.is_enrolled() || workload.network_mode != NetworkMode::Standard {
         return None;
@@ -72,7 +72,7 @@ pub(crate) fn steps(wanted: &BTreeMap<WorkloadUid, Place>, captured: &BTreeMap<W
         .collect()
 }
 
-/// What is to be captured of the workloads of this node.
+/// The workloads of this node to capture.
 pub(crate) fn wanted<'a>(
     local: impl Iterator<Item = &'a Arc<Workload>>,
     namespace_of: impl Fn(&Path) -> Namespace,

@@ -1,12 +1,12 @@
-//! Makes the kernel capture what the store wants captured, again and again: enroll, release, retry, repair.
+//! The reconcile loop: makes the kernel capture what the store wants captured: enroll, release, retry, repair.
 //!
 //! ```text
 //!  wanted ──▶ working ──▶ captured ──release──▶ leaving ──last connection ended──▶ forgotten
-//!     ▲          │            └─ listener destroyed: closed until it is made anew
-//!     └── failing ◀┘ (closed if it can show whose it is; tried again, shown in `get captures`)
+//!     ▲          │            └─ listener destroyed: closed until it is recreated
+//!     └── failing ◀┘ (closed if it can prove ownership; retried, shown in `get captures`)
 //! ```
 //!
-//! What waits for a pod is done by the crew; this task only hears of the outcome, so that no pod holds it up.
+//! Jobs that a pod can block run on the workers; this task only receives their outcomes, so that no pod blocks it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,11 +24,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::changes::{Changes, Pending};
-use super::crew::{Crew, LATE};
-use super::done::{Answer, Done};
-use super::looks::Looks;
-use super::mending::Mending;
+use super::listener_repair::ListenerRepair;
+use super::namespaces::Namespaces;
+use super::outcome::{Answer, Outcome};
 use super::plan::{self, Place, Step};
+use super::workers::{LATE, Workers};
 use crate::capture::Listener;
 use crate::connection::serve;
 use crate::listen::steering::{Enrolled, Refused, Steering, Wanted};
@@ -37,32 +37,32 @@ use crate::pod::captures::Captures;
 use crate::pod::workload::Pod;
 use crate::ready::Ready;
 
-/// How often what is not announced is looked for: failed enrollments, namespaces made anew, ended connections.
+/// Interval of checks for what nobody announces: failed enrollments, recreated namespaces, ended connections.
 const TICK: Duration = Duration::from_secs(1);
-/// In so many ticks every captured pod is looked after once.
+/// Ticks within which every captured pod is checked once.
 const ROUND: usize = 30;
-/// The longest pause before a failed enrollment is tried again.
+/// The longest backoff of a failed enrollment.
 const LONGEST: Duration = Duration::from_secs(15);
-/// How long the first round waits for those that were refused in favour of an owner who has not come.
+/// How long the first round waits for workloads that were refused in favour of an owner who has not shown up.
 const SECOND_CHANCE: Duration = Duration::from_secs(1);
 
-/// The task that owns every capture.
+/// The task that owns all captures.
 pub(crate) struct Reconciler {
     pub(super) node: Arc<Node>,
     pub(super) steering: Steering,
     changes: Arc<Changes>,
     pub(super) captures: Arc<Captures>,
     ready: Ready,
-    pub(super) crew: Crew,
-    looks: Looks,
-    /// Answers of the crew: one for each piece of work, of which there is a bounded number for each pod.
-    pub(super) answers: UnboundedSender<Done>,
-    done: UnboundedReceiver<Done>,
+    pub(super) workers: Workers,
+    namespaces: Namespaces,
+    /// Outcomes of jobs, whose number per pod is bounded.
+    pub(super) answers: UnboundedSender<Outcome>,
+    outcomes: UnboundedReceiver<Outcome>,
     pub(super) pods: BTreeMap<WorkloadUid, Captured>,
     working: BTreeMap<WorkloadUid, Working>,
     failing: BTreeMap<WorkloadUid, Failing>,
     leaving: Vec<Arc<Pod>>,
-    /// Whose turn it is to be looked after.
+    /// The next pod to check.
     pub(super) turn: usize,
 }
 
@@ -70,10 +70,10 @@ pub(super) struct Captured {
     pub(super) place: Place,
     pub(super) pod: Arc<Pod>,
     pub(super) rules: PlaintextRules,
-    pub(super) mending: Mending,
+    pub(super) repair: ListenerRepair,
 }
 
-/// An enrollment that has begun.
+/// An enrollment in progress.
 struct Working {
     place: Place,
     rules: PlaintextRules,
@@ -91,24 +91,24 @@ struct Failing {
 }
 
 impl Reconciler {
-    /// Nothing captured yet.
+    /// No captures yet.
     pub(crate) fn new(
         node: Arc<Node>,
         steering: Steering,
         changes: Arc<Changes>,
         (captures, ready): (Arc<Captures>, Ready),
     ) -> Self {
-        let (answers, done) = unbounded_channel();
+        let (answers, outcomes) = unbounded_channel();
         Self {
             node,
             steering,
             changes,
             captures,
             ready,
-            crew: Crew::default(),
-            looks: Looks::default(),
+            workers: Workers::default(),
+            namespaces: Namespaces::default(),
             answers,
-            done,
+            outcomes,
             pods: BTreeMap::new(),
             working: BTreeMap::new(),
             failing: BTreeMap::new(),
@@ -117,8 +117,7 @@ impl Reconciler {
         }
     }
 
-    /// Captures what the store knows by now, drops what an earlier agent captured and nobody wants any more, and then
-    /// follows the changes until `stop`.
+    /// Captures what is in the store, removes stale captures of an earlier agent, then follows changes until `stop`.
     pub(crate) async fn run(mut self, stop: CancellationToken) {
         stop.run_until_cancelled(self.begin()).await;
         let mut tick = tokio::time::interval(TICK);
@@ -126,14 +125,14 @@ impl Reconciler {
         let lost = Arc::clone(&self.node.lost);
         let changes = Arc::clone(&self.changes);
         loop {
-            let due = self.pods.values().filter_map(|captured| captured.mending.due()).min();
-            // Biased: a stop is not to be outrun by a stream of changes, nor a listener by it.
+            let due = self.pods.values().filter_map(|captured| captured.repair.due()).min();
+            // Biased: a stream of changes must not starve a stop or a lost listener.
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 _ = tick.tick() => self.on_tick().await,
                 listeners = lost.take() => self.lost(listeners).await,
-                Some(done) = self.done.recv() => self.hear(done).await,
+                Some(outcome) = self.outcomes.recv() => self.on_outcome(outcome).await,
                 () = at(due) => self.mend(),
                 pending = changes.take() => self.apply(pending).await,
             }
@@ -143,38 +142,38 @@ impl Reconciler {
         }
     }
 
-    /// The first round: who was captured before keeps its namespace, then it is anybody's.
+    /// The first round: a workload that was captured before keeps its namespace; after that it is up for claims.
     async fn begin(&mut self) {
         let mut first = self.changes.take().await;
         let (all, _) = (std::mem::take(&mut first.mesh_added), std::mem::take(&mut first.mesh_removed));
         if let Err(error) = self.steering.replace_mesh(all.into_iter().collect()).await {
-            error!("telling the kernel which addresses are the mesh's: {error:#}");
+            error!("updating the mesh addresses in the kernel: {error:#}");
         }
         self.apply(Pending { local: true, ..first }).await;
-        self.hear_all(LATE).await;
+        self.wait_for_outcomes(LATE).await;
         self.steering.settle();
         let claimed = self.failing.values_mut().filter(|failing| failing.reason == "claimed");
         claimed.for_each(|failing| failing.next = Instant::now());
         self.reconcile().await;
-        self.hear_all(SECOND_CHANCE).await;
-        // One that does not answer is let go on its own time.
+        self.wait_for_outcomes(SECOND_CHANCE).await;
+        // An unresponsive pod is left to finish in its own time.
         let _late = tokio::time::timeout(LATE, self.retain()).await;
         self.ready.round();
         self.ready.done("captures");
     }
 
-    /// Hears of enrollments until all have come to an end, or so much time has passed.
-    async fn hear_all(&mut self, patience: Duration) {
+    /// Handles outcomes until no enrollment is in progress, or `patience` is over.
+    async fn wait_for_outcomes(&mut self, patience: Duration) {
         let until = tokio::time::Instant::now() + patience;
         while !self.working.is_empty() {
-            match tokio::time::timeout_at(until, self.done.recv()).await {
-                Ok(Some(done)) => self.hear(done).await,
+            match tokio::time::timeout_at(until, self.outcomes.recv()).await {
+                Ok(Some(outcome)) => self.on_outcome(outcome).await,
                 _ => return,
             }
         }
     }
 
-    /// Drops what an earlier agent captured. Pods that are still being enrolled, or cannot be reached, may be among them.
+    /// Removes stale captures of an earlier agent, except those of pods that are being enrolled or cannot be reached.
     fn retain(&self) -> oneshot::Receiver<()> {
         let late = self.working.values().map(|working| working.place.netns.clone());
         let failing = self.failing.values().map(|failing| failing.place.netns.clone());
@@ -183,9 +182,9 @@ impl Reconciler {
         live.extend(self.failing.values().filter_map(|failing| failing.closed));
         let steering = self.steering.clone();
         let (tell, done) = oneshot::channel();
-        self.crew.start("", move || {
+        self.workers.start("", move || {
             if let Err(error) = steering.retain(&live) {
-                error!("dropping what an earlier agent captured: {error:#}");
+                error!("removing stale captures of an earlier agent: {error:#}");
             }
             let _gone = tell.send(());
         });
@@ -197,11 +196,11 @@ impl Reconciler {
             let (added, removed) =
                 (pending.mesh_added.into_iter().collect(), pending.mesh_removed.into_iter().collect());
             if let Err(error) = self.steering.update_mesh(added, removed).await {
-                // Without its address in the map a destination would be reached past the mesh: say so loudly.
-                error!("telling the kernel which addresses are the mesh's: {error:#}");
+                // Without its address in the map a destination would bypass the mesh: log it as an error.
+                error!("updating the mesh addresses in the kernel: {error:#}");
             }
         }
-        // Rules before connections: a new connection must not slip in between.
+        // Rules first: a new connection must not slip in between.
         if pending.policies || pending.local {
             self.update_rules(None).await;
         }
@@ -218,20 +217,20 @@ impl Reconciler {
     }
 
     async fn on_tick(&mut self) {
-        self.crew.more();
+        self.workers.more();
         let captured = self.pods.values().map(|captured| captured.place.netns.clone());
         let failing = self.failing.values().map(|failing| failing.place.netns.clone());
-        self.looks.look(captured.chain(failing).collect());
-        self.forget_the_left().await;
+        self.namespaces.look(captured.chain(failing).collect());
+        self.forget_ended().await;
         self.reconcile().await;
-        self.tell_the_late();
-        self.look_after().await;
+        self.report_late();
+        self.repair().await;
         self.count();
         self.ready.round();
     }
 
     async fn reconcile(&mut self) {
-        let wanted = plan::wanted(self.node.store.snapshot().local(), |path| self.looks.at(path));
+        let wanted = plan::wanted(self.node.store.snapshot().local(), |path| self.namespaces.at(path));
         let captured: BTreeMap<_, _> =
             self.pods.iter().map(|(uid, captured)| (uid.clone(), captured.place.clone())).collect();
         let gone: Vec<_> = self.failing.keys().filter(|uid| !wanted.contains_key(*uid)).cloned().collect();
@@ -251,7 +250,7 @@ impl Reconciler {
         self.count();
     }
 
-    /// Begins to enroll a workload, unless that has begun, or has just failed.
+    /// Starts to enroll a workload, unless that is in progress or has just failed.
     fn enroll(&mut self, uid: WorkloadUid, place: Place) {
         let too_early = |failing: &Failing| failing.place.is(&place) && failing.next > Instant::now();
         if self.working.contains_key(&uid) || self.failing.get(&uid).is_some_and(too_early) {
@@ -267,15 +266,15 @@ impl Reconciler {
         let wanted = Wanted { uid: uid.clone(), netns, addresses, rules: rules.clone() };
         let answer = Answer::new(self.answers.clone(), uid.clone());
         let steering = self.steering.clone();
-        self.crew.start(&workload.namespace, move || answer.give(steering.enroll(wanted)));
+        self.workers.start(&workload.namespace, move || answer.give(steering.enroll(wanted)));
         self.working.insert(uid, Working { place, rules, since: Instant::now(), told: false });
     }
 
-    /// Hears what has become of something that was begun.
-    async fn hear(&mut self, done: Done) {
-        match done {
-            Done::Enrolled { uid, result } => self.enrolled(uid, result).await,
-            Done::Listening { pod, which, result } => self.listening(pod, which, result).await,
+    /// Handles the outcome of a job.
+    async fn on_outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Enrolled { uid, result } => self.enrolled(uid, result).await,
+            Outcome::Listening { pod, which, result } => self.listening(pod, which, result).await,
         }
     }
 
@@ -284,12 +283,12 @@ impl Reconciler {
         let about = uid.clone();
         let snapshot = self.node.store.snapshot();
         let workload = snapshot.workload(&uid).cloned();
-        let wanted = workload.as_ref().and_then(|workload| plan::place_of(workload, |path| self.looks.at(path)));
+        let wanted = workload.as_ref().and_then(|workload| plan::place_of(workload, |path| self.namespaces.at(path)));
         let still = wanted.is_some_and(|wanted| wanted.is(&place));
         match (result, workload) {
             (Ok(Enrolled { id, netns, listeners }), Some(workload)) => {
                 place.namespace = plan::Namespace::Is(netns.device(), netns.inode());
-                self.looks.found(&place.netns, place.namespace);
+                self.namespaces.found(&place.netns, place.namespace);
                 let before = self.failing.remove(&uid).and_then(|failing| failing.closed);
                 if let Some(other) = before.filter(|cookie| *cookie != netns.cookie()) {
                     self.reopen(&uid, other);
@@ -302,7 +301,7 @@ impl Reconciler {
                 info!("enrolled {uid} as {} in {}", pod.identity, place.netns.display());
                 self.captures.captured(&pod, &workload, &place.netns, &rules);
                 self.node.counters.proxies_started.inc();
-                self.pods.insert(uid, Captured { place, pod, rules, mending: Mending::default() });
+                self.pods.insert(uid, Captured { place, pod, rules, repair: ListenerRepair::default() });
             }
             (Ok(Enrolled { id, netns, .. }), None) => self.undo(&uid, id, netns.cookie()).await,
             (Err(refused), Some(workload)) => self.fail(&workload, place, refused),
@@ -313,14 +312,14 @@ impl Reconciler {
                 self.captures.remove(&uid);
             }
         }
-        // What policy has become meanwhile, and what was to be done meanwhile.
+        // Apply what changed during the enrollment.
         self.update_rules(Some(&about)).await;
         if !still {
             self.reconcile().await;
         }
     }
 
-    /// Takes an enrollment back that nobody wants any more.
+    /// Undoes an enrollment that is no longer wanted.
     async fn undo(&mut self, uid: &WorkloadUid, id: u32, cookie: u64) {
         if let Err(error) = self.steering.release(id).await {
             error!("releasing {uid}: {error:#}");
@@ -337,10 +336,10 @@ impl Reconciler {
         if same.is_none_or(|failing| failing.error != error) {
             let state =
                 if closed.is_some() { "closed until then" } else { "and left open, for nothing shows whose it is" };
-            warn!("enrolling {uid} in {}: {error}; trying again, {state}", place.netns.display());
+            warn!("enrolling {uid} in {}: {error}; retrying, {state}", place.netns.display());
         }
         let wait = same.map_or(TICK, |failing| (failing.wait * 2).min(LONGEST));
-        // What was closed stays so while its namespace cannot be reached.
+        // A closed pod stays closed while its namespace cannot be reached.
         let earlier = before.and_then(|failing| failing.closed);
         if let Some(other) = earlier.filter(|cookie| closed.is_some_and(|now| now != *cookie)) {
             self.reopen(uid, other);
@@ -351,7 +350,7 @@ impl Reconciler {
         self.failing.insert(uid.clone(), Failing { place, error, reason, closed, next, wait });
     }
 
-    /// Opens a namespace that was closed. It may be closed for another workload by now.
+    /// Reopens a closed namespace, unless it is closed for another workload by now.
     fn reopen(&self, uid: &WorkloadUid, cookie: u64) {
         let others = self.failing.iter().filter(|(other, _)| *other != uid);
         let captured = self.pods.values().any(|captured| captured.pod.netns.cookie() == cookie);
@@ -359,15 +358,15 @@ impl Reconciler {
             return;
         }
         let (steering, uid) = (self.steering.clone(), uid.clone());
-        self.crew.start("", move || {
+        self.workers.start("", move || {
             if let Err(error) = steering.reopen(cookie) {
-                warn!("opening the network namespace of {uid} again: {error}");
+                warn!("reopening the network namespace of {uid}: {error}");
             }
         });
     }
 
-    /// Says which enrollments take too long.
-    fn tell_the_late(&mut self) {
+    /// Logs enrollments that take too long.
+    fn report_late(&mut self) {
         let snapshot = self.node.store.snapshot();
         for (uid, working) in &mut self.working {
             if working.told || working.since.elapsed() < LATE {
@@ -375,7 +374,7 @@ impl Reconciler {
             }
             working.told = true;
             let path = working.place.netns.display();
-            warn!("enrolling {uid} in {path} takes longer than {LATE:?}: something holds it up there");
+            warn!("enrolling {uid} in {path} takes longer than {LATE:?}: something blocks it there");
             if let Some(workload) = snapshot.workload(uid) {
                 let why = format!("its enrollment in {path} takes longer than {LATE:?}");
                 self.captures.pending(workload, &working.place.netns, &why);
@@ -397,28 +396,28 @@ impl Reconciler {
             Arc::strong_count(&captured.pod) - 1
         );
         self.leaving.push(captured.pod);
-        self.forget_the_left().await;
+        self.forget_ended().await;
     }
 
-    /// Takes back rule, route and the rest of those whose last connection has ended. Earlier would reset it.
-    async fn forget_the_left(&mut self) {
+    /// Removes rule, route and the rest of released pods whose last connection has ended; earlier would reset it.
+    async fn forget_ended(&mut self) {
         let (ended, open): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.leaving).into_iter().partition(|pod| Arc::strong_count(pod) == 1);
         self.leaving = open;
         for pod in ended {
-            // Enrolled anew meanwhile? Then the entry is the new capture's.
+            // If it was enrolled again, the entry belongs to the new capture.
             if !self.pods.contains_key(&pod.uid) {
                 self.node.pool.close_workload(&pod.uid);
                 if !self.failing.contains_key(&pod.uid) && !self.working.contains_key(&pod.uid) {
                     self.captures.remove(&pod.uid);
                 }
             }
-            // A namespace that was captured again keeps its number: what is left belongs to the newer capture.
+            // A namespace that was captured again keeps its id: what is left belongs to the newer capture.
             let same_id = |other: &Arc<Pod>| other.id == pod.id;
             if self.leaving.iter().any(same_id) || self.pods.values().any(|captured| same_id(&captured.pod)) {
                 continue;
             }
-            // So does one that is about to be captured again, or was closed when it could not be.
+            // Likewise one that is about to be captured again, or was closed when it could not be.
             let closed = self.failing.values().any(|failing| failing.closed == Some(pod.netns.cookie()));
             let wanted = self.working.values().any(|working| working.place.netns == pod.netns.path());
             if closed || wanted {
@@ -427,9 +426,9 @@ impl Reconciler {
             }
             self.node.passthrough.forget(pod.id);
             let steering = self.steering.clone();
-            self.crew.start("", move || {
+            self.workers.start("", move || {
                 if let Err(error) = steering.forget(pod.id) {
-                    warn!("taking back the routes of {}: {error}", pod.uid);
+                    warn!("removing the routes of {}: {error}", pod.uid);
                 }
             });
         }
@@ -448,12 +447,12 @@ impl Reconciler {
                     self.captures.captured(&captured.pod, workload, &captured.place.netns, &rules);
                     captured.rules = rules;
                 }
-                Err(error) => error!("telling the kernel the plaintext rules of {uid}: {error:#}"),
+                Err(error) => error!("updating the plaintext rules of {uid} in the kernel: {error:#}"),
             }
         }
     }
 
-    /// Counts what is captured, what is not, and why.
+    /// Updates the metrics of captured and failed workloads.
     fn count(&self) {
         let counters = &self.node.counters;
         counters.active_proxies.set(number(self.pods.len()));
@@ -466,7 +465,7 @@ impl Reconciler {
         for _late in self.working.values().filter(|working| working.told) {
             *failed.entry("late").or_insert(0) += 1;
         }
-        let without = self.pods.values().filter(|captured| !captured.mending.told().is_empty()).count();
+        let without = self.pods.values().filter(|captured| !captured.repair.description().is_empty()).count();
         if without > 0 {
             closed.insert("listener", number(without));
         }
@@ -474,12 +473,12 @@ impl Reconciler {
         counters.captures_unserved(&listed(closed), &listed(failed));
     }
 
-    /// The captured workload under this number.
+    /// The captured workload with this id.
     pub(super) fn by_id(&mut self, id: u32) -> Option<(&WorkloadUid, &mut Captured)> {
         self.pods.iter_mut().find(|(_, captured)| captured.pod.id == id)
     }
 
-    /// Whose turn it is to be looked after, this tick.
+    /// The pods to check in this tick.
     pub(super) fn next_turn(&mut self) -> Vec<(u32, String)> {
         let count = self.pods.len().div_ceil(ROUND);
         let all = || self.pods.values().map(|captured| (captured.pod.id, captured.pod.namespace().to_owned()));
@@ -493,7 +492,7 @@ pub(super) fn number(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// Waits until a moment, if there is one.
+/// Sleeps until `moment`; for ever if there is none.
 async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment.into()).await,
@@ -501,5 +500,5 @@ async fn at(moment: Option<Instant>) {
     }
 }
 
-/// Which listeners were lost, of which pods.
+/// Lost listeners with the ids of their pods.
 pub(super) type LostListeners = Vec<(u32, Listener)>;

@@ -1,4 +1,4 @@
-//! What was captured is looked after: listeners that somebody destroyed are made anew, and what was changed in a pod is put right.
+//! Repairs captures: destroyed listeners are recreated, and what was changed in a pod is restored.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -6,23 +6,23 @@ use std::time::Instant;
 
 use tracing::{error, info, warn};
 
-use super::done::Done;
+use super::outcome::Outcome;
 use super::reconcile::{LostListeners, Reconciler};
 use crate::capture::Listener;
 use crate::connection::serve;
 use crate::listen::listeners::Original;
 
 impl Reconciler {
-    /// Listeners are gone. Their pods are closed until all are back.
+    /// Handles lost listeners: their pods are closed until all are back.
     pub(super) async fn lost(&mut self, lost: LostListeners) {
         let (steering, captures) = (self.steering.clone(), Arc::clone(&self.captures));
         for (id, which) in lost {
             let Some((uid, captured)) = self.by_id(id) else { continue };
-            if !captured.mending.lost(which, Instant::now()) {
+            if !captured.repair.lost(which, Instant::now()) {
                 continue;
             }
-            let told = format!("somebody in its network namespace has destroyed its {}", captured.mending.told());
-            warn!("{uid}: {told}; no new connection goes into it or out of it before they are made anew");
+            let told = format!("somebody in its network namespace has destroyed its {}", captured.repair.description());
+            warn!("{uid}: {told}; it neither accepts nor opens new connections until they are recreated");
             captures.note(uid, Some(&told), true);
             if let Err(error) = steering.without_listener(id, true).await {
                 error!("closing {uid}: {error:#}");
@@ -31,22 +31,22 @@ impl Reconciler {
         self.mend();
     }
 
-    /// Begins to make what is due.
+    /// Starts to recreate the listeners that are due.
     pub(super) fn mend(&mut self) {
         let now = Instant::now();
         for captured in self.pods.values_mut() {
-            for which in captured.mending.begin(now) {
+            for which in captured.repair.begin(now) {
                 let (steering, answers) = (self.steering.clone(), self.answers.clone());
                 let (id, netns) = (captured.pod.id, Arc::clone(&captured.pod.netns));
-                self.crew.start(captured.pod.namespace(), move || {
+                self.workers.start(captured.pod.namespace(), move || {
                     let result = steering.listen_again(id, &netns, which).map_err(|error| format!("{error:#}"));
-                    let _gone = answers.send(Done::Listening { pod: id, which, result });
+                    let _gone = answers.send(Outcome::Listening { pod: id, which, result });
                 });
             }
         }
     }
 
-    /// A listener was made anew, or could not be.
+    /// Handles the outcome of recreating a listener.
     pub(super) async fn listening(
         &mut self,
         id: u32,
@@ -58,40 +58,40 @@ impl Reconciler {
         match result {
             Ok((listener, original)) => {
                 serve::one(&node, &captured.pod, (which, listener), original);
-                if captured.mending.made(which) {
+                if captured.repair.made(which) {
                     if let Err(error) = steering.without_listener(id, false).await {
-                        error!("opening {uid} again: {error:#}");
+                        error!("reopening {uid}: {error:#}");
                     }
                     captures.note(uid, None, false);
-                    info!("{uid}: all its listeners are there again");
+                    info!("{uid}: all its listeners are back");
                 }
             }
             Err(error) => {
-                warn!("{uid}: making its {which} anew: {error}; trying again");
-                captured.mending.failed(which, Instant::now());
+                warn!("{uid}: recreating its {which}: {error}; retrying");
+                captured.repair.failed(which, Instant::now());
             }
         }
     }
 
-    /// Looks after some of the pods, and after the programs of the node; in a few ticks after all.
-    pub(super) async fn look_after(&mut self) {
-        match self.steering.look_after_node().await {
+    /// Checks the programs of the node and some of the pods; all of them within a number of ticks.
+    pub(super) async fn repair(&mut self) {
+        match self.steering.repair_node().await {
             Ok(gone) => self.lost(gone).await,
-            Err(error) => error!("looking after the programs of the node: {error:#}"),
+            Err(error) => error!("repairing the programs of the node: {error:#}"),
         }
         self.node.passthrough.lost(self.steering.counters().events_lost);
         for (pod, namespace) in self.next_turn() {
             let steering = self.steering.clone();
-            self.crew.start(&namespace, move || {
-                if let Err(error) = steering.look_after(pod) {
-                    warn!("looking after a captured pod: {error}");
+            self.workers.start(&namespace, move || {
+                if let Err(error) = steering.repair(pod) {
+                    warn!("repairing a captured pod: {error}");
                 }
             });
         }
         for status in self.steering.status().into_iter().filter(|status| !status.released) {
             let captures = Arc::clone(&self.captures);
             if let Some((uid, captured)) = self.by_id(status.id)
-                && captured.mending.told().is_empty()
+                && captured.repair.description().is_empty()
             {
                 captures.note(uid, status.note.as_deref(), status.closed);
             }

@@ -98,7 +98,7 @@ impl Reserve {
 }
 
 /// Opens the spare descriptor. Called once at startup.
-pub(crate) fn keep_a_descriptor_back() -> io::Result<()> {
+pub(crate) fn reserve_descriptor() -> io::Result<()> {
     *RESERVE.0.lock() = Some(std::fs::File::open("/dev/null")?);
     Ok(())
 }

@@ -124,9 +124,9 @@ impl Steering {
     }
 
     /// Repairs what somebody has changed in a pod. May block.
-    pub(crate) fn look_after(&self, id: u32) -> Result<(), CaptureError> {
+    pub(crate) fn repair(&self, id: u32) -> Result<(), CaptureError> {
         match self {
-            Self::Ebpf(capture) => capture.look_after(id),
+            Self::Ebpf(capture) => capture.repair(id),
             Self::Redirected(_) => Ok(()),
         }
     }
@@ -172,10 +172,10 @@ impl Steering {
     }
 
     /// Repairs the node's programs; returns the listeners that are gone, with the ids of their pods.
-    pub(crate) async fn look_after_node(&self) -> Result<Vec<(u32, Listener)>> {
+    pub(crate) async fn repair_node(&self) -> Result<Vec<(u32, Listener)>> {
         match self {
             Self::Ebpf(capture) => {
-                in_background(capture, |capture| capture.look_after_node().map(|()| capture.gone())).await
+                in_background(capture, |capture| capture.repair_node().map(|()| capture.gone())).await
             }
             Self::Redirected(_) => Ok(Vec::new()),
         }

@@ -6,29 +6,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use agent_abi::MARK;
-use netlink_sys::protocols::NETLINK_SOCK_DIAG;
-use netlink_sys::{Socket, SocketAddr as NetlinkAddress};
+use netlink_sys::Socket;
 
+use super::sock_diag::{self, AF_INET, AF_INET6, Answer, Request, u16_at, u32_at};
 use crate::capture::Netns;
 
 /// linux/sock_diag.h and linux/netlink.h.
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
-const NLM_F_REQUEST: u16 = 1;
 const NLM_F_DUMP: u16 = 0x300;
-/// netinet/in.h and sys/socket.h.
-const IPPROTO_TCP: u8 = 6;
-const AF_INET: u8 = 2;
-const AF_INET6: u8 = 10;
 /// TCP states as bits: ESTABLISHED and CLOSE_WAIT, FIN_WAIT1 and FIN_WAIT2 hold a connection; LISTEN does not.
 const LISTEN: u8 = 10;
 const STATES: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << LISTEN;
 /// `INET_DIAG_MARK`: the attribute that tells the mark.
 const ATTRIBUTE_MARK: u16 = 15;
-/// struct nlmsghdr, struct inet_diag_req_v2, struct inet_diag_msg.
-const HEADER: usize = 16;
-const REQUEST: usize = HEADER + 56;
+/// struct inet_diag_msg.
 const MESSAGE: usize = 72;
 /// Sockets that are read of one namespace, and how long the kernel may take: how many there are is its pod's choice.
 const MOST: usize = 65_536;
@@ -43,15 +34,15 @@ struct Found {
     mark: u32,
 }
 
-/// The connections that applications in the namespace have accepted from elsewhere, as (remote, local) each. Those that the agent has
-/// brought to them are not among them: their sockets carry its mark.
+/// The connections that applications in the namespace have accepted from elsewhere, as (remote, local) each. Those that
+/// the agent has brought to them are not among them: their sockets carry its mark.
 ///
 /// # Errors
 /// The kernel does not list them, or not in time.
 pub(crate) fn accepted(netns: &Netns) -> io::Result<Vec<(SocketAddr, SocketAddr)>> {
     let mut all = Vec::new();
     for family in [AF_INET, AF_INET6] {
-        list(&netns.run(|| Socket::new(NETLINK_SOCK_DIAG))??, family, &mut all)?;
+        list(&sock_diag::ask(netns, &all_of(family))?, &mut all)?;
     }
     Ok(inbound(&all))
 }
@@ -63,9 +54,13 @@ fn inbound(all: &[Found]) -> Vec<(SocketAddr, SocketAddr)> {
     accepted.map(|one| (one.remote, one.local)).collect()
 }
 
-fn list(socket: &Socket, family: u8, all: &mut Vec<Found>) -> io::Result<()> {
+/// Every socket of a family that holds a connection, or listens.
+fn all_of(family: u8) -> Request {
+    Request { message: (SOCK_DIAG_BY_FAMILY, NLM_F_DUMP), family, states: STATES, id: [0; 48] }
+}
+
+fn list(socket: &Socket, all: &mut Vec<Found>) -> io::Result<()> {
     socket2::SockRef::from(socket).set_read_timeout(Some(PATIENCE))?;
-    socket.send_to(&request(family), &NetlinkAddress::new(0, 0), 0)?;
     let mut buffer = Vec::with_capacity(32 * 1024);
     while all.len() < MOST {
         buffer.clear();
@@ -80,19 +75,12 @@ fn list(socket: &Socket, family: u8, all: &mut Vec<Found>) -> io::Result<()> {
 /// Takes sockets out of what the kernel has sent. Returns whether there is more to come.
 fn read(mut bytes: &[u8], all: &mut Vec<Found>) -> io::Result<bool> {
     let broken = || io::Error::new(io::ErrorKind::InvalidData, "the kernel's answer is cut off");
-    while !bytes.is_empty() {
-        let length = u32_at(bytes, 0).ok_or_else(broken)? as usize;
-        let message = bytes.get(..length).filter(|_| length >= HEADER).ok_or_else(broken)?;
-        match u16_at(message, 4) {
-            Some(NLMSG_DONE) => return Ok(false),
-            Some(NLMSG_ERROR) => {
-                let code = u32_at(message, HEADER).ok_or_else(broken)?.cast_signed();
-                return Err(io::Error::from_raw_os_error(code.wrapping_neg()));
-            }
-            Some(SOCK_DIAG_BY_FAMILY) => all.push(socket(&message[HEADER..]).ok_or_else(broken)?),
-            _ => {}
+    while let Some(answer) = sock_diag::next(&mut bytes)? {
+        match answer {
+            Answer::Done => return Ok(false),
+            Answer::Message(SOCK_DIAG_BY_FAMILY, message) => all.push(socket(message).ok_or_else(broken)?),
+            Answer::Message(..) | Answer::Acknowledged => {}
         }
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     Ok(true)
 }
@@ -122,24 +110,6 @@ fn mark(mut attributes: &[u8]) -> u32 {
     0
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn request(family: u8) -> [u8; REQUEST] {
-    let mut whole = [0; REQUEST];
-    whole[..4].copy_from_slice(&(REQUEST as u32).to_ne_bytes());
-    whole[4..6].copy_from_slice(&SOCK_DIAG_BY_FAMILY.to_ne_bytes());
-    whole[6..8].copy_from_slice(&(NLM_F_REQUEST | NLM_F_DUMP).to_ne_bytes());
-    (whole[HEADER], whole[HEADER + 1]) = (family, IPPROTO_TCP);
-    whole[HEADER + 4..HEADER + 8].copy_from_slice(&STATES.to_ne_bytes());
-    whole
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,7 +121,8 @@ mod tests {
         let _server = listener.accept().unwrap();
         let (near, far) = (client.local_addr().unwrap(), listener.local_addr().unwrap());
         let mut all = Vec::new();
-        list(&Socket::new(NETLINK_SOCK_DIAG).unwrap(), AF_INET, &mut all).unwrap();
+        let socket = Socket::new(netlink_sys::protocols::NETLINK_SOCK_DIAG).unwrap();
+        list(&sock_diag::send(socket, &all_of(AF_INET)).unwrap(), &mut all).unwrap();
         let found = inbound(&all);
         assert!(found.contains(&(near, far)), "{near} -> {far} is not among {found:?}");
         assert!(!found.contains(&(far, near)));

@@ -8,6 +8,8 @@ use mesh::model::name::WorkloadUid;
 use mesh::model::policy::{PlaintextRules, PlaintextVerdict};
 use mesh::model::workload::Workload;
 use parking_lot::Mutex;
+use sources::objects::origin::Origin;
+use sources::objects::problem::{Problem, Severity};
 
 use crate::pod::workload::Pod;
 
@@ -71,6 +73,19 @@ impl Captures {
     }
 }
 
+/// What is wrong with pods that should be captured and are not: a network namespace that another has, for one. Who wrote
+/// the Pod finds it among the problems of its manifests.
+pub(crate) fn problems(captures: &[CaptureView], directory: &Path) -> Vec<Problem> {
+    let at = Origin::line_of(&directory.into(), 0);
+    let failed = captures.iter().filter(|view| matches!(view.state, CaptureState::Failed | CaptureState::Closed));
+    let problem = |view: &CaptureView| {
+        let what = if view.state == CaptureState::Closed { "closed" } else { "not captured" };
+        let message = format!("{what}: {}", view.error.as_ref()?);
+        Some(Problem::of(&at, format!("Pod {}/{}", view.namespace, view.name), Severity::Error, message))
+    };
+    failed.filter_map(problem).collect()
+}
+
 fn view(workload: &Workload, netns: &Path, state: CaptureState) -> CaptureView {
     CaptureView {
         workload_uid: workload.uid.to_string(),
@@ -92,5 +107,26 @@ fn verdict(verdict: PlaintextVerdict) -> &'static str {
         PlaintextVerdict::Pass => "pass",
         PlaintextVerdict::Refuse => "refuse",
         PlaintextVerdict::Proxy => "proxy",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_that_is_not_captured_is_a_problem_that_names_it_and_why() {
+        let captures = Captures::default();
+        let pod = |name: &str| Workload::sample(name, "default", &["10.0.0.1".parse().unwrap()]);
+        let netns = Path::new("/run/netns/x");
+        let why = "network namespace /run/netns/x belongs to default/first, not to default/second";
+        captures.failed(&pod("second"), netns, why, false);
+        captures.failed(&pod("third"), netns, "it cannot be served", true);
+        captures.pending(&pod("fourth"), netns, "not yet");
+        let problems = problems(&captures.list(), Path::new("/etc/culvert"));
+        let told: Vec<String> = problems.iter().map(|problem| format!("{problem}")).collect();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("Pod default/second: not captured: ") && told[0].contains(why), "{told:?}");
+        assert!(told[1].contains("Pod default/third: closed: it cannot be served"), "{told:?}");
     }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Limits {
     /// Concurrent dials of one workload; further ones wait.
     pub(crate) dials: usize,
     /// Whether workloads are scheduled by fair queueing.
-    pub(crate) turns: bool,
+    pub(crate) fair_queueing: bool,
 }
 
 /// The limit that a workload or a peer has reached.
@@ -49,7 +49,7 @@ impl Limits {
             peer_handshakes,
             peer_queue: peer_handshakes.saturating_mul(7),
             dials: 1024,
-            turns: true,
+            fair_queueing: true,
         }
     }
 
@@ -63,7 +63,7 @@ impl Limits {
             peer_handshakes: most,
             peer_queue: most,
             dials: most,
-            turns: false,
+            fair_queueing: false,
         }
     }
 
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn greedy_workloads_share_evenly_and_leave_something_for_the_next() {
+    fn greedy_workloads_get_equal_parts_and_leave_something_for_the_next() {
         let limits = Limits::new(8000, usize::MAX, 128);
         for greedy in 1..=20_usize {
             // Each takes one in its turn, as long as it may.

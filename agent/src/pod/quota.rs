@@ -50,15 +50,15 @@ impl Quotas {
 
     /// A quota for one more workload.
     pub(crate) fn quota(self: &Arc<Self>) -> Quota {
-        let fair_queue = || match self.limits.turns {
+        let fair_queue = || match self.limits.fair_queueing {
             true => FairQueue::new(self.runtime.clone(), self.threads),
-            false => FairQueue::without_turns(self.runtime.clone()),
+            false => FairQueue::disabled(self.runtime.clone()),
         };
         Quota {
             sockets: AtomicUsize::new(0),
             handshakes: AtomicUsize::new(0),
             dials: Semaphore::new(self.limits.dials),
-            buffers: Arc::new(if self.limits.turns { Buffers::default() } else { Buffers::unlimited() }),
+            buffers: Arc::new(if self.limits.fair_queueing { Buffers::default() } else { Buffers::unlimited() }),
             fair_queue: fair_queue(),
             handshake_queue: fair_queue(),
             refused: Throttle::default(),
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_given_back_can_be_taken_again() {
+    async fn what_is_released_can_be_acquired_again() {
         let quotas = quotas(2);
         let (one, other) = (quotas.quota(), quotas.quota());
         one.acquire(1).unwrap();

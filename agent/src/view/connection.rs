@@ -29,7 +29,7 @@ pub(crate) struct ConnectionView {
     /// What the source proved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) source_identity: Option<String>,
-    /// The waypoint that called on behalf of the source: it is what proved itself, and it vouches for the source.
+    /// The waypoint that called on behalf of the source: it has authenticated itself, and names the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) source_via: Option<String>,
     /// The address that the application called.

@@ -22,7 +22,7 @@ fn server_side(line: &str) -> (SocketAddr, SocketAddr) {
 }
 
 #[test]
-fn plaintext_is_passed_refused_or_judged() {
+fn plaintext_passes_or_is_refused_or_is_judged() {
     let rig = Rig::new();
     let agent = rig.agent();
     let id = agent.enroll(&rig, "a");

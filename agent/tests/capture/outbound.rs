@@ -100,7 +100,7 @@ fn a_pod_that_is_not_enrolled_is_left_alone() {
 }
 
 #[test]
-fn a_range_counts_as_the_mesh_and_can_be_taken_back() {
+fn a_range_counts_as_the_mesh_and_can_be_removed() {
     let rig = Rig::new();
     let agent = rig.agent();
     agent.enroll(&rig, "a");
@@ -166,7 +166,7 @@ fn applications_that_choose_interface_address_or_port_are_captured() {
 }
 
 #[test]
-fn a_socket_that_is_used_again_is_turned_back() {
+fn a_socket_that_is_used_again_is_no_longer_redirected() {
     let rig = Rig::new();
     let agent = rig.agent();
     agent.enroll(&rig, "a");
@@ -186,7 +186,7 @@ fn a_socket_that_is_used_again_is_turned_back() {
 }
 
 #[test]
-fn a_lost_rule_leaks_nothing_and_comes_back() {
+fn a_lost_rule_leaks_nothing_and_is_restored() {
     let rig = Rig::new();
     let agent = rig.agent();
     agent.enroll(&rig, "a");

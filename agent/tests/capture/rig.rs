@@ -1,4 +1,5 @@
-//! A node of our own: two pods to enroll, one that is not, something outside, all behind a router, and an agent in this process.
+//! A node of our own: two pods to enroll, one that is not, something outside, all behind a router, and an agent in this
+//! process.
 //!
 //! ```text
 //!  a 10.200.0.11 ─┐
@@ -63,7 +64,8 @@ fn cgroup_root() -> PathBuf {
     PathBuf::from(line.split(' ').nth(1).unwrap())
 }
 
-/// The group of this process as an agent: one for all tests of the program. The last rig takes the process out of it again.
+/// The group of this process as an agent: one for all tests of the program. The last rig takes the process out of it
+/// again.
 fn agent_group() -> PathBuf {
     static GROUP: OnceLock<PathBuf> = OnceLock::new();
     GROUP.get_or_init(|| cgroup_root().join(format!("cv{}-agent", std::process::id()))).clone()
@@ -155,7 +157,8 @@ impl Rig {
         Agent { capture: Capture::open(config).unwrap(), seen: Arc::default() }
     }
 
-    /// A program of the lab in a pod (`a`, `b`, `c`), or on the node as the `kubelet` or another `host` process, or outside (`e`).
+    /// A program of the lab in a pod (`a`, `b`, `c`), or on the node as the `kubelet` or another `host` process, or
+    /// outside (`e`).
     fn lab(&self, place: &str, arguments: &str) -> Command {
         let (group, netns) = match place {
             "kubelet" | "host" => (self.cgroup(place), self.netns("h")),

@@ -1,5 +1,5 @@
-//! What one pod does to its namespace harms that pod alone: with NET_ADMIN it destroys listeners, fills tables, flushes rules, and the
-//! others go on; and what is not a pod's own namespace is not captured for it.
+//! What one pod does to its namespace harms that pod alone: with NET_ADMIN it destroys listeners, fills tables, flushes
+//! rules, and the others go on; and what is not a pod's own namespace is not captured for it.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -60,11 +60,11 @@ fn a_pod_with_seventeen_thousand_addresses_takes_no_room_from_the_next() {
     strict(&agent, a);
     batch(&rig, "a", (0..17_000).map(|n| format!("addr add {}/32 dev lo", address(n))));
     // The pod is looked at, and gets its share.
-    agent.capture.look_after(a).unwrap();
+    agent.capture.repair(a).unwrap();
     let status = agent.capture.pods().remove(0);
     assert!(status.addresses.len() <= 136, "{}", status.addresses.len());
     assert!(rig.spec("a").addresses.iter().all(|ip| status.addresses.contains(ip)), "its own come first");
-    assert!(status.note.unwrap().contains("over its share"));
+    assert!(status.note.unwrap().contains("over its quota"));
     assert!(!status.closed);
     assert!(entries(&rig, "OWN") <= 136);
 
@@ -102,7 +102,7 @@ fn a_pod_that_has_too_many_addresses_to_be_read_is_captured_by_its_own() {
 }
 
 #[test]
-fn ports_with_verdicts_beyond_the_share_are_left_to_the_agent_and_no_room_is_taken_from_others() {
+fn ports_with_verdicts_beyond_the_quota_are_left_to_the_agent_and_no_room_is_taken_from_others() {
     let rig = Rig::new();
     let agent = rig.agent();
     let (a, b) = (agent.enroll(&rig, "a"), agent.enroll(&rig, "b"));
@@ -134,7 +134,8 @@ fn destroyed_listeners_close_the_pod_and_are_made_anew() {
     assert!(agent.capture.gone().is_empty());
     destroy(&rig, "a", "src 127.0.0.1");
     let gone = agent.capture.gone();
-    // Listeners are looked up by the pod's own program, which finds that of HBONE only for its port: `ss` cannot name it.
+    // Listeners are looked up by the pod's own program, which finds that of HBONE only for its port: `ss` cannot name
+    // it.
     let all = [Kind::Outbound, Kind::Plaintext].map(|kind| (id, Listener { kind, v6: false }));
     assert!(all.iter().all(|one| gone.contains(one)), "{gone:?}");
     // Closed, without anybody having said so.
@@ -158,7 +159,7 @@ fn destroyed_listeners_close_the_pod_and_are_made_anew() {
 }
 
 #[test]
-fn destroyed_listeners_close_a_pod_also_when_it_would_be_open_without_an_agent() {
+fn destroyed_listeners_close_a_pod_even_when_it_would_be_open_without_an_agent() {
     let rig = Rig::new();
     rig.serve("a", "0.0.0.0:80");
     let mut config = rig.config();
@@ -210,7 +211,7 @@ fn what_is_changed_in_a_pod_is_put_right() {
     // Nobody tells of these.
     for name in ["ipv4.tcp_fwmark_accept", "ipv4.fwmark_reflect", "ipv6.fwmark_reflect"] {
         inside(&format!("sysctl -qw net.{name}=0"));
-        agent.capture.look_after(id).unwrap();
+        agent.capture.repair(id).unwrap();
         assert_eq!(inside(&format!("sysctl -n net.{name}")).trim(), "1");
     }
     // Nor of what is done to the pins.
@@ -223,8 +224,8 @@ fn what_is_changed_in_a_pod_is_put_right() {
         let direct = !rig.connect("a", "10.200.0.13:80").starts_with("error");
         direct && agent.seen().is_empty()
     });
-    agent.capture.look_after(id).unwrap();
-    agent.capture.look_after_node().unwrap();
+    agent.capture.repair(id).unwrap();
+    agent.capture.repair_node().unwrap();
     rig.connect("a", "10.200.0.13:80");
     assert_eq!(agent.seen().len(), 1);
 }
@@ -241,7 +242,7 @@ fn a_pod_without_any_of_its_addresses_is_closed_until_it_has_one_again() {
     eventually("it is closed", || agent.capture.pods()[0].closed);
     rig.ip("a", "addr add 10.200.0.11/32 dev eth0");
     eventually("it is open", || !agent.capture.pods()[0].closed);
-    agent.capture.look_after(id).unwrap();
+    agent.capture.repair(id).unwrap();
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Pure. Whose an address is: a node's and a pod's before a Service's cluster IP, and any of them before what anybody else
 //! claims. Where several of one rank claim an address, neither age nor the order of files proves anything: what the kernel
-//! shows decides, else who has it keeps it, and if nothing decides nobody is reached by it.
+//! shows decides, then the ranges that the infrastructure gives out, else who has it keeps it, and if nothing decides nobody is
+//! reached by it. So it is between a pod that the kernel does not show, of another node for one, and the Service of another
+//! namespace.
 
 use std::net::IpAddr;
 
@@ -32,6 +34,8 @@ pub struct Claimant<K> {
     pub key: K,
     /// Whether the kernel shows the address where the claimant lives; `None` where this process cannot see.
     pub shown: Option<bool>,
+    /// Whether it gives way to all that do not ([`Agreement::Yields`](super::ranges::Agreement)).
+    pub yields: bool,
     /// Its namespace.
     pub namespace: Namespace,
     /// Whether that speaks for the whole mesh.
@@ -97,6 +101,8 @@ impl<K: Eq + Clone> Queue<K> {
         let proven = !shown.is_empty();
         let candidates =
             if proven { shown } else { claimants.iter().filter(|claimant| claimant.shown != Some(false)).collect() };
+        let firm: Vec<&Claimant<K>> = candidates.iter().copied().filter(|claimant| !claimant.yields).collect();
+        let candidates = if proven || firm.is_empty() { candidates } else { firm };
         let roots: Vec<&Claimant<K>> = candidates.iter().copied().filter(|claimant| claimant.root).collect();
         let candidates = if roots.is_empty() { candidates } else { roots };
         let found = match candidates[..] {
@@ -115,7 +121,9 @@ mod tests {
     use super::*;
 
     fn claimants(keys: &[&'static str]) -> Vec<Claimant<&'static str>> {
-        keys.iter().map(|&key| Claimant { key, shown: None, namespace: key.into(), root: false }).collect()
+        keys.iter()
+            .map(|&key| Claimant { key, shown: None, yields: false, namespace: key.into(), root: false })
+            .collect()
     }
 
     /// Lets series of claimants come one after the other, and says who has the address at the end.
@@ -150,7 +158,8 @@ mod tests {
 
     #[test]
     fn what_the_kernel_shows_decides_before_who_was_first_and_a_root_namespace_before_others() {
-        let claim = |key: &'static str, shown, root| Claimant { key, shown, namespace: key.into(), root };
+        let claim =
+            |key: &'static str, shown, root| Claimant { key, shown, yields: false, namespace: key.into(), root };
         for (two, owner) in [
             ([claim("a", None, false), claim("b", Some(true), false)], Some("b")),
             ([claim("a", Some(false), false), claim("b", None, false)], Some("b")),
@@ -171,8 +180,31 @@ mod tests {
     }
 
     #[test]
+    fn who_contradicts_a_range_gives_way_but_to_the_kernel() {
+        let claim =
+            |key: &'static str, shown, yields, root| Claimant { key, shown, yields, namespace: key.into(), root };
+        for (two, owner) in [
+            ([claim("a", None, true, false), claim("b", None, false, false)], Some("b")),
+            ([claim("a", None, true, true), claim("b", None, false, false)], Some("b")),
+            ([claim("a", None, true, false), claim("b", None, true, false)], Some("a")),
+            ([claim("a", Some(true), true, false), claim("b", None, false, false)], Some("a")),
+            ([claim("a", None, false, false), claim("b", Some(false), false, false)], Some("a")),
+        ] {
+            let mut queue = Queue::of(Some("a"));
+            queue.meet(&["a", "b"]);
+            assert_eq!(queue.settle(&two), owner, "{two:?}");
+        }
+    }
+
+    #[test]
     fn those_of_one_namespace_come_as_they_stand() {
-        let of = |key, namespace: &str| Claimant { key, shown: None, namespace: namespace.into(), root: false };
+        let of = |key, namespace: &str| Claimant {
+            key,
+            shown: None,
+            yields: false,
+            namespace: namespace.into(),
+            root: false,
+        };
         let mut queue = Queue::default();
         queue.meet(&["b", "a"]);
         assert_eq!(queue.settle(&[of("b", "x"), of("a", "x")]), Some("b"));

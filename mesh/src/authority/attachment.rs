@@ -1,7 +1,8 @@
 //! Pure. What a policy with `targetRefs` applies to, and what it may not apply to.
 //!
 //! Policies apply to their own namespace; a root namespace alone reaches the others, the mesh and a GatewayClass (Istio's
-//! `targetRefs`; Gateway API GEP-713 for MeshPolicy).
+//! `targetRefs`; Gateway API GEP-713 for MeshPolicy). A security policy whose target is none was written to keep something
+//! out all the same: it guards whatever of its own namespace it may have been written for.
 
 /// Group of Gateway and GatewayClass.
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
@@ -32,43 +33,69 @@ pub enum Target<'a> {
     Gateway(&'a str, &'a str),
     /// A Service, or a ServiceEntry of the name: namespace and name.
     Service(&'a str, &'a str),
-    /// A route: what it matches, not what it leads to.
-    Route,
+    /// A route: what it matches, not what it leads to. Namespace and name.
+    Route(&'a str, &'a str),
 }
 
-/// The target of a security policy (AuthorizationPolicy, RequestAuthentication) of namespace `home`; `None` where it has
-/// no effect. `root` says whether that is a root namespace.
-pub fn of_security<'a>(home: &'a str, root: bool, reference: Reference<'a>) -> Option<Target<'a>> {
+/// Why a reference has no target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unattached {
+    /// It is another namespace's.
+    OtherNamespace,
+    /// Only a root namespace may name it.
+    RootOnly,
+    /// It is a route: this kind of policy applies to none.
+    Route,
+    /// It is nothing that there is, or it has no name.
+    Unknown,
+}
+
+/// The target of a security policy (AuthorizationPolicy, RequestAuthentication) of namespace `home`, or why it has none.
+/// `root` says whether that is a root namespace.
+pub fn of_security<'a>(home: &'a str, root: bool, reference: Reference<'a>) -> Result<Target<'a>, Unattached> {
     if reference.namespace.is_some_and(|namespace| namespace != home) {
-        return None;
+        return Err(Unattached::OtherNamespace);
     }
     match (reference.group, reference.kind) {
-        (GATEWAY_API, "Gateway") => Some(Target::Gateway(home, reference.name)),
-        (GATEWAY_API, "GatewayClass") => root.then_some(Target::Class(reference.name)),
-        ("" | "core", "Service") | ("networking.istio.io", "ServiceEntry") => {
-            Some(Target::Service(home, reference.name))
-        }
-        _ => None,
+        _ if reference.name.is_empty() => Err(Unattached::Unknown),
+        (GATEWAY_API, "Gateway") => Ok(Target::Gateway(home, reference.name)),
+        (GATEWAY_API, "GatewayClass") if !root => Err(Unattached::RootOnly),
+        (GATEWAY_API, "GatewayClass") => Ok(Target::Class(reference.name)),
+        ("" | "core", "Service") | ("networking.istio.io", "ServiceEntry") => Ok(Target::Service(home, reference.name)),
+        (GATEWAY_API, "HTTPRoute" | "GRPCRoute" | "TCPRoute" | "TLSRoute") => Err(Unattached::Route),
+        _ => Err(Unattached::Unknown),
     }
 }
 
-/// The target of a MeshPolicy of namespace `home`; `None` where it has no effect.
-pub fn of_settings<'a>(home: &'a str, root: bool, reference: Reference<'a>) -> Option<Target<'a>> {
+/// What a security policy of namespace `home` may have been written for, of whose target no more is known than a name, or
+/// nothing: whatever it may apply to and is called so.
+pub fn in_doubt<'a>(home: &'a str, root: bool, name: &'a str) -> Vec<Target<'a>> {
+    if name.is_empty() {
+        return vec![without_targets(home, root)];
+    }
+    let class = root.then_some(Target::Class(name));
+    [Target::Service(home, name), Target::Gateway(home, name)].into_iter().chain(class).collect()
+}
+
+/// The target of a MeshPolicy of namespace `home`, or why it has none.
+pub fn of_settings<'a>(home: &'a str, root: bool, reference: Reference<'a>) -> Result<Target<'a>, Unattached> {
     let namespace = reference.namespace.unwrap_or(home);
     if namespace != home && !root {
-        return None;
+        return Err(Unattached::OtherNamespace);
     }
     match (reference.group, reference.kind) {
-        ("" | "culvert.dev", "Mesh") => root.then_some(Target::Mesh),
-        ("", "Namespace") => (root || reference.name == home).then_some(Target::Namespace(reference.name)),
-        ("", "Service") => Some(Target::Service(namespace, reference.name)),
-        (GATEWAY_API, "Gateway") => Some(Target::Gateway(namespace, reference.name)),
-        (GATEWAY_API, "HTTPRoute" | "GRPCRoute") => Some(Target::Route),
-        _ => None,
+        ("" | "culvert.dev", "Mesh") if !root => Err(Unattached::RootOnly),
+        ("" | "culvert.dev", "Mesh") => Ok(Target::Mesh),
+        ("", "Namespace") if root || reference.name == home => Ok(Target::Namespace(reference.name)),
+        ("", "Namespace") => Err(Unattached::OtherNamespace),
+        ("", "Service") => Ok(Target::Service(namespace, reference.name)),
+        (GATEWAY_API, "Gateway") => Ok(Target::Gateway(namespace, reference.name)),
+        (GATEWAY_API, "HTTPRoute" | "GRPCRoute") => Ok(Target::Route(namespace, reference.name)),
+        _ => Err(Unattached::Unknown),
     }
 }
 
-/// What a MeshPolicy without `targetRefs` applies to.
+/// What a policy applies to that names nothing: a MeshPolicy without `targetRefs`.
 pub fn without_targets(home: &str, root: bool) -> Target<'_> {
     if root { Target::Mesh } else { Target::Namespace(home) }
 }
@@ -84,33 +111,46 @@ mod tests {
     #[test]
     fn a_security_policy_applies_to_its_own_namespace_and_a_class_only_by_a_root() {
         for (root, reference, expected) in [
-            (false, to("", "Service", None), Some(Target::Service("shop", "x"))),
-            (false, to("core", "Service", Some("shop")), Some(Target::Service("shop", "x"))),
-            (false, to("networking.istio.io", "ServiceEntry", None), Some(Target::Service("shop", "x"))),
-            (false, to(GATEWAY_API, "Gateway", None), Some(Target::Gateway("shop", "x"))),
-            (false, to(GATEWAY_API, "GatewayClass", None), None),
-            (true, to(GATEWAY_API, "GatewayClass", None), Some(Target::Class("x"))),
-            (true, to("", "Service", Some("bank")), None),
-            (false, to("", "Service", Some("bank")), None),
-            (false, to(GATEWAY_API, "HTTPRoute", None), None),
+            (false, to("", "Service", None), Ok(Target::Service("shop", "x"))),
+            (false, to("core", "Service", Some("shop")), Ok(Target::Service("shop", "x"))),
+            (false, to("networking.istio.io", "ServiceEntry", None), Ok(Target::Service("shop", "x"))),
+            (false, to(GATEWAY_API, "Gateway", None), Ok(Target::Gateway("shop", "x"))),
+            (false, to(GATEWAY_API, "GatewayClass", None), Err(Unattached::RootOnly)),
+            (true, to(GATEWAY_API, "GatewayClass", None), Ok(Target::Class("x"))),
+            (true, to("", "Service", Some("bank")), Err(Unattached::OtherNamespace)),
+            (false, to("", "Service", Some("bank")), Err(Unattached::OtherNamespace)),
+            (false, to(GATEWAY_API, "HTTPRoute", None), Err(Unattached::Route)),
+            (false, to(GATEWAY_API, "httproute", None), Err(Unattached::Unknown)),
+            (false, to("apps", "Service", None), Err(Unattached::Unknown)),
+            (false, to("", "service", None), Err(Unattached::Unknown)),
+            (false, Reference { name: "", ..to("", "Service", None) }, Err(Unattached::Unknown)),
         ] {
             assert_eq!(of_security("shop", root, reference), expected, "{root} {reference:?}");
         }
     }
 
     #[test]
+    fn a_policy_in_doubt_guards_what_it_may_have_been_written_for() {
+        let named = [Target::Service("shop", "x"), Target::Gateway("shop", "x")];
+        assert_eq!(in_doubt("shop", false, "x"), named);
+        assert_eq!(in_doubt("shop", true, "x"), [named[0], named[1], Target::Class("x")]);
+        assert_eq!(in_doubt("shop", false, ""), [Target::Namespace("shop")]);
+        assert_eq!(in_doubt("shop", true, ""), [Target::Mesh]);
+    }
+
+    #[test]
     fn a_mesh_policy_reaches_other_namespaces_and_the_mesh_only_from_a_root() {
         for (root, reference, expected) in [
-            (false, to("", "Service", Some("bank")), None),
-            (true, to("", "Service", Some("bank")), Some(Target::Service("bank", "x"))),
-            (false, to("", "Mesh", None), None),
-            (true, to("culvert.dev", "Mesh", None), Some(Target::Mesh)),
-            (false, to("", "Namespace", None), None),
-            (true, to("", "Namespace", None), Some(Target::Namespace("x"))),
-            (false, Reference { name: "shop", ..to("", "Namespace", None) }, Some(Target::Namespace("shop"))),
-            (false, to(GATEWAY_API, "Gateway", None), Some(Target::Gateway("shop", "x"))),
-            (false, to(GATEWAY_API, "HTTPRoute", None), Some(Target::Route)),
-            (false, to(GATEWAY_API, "GatewayClass", None), None),
+            (false, to("", "Service", Some("bank")), Err(Unattached::OtherNamespace)),
+            (true, to("", "Service", Some("bank")), Ok(Target::Service("bank", "x"))),
+            (false, to("", "Mesh", None), Err(Unattached::RootOnly)),
+            (true, to("culvert.dev", "Mesh", None), Ok(Target::Mesh)),
+            (false, to("", "Namespace", None), Err(Unattached::OtherNamespace)),
+            (true, to("", "Namespace", None), Ok(Target::Namespace("x"))),
+            (false, Reference { name: "shop", ..to("", "Namespace", None) }, Ok(Target::Namespace("shop"))),
+            (false, to(GATEWAY_API, "Gateway", None), Ok(Target::Gateway("shop", "x"))),
+            (false, to(GATEWAY_API, "HTTPRoute", None), Ok(Target::Route("shop", "x"))),
+            (false, to(GATEWAY_API, "GatewayClass", None), Err(Unattached::Unknown)),
         ] {
             assert_eq!(of_settings("shop", root, reference), expected, "{root} {reference:?}");
         }

@@ -1,7 +1,8 @@
-//! Pure. For whom a claim counts that somebody makes to what is not the mesh's: an external address, a range, a host name.
+//! Pure. For whom a claim counts that somebody makes to what is not the mesh's: an external address, a range, a host
+//! name.
 //!
-//! A claim counts for clients of its own namespace first, then one of a root namespace, then those of others. A range is a
-//! net cast over the traffic of others, so it counts for its own namespace only, unless a root namespace casts it.
+//! A claim counts for clients of its own namespace first, then one of a root namespace, then those of others. A range
+//! is a net cast over the traffic of others, so it counts for its own namespace only, unless a root namespace casts it.
 
 use crate::model::name::Namespace;
 use crate::model::service::Reach;

@@ -6,6 +6,7 @@
 //! says so.
 
 pub mod addresses; // whose an address is
+pub mod ranges; // what ranges say of a claim to one
 pub mod claims; // for whom a claim to what is not the mesh's counts
 pub mod dial; // where a waypoint may dial
 pub mod listeners; // whom a Gateway's listeners admit

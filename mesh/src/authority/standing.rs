@@ -9,14 +9,14 @@ use crate::model::service::Service;
 use crate::model::waypoint::Waypoint;
 use crate::model::workload::Workload;
 
-/// Whether a workload may be an instance of a waypoint: it lives in the namespace of the Gateway, or the Gateway in a root
-/// namespace.
+/// Whether a workload may be an instance of a waypoint: it lives in the namespace of the Gateway, or the Gateway in a
+/// root namespace.
 pub fn may_be_instance(waypoint: &Waypoint, workload: &Workload) -> bool {
     waypoint.root || waypoint.namespace == workload.namespace
 }
 
-/// Whether an identity may be that of an instance of a waypoint. As [`may_be_instance`], for what a ServiceEntry says that
-/// its endpoints prove.
+/// Whether an identity may be that of an instance of a waypoint. As [`may_be_instance`], for what a ServiceEntry says
+/// that its endpoints prove.
 pub fn may_speak_as(waypoint: &Waypoint, identity: &Identity) -> bool {
     waypoint.root || waypoint.namespace == identity.namespace
 }

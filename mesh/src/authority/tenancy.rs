@@ -2,8 +2,8 @@
 
 use crate::model::name::Namespace;
 
-/// Whether an object of namespace `speaker` may decide about what belongs to namespace `subject`: about its capture, its
-/// waypoint, its ports and its policy.
+/// Whether an object of namespace `speaker` may decide about what belongs to namespace `subject`: about its capture,
+/// its waypoint, its ports and its policy.
 pub fn speaks_for(roots: &[Namespace], speaker: &str, subject: &str) -> bool {
     speaker == subject || is_root(roots, speaker)
 }

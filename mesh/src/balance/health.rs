@@ -1,22 +1,22 @@
-//! Pure. Which endpoints may be given traffic by their health, as kube-proxy decides it (KEP-1669).
+//! Pure. Which endpoints get traffic by their readiness, as in kube-proxy (KEP-1669).
 
 use crate::model::service::LoadBalancing;
 use crate::model::workload::Health;
 
-/// Who may be given traffic.
+/// The endpoints that get traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admitted {
-    /// Everyone: the service publishes what is not ready.
+    /// All: the service publishes endpoints that are not ready.
     All,
-    /// Those that are ready.
+    /// The ready ones.
     Ready,
-    /// Nobody is ready: those that are being deleted and still serve.
+    /// None is ready: those that are terminating and still serve.
     Terminating,
 }
 
 impl Admitted {
-    /// Who may be given traffic among endpoints of such health: those of the service that have the port and are within reach
-    /// (`internalTrafficPolicy: Local` leaves out all others first, ready or not).
+    /// The endpoints that get traffic among those with these states: the endpoints of the service that have the port
+    /// and are within reach (`internalTrafficPolicy: Local` leaves out all others first, ready or not).
     pub fn among(healths: impl IntoIterator<Item = Health>, balancing: &LoadBalancing) -> Self {
         if balancing.allow_unhealthy {
             Self::All
@@ -27,7 +27,7 @@ impl Admitted {
         }
     }
 
-    /// Whether an endpoint of this health is among them.
+    /// Whether an endpoint in this state gets traffic.
     pub fn admits(self, health: Health) -> bool {
         match self {
             Self::All => true,

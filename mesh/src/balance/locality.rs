@@ -3,7 +3,7 @@
 use crate::model::service::{BalanceMode, LoadBalancing, Scope};
 use crate::model::workload::Workload;
 
-/// In how many leading scopes source and endpoint agree; `None` when the endpoint may not be used at all.
+/// The number of leading scopes in which source and endpoint agree; `None` if the endpoint must not be used at all.
 pub fn rank(balancing: &LoadBalancing, source: &Workload, endpoint: &Workload) -> Option<usize> {
     let preference = &balancing.routing_preference;
     let agreeing = preference.iter().take_while(|scope| agree(**scope, source, endpoint)).count();

@@ -1,4 +1,4 @@
-//! Which endpoints of a service may be chosen.
+//! Which endpoints of a service may be picked.
 
-pub mod health; // which endpoints are well enough
-pub mod locality; // which endpoints are close enough
+pub mod health; // readiness of endpoints
+pub mod locality; // locality of endpoints

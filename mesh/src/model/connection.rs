@@ -1,4 +1,4 @@
-//! Pure. The facts of one connection: what policy judges, logs show and metrics count; and whose doing a failure was.
+//! Pure. The properties of one connection that policies, logs and metrics use; and which side caused a failure.
 
 use std::net::SocketAddr;
 
@@ -16,50 +16,51 @@ pub enum Direction {
     Outbound,
 }
 
-/// What policy may look at.
+/// The properties that policies may match.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Facts {
     /// Address of the peer: for HBONE the TCP peer of the tunnel.
     pub source: SocketAddr,
-    /// What the peer's certificate proved; `None` on plain text.
+    /// The peer's authenticated identity; `None` in plaintext.
     pub source_identity: Option<Identity>,
     /// The address that was called, with the port on the workload.
     pub destination: SocketAddr,
-    /// On whose behalf the peer says that it calls. Believed only of a waypoint of the destination (`policy::cover`).
+    /// The client on whose behalf the peer says it calls. Trusted only from a waypoint of the destination
+    /// (`policy::coverage`).
     pub on_behalf_of: Option<Box<OnBehalfOf>>,
 }
 
-/// The client that a waypoint speaks for.
+/// The client on whose behalf a waypoint calls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OnBehalfOf {
-    /// What the client proved to the waypoint.
+    /// The identity that the waypoint has authenticated.
     pub identity: Identity,
     /// The client's socket; `None` when the connection serves several clients of the identity.
     pub source: Option<SocketAddr>,
 }
 
 impl Facts {
-    /// A connection without identity.
+    /// A plaintext connection.
     pub fn plaintext(source: SocketAddr, destination: SocketAddr) -> Self {
         Self { source, source_identity: None, destination, on_behalf_of: None }
     }
 }
 
-/// Whose doing a failure was. Log level, response flag and status of a refused CONNECT come from it.
+/// Which side caused a failure; decides log level, response flag and the status of a refused CONNECT.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Fault {
-    /// The peer spoke nonsense or hung up: 400.
+    /// A protocol error or disconnect of the peer: 400.
     Client,
-    /// Refused on purpose: 401, as ztunnel answers.
+    /// Denied by policy: 401, like ztunnel.
     Policy,
-    /// The far side refused or vanished: 503.
+    /// The upstream side refused or disconnected: 503.
     Upstream,
-    /// No certificate, no such workload yet: 503.
+    /// Missing certificate, or a workload that is not known yet: 503.
     ControlPlane,
-    /// A bug: 500.
+    /// A bug in this process: 500.
     Ours,
 }
 
@@ -78,31 +79,31 @@ impl Fault {
 /// Value of the metric label `response_flags`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum ResponseFlag {
-    /// Nothing to say.
+    /// No flag.
     #[serde(rename = "-")]
     None,
-    /// Refused by policy.
+    /// Denied by policy.
     #[serde(rename = "DENY")]
     Deny,
-    /// The next hop could not be connected to, or refused the CONNECT.
+    /// Connecting to the next hop failed, or it refused the CONNECT.
     #[serde(rename = "CONNECT")]
     Connect,
-    /// The TLS handshake did not succeed.
+    /// The TLS handshake failed.
     #[serde(rename = "TLS_FAILURE")]
     TlsFailure,
-    /// The HTTP/2 handshake did not succeed.
+    /// The HTTP/2 handshake failed.
     #[serde(rename = "H2_HANDSHAKE_FAILURE")]
     H2HandshakeFailure,
     /// The connect to 15008 timed out: perhaps a NetworkPolicy blocks it.
     #[serde(rename = "NETWORK_POLICY")]
     NetworkPolicy,
-    /// No certificate for the identity, or the peer proved another one.
+    /// No certificate for the identity, or the peer has an unexpected one.
     #[serde(rename = "IDENTITY_ERROR")]
     IdentityError,
 }
 
 impl ResponseFlag {
-    /// The label's text.
+    /// The value of the label.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "-",

@@ -1,7 +1,7 @@
-//! Pure. What a certificate proves: `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
+//! Pure. The identity in a certificate: `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`.
 //!
-//! SPIFFE ID, section 2; the path layout is Istio's. No escaping: what Kubernetes or SPIFFE would not admit as one of the three
-//! parts is no identity, so that nobody can write a second field or a second name into one.
+//! SPIFFE ID, section 2; the path layout is Istio's. There is no escaping: an identity with a part that Kubernetes or
+//! SPIFFE would not admit is rejected, so that no part can smuggle in another field or name.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,10 +11,10 @@ use thiserror::Error;
 use super::name::{Namespace, ServiceAccount, TrustDomain};
 use super::syntax::Form;
 
-/// The identity of a workload, proven by the one SPIFFE URI SAN of its certificate.
+/// The identity of a workload, in the one SPIFFE URI SAN of its certificate.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity {
-    /// The root of trust that vouches for the identity.
+    /// The trust domain, whose root has signed the certificate.
     pub trust_domain: TrustDomain,
     /// The Kubernetes namespace of the service account.
     pub namespace: Namespace,
@@ -31,20 +31,20 @@ pub enum ParseIdentityError {
     /// The path is not `/ns/<namespace>/sa/<service account>`.
     #[error("{0:?} does not have the form spiffe://<trust domain>/ns/<namespace>/sa/<service account>")]
     Path(String),
-    /// One of the three parts is not what Kubernetes or SPIFFE admits there.
+    /// A part is not a valid name in Kubernetes or SPIFFE.
     #[error("{part} {text:?} must be {form}")]
     Part {
-        /// Which of the three.
+        /// The name of the part.
         part: &'static str,
-        /// What stands there.
+        /// Its text.
         text: String,
-        /// What must.
+        /// The required form.
         form: Form,
     },
 }
 
 impl Identity {
-    /// An identity of its three parts.
+    /// An identity from its parts.
     pub fn new(
         trust_domain: impl Into<TrustDomain>,
         namespace: impl Into<Namespace>,
@@ -53,8 +53,7 @@ impl Identity {
         Self { trust_domain: trust_domain.into(), namespace: namespace.into(), service_account: service_account.into() }
     }
 
-    /// Whether each part is what Kubernetes and SPIFFE admit. What is read from a certificate or a header always is; this is
-    /// for what was put together from other things.
+    /// Checks that each part is valid. Parsed identities always are; this is for those built from other sources.
     pub fn check(&self) -> Result<(), ParseIdentityError> {
         for (part, text, form) in [
             ("trust domain", self.trust_domain.as_str(), Form::TrustDomain),

@@ -1,4 +1,4 @@
-//! Pure. Newtypes over shared strings, so that a namespace cannot be passed where a hostname belongs.
+//! Pure. Newtypes over shared strings, so that a namespace cannot be passed for a hostname.
 //!
 //! Every name is an `Arc<str>`: cloning is a reference count, and [`Interner`] makes equal names share one allocation.
 
@@ -92,7 +92,7 @@ name_type!(
     ServiceAccount
 );
 name_type!(
-    /// The first part of an identity: which root of trust vouches for it. `cluster.local` unless configured.
+    /// The trust domain of an identity, `cluster.local` unless configured.
     TrustDomain
 );
 name_type!(
@@ -116,7 +116,7 @@ name_type!(
     WorkloadUid
 );
 name_type!(
-    /// Any other short text that repeats between objects: an object's name, an app label, a version, a zone.
+    /// Any other short text shared by many objects: an object's name, an app label, a version, a zone.
     Name
 );
 
@@ -124,7 +124,7 @@ name_type!(
 #[derive(Default)]
 pub struct Interner {
     known: HashSet<Arc<str>>,
-    /// How many names there may be before it is worth looking for unused ones.
+    /// The number of names from which on unused ones are collected.
     enough: usize,
 }
 
@@ -139,8 +139,8 @@ impl Interner {
         T::from(fresh)
     }
 
-    /// Lets go of names that nobody else holds any more, once there are twice as many as after the last time. For an
-    /// interner that lives longer than one conversion.
+    /// Drops unused names once there are twice as many names as after the last collection. For an interner that
+    /// outlives one conversion.
     pub fn forget_unused(&mut self) {
         if self.known.len() >= self.enough {
             self.known.retain(|name| Arc::strong_count(name) > 1);
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn equal_names_share_one_allocation() {
+    fn equal_names_have_one_allocation() {
         let mut interner = Interner::default();
         let a: Namespace = interner.intern("default");
         let b: Name = interner.intern("default");

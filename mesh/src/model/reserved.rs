@@ -1,23 +1,23 @@
-//! Pure. An address that is known to the mesh and leads to no workload and no service.
+//! Pure. An address that belongs to no workload or service, and that no service may claim.
 
 use std::net::IpAddr;
 
 use super::name::NodeName;
 
-/// An address that nobody may claim.
+/// A reserved address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reserved {
     /// The address.
     pub address: IpAddr,
-    /// Whose it is.
+    /// Why it is reserved.
     pub by: Holder,
 }
 
-/// Whose a reserved address is.
+/// The holder of a reserved address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// A node's (`status.addresses`): outside of the mesh, whatever others claim.
+    /// An address of a node (`status.addresses`): outside the mesh, whatever others claim.
     Node(NodeName),
-    /// Nobody's, until what claims it agrees: connections to it are refused. Names the claimants.
+    /// Claimed by several objects, which this names: connections to it are refused.
     Disputed(Box<str>),
 }

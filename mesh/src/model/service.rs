@@ -39,37 +39,37 @@ pub struct Service {
     pub name: Name,
     /// Its key, as `<namespace>/<hostname>`.
     pub key: ServiceKey,
-    /// Virtual addresses: cluster IPs, or addresses of a ServiceEntry. Empty when headless, and when none is known: a
-    /// Service as it is kept in git has none yet.
+    /// Virtual addresses: cluster IPs, or addresses of a ServiceEntry. Empty when headless, and when not assigned yet,
+    /// as in a manifest from git.
     pub vips: Box<[Vip]>,
-    /// Whether it is headless on purpose: `clusterIP: None`.
+    /// Whether it is headless: `clusterIP: None`.
     #[serde(skip)]
     pub headless: bool,
-    /// Ports, as declared on the service; `target_port` 0 means that it differs between workloads (a named port).
+    /// Ports as declared on the service; a `target_port` of 0 differs between workloads (a named port).
     pub ports: Box<[ServicePort]>,
-    /// Further identities that an endpoint may prove (ServiceEntry `subjectAltNames`).
+    /// Further identities that an endpoint may have (ServiceEntry `subjectAltNames`).
     pub subject_alt_names: Box<[Identity]>,
     /// The waypoint for traffic addressed to the service.
     pub waypoint: Option<Box<Waypoint>>,
-    /// How endpoints are preferred.
+    /// The load-balancing policy.
     pub load_balancing: LoadBalancing,
-    /// Whether it came from a Kubernetes Service: wins over a ServiceEntry that claims the same host name or address.
+    /// Whether it is a Kubernetes Service: takes precedence over a ServiceEntry with the same host name or address.
     pub canonical: bool,
-    /// For whom its external addresses, ranges and, if it is not canonical, its host name count.
+    /// The clients for which its external addresses, ranges and, if not canonical, its host name are valid.
     #[serde(skip)]
     pub reach: Reach,
 }
 
-/// For which clients what a service claims beside cluster IPs counts.
+/// The clients for which the claims of a service besides cluster IPs are valid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
     /// Whether its namespace is a root namespace.
     pub root: bool,
-    /// To whom it is exported.
+    /// The namespaces to which it is exported.
     pub exported: Exported,
 }
 
-/// To which namespaces something is exported (ServiceEntry `exportTo`, annotation `networking.istio.io/exportTo`).
+/// An export list (ServiceEntry `exportTo`, annotation `networking.istio.io/exportTo`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Exported {
     /// `*`.
@@ -82,7 +82,7 @@ pub enum Exported {
 }
 
 impl Exported {
-    /// Whether what is of namespace `own` is exported to a client.
+    /// Whether an object of namespace `own` is exported to namespace `client`.
     pub fn covers(&self, own: &Namespace, client: &Namespace) -> bool {
         match self {
             Self::Everywhere => true,
@@ -96,12 +96,11 @@ impl Exported {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Vip {
-    /// A cluster IP, which is the service's for everybody.
+    /// A cluster IP, valid for every client.
     Address(IpAddr),
-    /// An address that the service claims and that is not the mesh's to give: `externalIPs`, `status.loadBalancer`, a
-    /// single address of a ServiceEntry.
+    /// A claimed external address: `externalIPs`, `status.loadBalancer`, a single address of a ServiceEntry.
     External(IpAddr),
-    /// A range (ServiceEntry only): the longest prefix wins, a single address before any range.
+    /// A claimed range (ServiceEntry only): the longest prefix wins, a single address before any range.
     Range(IpNet),
 }
 
@@ -125,11 +124,11 @@ pub struct ServicePort {
     pub service_port: u16,
     /// Port on the workload; 0 on a Service when it differs between workloads.
     pub target_port: u16,
-    /// What is spoken on it.
+    /// The application protocol.
     pub app_protocol: AppProtocol,
 }
 
-/// What is spoken on a port (`appProtocol`, else the prefix of the port's name).
+/// The application protocol of a port (`appProtocol`, else the prefix of the port's name).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum AppProtocol {
@@ -137,29 +136,29 @@ pub enum AppProtocol {
     Unknown,
     /// HTTP/1.1.
     Http1,
-    /// HTTP/2 in clear text.
+    /// HTTP/2 without TLS (h2c).
     Http2,
     /// gRPC.
     Grpc,
-    /// Opaque bytes.
+    /// Opaque TCP.
     Tcp,
-    /// TLS of the application's own.
+    /// TLS by the application itself.
     Tls,
 }
 
-/// How endpoints of a service are preferred (`istio.workload.LoadBalancing`).
+/// The load-balancing policy of a service (`istio.workload.LoadBalancing`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct LoadBalancing {
     /// From the most to the least important: endpoints that agree with the source in more leading scopes are preferred.
     pub routing_preference: Box<[Scope]>,
-    /// What happens to endpoints that do not agree.
+    /// How endpoints that do not agree are treated.
     pub mode: BalanceMode,
     /// Whether endpoints that are not ready get traffic too (`publishNotReadyAddresses`).
     pub allow_unhealthy: bool,
 }
 
-/// What happens to endpoints outside the routing preference.
+/// How endpoints outside the routing preference are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Default)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum BalanceMode {
@@ -170,11 +169,11 @@ pub enum BalanceMode {
     Strict,
     /// Endpoints that agree in the most leading scopes; worse ones only when there are no better.
     Failover,
-    /// The original destination, not an endpoint (ServiceEntry resolution NONE).
+    /// Forward to the original destination, not to an endpoint (ServiceEntry resolution NONE).
     Passthrough,
 }
 
-/// A level of closeness.
+/// A level of locality.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Scope {
@@ -192,36 +191,7 @@ pub enum Scope {
     Network,
 }
 
-impl Service {
-    /// A service in the defaults of a stand-alone mesh: for tests and tools.
-    pub fn sample(name: &str, namespace: &str, vips: &[IpAddr], ports: &[(u16, u16)]) -> Self {
-        Self {
-            name: name.into(),
-            key: ServiceKey {
-                namespace: namespace.into(),
-                hostname: format!("{name}.{namespace}.svc.cluster.local").into(),
-            },
-            vips: vips.iter().copied().map(Vip::Address).collect(),
-            headless: false,
-            ports: ports
-                .iter()
-                .map(|&(service_port, target_port)| ServicePort {
-                    name: Name::default(),
-                    service_port,
-                    target_port,
-                    app_protocol: AppProtocol::Unknown,
-                })
-                .collect(),
-            subject_alt_names: Box::default(),
-            waypoint: None,
-            load_balancing: LoadBalancing::default(),
-            canonical: true,
-            reach: Reach::default(),
-        }
-    }
-}
-
-/// The network and address under which a VIP or workload is known.
+/// An address of a VIP or workload, with its network.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct NetworkAddress {
     /// The network that the address belongs to.

@@ -1,25 +1,26 @@
-//! Pure. What Kubernetes and SPIFFE admit as a name: what is none never becomes an identity, a header, a label or a log line.
+//! Pure. The syntax of names in Kubernetes and SPIFFE: an invalid name never becomes part of an identity, a header, a
+//! label or a log line.
 //!
 //! Kubernetes, "Object Names and IDs" and "Labels and Selectors"; SPIFFE ID, sections 2.1 and 2.3.
 
 use std::fmt;
 
-/// A form that a name must have.
+/// The required form of a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// RFC 1123 label: a namespace, a Service.
     Label,
-    /// RFC 1123 subdomain: what most objects are called.
+    /// RFC 1123 subdomain: the names of most objects.
     Subdomain,
     /// The value of a label; may be empty.
     LabelValue,
-    /// The key of a label: a name, perhaps behind a prefix and a slash.
+    /// The key of a label: a name with an optional prefix and slash.
     LabelKey,
-    /// A host name in any case, perhaps with `*.` before it.
+    /// A host name in upper or lower case, optionally with a `*.` prefix.
     Host,
     /// A SPIFFE trust domain.
     TrustDomain,
-    /// What clusters and networks are called: as the value of a label, but not empty.
+    /// The name of a cluster or network: like the value of a label, but not empty.
     Plain,
 }
 
@@ -43,7 +44,7 @@ impl Form {
         }
     }
 
-    /// `Err` with what is wrong, for a flag or a field.
+    /// Checks the form; the error is a message for a flag or a field.
     pub fn check(self, text: &str) -> Result<(), String> {
         if self.admits(text) { Ok(()) } else { Err(format!("{text:?} must be {self}")) }
     }
@@ -79,7 +80,7 @@ fn is_label(text: &str) -> bool {
 }
 
 fn is_subdomain(text: &str) -> bool {
-    // Parts of a subdomain are not limited to 63 in Kubernetes' own check.
+    // Kubernetes' own check does not limit the parts of a subdomain to 63 bytes.
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     text.len() <= 253 && text.split('.').all(|part| part.bytes().all(inner) && has_plain_ends(part))
 }
@@ -95,7 +96,7 @@ fn is_host(text: &str) -> bool {
     host.len() <= 253 && host.split('.').all(|part| part.len() <= 63 && is_word(part) && !part.contains('.'))
 }
 
-/// Whether a text is not empty, and begins and ends with a letter or digit.
+/// Whether a text is not empty and begins and ends with a letter or digit.
 fn has_plain_ends(text: &str) -> bool {
     let bytes = text.as_bytes();
     let plain = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);

@@ -1,4 +1,4 @@
-//! Pure. One change to the model: what every source speaks and the store alone applies.
+//! Pure. One change to the model, produced by sources and applied by the store.
 
 use std::net::IpAddr;
 
@@ -8,23 +8,23 @@ use super::reserved::Reserved;
 use super::service::{Service, ServiceKey};
 use super::workload::Workload;
 
-/// One change. A source sends changes in batches; a batch becomes visible at once.
+/// One change. A source sends changes in batches; a batch becomes visible atomically.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Update {
-    /// A workload is new or different.
+    /// Adds or replaces a workload.
     Workload(Box<Workload>),
-    /// A workload is gone.
+    /// Removes a workload.
     WorkloadGone(WorkloadUid),
-    /// A service is new or different.
+    /// Adds or replaces a service.
     Service(Box<Service>),
-    /// A service is gone.
+    /// Removes a service.
     ServiceGone(ServiceKey),
-    /// A policy is new or different.
+    /// Adds or replaces a policy.
     Authorization(Box<Authorization>),
-    /// A policy is gone.
+    /// Removes a policy.
     AuthorizationGone(PolicyKey),
-    /// An address is reserved, or by somebody else than before.
+    /// Reserves an address, or replaces its holder.
     Reserved(Box<Reserved>),
-    /// An address is no longer reserved.
+    /// Ends the reservation of an address.
     ReservedGone(IpAddr),
 }

@@ -1,4 +1,4 @@
-//! Pure. Where the waypoint of a service or workload is.
+//! Pure. The waypoint of a service or workload.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -15,44 +15,44 @@ pub const HBONE_PORT: u16 = 15008;
 
 /// The waypoint that a service or workload names by `istio.io/use-waypoint`.
 ///
-/// It is kept even when no such Gateway exists or it is not ready: traffic is then refused, never sent past it.
+/// It is kept even if no such Gateway exists or it is not ready: traffic is then refused, and never bypasses it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Waypoint {
     /// Namespace of the Gateway.
     pub namespace: Namespace,
     /// Name of the Gateway.
     pub name: Name,
-    /// Where its instances listen for HBONE; `None` while the Gateway does not exist or has no address.
+    /// The HBONE address of its instances; `None` while the Gateway does not exist or has no address.
     pub destination: Option<WaypointDestination>,
-    /// HBONE port of the instances, 15008 unless the Gateway says otherwise.
+    /// HBONE port of the instances, 15008 by default.
     pub hbone_port: u16,
-    /// Whether the Gateway stands in a root namespace: then its instances may live in any.
+    /// Whether the Gateway is in a root namespace: then its instances may be in any namespace.
     pub root: bool,
-    /// Whether what did not come through it is refused.
+    /// Whether traffic that bypasses it is refused.
     pub enforcement: Enforcement,
 }
 
-/// Whether what stands behind a waypoint takes what did not come through it, and why.
+/// Whether destinations behind a waypoint accept traffic that bypasses it, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Enforcement {
-    /// Open: nothing at the waypoint guards it.
+    /// Open: no policy at the waypoint guards it.
     #[default]
     Unguarded,
-    /// Open: enforcement is `off`, as this says (`Kind namespace/name`).
+    /// Open: enforcement is `off` in this object (`Kind namespace/name`).
     Off(Name),
-    /// Closed: this guards it (`Kind namespace/name`).
+    /// Closed: this object guards it (`Kind namespace/name`).
     Guarded(Name),
-    /// Closed: enforcement is `strict`, as this says (`Kind namespace/name`).
+    /// Closed: enforcement is `strict` in this object (`Kind namespace/name`).
     Strict(Name),
 }
 
-/// When a port behind a waypoint is closed to what did not come through it, from the most open to the most closed.
+/// When a port behind a waypoint refuses traffic that bypasses it, from the most permissive to the strictest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EnforcementMode {
     /// Never.
     Off,
-    /// When something at the waypoint guards it.
+    /// When a policy at the waypoint guards it.
     #[default]
     Policy,
     /// Always.
@@ -60,7 +60,7 @@ pub enum EnforcementMode {
 }
 
 impl Enforcement {
-    /// Whether what did not come through the waypoint is refused.
+    /// Whether traffic that bypasses the waypoint is refused.
     pub fn is_closed(&self) -> bool {
         matches!(self, Self::Guarded(_) | Self::Strict(_))
     }
@@ -78,7 +78,7 @@ impl fmt::Display for Enforcement {
 }
 
 impl EnforcementMode {
-    /// The word.
+    /// The value in manifests.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Off => "off",
@@ -101,16 +101,7 @@ impl FromStr for EnforcementMode {
     }
 }
 
-impl Waypoint {
-    /// A waypoint with a guard, in the defaults of a stand-alone mesh: for tests and tools.
-    pub fn sample(namespace: &str, name: &str, destination: Option<WaypointDestination>) -> Self {
-        let enforcement = Enforcement::Guarded(format!("AuthorizationPolicy {namespace}/guard").into());
-        let (namespace, name) = (namespace.into(), name.into());
-        Self { namespace, name, destination, hbone_port: HBONE_PORT, root: false, enforcement }
-    }
-}
-
-/// How the instances of a waypoint are found (`istio.workload.GatewayAddress`).
+/// The address of a waypoint (`istio.workload.GatewayAddress`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum WaypointDestination {

@@ -1,4 +1,4 @@
-//! Pure. One thing with an address and an identity, usually a pod (`istio.workload.Workload`).
+//! Pure. A workload: an address with an identity, usually a pod (`istio.workload.Workload`).
 
 use std::net::IpAddr;
 
@@ -10,7 +10,7 @@ use super::policy::PolicyKey;
 use super::service::{ServiceKey, ServicePort};
 use super::waypoint::Waypoint;
 
-/// A workload. Memory counts here: a node knows every workload of the mesh.
+/// A workload. Its size matters: every node holds all workloads of the mesh.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Workload {
@@ -20,32 +20,32 @@ pub struct Workload {
     pub name: Name,
     /// Namespace of the pod.
     pub namespace: Namespace,
-    /// Every address of the workload, both families. Never empty for a pod.
+    /// All addresses of the workload, of both families. Never empty for a pod.
     pub addresses: Box<[IpAddr]>,
     /// The network that the addresses belong to.
     pub network: Network,
-    /// How peers reach it: HBONE when it is enrolled.
+    /// How peers reach it: HBONE if it is enrolled.
     pub protocol: TunnelProtocol,
-    /// It speaks HBONE itself, at its own address: an instance of a waypoint. Never captured.
+    /// Whether it terminates HBONE itself, at its own address: an instance of a waypoint. Never captured.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub native_tunnel: bool,
-    /// Annotation `culvert.dev/allow-waypoint-bypass`, or `culvert.dev/waypoint-enforcement: off` of the pod: what did
-    /// not come through its waypoint is admitted too.
+    /// Annotation `culvert.dev/allow-waypoint-bypass`, or `culvert.dev/waypoint-enforcement: off` of the pod: traffic
+    /// that bypasses its waypoint is admitted too.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub may_bypass_waypoint: bool,
-    /// Label or annotation `culvert.dev/waypoint-enforcement: strict` of the pod: nothing behind a waypoint is open to
-    /// what did not come through it, whatever guards it.
+    /// Label or annotation `culvert.dev/waypoint-enforcement: strict` of the pod: no port behind a waypoint accepts
+    /// traffic that bypasses it, guarded or not.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub strict_waypoint: bool,
     /// Trust domain of its identity.
     pub trust_domain: TrustDomain,
     /// Service account of its identity.
     pub service_account: ServiceAccount,
-    /// The node it runs on; empty when unknown.
+    /// The node that it runs on; empty if unknown.
     pub node: NodeName,
     /// Name of the Deployment, Job and so on that owns the pod.
     pub workload_name: Name,
-    /// What kind of owner `workload_name` names.
+    /// The kind of the owner in `workload_name`.
     pub workload_type: WorkloadType,
     /// Label `service.istio.io/canonical-name`, `app.kubernetes.io/name` or `app`, else the workload name.
     pub canonical_name: Name,
@@ -55,7 +55,7 @@ pub struct Workload {
     pub cluster: ClusterId,
     /// Region, zone and subzone, if known.
     pub locality: Option<Box<Locality>>,
-    /// Whether it may be given traffic.
+    /// Its readiness.
     pub health: Health,
     /// Its own network namespace, or the host's.
     pub network_mode: NetworkMode,
@@ -65,25 +65,26 @@ pub struct Workload {
     pub services: Box<[WorkloadService]>,
     /// Selector-scoped policies that apply to it.
     pub policies: Box<[PolicyKey]>,
-    /// Relative share of traffic among the endpoints of a service; 1 unless said otherwise.
+    /// Relative weight among the endpoints of a service; 1 by default.
     pub capacity: u32,
-    /// Whether its addresses are its own.
+    /// Whether it owns its addresses.
     #[serde(skip)]
     pub standing: Standing,
     /// Stand-alone only: path of the pod's network namespace (annotation `culvert.dev/netns`).
     pub netns: Option<Box<str>>,
 }
 
-/// Whether the addresses of a workload are its own.
+/// Whether a workload owns its addresses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Standing {
-    /// They are.
+    /// It does.
     #[default]
     Owner,
-    /// Another pod claims one of them, and nothing decides between the two: nobody reaches it, and it reaches nobody.
+    /// Another pod claims one of them, and nothing decides between the two: it is unreachable, and its connections are
+    /// refused.
     Disputed,
-    /// It is no pod, only the address of an endpoint that somebody wrote down.
+    /// It is not a pod, but the address of an endpoint in a manifest.
     Endpoint,
 }
 
@@ -95,7 +96,7 @@ pub struct WorkloadService {
     pub service: ServiceKey,
     /// Service port and the port on this workload, named target ports resolved.
     pub ports: Box<[ServicePort]>,
-    /// Whether the service may give it traffic: what an EndpointSlice of the service says, else the workload's own.
+    /// Its readiness in the service: that of an EndpointSlice of the service, else the workload's own.
     pub health: Health,
 }
 
@@ -109,7 +110,7 @@ pub enum TunnelProtocol {
     Hbone,
 }
 
-/// What kind of object owns a workload.
+/// The kind of object that owns a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum WorkloadType {
@@ -135,20 +136,20 @@ impl WorkloadType {
     }
 }
 
-/// Whether a workload may be given traffic (`WorkloadStatus`).
+/// Readiness of a workload (`WorkloadStatus`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Health {
     /// Ready.
     Healthy,
-    /// Being deleted and still serving: given traffic only where nothing is ready (KEP-1669).
+    /// Terminating and still serving: gets traffic only if no endpoint is ready (KEP-1669).
     Terminating,
-    /// Not ready, or being deleted and no longer serving.
+    /// Not ready, or terminating and no longer serving.
     Unhealthy,
 }
 
 impl Health {
-    /// From the conditions of an endpoint, as Kubernetes derives and reads them: what is being deleted is never ready.
+    /// From the conditions of an endpoint, as Kubernetes derives them: a terminating endpoint is never ready.
     pub fn of(serving: bool, terminating: bool) -> Self {
         match (serving, terminating) {
             (true, false) => Self::Healthy,
@@ -158,17 +159,17 @@ impl Health {
     }
 }
 
-/// Which network namespace a workload lives in.
+/// The network namespace of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum NetworkMode {
     /// Its own.
     Standard,
-    /// The host's: several workloads share one address, so none can be found by address.
+    /// The host's: several workloads share one address, so none is found by address.
     HostNetwork,
 }
 
-/// Where a workload is, in the terms of `topology.kubernetes.io`.
+/// The locality of a workload (`topology.kubernetes.io`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Default)]
 pub struct Locality {
     /// `topology.kubernetes.io/region`.
@@ -180,7 +181,7 @@ pub struct Locality {
 }
 
 impl Workload {
-    /// The identity that its certificate proves.
+    /// The identity in its certificate.
     pub fn identity(&self) -> Identity {
         Identity {
             trust_domain: self.trust_domain.clone(),
@@ -189,19 +190,18 @@ impl Workload {
         }
     }
 
-    /// Whether the workload is enrolled: an agent takes its traffic and answers HBONE for it.
+    /// Whether the workload is enrolled: an agent captures its traffic and terminates HBONE for it.
     pub fn is_enrolled(&self) -> bool {
         self.protocol == TunnelProtocol::Hbone && !self.native_tunnel
     }
 
-    /// A workload with the given name and address, enrolled, in the defaults of a stand-alone mesh: for tests and
-    /// tools.
-    pub fn sample(name: &str, namespace: &str, addresses: &[IpAddr]) -> Self {
+    /// A pod of which only the name is known, enrolled, in the defaults of a stand-alone mesh.
+    pub fn pod(name: &str, namespace: &str) -> Self {
         Self {
             uid: WorkloadUid::from(format!("Kubernetes//Pod/{namespace}/{name}")),
             name: name.into(),
             namespace: namespace.into(),
-            addresses: addresses.into(),
+            addresses: Box::default(),
             network: Network::default(),
             protocol: TunnelProtocol::Hbone,
             native_tunnel: false,

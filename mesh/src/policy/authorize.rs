@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use super::cover::{Believed, Cover};
+use super::coverage::{EffectiveClient, WaypointCoverage};
 use super::judge::{Refused, judge};
 use super::subject::Subject;
 use super::trace::{self, RuleTrace};
@@ -20,7 +20,7 @@ pub struct Applying {
     /// The policies that apply to it.
     pub policies: Vec<Arc<Authorization>>,
     /// The waypoints in front of it.
-    pub cover: Cover,
+    pub coverage: WaypointCoverage,
     /// Whether it is disputed who it is: nobody may connect to it.
     pub disputed: bool,
 }
@@ -29,7 +29,7 @@ impl Applying {
     /// What judges the connections to `workload`.
     pub fn to(mesh: &Snapshot, workload: &Workload) -> Self {
         let disputed = workload.standing == Standing::Disputed;
-        Self { policies: mesh.policies_of(workload), cover: Cover::of(mesh, workload), disputed }
+        Self { policies: mesh.policies_of(workload), coverage: WaypointCoverage::of(mesh, workload), disputed }
     }
 }
 
@@ -111,8 +111,8 @@ pub fn authorize(applying: &Applying, facts: &Facts) -> Result<Permit, Refusal> 
         return Err(Refusal::Disputed);
     }
     let port = facts.destination.port();
-    if let Some(waypoint) = applying.cover.bypassed(port, facts.source_identity.as_ref()) {
-        let why = applying.cover.told(port).unwrap_or_default();
+    if let Some(waypoint) = applying.coverage.bypassed(port, facts.source_identity.as_ref()) {
+        let why = applying.coverage.told(port).unwrap_or_default();
         return Err(Refusal::Bypassed(format!("it must come through waypoint {waypoint} ({why})").into()));
     }
     judge_all(applying, facts, false)
@@ -124,27 +124,27 @@ pub fn dry_run(applying: &Applying, facts: &Facts) -> Option<Result<Permit, Refu
     tried.then(|| judge_all(applying, facts, true))
 }
 
-/// Who is judged: the believed caller, then the client that a peer names without being a waypoint of the port.
-pub fn subjects<'a>(cover: &Cover, facts: &'a Facts) -> (Subject<'a>, Option<Subject<'a>>) {
-    let named = cover.unproven(facts).map(|client| Believed {
+/// The subjects to judge: the effective client, then the client that a peer names without being a waypoint of the port.
+pub fn subjects<'a>(coverage: &WaypointCoverage, facts: &'a Facts) -> (Subject<'a>, Option<Subject<'a>>) {
+    let named = coverage.unverified_client(facts).map(|client| EffectiveClient {
         identity: Some(&client.identity),
         source: client.source,
         via: None,
     });
-    (subject(cover.believed(facts), facts), named.map(|named| subject(named, facts)))
+    (subject(coverage.effective_client(facts), facts), named.map(|named| subject(named, facts)))
 }
 
 /// Why a policy matches each of those who are judged ([`subjects`]) or does not.
-pub fn trace(policy: &Authorization, cover: &Cover, facts: &Facts) -> Vec<RuleTrace> {
-    let (caller, named) = subjects(cover, facts);
+pub fn trace(policy: &Authorization, coverage: &WaypointCoverage, facts: &Facts) -> Vec<RuleTrace> {
+    let (caller, named) = subjects(coverage, facts);
     std::iter::once(caller).chain(named).flat_map(|subject| trace::trace(policy, &subject)).collect()
 }
 
 fn judge_all(applying: &Applying, facts: &Facts, dry_run: bool) -> Result<Permit, Refusal> {
     let policies = applying.policies.iter().map(Arc::as_ref).filter(|policy| policy.dry_run == dry_run);
-    let (caller, named) = subjects(&applying.cover, facts);
+    let (caller, named) = subjects(&applying.coverage, facts);
     let judged = judged(policies.clone(), caller);
-    let (Some(client), Some(named)) = (applying.cover.unproven(facts), named) else { return judged };
+    let (Some(client), Some(named)) = (applying.coverage.unverified_client(facts), named) else { return judged };
     let client = client.identity.clone();
     let permit = match judged {
         Ok(permit) => permit,
@@ -156,8 +156,8 @@ fn judge_all(applying: &Applying, facts: &Facts, dry_run: bool) -> Result<Permit
     }
 }
 
-fn subject<'a>(believed: Believed<'a>, facts: &'a Facts) -> Subject<'a> {
-    Subject { identity: believed.identity, source: believed.source.map(|source| source.ip()), ..facts.into() }
+fn subject<'a>(client: EffectiveClient<'a>, facts: &'a Facts) -> Subject<'a> {
+    Subject { identity: client.identity, source: client.source.map(|source| source.ip()), ..facts.into() }
 }
 
 fn judged<'a>(

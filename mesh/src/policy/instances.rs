@@ -1,7 +1,7 @@
 //! Pure. The instances of a waypoint: where traffic for it goes, and whose word about a client counts.
 //!
 //! What stands at a waypoint's address or behind its service is an instance only as far as the Gateway may say so
-//! (`authority::standing`): whatever else was put there gets no traffic and is believed nothing.
+//! (`authority::standing`): whatever else was put there gets no traffic and is not trusted.
 
 use std::sync::Arc;
 
@@ -30,7 +30,8 @@ impl Instances {
                 Self::of_service(waypoint, mesh.service(&key)?)
             }
             WaypointDestination::Address { network, address } => {
-                // Whose address it is says the pod that has it; a service may claim it, and anybody write an endpoint with it.
+                // Whose address it is says the pod that has it; a service may claim it, and anybody write an endpoint
+                // with it.
                 let own = |workload: &Workload| workload.native_tunnel || workload.namespace == waypoint.namespace;
                 let pod = mesh.workload_at(network, *address);
                 if let Some(pod) = pod.filter(|workload| own(workload) && may_be_instance(waypoint, workload)) {

@@ -14,6 +14,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::answer::{Answer, all, any};
+use super::path::Readings;
 use super::readings;
 use super::subject::{Http, Subject};
 use crate::model::policy::{Action, Authorization};
@@ -128,9 +129,18 @@ fn compare_http(attribute: &Attribute, http: &Http<'_>) -> Answer {
         Attribute::Presenter(values) => texts(values, &claim(&["azp".into()])),
         Attribute::Claim(path, values) => texts(values, &claim(path)),
         Attribute::Header(name, values) => readings::header(http.headers, name, values),
-        Attribute::Host(values) => readings::host(http.host, values),
-        Attribute::Method(values) => readings::method(http.method, values),
-        Attribute::Path(paths) => readings::path(http.path, paths),
+        Attribute::Host(values) => {
+            let host = |host: &str| readings::host(host, values);
+            readings::agree(host(http.host), &http.overrides.hosts, host)
+        }
+        Attribute::Method(values) => {
+            let method = |method: &str| readings::method(method, values);
+            readings::agree(method(http.method.as_str()), &http.overrides.methods, method)
+        }
+        Attribute::Path(paths) => {
+            let other = |other: &str| readings::path(&Readings::of(other), paths);
+            readings::agree(readings::path(http.path, paths), &http.overrides.paths, other)
+        }
         Attribute::Principal(_)
         | Attribute::Namespace(_)
         | Attribute::ServiceAccount(_)

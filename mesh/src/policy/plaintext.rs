@@ -16,11 +16,11 @@ use crate::model::rule::{Attribute, Test};
 /// Compiles what judges the connections to one workload. A port behind a waypoint takes no plaintext: without a
 /// certificate nobody is the waypoint.
 pub fn compile(applying: &Applying) -> PlaintextRules {
-    let Applying { policies, cover, disputed } = applying;
+    let Applying { policies, coverage, disputed } = applying;
     if *disputed {
         return PlaintextRules { default: PlaintextVerdict::Refuse, ports: Box::default() };
     }
-    let verdict = |port| match cover.bypassed(port, None) {
+    let verdict = |port| match coverage.bypassed(port, None) {
         Some(_) => PlaintextVerdict::Refuse,
         None => verdict(policies, port),
     };
@@ -30,7 +30,7 @@ pub fn compile(applying: &Applying) -> PlaintextRules {
         .flat_map(|r| r.tests())
         .flat_map(named_ports)
         .copied()
-        .chain(cover.ports())
+        .chain(coverage.ports())
         .collect();
     // A port that no policy names stands for all of them.
     let unnamed = (1..=u16::MAX).find(|port| !named.contains(port));

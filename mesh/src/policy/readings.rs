@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use http::header::COOKIE;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::answer::Answer;
 use super::path::Readings;
@@ -35,6 +35,12 @@ fn compare<'a>(
         (true, false) => Answer::Depends,
         (false, false) => Answer::No,
     }
+}
+
+/// What a value and all that fields give in its place say together: what they agree on, else it depends on who reads.
+pub fn agree(first: Answer, others: &[Option<String>], judge: impl Fn(&str) -> Answer) -> Answer {
+    let same = others.iter().all(|other| other.as_deref().map_or(Answer::Depends, &judge) == first);
+    if same { first } else { Answer::Depends }
 }
 
 fn any_matches(values: &[StringMatch], value: &str) -> bool {
@@ -86,8 +92,7 @@ pub fn host(host: &str, values: &[StringMatch]) -> Answer {
 }
 
 /// A method. They have a case (RFC 9110, 9.1), which not every server knows.
-pub fn method(method: &Method, values: &[StringMatch]) -> Answer {
-    let method = method.as_str();
+pub fn method(method: &str, values: &[StringMatch]) -> Answer {
     let upper = method.bytes().any(|byte| byte.is_ascii_lowercase()).then(|| Some(method.to_ascii_uppercase().into()));
     compare([Some(Cow::Borrowed(method))].into_iter(), upper.into_iter(), |value| any_matches(values, value))
 }
@@ -180,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_method_in_lower_case_may_be_the_same() {
-        let of = |text: &str| method(&text.parse().unwrap(), &["POST".parse().unwrap()]);
+        let of = |text: &str| method(text, &["POST".parse().unwrap()]);
         assert_eq!((of("POST"), of("post"), of("GET")), (Yes, Depends, No));
     }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, Method};
 
+use super::overrides::Overrides;
 use super::path::Readings;
 use crate::model::connection::Facts;
 use crate::model::identity::Identity;
@@ -38,6 +39,8 @@ pub struct Http<'a> {
     pub path: &'a Readings<'a>,
     /// Its headers.
     pub headers: &'a HeaderMap,
+    /// Other values of method, host and path that stand in them.
+    pub overrides: &'a Overrides,
     /// What a valid token says of the caller.
     pub token: Option<&'a dyn Token>,
 }

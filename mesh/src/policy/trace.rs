@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::answer::Answer;
 use super::matcher;
-use super::subject::{Http, Subject};
+use super::subject::{Http, Subject, Token};
 use crate::model::policy::Authorization;
 use crate::model::rule::{Attribute, Test};
 
@@ -92,24 +92,16 @@ fn found(attribute: &Attribute, subject: &Subject<'_>) -> Cow<'static, str> {
 const UNKNOWN: Cow<'static, str> = Cow::Borrowed("unknown");
 
 fn found_in_request(attribute: &Attribute, http: &Http<'_>) -> Cow<'static, str> {
-    let Some(token) = http.token else {
-        return match attribute {
-            Attribute::Header(name, _) => header(http.headers, name),
-            Attribute::Host(_) => quoted(http.host),
-            Attribute::Method(_) => quoted(http.method.as_str()),
-            Attribute::Path(_) => path(http),
-            _ => "no token".into(),
-        };
-    };
-    let all = |values: &[String]| match values {
-        [] => "nothing".into(),
-        values => quoted(&values.join(",")),
+    let of_token = |read: &dyn Fn(&dyn Token) -> Vec<String>| match http.token.map(read) {
+        None => "no token".into(),
+        Some(values) if values.is_empty() => "nothing".into(),
+        Some(values) => quoted(&values.join(",")),
     };
     match attribute {
-        Attribute::RequestPrincipal(_) => quoted(token.principal()),
-        Attribute::Audience(_) => all(token.audiences()),
-        Attribute::Presenter(_) => all(&token.claim(&["azp".into()])),
-        Attribute::Claim(path, _) => all(&token.claim(path)),
+        Attribute::RequestPrincipal(_) => of_token(&|token| vec![token.principal().to_owned()]),
+        Attribute::Audience(_) => of_token(&|token| token.audiences().to_vec()),
+        Attribute::Presenter(_) => of_token(&|token| token.claim(&["azp".into()])),
+        Attribute::Claim(path, _) => of_token(&|token| token.claim(path)),
         Attribute::Header(name, _) => header(http.headers, name),
         Attribute::Host(_) => quoted(http.host),
         Attribute::Method(_) => quoted(http.method.as_str()),
@@ -169,6 +161,7 @@ mod tests {
     use crate::model::identity::Identity;
     use crate::model::policy::{Action, PolicyKey, Scope};
     use crate::model::rule::Rule;
+    use crate::policy::overrides::Overrides;
     use crate::policy::path::Readings;
     use crate::policy::pattern;
 
@@ -218,7 +211,8 @@ mod tests {
         headers.append("x-role", "x".repeat(500).parse().unwrap());
         headers.append("authorization", "Bearer secret".parse().unwrap());
         let (long, path) = ("h".repeat(500), Readings::of("/a;x/b"));
-        let http = Http { method: &Method::GET, host: &long, path: &path, headers: &headers, token: None };
+        let (method, overrides) = (&Method::GET, Overrides::default());
+        let http = Http { method, host: &long, path: &path, headers: &headers, overrides: &overrides, token: None };
         let subject =
             Subject { identity: None, source: None, remote: None, destination: None, port: 80, http: Some(http) };
         let of = |attribute| found(&attribute, &subject).into_owned();

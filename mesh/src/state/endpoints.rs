@@ -1,4 +1,4 @@
-//! The endpoints of one service, and how busy and how trusted each is.
+//! The endpoints of a service, with their load and passive health.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -7,16 +7,16 @@ use std::time::Duration;
 use crate::model::service::ServicePort;
 use crate::model::workload::{Health, Workload};
 
-/// One workload serving one service.
+/// An endpoint: one workload serving one service.
 #[derive(Debug)]
 pub struct Endpoint {
     /// The workload.
     pub workload: Arc<Workload>,
-    /// Service ports and what they are on this workload.
+    /// Service ports and the ports on this workload.
     pub ports: Box<[ServicePort]>,
-    /// Whether the service may give it traffic.
+    /// Its readiness in the service.
     pub health: Health,
-    /// Shared by every service entry and snapshot in which the endpoint stands.
+    /// Its load, shared by all service entries and snapshots that contain the endpoint.
     pub load: Arc<Load>,
 }
 
@@ -27,7 +27,7 @@ impl Endpoint {
     }
 }
 
-/// How busy an endpoint is, and whether connecting to it failed lately (passive health).
+/// Active connections and passive health of an endpoint.
 #[derive(Debug, Default)]
 pub struct Load {
     active: AtomicU32,
@@ -50,18 +50,18 @@ const FIRST_PENALTY_MS: u64 = 500;
 const LONGEST_PENALTY_MS: u64 = 30_000;
 
 impl Load {
-    /// Connections to it right now.
+    /// Active connections.
     pub fn active(&self) -> u32 {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// Counts one more until the result is dropped.
+    /// Counts one more connection until the result is dropped.
     pub fn start(self: &Arc<Self>) -> Busy {
         self.active.fetch_add(1, Ordering::Relaxed);
         Busy(Arc::clone(self))
     }
 
-    /// A connect worked: it is trusted again.
+    /// Records a successful connect, which ends the avoidance.
     pub fn succeeded(&self) {
         if self.failures.load(Ordering::Relaxed) != 0 {
             self.failures.store(0, Ordering::Relaxed);
@@ -69,8 +69,8 @@ impl Load {
         }
     }
 
-    /// A connect did not work: avoid it for a while that doubles with each failure, up to 30 s. `now` counts from any
-    /// fixed instant.
+    /// Records a failed connect: the endpoint is avoided for a time that doubles with each failure, up to 30 s. `now`
+    /// counts from any fixed instant.
     pub fn failed(&self, now: Duration) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed).min(16);
         let penalty = (FIRST_PENALTY_MS << failures).min(LONGEST_PENALTY_MS);
@@ -78,7 +78,7 @@ impl Load {
         self.avoid_until.fetch_max(until, Ordering::Relaxed);
     }
 
-    /// Whether it is being avoided.
+    /// Whether the endpoint is avoided.
     pub fn is_avoided(&self, now: Duration) -> bool {
         u128::from(self.avoid_until.load(Ordering::Relaxed)) > now.as_millis()
     }

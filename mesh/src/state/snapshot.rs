@@ -1,4 +1,4 @@
-//! Pure. What one decision sees of the mesh. Cloning one is a few reference counts.
+//! Pure. The immutable view of the mesh on which a decision is made. Cloning one is a few reference counts.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -20,24 +20,24 @@ use crate::model::workload::{Standing, Workload};
 pub struct ServiceEntry {
     /// The service.
     pub service: Arc<Service>,
-    /// Its endpoints, those that are not ready included.
+    /// Its endpoints, including those that are not ready.
     pub endpoints: Arc<[Arc<Endpoint>]>,
 }
 
-/// Services that claim the same.
+/// Services with the same claim.
 pub(super) type Claims = SmallVec<[ServiceKey; 1]>;
 
-/// What the services that claim an address beside the mesh's come to for one client.
+/// The external claim on an address that is valid for one client.
 enum Foreign<'a> {
     Nothing,
     One(&'a Arc<ServiceEntry>),
-    /// Several namespaces that are all strangers to the client: none of them comes before another.
+    /// Claims of several foreign namespaces, of which none takes precedence.
     Several(&'a [ServiceKey]),
 }
 
 /// An immutable view of the mesh.
 ///
-/// What there is much of is in ordered maps: a persistent hash map takes two to five times their memory.
+/// Large collections are ordered maps: a persistent hash map takes two to five times their memory.
 #[derive(Clone, Default)]
 pub struct Snapshot {
     pub(super) workloads: OrdMap<WorkloadUid, Arc<Workload>>,
@@ -46,14 +46,14 @@ pub struct Snapshot {
     pub(super) services: OrdMap<ServiceKey, Arc<ServiceEntry>>,
     /// Cluster IPs.
     pub(super) vips: OrdMap<IpAddr, ServiceKey>,
-    /// Who claims a single address that is no cluster IP, in the order of their keys.
+    /// Claims on a single address that is no cluster IP, sorted by key.
     pub(super) external: OrdMap<IpAddr, Claims>,
-    /// Who claims a range, in the order of their keys.
+    /// Claims on a range, sorted by key.
     pub(super) ranges: HashMap<IpNet, Claims>,
-    /// Prefix lengths in `ranges`, so that a look-up tries each length once however many ranges there are.
+    /// Prefix lengths in `ranges`, so that a lookup tries each length once however many ranges there are.
     pub(super) range_lengths: Arc<BTreeSet<(bool, u8)>>,
     pub(super) nodes: OrdMap<IpAddr, NodeName>,
-    /// Addresses that nobody is reached by, and who disagree about them.
+    /// Disputed addresses, with the objects that claim them.
     pub(super) disputed: OrdMap<IpAddr, Arc<str>>,
     pub(super) hosts: OrdMap<Hostname, SmallVec<[Namespace; 1]>>,
     pub(super) policies: HashMap<PolicyKey, Arc<Authorization>>,
@@ -62,7 +62,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The workload of this uid.
+    /// The workload with this uid.
     pub fn workload(&self, uid: &WorkloadUid) -> Option<&Arc<Workload>> {
         self.workloads.get(uid)
     }
@@ -72,14 +72,15 @@ impl Snapshot {
         self.by_address.get(&NetworkAddress { network: network.clone(), address: address.to_canonical() })
     }
 
-    /// The service of this key.
+    /// The service with this key.
     pub fn service(&self, key: &ServiceKey) -> Option<&Arc<ServiceEntry>> {
         self.services.get(key)
     }
 
-    /// The service with this address for a client of a namespace. A cluster IP is its service's for everybody; an address that
-    /// is neither that nor a pod's, a node's or disputed may be claimed: by the client's own namespace first (an exact
-    /// address before a range, the longest range first), then by a root namespace, then by one other, with an exact address.
+    /// The service with this address for a client of a namespace. A cluster IP is valid for every client. An address
+    /// that is no cluster IP, no pod's, no node's and not disputed may be claimed: first by the client's own namespace
+    /// (an exact address before a range, the longest range first), then by a root namespace, then by a single other
+    /// namespace, with an exact address.
     pub fn service_at(&self, network: &Network, address: IpAddr, client: &Namespace) -> Option<&Arc<ServiceEntry>> {
         let address = address.to_canonical();
         if let Some(key) = self.vips.get(&address) {
@@ -91,7 +92,7 @@ impl Snapshot {
         }
     }
 
-    /// Why nobody is reached by an address: pods or services disagree about whose it is.
+    /// Why an address is unreachable: several pods or services claim it.
     pub fn disputed_at(&self, network: &Network, address: IpAddr, client: &Namespace) -> Option<Arc<str>> {
         let address = address.to_canonical();
         if let Some(claimants) = self.disputed.get(&address) {
@@ -137,18 +138,18 @@ impl Snapshot {
                 }
             },
         };
-        // Asked last: most addresses are claimed by nobody.
+        // Checked last: most addresses are claimed by no service.
         if self.is_taken(network, address) { Foreign::Nothing } else { found }
     }
 
-    /// Who claims the ranges that an address is in, the longest range first.
+    /// The claims on ranges that contain an address, the longest range first.
     fn ranges_of(&self, address: IpAddr) -> impl Iterator<Item = &Claims> {
         let lengths = self.range_lengths.iter().rev().filter(move |(v6, _)| *v6 == address.is_ipv6());
         lengths.filter_map(move |(_, length)| self.ranges.get(&IpNet::new(address, *length).ok()?.trunc()))
     }
 
-    /// The service of this host name for a client of a namespace: a Kubernetes Service's before any other, then that of the
-    /// client's own namespace, of a root namespace, of the one other that exports it.
+    /// The service with this host name for a client of a namespace: a Kubernetes Service before any other, then that of
+    /// the client's own namespace, of a root namespace, of the only other one that exports it.
     pub fn service_named(&self, hostname: &Hostname, client: &Namespace) -> Option<&Arc<ServiceEntry>> {
         let entry = |namespace: &Namespace| {
             self.services.get(&ServiceKey { namespace: namespace.clone(), hostname: hostname.clone() })
@@ -167,7 +168,7 @@ impl Snapshot {
         close.or_else(|| of(Tier::Other).next().filter(|_| of(Tier::Other).nth(1).is_none()))
     }
 
-    /// The policies that apply to a workload: global, of its namespace, and those it is selected by.
+    /// The policies that apply to a workload: global, of its namespace, and by selector.
     pub fn policies_of(&self, workload: &Workload) -> Vec<Arc<Authorization>> {
         let namespaced = self.by_namespace.get(&workload.namespace);
         let selected = workload
@@ -178,32 +179,32 @@ impl Snapshot {
         self.global.values().chain(namespaced.into_iter().flat_map(OrdMap::values)).chain(selected).cloned().collect()
     }
 
-    /// The policy of this key.
+    /// The policy with this key.
     pub fn authorization(&self, key: &PolicyKey) -> Option<&Arc<Authorization>> {
         self.policies.get(key)
     }
 
-    /// Workloads of this node, in the order of their uids.
+    /// Workloads of this node, sorted by uid.
     pub fn local(&self) -> impl Iterator<Item = &Arc<Workload>> {
         self.local.values()
     }
 
-    /// Every workload, in no order.
+    /// Every workload, unordered.
     pub fn workloads(&self) -> impl Iterator<Item = &Arc<Workload>> {
         self.workloads.values()
     }
 
-    /// Every service, in no order.
+    /// Every service, unordered.
     pub fn services(&self) -> impl Iterator<Item = &Arc<ServiceEntry>> {
         self.services.values()
     }
 
-    /// Every policy, in no order.
+    /// Every policy, unordered.
     pub fn authorizations(&self) -> impl Iterator<Item = &Arc<Authorization>> {
         self.policies.values()
     }
 
-    /// How many workloads and services there are.
+    /// The number of workloads and services.
     pub fn counts(&self) -> (usize, usize) {
         (self.workloads.len(), self.services.len())
     }

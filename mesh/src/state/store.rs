@@ -1,4 +1,4 @@
-//! Applies updates and publishes snapshots; the only writer.
+//! The store: applies updates and publishes snapshots; the only writer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -17,16 +17,16 @@ use crate::model::service::{NetworkAddress, Service, ServiceKey, Vip};
 use crate::model::update::Update;
 use crate::model::workload::{NetworkMode, Standing, Workload};
 
-/// What a batch changed, for those who must act on it.
+/// The changes of a batch that others must act on.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Addresses whose traffic is now the mesh's: virtual addresses of services, addresses of enrolled workloads.
+    /// Addresses added to the mesh: virtual addresses of services, addresses of enrolled workloads.
     pub mesh_added: Vec<IpNet>,
-    /// Addresses whose traffic no longer is.
+    /// Addresses removed from the mesh.
     pub mesh_removed: Vec<IpNet>,
-    /// Some policy, or the policies of some workload, may judge differently.
+    /// Whether authorization may have changed, for any workload.
     pub policies: bool,
-    /// Some workload of this node changed.
+    /// Whether a workload of this node changed.
     pub local: bool,
 }
 
@@ -37,14 +37,14 @@ pub struct Store {
     writer: Mutex<Writer>,
 }
 
-/// What only the writer needs.
+/// State of the writer.
 #[derive(Default)]
 struct Writer {
     endpoints: HashMap<ServiceKey, BTreeMap<WorkloadUid, Arc<Endpoint>>>,
     loads: HashMap<WorkloadUid, Arc<Load>>,
-    /// How many objects claim an address as the mesh's.
+    /// The number of objects per mesh address.
     claims: HashMap<IpNet, u32>,
-    /// Ranges that are the mesh's for somebody on this node.
+    /// Ranges that are valid for a client on this node.
     ranges: HashSet<IpNet>,
 }
 
@@ -55,7 +55,7 @@ struct Batch<'a> {
     writer: &'a mut Writer,
     touched: HashSet<ServiceKey>,
     claimed: HashMap<IpNet, i64>,
-    /// Whether ranges, or those for whom they may count, changed.
+    /// Whether ranges, or the clients for which they are valid, changed.
     ranges: bool,
     applied: Applied,
 }
@@ -66,12 +66,12 @@ impl Store {
         Self { node, published: ArcSwap::from_pointee(Snapshot::default()), writer: Mutex::default() }
     }
 
-    /// What is known now.
+    /// The current snapshot.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.published.load_full()
     }
 
-    /// Applies a batch; it becomes visible at once. The cost follows the batch and the services it touches.
+    /// Applies a batch atomically. The cost depends on the batch and the services that it touches.
     pub fn apply(&self, updates: impl IntoIterator<Item = Update>) -> Applied {
         let mut writer = self.writer.lock();
         let mut batch = Batch {
@@ -84,7 +84,7 @@ impl Store {
             applied: Applied::default(),
         };
         let updates: Vec<Update> = updates.into_iter().collect();
-        // A virtual address may move between services of one batch, in any order: all let go before any takes.
+        // A virtual address may move between services of one batch, in any order: remove all, then add all.
         for update in &updates {
             match update {
                 Update::Service(service) => batch.service_gone(&service.key),
@@ -114,7 +114,7 @@ impl Batch<'_> {
     fn workload(&mut self, workload: Arc<Workload>) {
         self.workload_gone(&workload.uid);
         for address in addresses_of(&workload) {
-            // Whoever writes an endpoint down at a pod's address says nothing about the pod.
+            // An endpoint in a manifest at a pod's address does not replace the pod.
             let pod = self.next.by_address.get(&address).is_some_and(|held| held.standing == Standing::Owner);
             if workload.standing == Standing::Owner || workload.standing == Standing::Endpoint && !pod {
                 self.next.by_address.insert(address, Arc::clone(&workload));
@@ -138,7 +138,7 @@ impl Batch<'_> {
             self.writer.endpoints.entry(service.service.clone()).or_default().insert(workload.uid.clone(), endpoint);
             self.touched.insert(service.service.clone());
         }
-        // An instance of a waypoint may be the one that workloads of this node are to be called by.
+        // An instance of a waypoint may be a permitted caller of workloads of this node.
         self.applied.policies |= self.is_local(&workload) || workload.native_tunnel;
         self.next.workloads.insert(workload.uid.clone(), workload);
     }
@@ -175,7 +175,7 @@ impl Batch<'_> {
         for vip in &service.vips {
             match vip {
                 Vip::Address(address) => {
-                    // Whose a cluster IP is was settled before: no two have it.
+                    // Cluster IPs are unique by now.
                     self.next.vips.entry(address.to_canonical()).or_insert_with(|| service.key.clone());
                 }
                 Vip::External(address) => {
@@ -245,7 +245,7 @@ impl Batch<'_> {
             Holder::Node(node) => _ = self.next.nodes.insert(address, node),
             Holder::Disputed(claimants) => {
                 self.next.disputed.insert(address, claimants.into());
-                // Connections to it have to come to the agent, which refuses them.
+                // Connections to it must be captured, so that the agent refuses them.
                 *self.claimed.entry(host_net(address)).or_default() += 1;
             }
         }
@@ -259,8 +259,8 @@ impl Batch<'_> {
         }
     }
 
-    /// Says which ranges are the mesh's on this node: those of root namespaces, and those of namespaces that have a workload
-    /// here. A range of others counts for nobody here, so its traffic need not leave the kernel.
+    /// Computes the ranges of the mesh on this node: those of root namespaces, and those of namespaces with a workload
+    /// here. A range of others is valid for nobody here, so its traffic may pass through in the kernel.
     fn settle_ranges(&mut self) {
         if !self.ranges && !(self.applied.local && !self.next.ranges.is_empty()) {
             return;
@@ -362,14 +362,14 @@ fn host_net(address: IpAddr) -> IpNet {
     IpNet::from(address.to_canonical())
 }
 
-/// Adds a claim; those of one address or range are in the order of their keys.
+/// Adds a claim; claims are sorted by key.
 fn add_claim(claims: &mut Claims, key: &ServiceKey) {
     if let Err(place) = claims.binary_search(key) {
         claims.insert(place, key.clone());
     }
 }
 
-/// Takes a claim back; whether there is none left.
+/// Removes a claim; returns whether none is left.
 fn drop_claim(claims: &mut Claims, key: &ServiceKey) -> bool {
     claims.retain(|other| other != key);
     claims.is_empty()

@@ -1,25 +1,23 @@
 //! One line per finished connection. Field names, order and messages are ztunnel's: tools parse them, people grep them.
 //!
-//! Text: `time<TAB>level<TAB>access<TAB>message<TAB>key=value …` (Kiali splits at tabs and takes the fifth part). JSON:
-//! the same keys. What is not known is left out. `src.via` is ours: the waypoint that spoke for the source. Lines are
-//! formatted on the connection's thread into a buffer that is used again, and written by [`LogWriter`], which drops and
-//! counts them when stdout is read too slowly.
+//! Text: `time<TAB>level<TAB>access<TAB>message<TAB>key=value …` (Kiali splits at tabs and takes the fifth part).
+//! JSON: the same keys. What is not known is left out. `src.via` is ours: the waypoint that spoke for the source.
 //!
 //! Levels are those of the log target `access` (`RUST_LOG=info,access=warn`): `connection complete` is info, or error
 //! with `error=`; `connection opened` is debug; `connection failed`, for what failed before anything was known, is
 //! warn.
 
-use std::cell::RefCell;
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tracing::Level;
 
+use super::access_line::AccessLines;
 use super::labels::ConnectionLabels;
-use super::line::{Format, level_name, write_address, write_number, write_quoted, write_text, write_time};
-use super::writer::{Kind, LogWriter};
+use super::line::{Format, Line};
+use super::writer::LogWriter;
 use mesh::model::connection::Direction;
 use mesh::model::workload::Workload;
 
@@ -100,35 +98,24 @@ pub mod reason {
     }
 }
 
-/// The access log. Clones write to the same place.
+/// The access log of connections. Clones write to the same place.
 #[derive(Clone)]
-pub struct AccessLog {
-    writer: LogWriter,
-    format: Format,
-}
+pub struct AccessLog(AccessLines);
 
 impl AccessLog {
     /// An access log in `format`.
     pub fn new(writer: LogWriter, format: Format) -> Self {
-        Self { writer, format }
+        Self(AccessLines::new(writer, format))
     }
 
     /// A connection has begun to carry bytes.
     pub fn opened(&self, record: &AccessRecord) {
-        if tracing::enabled!(target: "access", Level::DEBUG) {
-            self.write(|out, now| write_record(out, self.format, now, record, None));
-        }
+        self.write(record, None);
     }
 
     /// A connection has ended. To be called exactly once for each.
     pub fn finished(&self, record: &AccessRecord, outcome: &Outcome) {
-        let wanted = match outcome {
-            Outcome::Complete => tracing::enabled!(target: "access", Level::INFO),
-            Outcome::Failed(_) => tracing::enabled!(target: "access", Level::ERROR),
-        };
-        if wanted {
-            self.write(|out, now| write_record(out, self.format, now, record, Some(outcome)));
-        }
+        self.write(record, Some(outcome));
     }
 
     /// A connection was refused before its workload was known.
@@ -139,39 +126,33 @@ impl AccessLog {
         direction: Direction,
         error: impl fmt::Display,
     ) {
-        if tracing::enabled!(target: "access", Level::WARN) {
-            self.write(|out, now| {
-                let mut line = Line::new(out, self.format, now, Level::WARN, "connection failed");
-                line.address("src.addr", source);
-                line.address("dst.addr", destination);
-                line.text("direction", word(direction));
-                line.quoted("error", &error);
-                line.end();
-            });
-        }
+        self.0.write(Level::WARN, "connection failed", |line| {
+            line.address("src.addr", source);
+            line.address("dst.addr", destination);
+            line.text("direction", word(direction));
+            line.quoted("error", &error);
+        });
     }
 
-    fn write(&self, format: impl FnOnce(&mut String, SystemTime)) {
-        thread_local!(static BUFFER: RefCell<String> = const { RefCell::new(String::new()) });
-        BUFFER.with_borrow_mut(|buffer| {
-            buffer.clear();
-            format(buffer, SystemTime::now());
-            self.writer.push(buffer.as_bytes(), Kind::Access);
-            buffer.shrink_to(4096);
-        });
+    fn write(&self, record: &AccessRecord, outcome: Option<&Outcome>) {
+        let (level, message) = heading(outcome);
+        self.0.write(level, message, |line| fields(line, record, outcome));
     }
 }
 
-/// Pure. Appends the line of `record`. Without an outcome the connection has just opened.
-fn write_record(out: &mut String, format: Format, now: SystemTime, record: &AccessRecord, outcome: Option<&Outcome>) {
-    let (level, message) = match outcome {
+/// Level and message; without an outcome those of a connection that has just opened.
+fn heading(outcome: Option<&Outcome>) -> (Level, &'static str) {
+    match outcome {
         None => (Level::DEBUG, "connection opened"),
         Some(Outcome::Complete) => (Level::INFO, "connection complete"),
         Some(Outcome::Failed(_)) => (Level::ERROR, "connection complete"),
-    };
+    }
+}
+
+/// The fields of `record`, in ztunnel's order.
+fn fields(line: &mut Line<'_>, record: &AccessRecord, outcome: Option<&Outcome>) {
     let labels = &record.labels;
     let (source, destination) = (labels.source.as_deref(), labels.destination.as_deref());
-    let mut line = Line::new(out, format, now, level, message);
     line.address("src.addr", record.source);
     line.known("src.workload", source.map(pod));
     line.known("src.namespace", source.map(|w| &*w.namespace));
@@ -199,7 +180,6 @@ fn write_record(out: &mut String, format: Format, now: SystemTime, record: &Acce
             line.text("error", error);
         }
     }
-    line.end();
 }
 
 fn pod(workload: &Workload) -> &str {
@@ -213,115 +193,9 @@ fn word(direction: Direction) -> &'static str {
     }
 }
 
-struct Line<'a> {
-    out: &'a mut String,
-    format: Format,
-    first: bool,
-}
-
-impl<'a> Line<'a> {
-    fn new(out: &'a mut String, format: Format, now: SystemTime, level: Level, message: &str) -> Self {
-        let level = level_name(level);
-        match format {
-            Format::Text => {
-                write_time(out, now);
-                for part in [level, "access", message] {
-                    out.push('\t');
-                    out.push_str(part);
-                }
-            }
-            Format::Json => {
-                out.push_str("{\"level\":\"");
-                out.push_str(level);
-                out.push_str("\",\"time\":\"");
-                write_time(out, now);
-                out.push_str("\",\"scope\":\"access\",\"message\":\"");
-                out.push_str(message);
-                out.push('"');
-            }
-        }
-        Self { out, format, first: true }
-    }
-
-    /// A value that is quoted in JSON only: addresses.
-    fn bare(&mut self, key: &str, value: impl fmt::Display) {
-        self.key(key);
-        match self.format {
-            Format::Text => {
-                let _ = write!(self.out, "{value}");
-            }
-            Format::Json => write_quoted(self.out, value),
-        }
-    }
-
-    fn address(&mut self, key: &str, value: SocketAddr) {
-        self.key(key);
-        let quote = if self.format == Format::Json { "\"" } else { "" };
-        self.out.push_str(quote);
-        write_address(self.out, value);
-        self.out.push_str(quote);
-    }
-
-    fn number(&mut self, key: &str, value: u64) {
-        self.key(key);
-        write_number(self.out, value);
-    }
-
-    fn milliseconds(&mut self, key: &str, value: Duration) {
-        self.key(key);
-        self.out.push('"');
-        write_number(self.out, u64::try_from(value.as_millis()).unwrap_or(u64::MAX));
-        self.out.push_str("ms\"");
-    }
-
-    fn text(&mut self, key: &str, value: &str) {
-        self.key(key);
-        write_text(self.out, value);
-    }
-
-    fn quoted(&mut self, key: &str, value: impl fmt::Display) {
-        self.key(key);
-        write_quoted(self.out, value);
-    }
-
-    fn maybe(&mut self, key: &str, value: Option<impl fmt::Display>) {
-        if let Some(value) = value {
-            self.quoted(key, value);
-        }
-    }
-
-    fn known(&mut self, key: &str, value: Option<&str>) {
-        if let Some(text) = value.filter(|text| !text.is_empty()) {
-            self.text(key, text);
-        }
-    }
-
-    fn key(&mut self, key: &str) {
-        match (self.format, self.first) {
-            (Format::Text, first) => {
-                self.out.push(if first { '\t' } else { ' ' });
-                self.out.push_str(key);
-                self.out.push('=');
-            }
-            (Format::Json, _) => {
-                self.out.push_str(",\"");
-                self.out.push_str(key);
-                self.out.push_str("\":");
-            }
-        }
-        self.first = false;
-    }
-
-    fn end(self) {
-        if self.format == Format::Json {
-            self.out.push('}');
-        }
-        self.out.push('\n');
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
 
     use super::*;
     use mesh::model::service::ServiceKey;
@@ -351,7 +225,10 @@ mod tests {
     fn line(format: Format, record: &AccessRecord, outcome: Option<&Outcome>) -> String {
         let mut out = String::new();
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_352_400);
-        write_record(&mut out, format, now, record, outcome);
+        let (level, message) = heading(outcome);
+        let mut line = Line::new(&mut out, format, now, level, "access", message);
+        fields(&mut line, record, outcome);
+        line.end();
         out
     }
 

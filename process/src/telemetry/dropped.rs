@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::registry::{Registry, Source};
+use super::sample::{Collector, Kind, Metric, Value};
 use super::writer::LogWriter;
 
 /// Shows `culvert_access_log_dropped_total`: lines that found no room because stdout was read too slowly.
@@ -13,12 +14,14 @@ pub fn register_dropped(registry: &Registry, writer: LogWriter) {
 
 struct Dropped(LogWriter);
 
+const DROPPED: Metric = Metric {
+    name: "culvert_access_log_dropped",
+    help: "Lines dropped because stdout was read too slowly",
+    kind: Kind::Counter,
+};
+
 impl Source for Dropped {
-    fn encode(&self, out: &mut String, _now: Instant) {
-        out.push_str("# HELP culvert_access_log_dropped Lines dropped because stdout was read too slowly.\n");
-        out.push_str("# TYPE culvert_access_log_dropped counter\n");
-        out.push_str("culvert_access_log_dropped_total ");
-        out.push_str(&self.0.dropped().to_string());
-        out.push('\n');
+    fn collect(&self, _now: Instant, to: &mut dyn Collector) {
+        to.single(&DROPPED, Value::Integer(self.0.dropped()));
     }
 }

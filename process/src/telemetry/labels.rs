@@ -3,7 +3,7 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::line::{write_quoted, write_text};
+use super::sample::{Labels, LabelsBuilder};
 use mesh::model::connection::{Direction, ResponseFlag};
 use mesh::model::identity::Identity;
 use mesh::model::service::ServiceKey;
@@ -47,16 +47,16 @@ impl ConnectionLabels {
         }
     }
 
-    /// The label set `a="…",b="…"` in the order that ztunnel emits; what is not known is `unknown`.
-    pub fn render(&self, flag: ResponseFlag) -> String {
-        let mut out = Labels(String::with_capacity(1024));
+    /// The labels in the order that ztunnel emits; what is not known is `unknown`.
+    pub fn render(&self, flag: ResponseFlag) -> Labels {
+        let mut out = LabelsBuilder::default();
         out.put("reporter", reporter(self.direction));
-        out.put_side(&SOURCE, self.source.as_deref(), self.source_identity.as_ref());
+        put_side(&mut out, &SOURCE, self.source.as_deref(), self.source_identity.as_ref());
         let service = self.service.as_ref();
         out.put("destination_service", service.map_or("", |s| &s.hostname));
         out.put("destination_service_namespace", service.map_or("", |s| &s.namespace));
         out.put("destination_service_name", service.map_or("", service_name));
-        out.put_side(&DESTINATION, self.destination.as_deref(), self.destination_identity.as_ref());
+        put_side(&mut out, &DESTINATION, self.destination.as_deref(), self.destination_identity.as_ref());
         out.put("request_protocol", "tcp");
         out.put("response_flags", flag.as_str());
         out.put("connection_security_policy", if self.mutual_tls { "mutual_tls" } else { "" });
@@ -65,7 +65,7 @@ impl ConnectionLabels {
             out.put(keys.region, locality.map_or("", |l| &l.region));
             out.put(keys.zone, locality.map_or("", |l| &l.zone));
         }
-        out.0
+        out.build()
     }
 }
 
@@ -156,39 +156,19 @@ const DESTINATION: Side = Side {
     zone: "destination_zone",
 };
 
-struct Labels(String);
-
-impl Labels {
-    fn put(&mut self, key: &str, value: &str) {
-        self.key(key);
-        write_text(&mut self.0, if value.is_empty() { "unknown" } else { value });
+fn put_side(out: &mut LabelsBuilder, keys: &Side, workload: Option<&Workload>, identity: Option<&Identity>) {
+    out.put(keys.workload, workload.map_or("", |w| &w.workload_name));
+    out.put(keys.canonical_service, workload.map_or("", |w| &w.canonical_name));
+    out.put(keys.canonical_revision, workload.map_or("", |w| &w.canonical_revision));
+    out.put(keys.namespace, workload.map_or("", |w| &w.namespace));
+    match identity {
+        Some(identity) => out.put_display(keys.principal, identity),
+        None => out.put(keys.principal, ""),
     }
-
-    fn put_side(&mut self, keys: &Side, workload: Option<&Workload>, identity: Option<&Identity>) {
-        self.put(keys.workload, workload.map_or("", |w| &w.workload_name));
-        self.put(keys.canonical_service, workload.map_or("", |w| &w.canonical_name));
-        self.put(keys.canonical_revision, workload.map_or("", |w| &w.canonical_revision));
-        self.put(keys.namespace, workload.map_or("", |w| &w.namespace));
-        match identity {
-            Some(identity) => {
-                self.key(keys.principal);
-                write_quoted(&mut self.0, identity);
-            }
-            None => self.put(keys.principal, ""),
-        }
-        // `app` and `version` are the canonical ones in ztunnel too: the workload API does not carry the labels.
-        self.put(keys.app, workload.map_or("", |w| &w.canonical_name));
-        self.put(keys.version, workload.map_or("", |w| &w.canonical_revision));
-        self.put(keys.cluster, workload.map_or("", |w| &w.cluster));
-    }
-
-    fn key(&mut self, key: &str) {
-        if !self.0.is_empty() {
-            self.0.push(',');
-        }
-        self.0.push_str(key);
-        self.0.push('=');
-    }
+    // `app` and `version` are the canonical ones in ztunnel too: the workload API does not carry the labels.
+    out.put(keys.app, workload.map_or("", |w| &w.canonical_name));
+    out.put(keys.version, workload.map_or("", |w| &w.canonical_revision));
+    out.put(keys.cluster, workload.map_or("", |w| &w.cluster));
 }
 
 #[cfg(test)]
@@ -203,18 +183,20 @@ mod tests {
     #[test]
     fn labels_stand_in_the_order_that_ztunnel_emits() {
         let rendered = ConnectionLabels::new(Direction::Outbound).render(ResponseFlag::None);
+        let rendered = rendered.as_str();
         let expected = "reporter source_workload source_canonical_service source_canonical_revision \
             source_workload_namespace source_principal source_app source_version source_cluster destination_service \
             destination_service_namespace destination_service_name destination_workload destination_canonical_service \
             destination_canonical_revision destination_workload_namespace destination_principal destination_app \
             destination_version destination_cluster request_protocol response_flags connection_security_policy \
             source_region source_zone destination_region destination_zone";
-        assert_eq!(keys(&rendered), expected.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(keys(rendered), expected.split_whitespace().collect::<Vec<_>>());
     }
 
     #[test]
     fn what_is_not_known_is_unknown() {
         let rendered = ConnectionLabels::new(Direction::Inbound).render(ResponseFlag::None);
+        let rendered = rendered.as_str();
         assert!(rendered.starts_with(r#"reporter="destination",source_workload="unknown","#), "{rendered}");
         assert_eq!(rendered.matches("\"unknown\"").count(), 24, "{rendered}");
     }
@@ -235,6 +217,7 @@ mod tests {
             ..ConnectionLabels::new(Direction::Inbound)
         };
         let rendered = labels.render(ResponseFlag::Deny);
+        let rendered = rendered.as_str();
         for part in [
             r#"source_principal="spiffe://cluster.local/ns/default/sa/client""#,
             r#"destination_service="shop.default.svc.cluster.local",destination_service_namespace="default",destination_service_name="shop""#,

@@ -1,4 +1,4 @@
-//! Pure. The pieces that lines of both formats are made of: timestamps, quoted values, levels.
+//! Pure. A line of the log in the making, in both formats, and its pieces: timestamps, quoted values, levels.
 
 use std::fmt::{self, Write};
 use std::net::SocketAddr;
@@ -112,6 +112,125 @@ pub fn write_quoted(out: &mut String, value: impl fmt::Display) {
     // Writing to a String cannot end early; a Display that reports an error only cuts its own value short.
     let _ = write!(Escaped(out), "{value}");
     out.push('"');
+}
+
+/// One line in the making: time, level, scope, message, then fields in the order in which they are put.
+pub struct Line<'a> {
+    out: &'a mut String,
+    format: Format,
+    first: bool,
+}
+
+impl<'a> Line<'a> {
+    /// Begins a line at the end of `out`. Scope and message are our own words: they are not escaped.
+    pub fn new(out: &'a mut String, format: Format, now: SystemTime, level: Level, scope: &str, message: &str) -> Self {
+        let level = level_name(level);
+        match format {
+            Format::Text => {
+                write_time(out, now);
+                for part in [level, scope, message] {
+                    out.push('\t');
+                    out.push_str(part);
+                }
+            }
+            Format::Json => {
+                out.push_str("{\"level\":\"");
+                out.push_str(level);
+                out.push_str("\",\"time\":\"");
+                write_time(out, now);
+                out.push_str("\",\"scope\":\"");
+                out.push_str(scope);
+                out.push_str("\",\"message\":\"");
+                out.push_str(message);
+                out.push('"');
+            }
+        }
+        Self { out, format, first: true }
+    }
+
+    /// A value that is quoted in JSON only, where nothing in it can end a field.
+    pub fn bare(&mut self, key: &str, value: impl fmt::Display) {
+        self.key(key);
+        match self.format {
+            Format::Text => {
+                let _ = write!(self.out, "{value}");
+            }
+            Format::Json => write_quoted(self.out, value),
+        }
+    }
+
+    /// An address and port, quoted in JSON only.
+    pub fn address(&mut self, key: &str, value: SocketAddr) {
+        self.key(key);
+        let quote = if self.format == Format::Json { "\"" } else { "" };
+        self.out.push_str(quote);
+        write_address(self.out, value);
+        self.out.push_str(quote);
+    }
+
+    /// A number.
+    pub fn number(&mut self, key: &str, value: u64) {
+        self.key(key);
+        write_number(self.out, value);
+    }
+
+    /// A duration, as `"12ms"`.
+    pub fn milliseconds(&mut self, key: &str, value: Duration) {
+        self.key(key);
+        self.out.push('"');
+        write_number(self.out, u64::try_from(value.as_millis()).unwrap_or(u64::MAX));
+        self.out.push_str("ms\"");
+    }
+
+    /// A text.
+    pub fn text(&mut self, key: &str, value: &str) {
+        self.key(key);
+        write_text(self.out, value);
+    }
+
+    /// A value that prints itself.
+    pub fn quoted(&mut self, key: &str, value: impl fmt::Display) {
+        self.key(key);
+        write_quoted(self.out, value);
+    }
+
+    /// A value that prints itself, if there is one.
+    pub fn maybe(&mut self, key: &str, value: Option<impl fmt::Display>) {
+        if let Some(value) = value {
+            self.quoted(key, value);
+        }
+    }
+
+    /// A text, unless it is empty.
+    pub fn known(&mut self, key: &str, value: Option<&str>) {
+        if let Some(text) = value.filter(|text| !text.is_empty()) {
+            self.text(key, text);
+        }
+    }
+
+    fn key(&mut self, key: &str) {
+        match (self.format, self.first) {
+            (Format::Text, first) => {
+                self.out.push(if first { '\t' } else { ' ' });
+                self.out.push_str(key);
+                self.out.push('=');
+            }
+            (Format::Json, _) => {
+                self.out.push_str(",\"");
+                self.out.push_str(key);
+                self.out.push_str("\":");
+            }
+        }
+        self.first = false;
+    }
+
+    /// Ends the line.
+    pub fn end(self) {
+        if self.format == Format::Json {
+            self.out.push('}');
+        }
+        self.out.push('\n');
+    }
 }
 
 #[cfg(test)]

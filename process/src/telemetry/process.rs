@@ -2,33 +2,32 @@
 //!
 //! Names are those of the Prometheus client libraries ("process metrics"); Grafana's ztunnel board uses them.
 
-use std::fmt::Write;
 use std::fs;
 
-/// Appends the `process_*` metrics.
-pub(super) fn encode(out: &mut String) {
+use super::sample::{Collector, Kind, Metric, Value};
+
+/// Tells the `process_*` metrics.
+pub(super) fn collect(to: &mut dyn Collector) {
     let open_fds = fs::read_dir("/proc/self/fd").map(|entries| entries.count() as u64).ok();
-    metric(out, "process_open_fds", "gauge", "Open file descriptors", open_fds);
+    gauge(to, "process_open_fds", "Open file descriptors", open_fds);
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    metric(out, "process_max_fds", "gauge", "Limit of open file descriptors", max_fds(&limits));
+    gauge(to, "process_max_fds", "Limit of open file descriptors", max_fds(&limits));
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let stat = parse_stat(&stat);
-    metric(out, "process_threads", "gauge", "Threads", stat.map(|s| s.threads));
-    metric(out, "process_resident_memory_bytes", "gauge", "Resident memory", stat.map(|s| s.rss_pages * page_size()));
-    metric(out, "process_virtual_memory_bytes", "gauge", "Virtual memory", stat.map(|s| s.virtual_bytes));
+    gauge(to, "process_threads", "Threads", stat.map(|s| s.threads));
+    gauge(to, "process_resident_memory_bytes", "Resident memory", stat.map(|s| s.rss_pages * page_size()));
+    gauge(to, "process_virtual_memory_bytes", "Virtual memory", stat.map(|s| s.virtual_bytes));
     if let Some(stat) = stat {
-        let name = "process_cpu_seconds";
-        let seconds = stat.cpu_ticks as f64 / ticks_per_second() as f64;
-        let _ =
-            writeln!(out, "# HELP {name} CPU time, user and system.\n# TYPE {name} counter\n{name}_total {seconds}");
+        let cpu = Metric { name: "process_cpu_seconds", help: "CPU time, user and system", kind: Kind::Counter };
+        to.single(&cpu, Value::Float(stat.cpu_ticks as f64 / ticks_per_second() as f64));
     }
     let started = stat.and_then(|s| Some(boot_time()? + s.start_ticks / ticks_per_second()));
-    metric(out, "process_start_time_seconds", "gauge", "Start, in seconds since 1970", started);
+    gauge(to, "process_start_time_seconds", "Start, in seconds since 1970", started);
 }
 
-fn metric(out: &mut String, name: &str, kind: &str, help: &str, value: Option<u64>) {
+fn gauge(to: &mut dyn Collector, name: &'static str, help: &'static str, value: Option<u64>) {
     if let Some(value) = value {
-        let _ = writeln!(out, "# HELP {name} {help}.\n# TYPE {name} {kind}\n{name} {value}");
+        to.single(&Metric { name, help, kind: Kind::Gauge }, Value::Integer(value));
     }
 }
 
@@ -102,7 +101,7 @@ mod tests {
     #[test]
     fn this_process_is_described_fully() {
         let mut out = String::new();
-        encode(&mut out);
+        collect(&mut crate::telemetry::openmetrics::OpenMetrics::new(&mut out));
         for name in [
             "open_fds",
             "max_fds",

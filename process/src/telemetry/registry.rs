@@ -10,15 +10,17 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry as Inner;
 
+use super::openmetrics::OpenMetrics;
 use super::process;
+use super::sample::Collector;
 
 /// Content type of [`Registry::encode`]'s answer.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Metrics that write their own text, because their series come and go.
+/// Metrics that give their samples when asked, because their series come and go or are kept elsewhere.
 pub trait Source: Send + Sync {
-    /// Appends `# HELP`, `# TYPE` and samples. `now` is the time of the scrape.
-    fn encode(&self, out: &mut String, now: Instant);
+    /// Tells all samples. `now` is the time of the scrape.
+    fn collect(&self, now: Instant, to: &mut dyn Collector);
 }
 
 /// All metrics of a process.
@@ -42,7 +44,7 @@ impl Registry {
         register(&mut self.inner.lock());
     }
 
-    /// Adds metrics that write their own text.
+    /// Adds metrics that give their own samples.
     pub fn add(&self, source: Arc<dyn Source>) {
         self.sources.lock().push(source);
     }
@@ -51,10 +53,11 @@ impl Registry {
     pub fn encode(&self, now: Instant) -> Result<String, fmt::Error> {
         let mut out = String::with_capacity(16 << 10);
         text::encode_registry(&mut out, &self.inner.lock())?;
-        process::encode(&mut out);
+        let mut samples = OpenMetrics::new(&mut out);
+        process::collect(&mut samples);
         let sources = self.sources.lock().clone();
         for source in sources {
-            source.encode(&mut out, now);
+            source.collect(now, &mut samples);
         }
         text::encode_eof(&mut out)?;
         Ok(out)

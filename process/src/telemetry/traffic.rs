@@ -3,49 +3,23 @@
 //! Names, labels and their order are ztunnel's, so that Kiali and Grafana work unchanged; unlike there, series go away
 //! again. What a connection costs here: one lookup when it opens, two atomic additions per batch of bytes.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write;
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
-use parking_lot::RwLock;
-
+use super::family::{Family, LabelSet, Series, Tally};
 use super::labels::{ConnectionLabels, reporter};
 use super::registry::{Registry, Source};
+use super::sample::{Collector, Kind, Labels, LabelsBuilder, Metric, Value};
 use mesh::model::connection::{Direction, ResponseFlag};
 use transport::net::copy::Count;
 
-/// How long a series without a connection stays.
-pub const IDLE: Duration = Duration::from_secs(10 * 60);
-/// At most one look for idle series in this time, when new ones appear.
-const SWEEP: Duration = Duration::from_secs(60);
-/// Bound of the fast lookup table; it only saves work, so it is simply emptied when full.
-const RESOLVED: usize = 8192;
-
 /// The standard TCP metrics of this process.
 pub struct Traffic {
-    series: RwLock<AllSeries>,
-    hasher: RandomState,
+    family: Family<(ConnectionLabels, ResponseFlag), Counts>,
 }
 
-struct AllSeries {
-    /// Every series by its rendered label set.
-    known: BTreeMap<Arc<str>, Arc<Series>>,
-    /// Series by the hash of labels that were seen before, so that nothing is rendered for them again. The labels are
-    /// kept: they hold the workload objects, so that no address is taken for another's.
-    resolved: HashMap<u64, Resolved>,
-    swept: Instant,
-}
-
-struct Resolved {
-    labels: ConnectionLabels,
-    flag: ResponseFlag,
-    series: Arc<Series>,
-}
-
-struct Series {
+struct Counts {
     direction: Direction,
     opened: AtomicU64,
     closed: AtomicU64,
@@ -54,107 +28,89 @@ struct Series {
     sent: AtomicU64,
     /// Bytes of the request.
     received: AtomicU64,
-    /// Used since the last sweep.
-    touched: AtomicBool,
-    /// When a sweep last found it touched or open, in seconds of `epoch`.
-    last_used: RwLock<Instant>,
+}
+
+/// What a series is found by.
+#[derive(Hash)]
+struct Key<'a>(&'a ConnectionLabels, ResponseFlag);
+
+impl LabelSet for Key<'_> {
+    type Kept = (ConnectionLabels, ResponseFlag);
+
+    fn keep(&self) -> Self::Kept {
+        (self.0.clone(), self.1)
+    }
+
+    fn is(&self, (labels, flag): &Self::Kept) -> bool {
+        self.1 == *flag && self.0 == labels
+    }
+
+    fn render(&self) -> Labels {
+        self.0.render(self.1)
+    }
 }
 
 impl Traffic {
     /// Registers the metrics.
     pub fn new(registry: &Registry) -> Arc<Self> {
-        let traffic = Arc::new(Self {
-            series: RwLock::new(AllSeries { known: BTreeMap::new(), resolved: HashMap::new(), swept: Instant::now() }),
-            hasher: RandomState::new(),
-        });
+        let traffic = Arc::new(Self { family: Family::new(usize::MAX) });
         registry.add(Arc::clone(&traffic) as Arc<dyn Source>);
         traffic
     }
 
     /// Counts a connection as opened, and as closed when the meter is dropped.
     pub fn open(&self, labels: &ConnectionLabels) -> ConnectionMeter {
-        let series = self.resolve(labels, ResponseFlag::None, |series| series.opened.fetch_add(1, Relaxed));
+        let series = self.count(labels, ResponseFlag::None, |counts| &counts.opened);
         ConnectionMeter { series, sent: AtomicU64::new(0), received: AtomicU64::new(0) }
     }
 
     /// Counts a connection that could not be made or was refused, and why.
     pub fn failed(&self, labels: &ConnectionLabels, flag: ResponseFlag) {
-        self.resolve(labels, flag, |series| series.failed.fetch_add(1, Relaxed));
+        self.count(labels, flag, |counts| &counts.failed);
     }
 
-    /// Forgets the series that had no connection for [`IDLE`]. Runs by itself on every scrape, and when series appear.
-    pub fn expire(&self, now: Instant) {
-        self.series.write().expire(now);
-    }
-
-    /// Finds or makes the series, and runs `count` on it before it could expire.
-    fn resolve(&self, labels: &ConnectionLabels, flag: ResponseFlag, count: impl Fn(&Series) -> u64) -> Arc<Series> {
-        let hash = self.hasher.hash_one((labels, flag));
-        let use_it = |series: &Arc<Series>| {
-            count(series);
-            series.touched.store(true, Relaxed);
-            Arc::clone(series)
-        };
-        if let Some(seen) = self.series.read().resolved.get(&hash)
-            && seen.flag == flag
-            && seen.labels == *labels
-        {
-            return use_it(&seen.series);
-        }
-        let rendered = labels.render(flag);
-        let mut all = self.series.write();
-        let series = match all.known.get(rendered.as_str()) {
-            Some(series) => Arc::clone(series),
-            None => all.add(rendered, labels.direction, Instant::now()),
-        };
-        if all.resolved.len() >= RESOLVED {
-            all.resolved.clear();
-        }
-        all.resolved.insert(hash, Resolved { labels: labels.clone(), flag, series: Arc::clone(&series) });
-        use_it(&series)
+    fn count(
+        &self,
+        labels: &ConnectionLabels,
+        flag: ResponseFlag,
+        counter: fn(&Counts) -> &AtomicU64,
+    ) -> Arc<Series<Counts>> {
+        let new = || Counts::new(labels.direction);
+        self.family.with(&Key(labels, flag), new, |counts| _ = counter(counts).fetch_add(1, Relaxed))
     }
 }
 
-impl AllSeries {
-    fn add(&mut self, rendered: String, direction: Direction, now: Instant) -> Arc<Series> {
-        if now.saturating_duration_since(self.swept) >= SWEEP {
-            self.expire(now);
-        }
-        let series = Arc::new(Series {
+impl Counts {
+    fn new(direction: Direction) -> Self {
+        Self {
             direction,
             opened: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
-            touched: AtomicBool::new(true),
-            last_used: RwLock::new(now),
-        });
-        self.known.insert(Arc::from(rendered), Arc::clone(&series));
-        series
+        }
     }
 
-    fn expire(&mut self, now: Instant) {
-        self.swept = now;
-        // Rendering labels again costs a microsecond; keeping outdated workloads alive would cost memory.
-        self.resolved = HashMap::new();
-        self.known.retain(|_, series| series.is_wanted(now));
+    fn open(&self) -> u64 {
+        // `closed` first: in the other order a connection that opens and closes in between would look open for ever.
+        let closed = self.closed.load(Relaxed);
+        self.opened.load(Relaxed).saturating_sub(closed)
+    }
+
+    fn was_opened(&self) -> bool {
+        self.opened.load(Relaxed) > 0
+    }
+
+    /// Where bytes count that go `way`, seen from the workload.
+    fn request_or_response(&self, way: Direction) -> &AtomicU64 {
+        if way == self.direction { &self.received } else { &self.sent }
     }
 }
 
-impl Series {
+impl Tally for Counts {
     fn is_open(&self) -> bool {
-        // `closed` first: in the other order a connection that opens and closes in between would look open for ever.
-        let closed = self.closed.load(Relaxed);
-        self.opened.load(Relaxed) > closed
-    }
-
-    fn is_wanted(&self, now: Instant) -> bool {
-        let mut last_used = self.last_used.write();
-        if self.touched.swap(false, Relaxed) || self.is_open() {
-            *last_used = now;
-        }
-        now.saturating_duration_since(*last_used) < IDLE
+        self.open() > 0
     }
 }
 
@@ -163,7 +119,7 @@ impl Series {
 /// The words are those of the workload on our side: it sent, it received. The metrics turn them so that for both
 /// reporters "received" is the request and "sent" the response; the access log does not.
 pub struct ConnectionMeter {
-    series: Arc<Series>,
+    series: Arc<Series<Counts>>,
     sent: AtomicU64,
     received: AtomicU64,
 }
@@ -207,71 +163,55 @@ impl Count for ConnectionMeter {
     }
 }
 
-impl Series {
-    /// Where bytes count that go `way`, seen from the workload.
-    fn request_or_response(&self, way: Direction) -> &AtomicU64 {
-        if way == self.direction { &self.received } else { &self.sent }
-    }
-}
-
 impl Drop for ConnectionMeter {
     fn drop(&mut self) {
-        self.series.touched.store(true, Relaxed);
+        self.series.touch();
         self.series.closed.fetch_add(1, Relaxed);
     }
 }
 
 /// One metric: name without `_total`, help text, which counter, and whether a series shows it.
-type Metric = (&'static str, &'static str, fn(&Series) -> &AtomicU64, fn(&Series) -> bool);
+type Shown = (&'static str, &'static str, fn(&Counts) -> &AtomicU64, fn(&Counts) -> bool);
 
-const METRICS: [Metric; 5] = [
-    ("istio_tcp_connections_opened", "The total number of TCP connections opened", |s| &s.opened, Series::was_opened),
-    ("istio_tcp_connections_closed", "The total number of TCP connections closed", |s| &s.closed, Series::was_opened),
-    ("istio_tcp_sent_bytes", "Bytes of responses on TCP connections", |s| &s.sent, Series::was_opened),
-    ("istio_tcp_received_bytes", "Bytes of requests on TCP connections", |s| &s.received, Series::was_opened),
+const METRICS: [Shown; 5] = [
+    ("istio_tcp_connections_opened", "The total number of TCP connections opened", |c| &c.opened, Counts::was_opened),
+    ("istio_tcp_connections_closed", "The total number of TCP connections closed", |c| &c.closed, Counts::was_opened),
+    ("istio_tcp_sent_bytes", "Bytes of responses on TCP connections", |c| &c.sent, Counts::was_opened),
+    ("istio_tcp_received_bytes", "Bytes of requests on TCP connections", |c| &c.received, Counts::was_opened),
     (
         "istio_tcp_connections_failed",
         "TCP connections that were refused or could not be made, by response_flags",
-        |s| &s.failed,
-        |s| s.failed.load(Relaxed) > 0,
+        |c| &c.failed,
+        |c| c.failed.load(Relaxed) > 0,
     ),
 ];
 
-impl Series {
-    fn was_opened(&self) -> bool {
-        self.opened.load(Relaxed) > 0
-    }
-}
-
 impl Source for Traffic {
-    fn encode(&self, out: &mut String, now: Instant) {
-        self.expire(now);
-        // Copied, so that a slow scrape of many series holds no lock that a new series needs.
-        let all: Vec<_> = self.series.read().known.iter().map(|(l, s)| (Arc::clone(l), Arc::clone(s))).collect();
+    fn collect(&self, now: Instant, to: &mut dyn Collector) {
+        self.family.expire(now);
+        let all = self.family.series();
         for (name, help, counter, shows) in METRICS {
-            let _ = writeln!(out, "# HELP {name} {help}.\n# TYPE {name} counter");
-            for (labels, series) in all.iter().filter(|(_, series)| shows(series)) {
-                let _ = writeln!(out, "{name}_total{{{labels}}} {}", counter(series).load(Relaxed));
+            to.metric(&Metric { name, help, kind: Kind::Counter });
+            for (labels, counts) in all.iter().filter(|(_, counts)| shows(counts)) {
+                to.sample(labels, Value::Integer(counter(counts).load(Relaxed)));
             }
         }
-        let _ =
-            writeln!(out, "# HELP istio_tcp_sockets_open Connections open now.\n# TYPE istio_tcp_sockets_open gauge");
+        to.metric(&Metric { name: "istio_tcp_sockets_open", help: "Connections open now", kind: Kind::Gauge });
         for direction in [Direction::Outbound, Direction::Inbound] {
-            let of_direction = all.iter().map(|(_, s)| s).filter(|s| s.direction == direction);
-            let open: u64 = of_direction
-                .map(|s| {
-                    let closed = s.closed.load(Relaxed);
-                    s.opened.load(Relaxed).saturating_sub(closed)
-                })
-                .sum();
-            let _ = writeln!(out, "istio_tcp_sockets_open{{reporter=\"{}\"}} {open}", reporter(direction));
+            let of_direction = all.iter().map(|(_, counts)| counts).filter(|counts| counts.direction == direction);
+            let mut labels = LabelsBuilder::default();
+            labels.put("reporter", reporter(direction));
+            to.sample(&labels.build(), Value::Integer(of_direction.map(|counts| counts.open()).sum()));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::telemetry::openmetrics::OpenMetrics;
     use mesh::model::identity::Identity;
     use mesh::model::workload::Workload;
 
@@ -306,7 +246,7 @@ mod tests {
 
     fn text(traffic: &Traffic, now: Instant) -> String {
         let mut out = String::new();
-        traffic.encode(&mut out, now);
+        traffic.collect(now, &mut OpenMetrics::new(&mut out));
         out
     }
 
@@ -380,7 +320,7 @@ mod tests {
         let _c = traffic.open(&ConnectionLabels { source_identity: None, ..labels.clone() });
         let other = Identity::new("other.domain", "default", "default");
         let _d = traffic.open(&ConnectionLabels { destination_identity: Some(other), ..labels });
-        assert_eq!(traffic.series.read().known.len(), 4);
+        assert_eq!(traffic.family.series().len(), 4);
     }
 
     #[test]
@@ -391,20 +331,20 @@ mod tests {
         let open = traffic.open(&between(Direction::Outbound, &pod("client"), &pod("shop")));
         drop(traffic.open(&between(Direction::Outbound, &pod("client"), &pod("cart"))));
 
-        traffic.expire(after(1));
-        traffic.expire(after(600));
-        assert_eq!(traffic.series.read().known.len(), 2);
-        traffic.expire(after(602));
-        assert_eq!(traffic.series.read().known.len(), 1, "idle since the first sweep saw it closed");
-        traffic.expire(after(100_000));
-        assert_eq!(traffic.series.read().known.len(), 1, "it is still open");
+        traffic.family.expire(after(1));
+        traffic.family.expire(after(600));
+        assert_eq!(traffic.family.series().len(), 2);
+        traffic.family.expire(after(602));
+        assert_eq!(traffic.family.series().len(), 1, "idle since the first sweep saw it closed");
+        traffic.family.expire(after(100_000));
+        assert_eq!(traffic.family.series().len(), 1, "it is still open");
 
         drop(open);
-        traffic.expire(after(100_100));
-        traffic.expire(after(100_699));
-        assert_eq!(traffic.series.read().known.len(), 1);
-        traffic.expire(after(100_700));
-        assert_eq!(traffic.series.read().known.len(), 0);
+        traffic.family.expire(after(100_100));
+        traffic.family.expire(after(100_699));
+        assert_eq!(traffic.family.series().len(), 1);
+        traffic.family.expire(after(100_700));
+        assert_eq!(traffic.family.series().len(), 0);
     }
 
     #[test]
@@ -414,7 +354,7 @@ mod tests {
         let start = Instant::now();
         for minute in 0..60 {
             drop(traffic.open(&labels));
-            traffic.expire(start + Duration::from_secs(minute * 300));
+            traffic.family.expire(start + Duration::from_secs(minute * 300));
         }
         assert_eq!(
             samples(&text(&traffic, start + Duration::from_secs(59 * 300)))[0],
@@ -427,7 +367,7 @@ mod tests {
         let (_registry, traffic) = traffic();
         let client = pod("client");
         let meter = traffic.open(&between(Direction::Outbound, &client, &pod("shop")));
-        traffic.expire(Instant::now());
+        traffic.family.expire(Instant::now());
         assert_eq!(Arc::strong_count(&client), 1);
         drop(meter);
     }
@@ -442,7 +382,7 @@ mod tests {
                     for n in 0..1000 {
                         traffic.open(&labels).sent(1);
                         if n % 100 == 0 {
-                            traffic.expire(Instant::now());
+                            traffic.family.expire(Instant::now());
                         }
                     }
                 });

@@ -55,8 +55,8 @@ pub(super) struct Listing {
 
 /// Looks for `*.yaml`, `*.yml` and `*.json` in a folder and those below.
 ///
-/// What begins with a dot is passed over, and symbolic links are followed. So a mounted ConfigMap, whose files are links
-/// into a hidden folder `..data`, is read once.
+/// What begins with a dot is passed over, and symbolic links are followed. So a mounted ConfigMap, whose files are
+/// links into a hidden folder `..data`, is read once.
 pub(super) fn list(dir: &Path) -> io::Result<Listing> {
     let mut listing = Listing::default();
     let real = dir.canonicalize()?;

@@ -13,7 +13,8 @@ use ipnet::IpNet;
 
 use super::files::{self, Found, Stamp};
 use super::touched::Touched;
-use crate::objects::kind::{Item, Object, Raw, Shared};
+use crate::objects::kind::{Documents, Object, Shared};
+use crate::objects::last_good::{Changed, LastGood};
 use crate::objects::parse::{Parsed, parse};
 use crate::objects::problem::{Problem, Severity};
 
@@ -46,8 +47,7 @@ pub(crate) struct Folder {
 pub(crate) struct File {
     stamp: Option<Stamp>,
     content: Option<u64>,
-    objects: Vec<Object>,
-    problems: Vec<Problem>,
+    said: LastGood,
     /// When it was last read without an error.
     last_good: Option<SystemTime>,
     loads: u64,
@@ -57,26 +57,22 @@ pub(crate) struct File {
 /// What another look at the folder changed.
 #[derive(Default)]
 pub(crate) struct Changes {
-    /// Objects that are gone, or are said differently now.
-    pub(crate) removed: Vec<Object>,
-    /// Objects that are new, or are said differently now.
-    pub(crate) added: Vec<Object>,
-    /// Problems that were not there before.
-    pub(crate) problems: Vec<Problem>,
+    /// Objects that are gone or new, and problems that are.
+    pub(crate) of: Changed,
     /// Whether anything was read, or is gone.
     pub(crate) any: bool,
 }
 
 impl Changes {
-    /// Whether an object that only waypoints use is among them.
-    pub(crate) fn has_raw(&self) -> bool {
-        self.removed.iter().chain(&self.added).any(|object| matches!(object, Object::Raw(_)))
+    /// Whether an object that the consumer reads by itself is among them.
+    pub(super) fn has_documents(&self) -> bool {
+        self.of.removed.iter().chain(&self.of.added).any(|object| object.document.is_some())
     }
 }
 
 impl Folder {
-    pub(crate) fn new(dir: PathBuf, keeps_raw: bool) -> Self {
-        Self { dir, shared: Shared::new(keeps_raw), ..Self::default() }
+    pub(crate) fn new(dir: PathBuf, documents: Documents) -> Self {
+        Self { dir, shared: Shared::new(documents), ..Self::default() }
     }
 
     /// The same, in which workloads may have these addresses although they are local everywhere.
@@ -85,8 +81,8 @@ impl Folder {
         self
     }
 
-    /// Looks again at what was touched. A folder that is gone keeps what its files said: an unmounted volume is no reason
-    /// to end a mesh.
+    /// Looks again at what was touched. A folder that is gone keeps what its files said: an unmounted volume is no
+    /// reason to end a mesh.
     pub(crate) fn refresh(&mut self, touched: &Touched) -> Changes {
         let mut changes = Changes::default();
         match self.found(touched) {
@@ -128,10 +124,10 @@ impl Folder {
         match found {
             Found::Manifest(stamp) => self.see(path, stamp, changes),
             Found::Nothing | Found::More => {
-                if let Some(mut file) = self.files.remove(&path) {
+                if let Some(file) = self.files.remove(&path) {
                     self.forget(&path);
                     changes.any = true;
-                    changes.removed.append(&mut file.objects);
+                    file.said.end(&mut changes.of);
                 }
             }
         }
@@ -145,7 +141,7 @@ impl Folder {
         changes.any |= self.missing;
         (self.listed, self.missing, self.linked) = (true, false, listing.linked);
         let errors: Vec<Problem> = listing.errors.iter().map(|(path, error)| unreadable(path, error)).collect();
-        changes.problems.extend(errors.iter().filter(|problem| !self.problems.contains(problem)).cloned());
+        changes.of.problems.extend(errors.iter().filter(|problem| !self.problems.contains(problem)).cloned());
         self.problems = errors;
         self.elsewhere = listing.elsewhere;
         let unlisted: Vec<&Path> = listing.errors.iter().map(|(path, _)| path.as_path()).collect();
@@ -155,7 +151,7 @@ impl Folder {
             let stays = listing.files.contains_key(path) || unlisted.iter().any(|dir| path.starts_with(dir));
             if !stays {
                 changes.any = true;
-                changes.removed.append(&mut file.objects);
+                std::mem::take(&mut file.said).end(&mut changes.of);
                 gone.push(Arc::clone(path));
             }
             stays
@@ -176,7 +172,7 @@ impl Folder {
             self.loads += 1;
             self.failures += u64::from(file.is_broken());
         }
-        let (unsettled, troubled) = (file.stamp.is_none(), file.failures > 0 || !file.problems.is_empty());
+        let (unsettled, troubled) = (file.stamp.is_none(), file.failures > 0 || !file.said.problems().is_empty());
         keep(&mut self.unsettled, &path, unsettled);
         keep(&mut self.troubled, &path, troubled);
     }
@@ -191,7 +187,7 @@ impl Folder {
         if !self.problems.contains(&problem) {
             self.failures += 1;
             changes.any = true;
-            changes.problems.push(problem.clone());
+            changes.of.problems.push(problem.clone());
             self.problems = vec![problem];
         }
         self.missing = true;
@@ -209,7 +205,7 @@ impl Folder {
 
     /// Every problem of the folder and its files.
     pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
-        self.problems.iter().chain(self.troubled().flat_map(|(_, file)| &file.problems))
+        self.problems.iter().chain(self.troubled().flat_map(|(_, file)| file.said.problems()))
     }
 
     /// Files that are or were broken, or of which anything is to be said.
@@ -222,15 +218,13 @@ impl Folder {
         self.files.len()
     }
 
-    /// Objects that waypoints read themselves, as they stand in the files. Several may have one key: waypoints tell those
-    /// that are not in effect.
-    pub(crate) fn raw(&self) -> Vec<Arc<Item<Raw>>> {
-        let objects = self.files.values().flat_map(|file| &file.objects);
-        let raw = objects.filter_map(|object| match object {
-            Object::Raw(item) => Some(Arc::clone(item)),
-            _ => None,
-        });
-        raw.collect()
+    /// The objects that the consumer reads by itself, in the order of the files.
+    pub(crate) fn with_documents(&self) -> Vec<Object> {
+        let objects = self.files.values().flat_map(|file| file.said.objects());
+        let mut found: Vec<Object> = objects.filter(|object| object.document.is_some()).cloned().collect();
+        // What stands in for a policy stands behind the others of its file.
+        found.sort_by(|one, other| one.at.cmp(&other.at));
+        found
     }
 
     /// How many times a file was read, and how many times it was broken.
@@ -262,7 +256,7 @@ impl File {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return false,
             Err(error) => {
                 let problems = vec![unreadable(path, &error)];
-                if self.problems == problems {
+                if self.said.problems() == problems {
                     return false;
                 }
                 self.content = None;
@@ -277,31 +271,16 @@ impl File {
         self.loads += 1;
         changes.any = true;
         let broken = parsed.is_broken();
-        let Parsed { mut objects, stand_ins, mut problems } = parsed;
-        let stays = broken && self.last_good.is_some();
-        if !stays {
-            for stand_in in stand_ins {
-                objects.push(stand_in.object);
-                problems.push(stand_in.problem);
-            }
-        }
-        changes.problems.extend(problems.iter().filter(|problem| !self.problems.contains(problem)).cloned());
-        self.problems = problems;
         self.failures += u64::from(broken);
-        if stays {
-            return;
-        }
         if !broken {
             self.last_good = Some(now);
         }
-        changes.removed.append(&mut self.objects);
-        changes.added.extend(objects.iter().cloned());
-        self.objects = objects;
+        self.said.take(parsed, &mut changes.of);
     }
 
     /// Whether anything in it could not be read the last time.
     pub(crate) fn is_broken(&self) -> bool {
-        self.problems.iter().any(|problem| problem.severity == Severity::Error)
+        self.said.is_broken()
     }
 
     /// When it was last read without an error, and how often it was read and was broken.

@@ -18,9 +18,10 @@ use super::folder::{Changes, Folder};
 use super::status::{FileStatus, Status};
 use super::touched::Touched;
 use super::watch::{Watch, at};
+use crate::batch::Batch;
 use crate::objects::convert::Options;
 use crate::objects::holders::Evidence;
-use crate::objects::kind::{Item, Kind, Raw};
+use crate::objects::kind::{Kind, Object};
 use crate::objects::problem::{Problem, Severity};
 use crate::objects::world::{Question, World};
 
@@ -36,9 +37,8 @@ pub struct Loaded {
     pub problems: Vec<Problem>,
     /// How many objects of each kind are in effect.
     pub objects: BTreeMap<Kind, usize>,
-    /// Objects that waypoints read themselves, as they stand in the files, in the order of the files; empty unless
-    /// [`Options::keeps_raw`].
-    pub raw: Vec<Arc<Item<Raw>>>,
+    /// The objects that [`Options::documents`] asks for, each with its document, in the order of the files.
+    pub documents: Vec<Object>,
 }
 
 /// How often the kernel is asked again while pods of this node disagree about an address.
@@ -72,21 +72,21 @@ impl ManifestSource {
         Self { dir, options, witness: None, status: Arc::new(ArcSwap::from_pointee(status)) }
     }
 
-    /// The same, in which `witness` says what the kernel of this node shows where pods of the node claim what others claim.
-    /// It may block.
+    /// The same, in which `witness` says what the kernel of this node shows where pods of the node claim what others
+    /// claim. It may block.
     pub fn witnessed(self, node: NodeName, witness: Witness) -> Self {
         Self { witness: Some((node, witness)), ..self }
     }
 
     /// Reads a folder once. Nothing is logged: the problems are in the answer.
     pub fn load_once(dir: &Path, options: &Options) -> Loaded {
-        let mut folder = Folder::new(dir.to_owned(), options.keeps_raw).with_local_addresses(&options.local_addresses);
+        let mut folder = Folder::new(dir.to_owned(), options.documents).with_local_addresses(&options.local_addresses);
         let mut world = World::new(options.clone());
         let changes = folder.refresh(&Touched::everything());
-        let updates = world.change(&changes.removed, &changes.added);
+        let updates = world.change(&changes.of.removed, &changes.of.added);
         let mut problems: Vec<Problem> = folder.problems().cloned().chain(world.problems()).collect();
         problems.sort();
-        Loaded { updates, problems, objects: world.inventory().counts(), raw: folder.raw() }
+        Loaded { updates, problems, objects: world.inventory().counts(), documents: folder.with_documents() }
     }
 
     /// How the source is, now and later.
@@ -98,28 +98,10 @@ impl ManifestSource {
     /// nothing is known. Every further batch is what a change comes to, and is never empty.
     ///
     /// Reading and converting happen on a blocking thread; the sink is called from this task.
-    pub async fn run(self, sink: impl Fn(Vec<Update>) + Send, shutdown: CancellationToken) {
-        self.run_with_raw(
-            move |updates, _| {
-                if let Some(updates) = updates {
-                    sink(updates)
-                }
-            },
-            shutdown,
-        )
-        .await;
-    }
-
-    /// As [`ManifestSource::run`], with the objects of [`Loaded::raw`]: all of them, whenever one has changed. What
-    /// changed together comes together; the updates are `None` when there are none.
-    pub async fn run_with_raw(
-        self,
-        sink: impl Fn(Option<Vec<Update>>, Option<Vec<Arc<Item<Raw>>>>) + Send,
-        shutdown: CancellationToken,
-    ) {
+    pub async fn run(self, sink: impl Fn(Batch) + Send, shutdown: CancellationToken) {
         let mut watch = Watch::new(&self.dir);
         let state = State {
-            folder: Folder::new(self.dir.clone(), self.options.keeps_raw)
+            folder: Folder::new(self.dir.clone(), self.options.documents)
                 .with_local_addresses(&self.options.local_addresses),
             world: World::new(self.options.clone()),
             witness: self.witness.clone(),
@@ -136,14 +118,13 @@ impl ManifestSource {
             (state, changes, updates, asked) = looked;
             let ask_at = asked.then(|| Instant::now() + ASK_AGAIN);
             watch.follow(state.folder.elsewhere());
-            changes.problems.iter().for_each(log);
+            changes.of.problems.iter().for_each(log);
             let first = !synced && !state.folder.is_missing();
             let updates_by_kernel = !updates.is_empty();
-            let updates = (first || !updates.is_empty()).then_some(updates);
-            let raw = (first || changes.has_raw()).then(|| state.folder.raw());
-            if updates.is_some() || raw.is_some() && synced {
+            let objects = (first || synced && changes.has_documents()).then(|| state.folder.with_documents());
+            if first || !updates.is_empty() || objects.is_some() {
                 synced = true;
-                sink(updates, raw);
+                sink(Batch { updates, objects });
             }
             if changes.any || first || updates_by_kernel {
                 survey_at.get_or_insert(survey_not_before.max(Instant::now()));
@@ -202,7 +183,7 @@ impl ManifestSource {
 /// Looks at what was touched; says too whether the kernel was asked anything, and so has to be asked again.
 fn look(mut state: Box<State>, touched: &Touched) -> (Box<State>, Changes, Vec<Update>, bool) {
     let changes = state.folder.refresh(touched);
-    let mut updates = state.world.change(&changes.removed, &changes.added);
+    let mut updates = state.world.change(&changes.of.removed, &changes.of.added);
     let mut asked = false;
     if let Some((node, witness)) = &state.witness {
         let questions = state.world.questions(node);

@@ -10,8 +10,8 @@ use mesh::model::name::{Name, Namespace};
 
 use super::holders::Holders;
 use super::kind::{
-    AuthorizationPolicy, EndpointSlice, Gateway, GatewayClass, Guard, Item, Kind, Labels, Node, Object, ObjectKey,
-    PeerAuthentication, Pod, Raw, Service, ServiceEntry,
+    AuthorizationPolicy, Body, EndpointSlice, Gateway, GatewayClass, Guard, Item, Kind, Labels, Meta, Node, Object,
+    ObjectKey, PeerAuthentication, Pod, Service, ServiceCidr, ServiceEntry,
 };
 use super::labelled::Labelled;
 
@@ -19,7 +19,7 @@ use super::labelled::Labelled;
 pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 
 /// The objects of one key, in the order of the files.
-type Slot<T> = SmallVec<[Arc<Item<T>>; 1]>;
+type Slot<T> = SmallVec<[Item<T>; 1]>;
 
 /// The objects of one kind. Of several with one key, the first in the files is in effect.
 #[derive(Debug)]
@@ -35,17 +35,22 @@ impl<T> Default for Shelf<T> {
 
 impl<T> Shelf<T> {
     /// The object of this key.
-    pub fn get(&self, namespace: &str, name: &str) -> Option<&Arc<Item<T>>> {
+    pub fn get(&self, namespace: &str, name: &str) -> Option<&Item<T>> {
         self.by_namespace.get(namespace)?.get(name)?.first()
     }
 
+    /// Every object of this key, those that are not in effect included.
+    pub fn every(&self, namespace: &str, name: &str) -> &[Item<T>] {
+        self.by_namespace.get(namespace).and_then(|names| names.get(name)).map_or(&[], |slot| slot)
+    }
+
     /// Every object in effect, by namespace and name.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Item<T>>> {
+    pub fn iter(&self) -> impl Iterator<Item = &Item<T>> {
         self.by_namespace.values().flat_map(|names| names.values().filter_map(|slot| slot.first()))
     }
 
     /// The objects of one namespace.
-    pub fn of(&self, namespace: &str) -> impl Iterator<Item = &Arc<Item<T>>> {
+    pub fn of(&self, namespace: &str) -> impl Iterator<Item = &Item<T>> {
         self.by_namespace.get(namespace).into_iter().flat_map(|names| names.values().filter_map(|slot| slot.first()))
     }
 
@@ -60,45 +65,38 @@ impl<T> Shelf<T> {
     }
 
     /// Objects that are not in effect because another has their key: that one, and this.
-    pub fn duplicates(&self) -> impl Iterator<Item = (&Arc<Item<T>>, &Arc<Item<T>>)> {
+    pub fn duplicates(&self) -> impl Iterator<Item = (&Item<T>, &Item<T>)> {
         let slots = self.by_namespace.values().flat_map(BTreeMap::values);
         slots.filter_map(|slot| slot.split_first()).flat_map(|(first, rest)| rest.iter().map(move |item| (first, item)))
     }
 
     /// How many objects have a key, those that are not in effect included.
     pub fn all(&self, namespace: &str, name: &str) -> usize {
-        self.by_namespace.get(namespace).and_then(|names| names.get(name)).map_or(0, |slot| slot.len())
+        self.every(namespace, name).len()
     }
 
-    fn is_alone(&self, item: &Item<T>) -> bool {
-        let slot = self.by_namespace.get(&item.meta.namespace).and_then(|names| names.get(&item.meta.name));
-        slot.is_none_or(|slot| slot.len() <= 1)
+    fn is_alone(&self, meta: &Meta) -> bool {
+        self.all(&meta.namespace, &meta.name) <= 1
     }
 
-    fn insert(&mut self, item: Arc<Item<T>>) {
+    fn insert(&mut self, item: Item<T>) {
         let names = self.by_namespace.entry(item.meta.namespace.clone()).or_default();
         let slot = names.entry(item.meta.name.clone()).or_default();
         let place = slot.partition_point(|other| other.at <= item.at);
         slot.insert(place, item);
     }
 
-    fn remove(&mut self, item: &Arc<Item<T>>) {
-        let Some(names) = self.by_namespace.get_mut(&item.meta.namespace) else { return };
-        let Some(slot) = names.get_mut(&item.meta.name) else { return };
-        slot.retain(|other| !Arc::ptr_eq(other, item));
+    fn remove(&mut self, object: &Object) {
+        let Some(names) = self.by_namespace.get_mut(&object.meta.namespace) else { return };
+        let Some(slot) = names.get_mut(&object.meta.name) else { return };
+        slot.retain(|item| !object.became(item));
         if slot.is_empty() {
-            names.remove(&item.meta.name);
+            names.remove(&object.meta.name);
         }
         if names.is_empty() {
-            self.by_namespace.remove(&item.meta.namespace);
+            self.by_namespace.remove(&object.meta.namespace);
         }
     }
-}
-
-/// The shelf of an object that only waypoints read; `None` for one that stands on a shelf of its own kind too.
-fn raw_key(item: &Item<Raw>) -> Option<(Box<str>, Box<str>)> {
-    let (group, kind) = item.spec.group_kind();
-    (Kind::of(&item.spec.api_version, kind) == Some(Kind::Route)).then(|| (group.into(), kind.into()))
 }
 
 /// All objects.
@@ -112,6 +110,8 @@ pub struct Inventory {
     pub pods: Shelf<Pod>,
     /// Services.
     pub services: Shelf<Service>,
+    /// ServiceCIDRs.
+    pub cidrs: Shelf<ServiceCidr>,
     /// EndpointSlices.
     pub slices: Shelf<EndpointSlice>,
     /// Gateways.
@@ -128,8 +128,8 @@ pub struct Inventory {
     pub mesh_policies: Shelf<Guard>,
     /// ServiceEntries.
     pub entries: Shelf<ServiceEntry>,
-    /// Objects that only waypoints read, by group and kind.
-    pub raws: BTreeMap<(Box<str>, Box<str>), Shelf<Raw>>,
+    /// Objects that only waypoints read, by kind.
+    pub for_waypoints: BTreeMap<Kind, Shelf<()>>,
     /// Who has which address.
     pub holders: Holders,
     /// Pods that are instances of a Gateway: namespace, Gateway, pod.
@@ -140,49 +140,47 @@ pub struct Inventory {
 impl Inventory {
     /// Takes an object in.
     pub fn insert(&mut self, object: &Object) {
-        match object {
-            Object::Namespace(item) => self.namespaces.insert(Arc::clone(item)),
-            Object::Node(item) => self.change_node(item, |nodes| nodes.insert(Arc::clone(item))),
-            Object::Pod(item) => self.change_pod(item, |pods| pods.insert(Arc::clone(item))),
-            Object::Service(item) => self.services.insert(Arc::clone(item)),
-            Object::EndpointSlice(item) => self.slices.insert(Arc::clone(item)),
-            Object::Gateway(item) => self.gateways.insert(Arc::clone(item)),
-            Object::GatewayClass(item) => self.classes.insert(Arc::clone(item)),
-            Object::PeerAuthentication(item) => self.peers.insert(Arc::clone(item)),
-            Object::AuthorizationPolicy(item) => self.policies.insert(Arc::clone(item)),
-            Object::RequestAuthentication(item) => self.authentications.insert(Arc::clone(item)),
-            Object::MeshPolicy(item) => self.mesh_policies.insert(Arc::clone(item)),
-            Object::ServiceEntry(item) => self.entries.insert(Arc::clone(item)),
-            Object::Raw(item) => {
-                if let Some(key) = raw_key(item) {
-                    self.raws.entry(key).or_default().insert(Arc::clone(item));
-                }
+        match &object.body {
+            Body::Namespace => self.namespaces.insert(object.item(&Arc::new(()))),
+            Body::Node(node) => self.change_node(&object.meta, |nodes| nodes.insert(object.item(node))),
+            Body::Pod(pod) => self.change_pod(&object.meta, |pods| pods.insert(object.item(pod))),
+            Body::Service(body) => self.change_service(&object.meta, |services| services.insert(object.item(body))),
+            Body::ServiceCidr(body) => self.change_cidr(&object.meta, |cidrs| cidrs.insert(object.item(body))),
+            Body::EndpointSlice(body) => self.slices.insert(object.item(body)),
+            Body::Gateway(body) => self.gateways.insert(object.item(body)),
+            Body::GatewayClass(body) => self.classes.insert(object.item(body)),
+            Body::PeerAuthentication(body) => self.peers.insert(object.item(body)),
+            Body::AuthorizationPolicy(body) => self.policies.insert(object.item(body)),
+            Body::RequestAuthentication(body) => self.authentications.insert(object.item(body)),
+            Body::MeshPolicy(body) => self.mesh_policies.insert(object.item(body)),
+            Body::ServiceEntry(body) => self.entries.insert(object.item(body)),
+            Body::ForWaypoints(kind) => {
+                self.for_waypoints.entry(*kind).or_default().insert(object.item(&Arc::new(())));
             }
         }
     }
 
     /// Takes an object out that was taken in.
     pub fn remove(&mut self, object: &Object) {
-        match object {
-            Object::Namespace(item) => self.namespaces.remove(item),
-            Object::Node(item) => self.change_node(item, |nodes| nodes.remove(item)),
-            Object::Pod(item) => self.change_pod(item, |pods| pods.remove(item)),
-            Object::Service(item) => self.services.remove(item),
-            Object::EndpointSlice(item) => self.slices.remove(item),
-            Object::Gateway(item) => self.gateways.remove(item),
-            Object::GatewayClass(item) => self.classes.remove(item),
-            Object::PeerAuthentication(item) => self.peers.remove(item),
-            Object::AuthorizationPolicy(item) => self.policies.remove(item),
-            Object::RequestAuthentication(item) => self.authentications.remove(item),
-            Object::MeshPolicy(item) => self.mesh_policies.remove(item),
-            Object::ServiceEntry(item) => self.entries.remove(item),
-            Object::Raw(item) => {
-                if let Some(key) = raw_key(item)
-                    && let Some(shelf) = self.raws.get_mut(&key)
-                {
-                    shelf.remove(item);
+        match &object.body {
+            Body::Namespace => self.namespaces.remove(object),
+            Body::Node(_) => self.change_node(&object.meta, |nodes| nodes.remove(object)),
+            Body::Pod(_) => self.change_pod(&object.meta, |pods| pods.remove(object)),
+            Body::Service(_) => self.change_service(&object.meta, |services| services.remove(object)),
+            Body::ServiceCidr(_) => self.change_cidr(&object.meta, |cidrs| cidrs.remove(object)),
+            Body::EndpointSlice(_) => self.slices.remove(object),
+            Body::Gateway(_) => self.gateways.remove(object),
+            Body::GatewayClass(_) => self.classes.remove(object),
+            Body::PeerAuthentication(_) => self.peers.remove(object),
+            Body::AuthorizationPolicy(_) => self.policies.remove(object),
+            Body::RequestAuthentication(_) => self.authentications.remove(object),
+            Body::MeshPolicy(_) => self.mesh_policies.remove(object),
+            Body::ServiceEntry(_) => self.entries.remove(object),
+            Body::ForWaypoints(kind) => {
+                if let Some(shelf) = self.for_waypoints.get_mut(kind) {
+                    shelf.remove(object);
                     if shelf.is_empty() {
-                        self.raws.remove(&key);
+                        self.for_waypoints.remove(kind);
                     }
                 }
             }
@@ -196,35 +194,37 @@ impl Inventory {
     }
 
     /// The pod that has an address.
-    pub fn owner(&self, address: IpAddr) -> Option<&Arc<Item<Pod>>> {
+    pub fn owner(&self, address: IpAddr) -> Option<&Item<Pod>> {
         self.holders.owner(address)
     }
 
     /// Every pod that claims an address.
-    pub fn claimants(&self, address: IpAddr) -> &[Arc<Item<Pod>>] {
+    pub fn claimants(&self, address: IpAddr) -> &[Item<Pod>] {
         self.holders.claimants(address)
     }
 
     /// Whether no other object has the key of this one, nor, for a pod, one of its addresses: then it does not matter
     /// where in the files it stands.
     pub fn is_alone(&self, object: &Object) -> bool {
-        match object {
-            Object::Namespace(item) => self.namespaces.is_alone(item),
-            Object::Node(item) => self.nodes.is_alone(item),
-            Object::Pod(item) => {
-                let mut addresses = item.spec.addresses.iter();
-                self.pods.is_alone(item) && addresses.all(|&address| self.claimants(address).len() <= 1)
+        let meta = &object.meta;
+        match &object.body {
+            Body::Namespace => self.namespaces.is_alone(meta),
+            Body::Node(_) => self.nodes.is_alone(meta),
+            Body::Pod(pod) => {
+                let mut addresses = pod.addresses.iter();
+                self.pods.is_alone(meta) && addresses.all(|&address| self.claimants(address).len() <= 1)
             }
-            Object::Service(item) => self.services.is_alone(item),
-            Object::EndpointSlice(item) => self.slices.is_alone(item),
-            Object::Gateway(item) => self.gateways.is_alone(item),
-            Object::GatewayClass(item) => self.classes.is_alone(item),
-            Object::PeerAuthentication(item) => self.peers.is_alone(item),
-            Object::AuthorizationPolicy(item) => self.policies.is_alone(item),
-            Object::RequestAuthentication(item) => self.authentications.is_alone(item),
-            Object::MeshPolicy(item) => self.mesh_policies.is_alone(item),
-            Object::ServiceEntry(item) => self.entries.is_alone(item),
-            Object::Raw(_) => true,
+            Body::Service(_) => self.services.is_alone(meta),
+            Body::ServiceCidr(_) => self.cidrs.is_alone(meta),
+            Body::EndpointSlice(_) => self.slices.is_alone(meta),
+            Body::Gateway(_) => self.gateways.is_alone(meta),
+            Body::GatewayClass(_) => self.classes.is_alone(meta),
+            Body::PeerAuthentication(_) => self.peers.is_alone(meta),
+            Body::AuthorizationPolicy(_) => self.policies.is_alone(meta),
+            Body::RequestAuthentication(_) => self.authentications.is_alone(meta),
+            Body::MeshPolicy(_) => self.mesh_policies.is_alone(meta),
+            Body::ServiceEntry(_) => self.entries.is_alone(meta),
+            Body::ForWaypoints(_) => true,
         }
     }
 
@@ -233,12 +233,12 @@ impl Inventory {
         &'a self,
         namespace: &'a Namespace,
         selector: &'a Labels,
-    ) -> impl Iterator<Item = &'a Arc<Item<Pod>>> {
+    ) -> impl Iterator<Item = &'a Item<Pod>> {
         self.labelled.selected(namespace, selector)
     }
 
     /// The pods that are instances of a Gateway.
-    pub fn pods_of_gateway(&self, gateway: &ObjectKey) -> impl Iterator<Item = &Arc<Item<Pod>>> {
+    pub fn pods_of_gateway(&self, gateway: &ObjectKey) -> impl Iterator<Item = &Item<Pod>> {
         let first = (gateway.namespace.clone(), gateway.name.clone(), Name::default());
         let of_gateway = |entry: &&(Namespace, Name, Name)| entry.0 == gateway.namespace && entry.1 == gateway.name;
         self.gateway_pods
@@ -254,6 +254,7 @@ impl Inventory {
             (Kind::Node, self.nodes.len()),
             (Kind::Pod, self.pods.len()),
             (Kind::Service, self.services.len()),
+            (Kind::ServiceCidr, self.cidrs.len()),
             (Kind::EndpointSlice, self.slices.len()),
             (Kind::Gateway, self.gateways.len()),
             (Kind::GatewayClass, self.classes.len()),
@@ -267,8 +268,8 @@ impl Inventory {
     }
 
     /// Changes what is known under the key of a pod, and with it who has which address.
-    fn change_pod(&mut self, pod: &Item<Pod>, change: impl FnOnce(&mut Shelf<Pod>)) {
-        let (namespace, name) = (&pod.meta.namespace, &pod.meta.name);
+    fn change_pod(&mut self, pod: &Meta, change: impl FnOnce(&mut Shelf<Pod>)) {
+        let (namespace, name) = (&pod.namespace, &pod.name);
         if let Some(before) = self.pods.get(namespace, name).cloned() {
             self.withdraw(&before);
         }
@@ -279,17 +280,35 @@ impl Inventory {
     }
 
     /// The same for a node.
-    fn change_node(&mut self, node: &Item<Node>, change: impl FnOnce(&mut Shelf<Node>)) {
-        if let Some(before) = self.nodes.get("", &node.meta.name) {
+    fn change_node(&mut self, node: &Meta, change: impl FnOnce(&mut Shelf<Node>)) {
+        if let Some(before) = self.nodes.get("", &node.name) {
             self.holders.withdraw_node(before);
         }
         change(&mut self.nodes);
-        if let Some(after) = self.nodes.get("", &node.meta.name) {
+        if let Some(after) = self.nodes.get("", &node.name) {
             self.holders.claim_node(after);
         }
     }
 
-    fn withdraw(&mut self, pod: &Arc<Item<Pod>>) {
+    /// The same for a Service.
+    fn change_service(&mut self, service: &Meta, change: impl FnOnce(&mut Shelf<Service>)) {
+        let (namespace, name) = (&service.namespace, &service.name);
+        if let Some(before) = self.services.get(namespace, name) {
+            self.holders.withdraw_service(before);
+        }
+        change(&mut self.services);
+        if let Some(after) = self.services.get(namespace, name) {
+            self.holders.claim_service(after);
+        }
+    }
+
+    /// The same for a ServiceCIDR.
+    fn change_cidr(&mut self, cidr: &Meta, change: impl FnOnce(&mut Shelf<ServiceCidr>)) {
+        change(&mut self.cidrs);
+        self.holders.give_services(&cidr.name, self.cidrs.get("", &cidr.name));
+    }
+
+    fn withdraw(&mut self, pod: &Item<Pod>) {
         self.labelled.remove(pod);
         self.holders.withdraw(pod);
         if let Some(gateway) = pod.meta.labels.get(GATEWAY_NAME) {
@@ -297,7 +316,7 @@ impl Inventory {
         }
     }
 
-    fn claim(&mut self, pod: &Arc<Item<Pod>>) {
+    fn claim(&mut self, pod: &Item<Pod>) {
         self.labelled.insert(pod);
         if let Some(gateway) = pod.meta.labels.get(GATEWAY_NAME) {
             self.gateway_pods.insert((pod.meta.namespace.clone(), gateway.clone(), pod.meta.name.clone()));

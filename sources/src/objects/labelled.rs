@@ -1,7 +1,6 @@
 //! Pure. Which pods a selector selects, without asking each of them.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -10,7 +9,7 @@ use mesh::model::name::{Name, Namespace};
 use super::kind::{Item, Labels, Pod};
 
 /// Some pods.
-type Pods = SmallVec<[Arc<Item<Pod>>; 1]>;
+type Pods = SmallVec<[Item<Pod>; 1]>;
 
 /// Pods by their labels. Those of one workload have the same ones, so that sets of labels are far fewer than pods.
 #[derive(Debug, Default)]
@@ -21,10 +20,10 @@ pub(super) struct Labelled {
 }
 
 impl Labelled {
-    pub(super) fn insert(&mut self, pod: &Arc<Item<Pod>>) {
+    pub(super) fn insert(&mut self, pod: &Item<Pod>) {
         let (namespace, labels) = (&pod.meta.namespace, &pod.meta.labels);
         let pods = self.pods.entry((namespace.clone(), labels.clone())).or_default();
-        pods.push(Arc::clone(pod));
+        pods.push(pod.clone());
         if pods.len() == 1 {
             for (key, value) in labels.iter() {
                 let sets = self.sets.entry((namespace.clone(), key.clone(), value.clone())).or_default();
@@ -33,10 +32,10 @@ impl Labelled {
         }
     }
 
-    pub(super) fn remove(&mut self, pod: &Arc<Item<Pod>>) {
+    pub(super) fn remove(&mut self, pod: &Item<Pod>) {
         let at = (pod.meta.namespace.clone(), pod.meta.labels.clone());
         let Some(pods) = self.pods.get_mut(&at) else { return };
-        pods.retain(|other| !Arc::ptr_eq(other, pod));
+        pods.retain(|other| !other.is(pod));
         if !pods.is_empty() {
             return;
         }
@@ -58,7 +57,7 @@ impl Labelled {
         &'a self,
         namespace: &'a Namespace,
         selector: &'a Labels,
-    ) -> impl Iterator<Item = &'a Arc<Item<Pod>>> {
+    ) -> impl Iterator<Item = &'a Item<Pod>> {
         let of_pair = |(key, value): &(Name, Name)| {
             self.sets.get(&(namespace.clone(), key.clone(), value.clone())).map_or(&[][..], SmallVec::as_slice)
         };
@@ -71,18 +70,17 @@ impl Labelled {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objects::kind::Object;
+    use crate::objects::kind::Body;
     use crate::objects::parse::parse;
 
-    fn pod(name: &str, namespace: &str, labels: &str) -> Arc<Item<Pod>> {
+    fn pod(name: &str, namespace: &str, labels: &str) -> Item<Pod> {
         let text = format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}, labels: {{{labels}}}}}\n"
         );
         let parsed = parse(&std::path::Path::new("a.yaml").into(), &text, &mut Default::default());
-        match parsed.objects.into_iter().next() {
-            Some(Object::Pod(pod)) => pod,
-            other => panic!("{other:?}"),
-        }
+        let object = parsed.objects.into_iter().next().unwrap();
+        let Body::Pod(pod) = &object.body else { panic!("{object:?}") };
+        object.item(pod)
     }
 
     #[test]

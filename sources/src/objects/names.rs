@@ -1,5 +1,5 @@
-//! Pure. Whatever an object calls itself and others by must be a name: what Kubernetes would not admit is refused before
-//! any of it becomes an identity, a header, a label or a log line.
+//! Pure. Whatever an object calls itself and others by must be a name: what Kubernetes would not admit is refused
+//! before any of it becomes an identity, a header, a label or a log line.
 
 use mesh::model::syntax::Form;
 
@@ -153,7 +153,7 @@ mod tests {
             let parsed = read(&format!("{text}---\n{POD}metadata: {{name: other}}\n"));
             let said: Vec<String> = parsed.problems.iter().map(ToString::to_string).collect();
             assert!(said[0].contains(&format!("{object}: {field}: ")) && said[0].contains("must be"), "{said:?}");
-            let kept: Vec<&str> = parsed.objects.iter().map(|object| object.meta().name.as_str()).collect();
+            let kept: Vec<&str> = parsed.objects.iter().map(|object| object.meta.name.as_str()).collect();
             assert_eq!(kept, ["other"], "{text}");
         }
     }
@@ -183,6 +183,6 @@ mod tests {
         };
         let parsed = read(&[policy("a b"), policy("c d")].concat());
         assert_eq!(parsed.stand_ins.len(), 2);
-        assert!(parsed.stand_ins[0].object.meta().name != parsed.stand_ins[1].object.meta().name);
+        assert!(parsed.stand_ins[0].object.meta.name != parsed.stand_ins[1].object.meta.name);
     }
 }

@@ -15,7 +15,7 @@ use serde_saphyr::Spanned;
 /// One value of a document.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Node {
-    /// Its line within the parsed text, from 1.
+    /// Its line within the parsed text, from 1; 0 for what was no text.
     pub(super) line: u32,
     /// What stands there.
     pub(super) value: Value,
@@ -450,5 +450,16 @@ mod tests {
         let tree = node("{\n  \"name\": \"a\",\n  \"ports\": [\n    {\"port\": 80}\n  ]\n}\n");
         assert_eq!(tree.get("ports").map(|ports| ports.line), Some(3));
         assert_eq!(tree.read::<Thing>().unwrap().ports, [Port { port: 80 }]);
+    }
+
+    #[test]
+    fn json_that_was_no_text_is_the_same_tree_without_lines() {
+        let json = serde_json::json!({"a": [null, true, 7, -7, 1.5, "x", {"b": {}}]});
+        let tree = Node::from(&json);
+        assert_eq!((tree.line, tree.get("a").map(|list| list.line)), (0, Some(0)));
+        assert_eq!(tree.into_json(), json);
+        let wrong =
+            Node::from(&serde_json::json!({"name": "a", "ports": [{"port": 70000}]})).read::<Thing>().unwrap_err();
+        assert_eq!((wrong.line, wrong.field().as_deref()), (0, Some("ports[0].port")));
     }
 }

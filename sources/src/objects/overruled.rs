@@ -51,7 +51,7 @@ pub(super) fn overruled(inventory: &Inventory, context: &Context) -> Vec<Problem
 }
 
 struct Claim<'a> {
-    at: &'a super::problem::Origin,
+    at: &'a super::origin::Origin,
     object: String,
     net: IpNet,
     field: &'static str,
@@ -83,6 +83,9 @@ fn taken(inventory: &Inventory, context: &Context) -> BTreeMap<IpAddr, String> {
         }
     }
     for (address, first) in inventory.holders.claimed() {
+        if inventory.holders.is_of_service(address) {
+            continue;
+        }
         let pod = inventory.owner(address).unwrap_or(first);
         taken.insert(address, format!("Pod {}", pod.meta.key()));
     }

@@ -1,7 +1,7 @@
-//! Pure. The text of a file -> objects and problems.
+//! Pure. The text of a file, or the JSON of an API -> objects and problems.
 //!
-//! A file holds any number of documents, of which each is one object or a `List`. Documents are read one by one, so that
-//! a broken one does not hide those behind it.
+//! A file holds any number of documents, of which each is one object or a `List`. Documents are read one by one, so
+//! that a broken one does not hide those behind it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use serde_saphyr::Spanned;
 use super::kind::{Kind, Object, Reader, Shared};
 use super::names;
 use super::node::{DecodeError, Node, Value};
-use super::problem::{Origin, Problem, Severity};
+use super::origin::{ApiObject, Origin};
+use super::problem::{Problem, Severity};
 
 /// What a file says.
 #[derive(Debug, Default)]
@@ -43,15 +44,36 @@ impl Parsed {
 
 /// Reads a file. YAML and JSON alike: every JSON document is a YAML document.
 pub fn parse(file: &Arc<Path>, text: &str, shared: &mut Shared) -> Parsed {
-    let mut reading = Reading { file, shared, offset: 0, list: None, parsed: Parsed::default() };
+    let place = Place::Manifest { file, offset: 0 };
+    let mut reading = Reading { place, shared, list: None, parsed: Parsed::default() };
     for document in documents(text.strip_prefix('\u{feff}').unwrap_or(text)) {
         reading.document(&document);
     }
     reading.parsed
 }
 
+/// One version of an object of an API, read.
+#[derive(Debug)]
+pub struct Version {
+    /// Which version of which object.
+    pub at: Arc<ApiObject>,
+    /// What it says.
+    pub parsed: Parsed,
+}
+
+/// Reads an object as an API answers it, with `apiVersion` and `kind`: in lists they stand at the list, and the caller
+/// adds them to each object. What is understood, and what is said of the rest, is the same as of the same object in a
+/// file.
+pub fn parse_value(at: ApiObject, value: &serde_json::Value, shared: &mut Shared) -> Version {
+    let at = Arc::new(at);
+    let place = Place::Api(Arc::clone(&at));
+    let mut reading = Reading { place, shared, list: None, parsed: Parsed::default() };
+    reading.object(Node::from(value));
+    Version { at, parsed: reading.parsed }
+}
+
 /// One document of a file.
-struct Document<'a> {
+struct YamlDocument<'a> {
     /// Number of lines before it.
     offset: u32,
     text: &'a str,
@@ -59,12 +81,12 @@ struct Document<'a> {
 
 /// Cuts a file at its document markers. `---` or `...` at the beginning of a line is a marker wherever it stands: YAML
 /// allows it neither in quoted nor in block scalars (YAML 1.2, 9.1.2).
-fn documents(text: &str) -> Vec<Document<'_>> {
+fn documents(text: &str) -> Vec<YamlDocument<'_>> {
     let mut found = Vec::new();
     let (mut start, mut offset, mut position) = (0, 0, 0);
     let mut push = |from: usize, to: usize, offset: u32| {
         if has_content(&text[from..to]) {
-            found.push(Document { offset, text: &text[from..to] });
+            found.push(YamlDocument { offset, text: &text[from..to] });
         }
     };
     for (number, line) in (0..).zip(text.split_inclusive('\n')) {
@@ -92,7 +114,7 @@ fn has_content(text: &str) -> bool {
     })
 }
 
-fn yaml_options() -> serde_saphyr::Options {
+pub(crate) fn yaml_options() -> serde_saphyr::Options {
     serde_saphyr::options! {
         // A List of every pod of a cluster is one document. What aliases may multiply is limited by `alias_limits`.
         budget: serde_saphyr::budget! {
@@ -109,18 +131,43 @@ fn yaml_options() -> serde_saphyr::Options {
     }
 }
 
+/// Where what is read stands.
+enum Place<'a> {
+    /// In a file, in the document behind so many lines.
+    Manifest { file: &'a Arc<Path>, offset: u32 },
+    /// In an API.
+    Api(Arc<ApiObject>),
+}
+
+impl Place<'_> {
+    fn at(&self, line: u32) -> Origin {
+        match self {
+            Self::Manifest { file, offset } => Origin::line_of(file, line.saturating_add(*offset)),
+            Self::Api(object) => Origin::Api(Arc::clone(object)),
+        }
+    }
+
+    fn offset(&self) -> Option<u32> {
+        match self {
+            Self::Manifest { offset, .. } => Some(*offset),
+            Self::Api(_) => None,
+        }
+    }
+}
+
 struct Reading<'a> {
-    file: &'a Arc<Path>,
+    place: Place<'a>,
     shared: &'a mut Shared,
-    offset: u32,
     /// `apiVersion` and `kind` of the list that is being read, as far as known.
     list: Option<(String, String)>,
     parsed: Parsed,
 }
 
 impl Reading<'_> {
-    fn document(&mut self, document: &Document<'_>) {
-        self.offset = document.offset;
+    fn document(&mut self, document: &YamlDocument<'_>) {
+        if let Place::Manifest { offset, .. } = &mut self.place {
+            *offset = document.offset;
+        }
         self.list = None;
         let read = serde_saphyr::with_deserializer_from_str_with_options(document.text, yaml_options(), |yaml| {
             DocumentSeed(self).deserialize(yaml)
@@ -131,24 +178,17 @@ impl Reading<'_> {
         // The position stands before the message, and what may be set is set here.
         let message = message.split(" at line ").next().unwrap_or(&message);
         let message = message.split(", set DuplicateKeyPolicy").next().unwrap_or(message);
-        let at = self.at(line);
-        let mut problem = Problem::of_file(self.file, Severity::Error, format!("not valid YAML: {message}"));
-        problem.line = at.line;
+        let problem = Problem::at(self.place.at(line), Severity::Error, format!("not valid YAML: {message}"));
         self.parsed.problems.push(problem);
         if let Some((kind, node)) = salvage(document.text) {
-            self.stand_in(kind, &node);
+            self.stand_in(kind, &node, None);
         }
-    }
-
-    fn at(&self, line: u32) -> Origin {
-        Origin { file: Arc::clone(self.file), line: line.saturating_add(self.offset) }
     }
 
     fn error(&mut self, line: u32, object: Option<String>, error: &DecodeError) {
         self.parsed.problems.push(Problem {
             severity: Severity::Error,
-            file: Arc::clone(self.file),
-            line: self.at(line).line,
+            at: self.place.at(line),
             object,
             field: error.field(),
             message: error.message.clone(),
@@ -167,50 +207,41 @@ impl Reading<'_> {
         let label = label(kind, &kind_name, &node);
         let line = node.line;
         if let Err(error) = names::check(kind, &node) {
-            return self.unread((&api_version, &kind_name), kind, node, &error);
+            return self.unread(kind, &kind_name, &node, &error);
         }
         let policy = kind.is_policy().then(|| node.clone());
-        let at = self.at(line);
+        let at = self.place.at(line);
         let problems = &mut self.parsed.problems;
         let mut reader = Reader { shared: self.shared, at, object: label.clone(), problems };
-        let keeps_raw = reader.shared.keeps_raw && kind.is_for_waypoints(&node);
-        let raw = keeps_raw.then(|| Object::raw((&api_version, &kind_name), kind, node.clone(), &mut reader));
-        let object = Object::read(kind, node, &mut reader);
-        let (raw, object) = match raw.transpose() {
-            Ok(raw) => (raw, object),
-            Err(error) => (None, Err(error)),
-        };
-        match (object, policy) {
-            (Ok(object), _) => self.parsed.objects.extend(raw.into_iter().chain(object)),
-            (Err(error), Some(node)) => self.unread((&api_version, &kind_name), kind, node, &error),
+        let document = reader.shared.documents.of(kind, &node, self.place.offset());
+        match (Object::read(kind, node, &mut reader), policy) {
+            (Ok(object), _) => self.parsed.objects.extend(object.map(|object| object.with_document(document))),
+            (Err(error), Some(node)) => self.unread(kind, &kind_name, &node, &error),
             (Err(error), None) => self.error(error.line.max(line), Some(label), &error),
         }
     }
 
-    /// An object of a known kind that could not be read: of a policy something stands in for it, and waypoints get it as
-    /// it is, with what is wrong.
-    fn unread(&mut self, names: (&str, &str), kind: Kind, node: Node, error: &DecodeError) {
-        let label = label(kind, names.1, &node);
-        self.error(error.line.max(node.line), Some(label.clone()), error);
-        if !kind.is_policy() {
-            return;
-        }
-        self.stand_in(kind, &node);
-        if self.shared.keeps_raw && kind.is_for_waypoints(&node) {
-            let at = self.at(node.line);
-            let mut reader = Reader { shared: self.shared, at, object: label, problems: &mut Vec::new() };
-            self.parsed.objects.extend(Object::raw_in_error(names, node, error, &mut reader));
+    /// An object of a known kind that could not be read: of a policy something stands in for it, and waypoints get it
+    /// as it is, with what is wrong.
+    fn unread(&mut self, kind: Kind, kind_name: &str, node: &Node, error: &DecodeError) {
+        self.error(error.line.max(node.line), Some(label(kind, kind_name, node)), error);
+        if kind.is_policy() {
+            self.stand_in(kind, node, Some(error));
         }
     }
 
-    fn stand_in(&mut self, kind: Kind, node: &Node) {
-        let label = label(kind, &format!("{kind:?}"), node);
-        let at = self.at(node.line);
+    fn stand_in(&mut self, kind: Kind, node: &Node, error: Option<&DecodeError>) {
+        let label = label(kind, kind.name(), node);
+        let at = self.place.at(node.line);
         let mut reader = Reader { shared: self.shared, at, object: label, problems: &mut Vec::new() };
         if let Some((object, what)) = Object::stand_in(kind, node, &mut reader) {
             let message = format!("while it cannot be read, {what} is in effect in its place");
             let problem = Problem::of(&reader.at, reader.object, Severity::Warning, message);
-            self.parsed.stand_ins.push(StandIn { object, problem });
+            let document = error.and_then(|error| {
+                let document = reader.shared.documents.of(kind, node, self.place.offset())?;
+                Some(document.in_error((&object.meta.namespace, &object.meta.name), error))
+            });
+            self.parsed.stand_ins.push(StandIn { object: object.with_document(document), problem });
         }
     }
 
@@ -237,7 +268,7 @@ impl Reading<'_> {
         };
         let object = label(Kind::Ignored, kind, node);
         let message = format!("{} {} {why}", api_version.escape_debug(), kind.escape_debug());
-        self.parsed.problems.push(Problem::of(&self.at(node.line), object, Severity::Warning, message));
+        self.parsed.problems.push(Problem::of(&self.place.at(node.line), object, Severity::Warning, message));
     }
 }
 

@@ -11,7 +11,7 @@ use mesh::model::waypoint::Waypoint;
 use mesh::model::workload::Workload;
 
 use super::convert::{Context, Enrollment, Left, Options};
-use super::holders::Title;
+use super::holders::{Holder, Title};
 use super::inventory::{Inventory, Shelf};
 use super::kind::{Item, Pod};
 use super::overruled;
@@ -57,6 +57,7 @@ pub(super) fn survey<'a>(
     duplicates("Node", &inventory.nodes, &mut problems);
     duplicates("Pod", &inventory.pods, &mut problems);
     duplicates("Service", &inventory.services, &mut problems);
+    duplicates("ServiceCIDR", &inventory.cidrs, &mut problems);
     duplicates("EndpointSlice", &inventory.slices, &mut problems);
     duplicates("Gateway", &inventory.gateways, &mut problems);
     duplicates("GatewayClass", &inventory.classes, &mut problems);
@@ -65,8 +66,8 @@ pub(super) fn survey<'a>(
     duplicates("RequestAuthentication", &inventory.authentications, &mut problems);
     duplicates("MeshPolicy", &inventory.mesh_policies, &mut problems);
     duplicates("ServiceEntry", &inventory.entries, &mut problems);
-    for ((_, kind), shelf) in &inventory.raws {
-        duplicates(kind, shelf, &mut problems);
+    for (kind, shelf) in &inventory.for_waypoints {
+        duplicates(kind.name(), shelf, &mut problems);
     }
     problems.sort();
     problems
@@ -80,7 +81,7 @@ fn of_left(pod: &Item<Pod>, left: &Left) -> Option<Problem> {
     let severity = match left {
         Left::Ended => return None,
         Left::NoAddress => Severity::Warning,
-        Left::NodeAddress(..) | Left::AddressTaken(..) => Severity::Error,
+        Left::NodeAddress(..) | Left::NoClaim(..) | Left::AddressTaken(..) => Severity::Error,
     };
     Some(
         Problem::of(&pod.at, pod_name(pod), severity, format!("{left}; it is not part of the mesh"))
@@ -94,16 +95,16 @@ fn of_dispute(pod: &Item<Pod>, inventory: &Inventory) -> Option<Problem> {
         return None;
     }
     let key = pod.meta.key();
-    let (address, claimants) = pod.spec.addresses.iter().find_map(|&address| {
-        match inventory.holders.title((&key.namespace, &key.name), address) {
+    let (address, claimants) =
+        pod.spec.addresses.iter().find_map(|&address| match inventory.holders.title(pod, address) {
             Title::Disputed(claimants) => Some((address, claimants)),
             _ => None,
-        }
-    })?;
-    let others = claimants.iter().filter(|other| **other != key).map(|other| format!("Pod {other}"));
+        })?;
+    let own = Holder::Pod(key);
+    let others = claimants.iter().filter(|other| **other != own).map(Holder::to_string);
     let others = others.collect::<Vec<_>>().join(" and ");
     let message = format!(
-        "{address} is claimed by {others} too, and neither the kernel nor who had it first says whose it is: connections \
+        "{address} is claimed by {others} too, and neither the kernel nor a range nor who had it first says whose it is: connections \
          to it are refused until only one claims it"
     );
     Some(Problem::of(&pod.at, pod_name(pod), Severity::Error, message).field("status.podIP"))
@@ -203,7 +204,7 @@ fn selectors_of_nothing(
 
 fn duplicates<T>(kind: &str, shelf: &Shelf<T>, problems: &mut Vec<Problem>) {
     for (first, other) in shelf.duplicates() {
-        let message = format!("is also in {}:{}, which is in effect", first.at.file.display(), first.at.line);
+        let message = format!("is also in {}, which is in effect", first.at);
         problems.push(Problem::of(&other.at, format!("{kind} {}", other.meta.key()), Severity::Error, message));
     }
 }

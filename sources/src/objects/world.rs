@@ -4,10 +4,10 @@
 //! pods that a change can concern are looked at: those that changed, those that share an address with them, and those of
 //! the namespaces in which anything else changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
+use ipnet::IpNet;
 use mesh::model::name::{Name, Namespace, NodeName};
 use mesh::model::reserved::{Holder, Reserved};
 use mesh::model::update::Update;
@@ -15,9 +15,12 @@ use mesh::model::workload::Workload;
 
 use super::convert::{Context, Exchange, Options};
 use super::diff;
-use super::holders::{Evidence, Title};
+use super::holders::{Evidence, Holder as Claimer, Title};
 use super::inventory::{GATEWAY_NAME, Inventory};
-use super::kind::{Item, Kind, Object, ObjectKey, Pod};
+use super::kind::{Body, Item, Kind, Object, ObjectKey, Pod};
+use super::last_good::{Changed, LastGood};
+use super::origin::{ApiKey, ApiKind};
+use super::parse::Version;
 use super::problem::Problem;
 use super::survey;
 
@@ -31,6 +34,15 @@ pub struct World {
     foreign: BTreeMap<IpAddr, Workload>,
     /// Addresses of nodes, and those that nobody has.
     reserved: BTreeMap<IpAddr, Reserved>,
+    /// What each object of an API last said.
+    watched: BTreeMap<ApiKey, Watched>,
+}
+
+/// An object of an API.
+#[derive(Debug)]
+struct Watched {
+    uid: Box<str>,
+    said: LastGood,
 }
 
 /// A pod of a node that claims what others claim too.
@@ -56,6 +68,8 @@ struct Concern {
     /// Whether more than pods and services changed, or a pod or service on which others depend.
     context: bool,
     services: Exchange,
+    /// Ranges of pods and Services that come or go.
+    ranges: Vec<IpNet>,
 }
 
 impl World {
@@ -63,7 +77,14 @@ impl World {
     pub fn new(options: Options) -> Self {
         let inventory = Inventory::default();
         let context = Context::new(&inventory, &options);
-        Self { options, inventory, context, foreign: BTreeMap::new(), reserved: BTreeMap::new() }
+        Self {
+            options,
+            inventory,
+            context,
+            foreign: BTreeMap::new(),
+            reserved: BTreeMap::new(),
+            watched: BTreeMap::new(),
+        }
     }
 
     /// The objects that are in effect.
@@ -74,15 +95,69 @@ impl World {
     /// Takes objects out that were taken in, and others in; returns what changes by that.
     pub fn change(&mut self, removed: &[Object], added: &[Object]) -> Vec<Update> {
         let concern = self.concern(removed, added);
-        self.apply(concern, |inventory| {
+        self.bring_about(concern, |inventory| {
             removed.iter().for_each(|object| inventory.remove(object));
             added.iter().for_each(|object| inventory.insert(object));
         })
     }
 
+    /// Takes in a version of an object of an API; returns what changes by that. One that cannot be read keeps what the object
+    /// last said, and [`World::problems`] tells.
+    pub fn apply(&mut self, version: Version) -> Vec<Update> {
+        self.apply_all([version])
+    }
+
+    /// The same for several that take effect together, as those of all kinds do once all are known.
+    pub fn apply_all(&mut self, versions: impl IntoIterator<Item = Version>) -> Vec<Update> {
+        let mut changed = Changed::default();
+        versions.into_iter().for_each(|version| self.watch(version, &mut changed));
+        self.change(&changed.removed, &changed.added)
+    }
+
+    /// Takes an object of an API out; returns what changes by that.
+    pub fn delete(&mut self, key: &ApiKey) -> Vec<Update> {
+        let mut changed = Changed::default();
+        if let Some(gone) = self.watched.remove(key) {
+            gone.said.end(&mut changed);
+        }
+        self.change(&changed.removed, &changed.added)
+    }
+
+    /// Takes in all objects of a kind that an API has: what it had before and has not any more is gone. Returns what changes
+    /// by that.
+    pub fn replace_all(&mut self, kind: &ApiKind, versions: Vec<Version>) -> Vec<Update> {
+        let mut changed = Changed::default();
+        let stays: HashSet<ApiKey> = versions.iter().map(|version| version.at.key.clone()).collect();
+        let first = ApiKey { kind: kind.clone(), namespace: Namespace::default(), name: Name::default() };
+        let of_kind = self.watched.range(first..).map(|(key, _)| key).take_while(|key| key.kind == *kind);
+        let gone: Vec<ApiKey> = of_kind.filter(|key| !stays.contains(key)).cloned().collect();
+        for gone in gone.iter().filter_map(|key| self.watched.remove(key)) {
+            gone.said.end(&mut changed);
+        }
+        versions.into_iter().for_each(|version| self.watch(version, &mut changed));
+        self.change(&changed.removed, &changed.added)
+    }
+
+    /// Objects of an API that the consumer reads by itself, by key.
+    pub fn watched_documents(&self) -> impl Iterator<Item = &Object> {
+        let objects = self.watched.values().flat_map(|watched| watched.said.objects());
+        objects.filter(|object| object.document.is_some())
+    }
+
+    fn watch(&mut self, Version { at, parsed }: Version, changed: &mut Changed) {
+        // Another object of the same name is not the one that said something.
+        if let Some(other) = self.watched.get(&at.key).filter(|known| known.uid != at.uid).map(|_| &at.key)
+            && let Some(gone) = self.watched.remove(other)
+        {
+            gone.said.end(changed);
+        }
+        let fresh = || Watched { uid: at.uid.clone(), said: LastGood::default() };
+        self.watched.entry(at.key.clone()).or_insert_with(fresh).said.take(parsed, changed);
+    }
+
     /// Pods of a node that claim what others claim too, with where they live: what the kernel shows there decides.
     pub fn questions(&self, node: &NodeName) -> Vec<Question> {
-        let here = |pod: &&Arc<Item<Pod>>| pod.spec.node == *node && pod.spec.netns.is_some();
+        let here = |pod: &&Item<Pod>| pod.spec.node == *node && pod.spec.netns.is_some();
         let mut questions = Vec::new();
         for pod in self.inventory.holders.contestants().filter(here) {
             let netns = pod.spec.netns.as_deref().unwrap_or_default().into();
@@ -101,10 +176,10 @@ impl World {
         if concern.addresses.is_empty() {
             return Vec::new();
         }
-        self.apply(concern, |inventory| inventory.holders.witness(evidence))
+        self.bring_about(concern, |inventory| inventory.holders.witness(evidence))
     }
 
-    fn apply(&mut self, mut concern: Concern, change: impl FnOnce(&mut Inventory)) -> Vec<Update> {
+    fn bring_about(&mut self, mut concern: Concern, change: impl FnOnce(&mut Inventory)) -> Vec<Update> {
         let cluster_ip = concern.addresses.iter().any(|address| self.context.has_cluster_ip(*address));
         concern.context |= cluster_ip;
         let claimants = concern.addresses.iter().flat_map(|&address| self.inventory.claimants(address));
@@ -121,7 +196,7 @@ impl World {
         let named = |context: &Context| concern.pods.iter().flat_map(|pod| context.written_of(pod)).collect::<Vec<_>>();
         let mut written: BTreeSet<IpAddr> = concern.addresses.iter().copied().chain(named(&self.context)).collect();
         if concern.context {
-            let context = self.context.after(&self.inventory, &self.options);
+            let context = Context::new(&self.inventory, &self.options);
             diff::maps(self.context.services(), context.services(), &mut updates);
             diff::maps(self.context.authorizations(), context.authorizations(), &mut updates);
             let everybody = concern.everybody || !self.context.has_waypoints_of(&context);
@@ -167,29 +242,31 @@ impl World {
             reserved.entry(address).or_insert(Reserved { address, by });
         };
         let left_out = |pod: &Item<Pod>| {
-            let title = |address: &IpAddr| holders.title((&pod.meta.namespace, &pod.meta.name), *address);
+            let title = |address: &IpAddr| holders.title(pod, *address);
             pod.spec.addresses.iter().map(title).find(|title| *title != Title::Own)
         };
         for pod in holders.contestants() {
             let Some(title) = left_out(pod) else { continue };
             for &address in &pod.spec.addresses {
-                if holders.owner(address).is_some_and(|owner| left_out(owner).is_none()) {
+                let owned = holders.owner(address).is_some_and(|owner| left_out(owner).is_none());
+                if owned || holders.is_of_service(address) {
                     continue;
                 }
                 let names = match &title {
                     Title::Node(node) => format!("Pod {} and Node {node}", pod.meta.key()),
-                    Title::Taken(other) => format!("Pod {} and Pod {other}", pod.meta.key()),
+                    Title::Taken(other) => format!("Pod {} and {other}", pod.meta.key()),
+                    Title::Nothing(why) => format!("Pod {}, whose address {why}", pod.meta.key()),
+                    Title::Disputed(all) if holders.claimants(address).len() < 2 => named(all),
                     Title::Disputed(_) | Title::Own => {
-                        named("Pod", holders.claimants(address).iter().map(|pod| pod.meta.key()))
+                        let pods = holders.claimants(address).iter();
+                        named(&pods.map(|pod| Claimer::Pod(pod.meta.key())).collect::<Vec<_>>())
                     }
                 };
                 dispute(address, names);
             }
         }
-        for (address, claimants) in self.context.disputed() {
-            if holders.claimants(address).is_empty() {
-                dispute(address, named("Service", claimants.iter().cloned()));
-            }
+        for (address, claimants) in holders.disputed() {
+            dispute(address, named(&claimants));
         }
         reserved
     }
@@ -199,13 +276,16 @@ impl World {
     pub(crate) fn heir(&self) -> Self {
         let mut heir = Self::new(self.options.clone());
         heir.inventory.holders.remember(self.inventory.holders.history());
-        heir.context.remember(&self.context);
         heir
     }
 
-    /// What is wrong between objects that are each well written.
+    /// What is wrong between objects that are each well written, and with those of an API that are not.
     pub fn problems(&self) -> Vec<Problem> {
-        survey::survey(&self.inventory, &self.context, self.foreign.values(), &self.options)
+        let between = survey::survey(&self.inventory, &self.context, self.foreign.values(), &self.options);
+        let within = self.watched.values().flat_map(|watched| watched.said.problems()).cloned();
+        let mut problems: Vec<Problem> = within.chain(between).collect();
+        problems.sort();
+        problems
     }
 
     /// What leads from the old context to the present one for pods that did not change.
@@ -230,16 +310,16 @@ impl World {
         let mut concern = Concern::default();
         let mut before: HashMap<(Kind, ObjectKey), Vec<&Object>> = HashMap::new();
         for object in removed {
-            before.entry((object.kind(), object.meta().key())).or_default().push(object);
+            before.entry((object.kind(), object.meta.key())).or_default().push(object);
         }
         for object in added {
-            let twins = before.get_mut(&(object.kind(), object.meta().key()));
+            let twins = before.get_mut(&(object.kind(), object.meta.key()));
             let twin = twins.and_then(|twins| {
                 let place = twins.iter().position(|twin| twin.says_the_same(object))?;
                 Some(twins.swap_remove(place))
             });
             match twin {
-                Some(twin) if twin.at() == object.at() => {}
+                Some(twin) if twin.at.is_same_place(&object.at) => {}
                 Some(twin) if object.kind() == Kind::Service => {
                     concern.add(twin, false, &self.options);
                     concern.add(object, true, &self.options);
@@ -249,6 +329,13 @@ impl World {
             }
         }
         before.into_values().flatten().for_each(|object| concern.add(object, false, &self.options));
+        for key in &concern.pods {
+            let twins = self.inventory.pods.every(&key.namespace, &key.name);
+            concern.addresses.extend(twins.iter().flat_map(|pod| pod.spec.addresses.iter()));
+        }
+        if !concern.ranges.is_empty() {
+            concern.addresses.extend(self.inventory.holders.ranged(&concern.ranges));
+        }
         // Whose pod it is that a Gateway names by its address says whether the Gateway may.
         concern.context |= self.context.names_addresses(concern.addresses.iter().copied());
         self.concern_of_services(&mut concern);
@@ -275,6 +362,9 @@ impl World {
             for item in services.services() {
                 concern.namespaces.insert(item.meta.namespace.clone());
                 concern.service_namespaces.insert(item.meta.namespace.clone());
+                // Another of the name may come into effect in its place.
+                let twins = self.inventory.services.every(&item.meta.namespace, &item.meta.name);
+                concern.addresses.extend(twins.iter().chain([item]).flat_map(|item| item.spec.addresses.iter()));
             }
             return;
         }
@@ -285,67 +375,69 @@ impl World {
     }
 }
 
-fn named(kind: &str, keys: impl Iterator<Item = ObjectKey>) -> String {
-    let names: Vec<String> = keys.map(|key| format!("{kind} {key}")).collect();
+fn named(claimants: &[Claimer]) -> String {
+    let names: Vec<String> = claimants.iter().map(Claimer::to_string).collect();
     names.join(" and ")
 }
 
 impl Concern {
     /// An object says what it said, but at another place, and so perhaps with another age.
     fn moved(&mut self, object: &Object, alone: bool, options: &Options) {
-        match object {
+        match &object.body {
             _ if !alone => self.add(object, true, options),
-            Object::PeerAuthentication(_) | Object::ServiceEntry(_) => self.add(object, true, options),
-            Object::Pod(_) | Object::Raw(_) => {}
-            Object::Node(_) => self.add(object, true, options),
+            Body::PeerAuthentication(_) | Body::ServiceEntry(_) => self.add(object, true, options),
+            Body::Pod(_) | Body::ForWaypoints(_) => {}
+            Body::Node(_) => self.add(object, true, options),
             _ => self.context = true,
         }
     }
 
     /// An object is new or gone, or says something else.
     fn add(&mut self, object: &Object, new: bool, options: &Options) {
-        let namespace = &object.meta().namespace;
-        self.context |= !matches!(object, Object::Pod(_) | Object::Service(_) | Object::Raw(_));
-        match object {
-            Object::Pod(pod) => {
-                self.pods.insert(pod.meta.key());
-                self.addresses.extend(pod.spec.addresses.iter());
-                self.context |= pod.meta.labels.get(GATEWAY_NAME).is_some();
+        let namespace = &object.meta.namespace;
+        self.context |= !matches!(object.body, Body::Pod(_) | Body::Service(_) | Body::ForWaypoints(_));
+        match &object.body {
+            Body::Pod(pod) => {
+                self.pods.insert(object.meta.key());
+                self.addresses.extend(pod.addresses.iter());
+                self.context |= object.meta.labels.get(GATEWAY_NAME).is_some();
             }
-            Object::Namespace(item) => {
-                self.namespaces.insert(item.meta.name.as_str().into());
+            Body::Namespace => {
+                self.namespaces.insert(object.meta.name.as_str().into());
             }
-            Object::Node(node) => {
+            Body::Node(node) => {
                 self.everybody = true;
-                self.addresses.extend(node.spec.addresses.iter());
+                self.addresses.extend(node.addresses.iter());
+                self.ranges.extend(node.pod_nets.iter());
             }
-            Object::EndpointSlice(slice) => {
+            Body::ServiceCidr(cidr) => self.ranges.extend(cidr.nets.iter()),
+            Body::EndpointSlice(slice) => {
                 self.namespaces.insert(namespace.clone());
-                self.addresses.extend(slice.spec.endpoints.iter().map(|endpoint| endpoint.address));
-                let named = slice.spec.endpoints.iter().filter_map(|endpoint| endpoint.pod.clone());
+                self.addresses.extend(slice.endpoints.iter().map(|endpoint| endpoint.address));
+                let named = slice.endpoints.iter().filter_map(|endpoint| endpoint.pod.clone());
                 self.pods.extend(named.map(|(namespace, name)| ObjectKey { namespace, name }));
             }
-            Object::Service(item) => {
+            Body::Service(service) => {
                 let services = if new { &mut self.services.come } else { &mut self.services.gone };
-                services.push(Arc::clone(item));
+                services.push(object.item(service));
             }
-            Object::ServiceEntry(entry) => {
+            Body::ServiceEntry(entry) => {
                 self.namespaces.insert(namespace.clone());
                 self.service_namespaces.insert(namespace.clone());
-                self.addresses.extend(entry.spec.endpoints.iter().map(|endpoint| endpoint.address));
+                self.addresses.extend(entry.endpoints.iter().map(|endpoint| endpoint.address));
             }
-            Object::PeerAuthentication(_) | Object::AuthorizationPolicy(_) if options.is_root(namespace) => {
+            Body::PeerAuthentication(_) | Body::AuthorizationPolicy(_) if options.is_root(namespace) => {
                 self.everybody = true;
             }
-            Object::PeerAuthentication(_) | Object::AuthorizationPolicy(_) => {
+            Body::PeerAuthentication(_) | Body::AuthorizationPolicy(_) => {
                 self.namespaces.insert(namespace.clone());
             }
             // Whether waypoints are somewhere else than before, or guarded by something else, is seen when the contexts are compared.
-            Object::Gateway(_)
-            | Object::GatewayClass(_)
-            | Object::RequestAuthentication(_)
-            | Object::MeshPolicy(_)
-            | Object::Raw(_) => {}
+            Body::Gateway(_)
+            | Body::GatewayClass(_)
+            | Body::RequestAuthentication(_)
+            | Body::MeshPolicy(_)
+            | Body::ForWaypoints(_) => {}
         }
     }
 }

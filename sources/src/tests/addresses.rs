@@ -176,7 +176,7 @@ fn what_else_a_disputed_pod_claims_is_nobodys_either() {
 }
 
 #[test]
-fn a_cluster_ip_takes_nothing_from_a_pod_or_a_node_whichever_came_first() {
+fn a_cluster_ip_takes_nothing_from_a_node_nor_from_a_pod_that_was_there_or_that_the_kernel_shows() {
     let node = "---\napiVersion: v1\nkind: Node\nmetadata: {name: n}\nstatus: {addresses: [{type: InternalIP, address: 10.0.9.9}]}\n";
     let infrastructure = [pod("bank", "till", "10.0.0.1").as_str(), node].concat();
     let claims = [service("aaa", "s", "clusterIP: 10.0.0.1"), service("aaa", "t", "clusterIP: 10.0.9.9")].concat();
@@ -185,6 +185,7 @@ fn a_cluster_ip_takes_nothing_from_a_pod_or_a_node_whichever_came_first() {
         for file in first {
             story.write(&[(file, if file == "a" { &claims } else { &infrastructure })]);
         }
+        story.witness(&[("bank", "till", true)]);
         assert_eq!([story.vips("aaa", "s"), story.vips("aaa", "t")], ["[]", "[]"]);
         let problems = story.problems();
         assert!(problems.contains("Service aaa/s: spec.clusterIP: 10.0.0.1 belongs to Pod bank/till"), "{problems}");
@@ -194,8 +195,180 @@ fn a_cluster_ip_takes_nothing_from_a_pod_or_a_node_whichever_came_first() {
         assert_eq!(story.pods(), ["bank/till"]);
         assert!(story.problems().contains("Pod aaa/p: status.podIP: 10.0.9.9 belongs to Node n"));
         story.write(&[("z", "")]);
-        assert_eq!([story.vips("aaa", "s"), story.vips("aaa", "t")], ["[Address(10.0.0.1)]", "[]"]);
+        assert_eq!(story.vips("aaa", "s"), "[Address(10.0.0.1)]");
     }
+    // What the kernel has not shown was there first.
+    let mut story = Story::new();
+    story.write(&[("z", &infrastructure)]).write(&[("a", &claims)]);
+    assert_eq!((story.pods(), story.vips("aaa", "s")), (vec!["bank/till".to_owned()], "[]".to_owned()));
+}
+
+#[test]
+fn a_pod_of_another_node_takes_no_service_off_the_air() {
+    let till = service("bank", "till", "clusterIP: 10.96.0.1");
+    let fake = pod("aaa", "fake", "10.96.0.1").replace("n1", "elsewhere");
+    let mut story = Story::new();
+    story.write(&[("z", &till)]).write(&[("a", &fake)]);
+    assert_eq!((story.vips("bank", "till").as_str(), story.pods().len()), ("[Address(10.96.0.1)]", 0));
+    assert!(story.mesh.reserved.is_empty(), "{:?}", story.mesh.reserved);
+    let problems = story.problems();
+    assert!(problems.contains("Pod aaa/fake: status.podIP: 10.96.0.1 belongs to Service bank/till"), "{problems}");
+    assert!(!problems.contains("Service bank/till: spec.clusterIP"), "{problems}");
+    // Nor does one that waits for the Service to be away for a moment, or to be written anew.
+    story.write(&[("z", "")]);
+    assert_eq!(story.pods(), ["aaa/fake"]);
+    story.write(&[("z", &till)]);
+    assert_eq!((story.vips("bank", "till").as_str(), story.pods().len()), ("[Address(10.96.0.1)]", 0));
+    story.write(&[("z", &service("bank", "till", "clusterIP: 10.96.0.1, selector: {app: till}"))]);
+    assert_eq!((story.vips("bank", "till").as_str(), story.pods().len()), ("[Address(10.96.0.1)]", 0));
+    // Nor one with the address among others, which nobody has then.
+    let two = fake.replace("podIP: '10.96.0.1'", "podIPs: [{ip: 10.96.0.1}, {ip: 'fd00::9'}]");
+    story.write(&[("a", &two)]);
+    assert_eq!(story.vips("bank", "till"), "[Address(10.96.0.1)]");
+    assert_eq!(story.mesh.reserved.keys().collect::<Vec<_>>(), ["fd00::9"]);
+    // One of the Service's own namespace neither.
+    story.write(&[("a", &fake.replace("aaa", "bank"))]);
+    assert_eq!(story.vips("bank", "till"), "[Address(10.96.0.1)]");
+    story.write(&[("a", "")]);
+    assert!(story.problems().contains("has no endpoints") && story.mesh.reserved.is_empty());
+}
+
+#[test]
+fn of_a_pod_and_a_service_that_come_together_the_pod_has_the_address_until_something_decides() {
+    let till = service("bank", "till", "clusterIP: 10.0.0.1");
+    let fake = pod("aaa", "fake", "10.0.0.1");
+    let mut story = Story::new();
+    story.write(&[("z", &till), ("a", &fake)]);
+    assert_eq!((story.vips("bank", "till"), story.pods()), ("[]".to_owned(), vec!["aaa/fake".to_owned()]));
+    assert!(story.mesh.reserved.is_empty());
+    let problems = story.problems();
+    assert!(problems.contains("Service bank/till: spec.clusterIP: 10.0.0.1 belongs to Pod aaa/fake"), "{problems}");
+    let asked = story.world.questions(&"n1".into());
+    assert_eq!(asked.len(), 1, "the kernel is asked about it");
+    story.witness(&[("aaa", "fake", false)]);
+    assert_eq!((story.vips("bank", "till").as_str(), story.pods().len()), ("[Address(10.0.0.1)]", 0));
+    story.witness(&[("aaa", "fake", true)]);
+    assert_eq!((story.vips("bank", "till").as_str(), story.pods().len()), ("[]", 1));
+    story.witness(&[]);
+    assert_eq!((story.vips("bank", "till").as_str(), story.pods().len()), ("[]", 1), "once shown, it keeps it");
+    story.write(&[("a", "")]);
+    assert_eq!(story.vips("bank", "till"), "[Address(10.0.0.1)]");
+}
+
+#[test]
+fn what_comes_into_effect_in_the_place_of_another_takes_nothing_either() {
+    let till = service("bank", "till", "clusterIP: 10.96.0.1");
+    for (kind, first, second) in [
+        ("Pod", pod("aaa", "x", "10.0.0.9"), pod("aaa", "x", "10.96.0.1")),
+        ("Service", service("aaa", "x", "clusterIP: 10.96.0.9"), service("aaa", "x", "clusterIP: 10.96.0.1")),
+    ] {
+        let mut story = Story::new();
+        story.write(&[("z", &till), ("a", &first)]).write(&[("b", &second)]).write(&[("a", "")]);
+        assert_eq!(story.vips("bank", "till"), "[Address(10.96.0.1)]", "{kind}");
+        assert!(story.pods().is_empty(), "{kind}");
+        let problems = story.problems();
+        assert!(problems.contains(&format!("b:2: {kind} aaa/x: ")) && problems.contains("belongs to"), "{problems}");
+    }
+}
+
+const RANGES: &str = "---\napiVersion: v1\nkind: Node\nmetadata: {name: n1}\nspec: {podCIDR: 10.0.0.0/24, podCIDRs: [10.0.0.0/24, 'fd00:1::/64']}\n\
+                      ---\napiVersion: v1\nkind: Node\nmetadata: {name: n2}\nspec: {podCIDRs: [10.0.2.0/24]}\n";
+const SERVICE_CIDR: &str = "---\napiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: kubernetes}\nspec: {cidrs: [10.96.0.0/16]}\n";
+
+#[test]
+fn ranges_of_nodes_decide_between_claims_that_nothing_proves() {
+    let till = service("bank", "till", "clusterIP: 10.96.0.1");
+    let remote = pod("bank", "remote", "10.0.2.7").replace("n1", "n2");
+    let own = [till.as_str(), &remote].concat();
+    for (fake, why) in [
+        (pod("aaa", "fake", "10.96.0.1"), "a pod outside of its node's range"),
+        (pod("aaa", "fake", "10.96.0.1").replace("n1", "ghost"), "a pod of no node"),
+        (pod("aaa", "fake", "10.0.2.7"), "a pod with an address of another node"),
+        (pod("aaa", "fake", "10.0.2.7").replace("n1", "ghost"), "the same of no node"),
+        (service("aaa", "fake", "clusterIP: 10.0.2.7"), "a Service in the range of a node"),
+    ] {
+        for order in [&[("r", RANGES), ("a", &fake), ("z", &own)][..], &[("z", &own), ("a", &fake), ("r", RANGES)]] {
+            for together in [true, false] {
+                let mut story = Story::new();
+                if together {
+                    story.write(order);
+                } else {
+                    order.iter().for_each(|file| _ = story.write(std::slice::from_ref(file)));
+                }
+                assert_eq!(story.vips("bank", "till"), "[Address(10.96.0.1)]", "{why} {together}");
+                assert_eq!(story.pods(), ["bank/remote"], "{why} {together}");
+                assert!(story.mesh.reserved.is_empty(), "{why} {together}");
+                let problems = story.problems();
+                assert!(problems.contains("aaa/fake: s") && problems.contains("belongs to"), "{why}: {problems}");
+            }
+        }
+    }
+    // Alone it has what it says: not every network follows the ranges of nodes.
+    let mut story = Story::new();
+    story.write(&[("r", RANGES), ("a", &pod("aaa", "p", "10.1.1.1"))]);
+    assert_eq!(story.pods(), ["aaa/p"]);
+    // What the kernel shows comes before.
+    story.write(&[
+        ("a", &pod("aaa", "p", "10.0.0.1").replace("n1", "n2")),
+        ("b", &service("bank", "s", "clusterIP: 10.0.0.1")),
+    ]);
+    story.witness(&[("aaa", "p", true)]);
+    assert_eq!(story.pods(), ["aaa/p"]);
+}
+
+#[test]
+fn addresses_of_services_come_from_service_cidrs_and_no_pod_has_one() {
+    let till = service("bank", "till", "clusterIP: 10.96.0.1");
+    let outside = service("aaa", "outside", "clusterIP: 10.0.0.1");
+    let fake = pod("aaa", "fake", "10.96.0.1");
+    let alone = pod("aaa", "alone", "10.96.0.9");
+    let all = [till.as_str(), &outside, &fake, &alone].concat();
+    let checked = |story: &mut Story| {
+        assert_eq!([story.vips("bank", "till"), story.vips("aaa", "outside")], ["[Address(10.96.0.1)]", "[]"]);
+        assert!(story.pods().is_empty(), "{:?}", story.pods());
+        let problems = story.problems();
+        for line in [
+            "Pod aaa/fake: status.podIP: 10.96.0.1 is in 10.96.0.0/16, which a ServiceCIDR gives to Services",
+            "Pod aaa/alone: status.podIP: 10.96.0.9 is in 10.96.0.0/16",
+            "Service aaa/outside: spec.clusterIP: 10.0.0.1 is in no ServiceCIDR",
+        ] {
+            assert!(problems.contains(line), "{line}\n{problems}");
+        }
+        assert_eq!(story.mesh.reserved.keys().collect::<Vec<_>>(), ["10.96.0.9"], "and nobody is reached there");
+    };
+    checked(Story::new().write(&[("r", SERVICE_CIDR), ("a", &all)]));
+    let mut story = Story::new();
+    checked(story.write(&[("a", &all)]).write(&[("r", SERVICE_CIDR)]));
+    // Whoever can change the network of a pod can let the kernel show a Service's address there.
+    let mut shown = Story::new();
+    let till = till.replace("10.96.0.1", "10.0.0.1");
+    let cidr = SERVICE_CIDR.replace("10.96.0.0", "10.0.0.0");
+    shown.write(&[("r", &cidr), ("a", &till), ("b", &pod("aaa", "fake", "10.0.0.1"))]);
+    shown.witness(&[("aaa", "fake", true)]);
+    assert_eq!((shown.vips("bank", "till").as_str(), shown.pods().len()), ("[Address(10.0.0.1)]", 0));
+    // Without the range all is as before it.
+    story.write(&[("r", "")]);
+    assert!(story.pods().contains(&"aaa/alone".to_owned()));
+    assert_eq!(story.vips("aaa", "outside"), "[Address(10.0.0.1)]");
+}
+
+#[test]
+fn no_address_of_a_range_is_had_from_outside() {
+    let mut story = Story::new();
+    story.write(&[
+        ("r", &[RANGES, SERVICE_CIDR].concat()),
+        ("e", &entry("evil", "hosts: [a.example], addresses: [10.0.2.9, 10.96.0.9, 192.0.2.1]")),
+        ("x", &service("evil", "x", "clusterIP: None, externalIPs: [10.96.0.1, 192.0.2.2]")),
+    ]);
+    assert_eq!(format!("{:?}", story.mesh.services["evil/a.example"].vips), "[External(192.0.2.1)]");
+    assert_eq!(story.vips("evil", "x"), "[External(192.0.2.2)]");
+    let problems = story.problems();
+    for (object, address) in
+        [("ServiceEntry evil/e", "10.0.2.9"), ("ServiceEntry evil/e", "10.96.0.9"), ("Service evil/x", "10.96.0.1")]
+    {
+        assert!(problems.contains(&format!("{object}: address {address} is in 10.")), "{object} {address}\n{problems}");
+    }
+    assert!(!problems.contains("192.0.2"), "{problems}");
 }
 
 #[test]

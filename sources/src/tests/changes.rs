@@ -27,7 +27,7 @@ fn moved(text: &str) -> String {
 }
 
 /// What each file may say.
-fn variants() -> Vec<Vec<String>> {
+pub(super) fn variants() -> Vec<Vec<String>> {
     [pods(), services(), policies(), gateways(), guards(), trespassers()].concat()
 }
 

@@ -38,7 +38,7 @@ fn every_kind_that_is_read_is_documented() {
         .map(|(group, name, kind)| {
             let who = match kind {
                 Kind::Ignored => "nobody",
-                Kind::Route => "waypoint",
+                kind if kind.is_for_waypoints_only() => "waypoint",
                 _ => "agent",
             };
             format!("{group}/{name} {who}")

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::support::{load, read};
-use crate::objects::kind::{Object, Shared};
+use crate::objects::kind::{Body, Documents, Shared};
 use crate::objects::parse::parse;
 
 fn problems(text: &str) -> Vec<String> {
@@ -18,7 +18,7 @@ fn every_mistake_names_file_line_object_and_field() {
     for (text, expected) in [
         (
             "apiVersion: v1\nkind: Service\nmetadata:\n  name: shop\nspec:\n  ports:\n  - port: 80\n  - port: 70000\n",
-            "mesh.yaml:8: Service default/shop: spec.ports[1].port: 70000 is not a port: a number from 1 to 65535 is",
+            "mesh.yaml:8: Service default/shop: spec.ports[1].port: 70000 must be a number from 1 to 65535",
         ),
         (
             "apiVersion: v1\nkind: Service\nmetadata:\n  name: shop\nspec:\n  type: Sometimes\n",
@@ -62,13 +62,17 @@ fn every_mistake_names_file_line_object_and_field() {
             "apiVersion: example.com/v1\nkind: Pod\nmetadata: {name: x}\n",
             "mesh.yaml:1: Pod default/x: example.com/v1 Pod is not a kind the mesh knows; it is ignored",
         ),
+        (
+            "apiVersion: culvert.dev/v1alpha1\nkind: MeshPolcy\nmetadata: {name: x}\n",
+            "mesh.yaml:1: MeshPolcy default/x: culvert.dev/v1alpha1 MeshPolcy is not a kind the mesh knows; it is ignored",
+        ),
     ] {
         assert_eq!(problems(text), [expected], "{text}");
     }
 }
 
 #[test]
-fn kinds_for_waypoints_pass_without_a_word_and_are_kept_if_one_asks() {
+fn kinds_for_waypoints_pass_without_a_word_and_keep_their_documents_if_one_asks() {
     for (api_version, kind) in [
         ("gateway.networking.k8s.io/v1", "HTTPRoute"),
         ("gateway.networking.k8s.io/v1", "GRPCRoute"),
@@ -81,21 +85,19 @@ fn kinds_for_waypoints_pass_without_a_word_and_are_kept_if_one_asks() {
         ("culvert.dev/v1alpha1", "MeshPolicy"),
     ] {
         let text = format!("apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: x}}\nspec: {{any: [1, 'a']}}\n");
-        for keeps_raw in [false, true] {
-            let parsed = parse(&Arc::from(Path::new("mesh.yaml")), &text, &mut Shared::new(keeps_raw));
-            let raw = parsed.objects.iter().filter_map(|object| match object {
-                Object::Raw(item) => Some(item),
-                // What agents have to know of it themselves.
-                Object::RequestAuthentication(_) | Object::MeshPolicy(_) => None,
-                _ => panic!("{kind}"),
-            });
-            let raw: Vec<_> = raw.collect();
-            let read_by_agents = matches!(kind, "RequestAuthentication" | "MeshPolicy") && !keeps_raw;
-            assert_eq!((raw.len(), parsed.problems.len()), (usize::from(!read_by_agents), 0), "{kind}");
-            for item in raw {
-                let any = if keeps_raw { serde_json::json!([1, "a"]) } else { serde_json::Value::Null };
-                assert_eq!(item.spec.value["spec"]["any"], any, "without a waypoint no more than the key is kept");
-                assert_eq!((item.spec.kind.as_str(), item.spec.api_version.as_str()), (kind, api_version));
+        for documents in [Documents::None, Documents::OfWaypoints] {
+            let parsed = parse(&Arc::from(Path::new("mesh.yaml")), &text, &mut Shared::new(documents));
+            assert_eq!((parsed.objects.len(), parsed.problems.len()), (1, 0), "{kind}");
+            let object = &parsed.objects[0];
+            assert_eq!(object.kind().name(), kind);
+            // What agents have to know of it themselves.
+            let read_by_agents = matches!(object.body, Body::RequestAuthentication(_) | Body::MeshPolicy(_));
+            assert_eq!(read_by_agents, matches!(kind, "RequestAuthentication" | "MeshPolicy"));
+            let document = object.document.as_deref();
+            assert_eq!(document.is_some(), documents == Documents::OfWaypoints, "{kind}");
+            if let Some(document) = document {
+                assert_eq!(document.to_json()["spec"]["any"], serde_json::json!([1, "a"]), "{kind}");
+                assert_eq!((document.text("kind"), document.text("apiVersion")), (kind, api_version));
             }
         }
     }
@@ -128,9 +130,9 @@ fn a_broken_document_does_not_hide_those_behind_it() {
         "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n---\nkind: [\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: b}\n\
          status: {podIP: x}\n---\napiVersion: v1\nkind: Pod\nmetadata: {name: c}\n",
     );
-    let names: Vec<&str> = parsed.objects.iter().map(|object| object.meta().name.as_str()).collect();
+    let names: Vec<&str> = parsed.objects.iter().map(|object| object.meta.name.as_str()).collect();
     assert_eq!(names, ["a", "c"]);
-    let lines: Vec<u32> = parsed.problems.iter().map(|problem| problem.line).collect();
+    let lines: Vec<u32> = parsed.problems.iter().map(|problem| problem.at.line()).collect();
     assert_eq!(lines.len(), 2);
     assert_eq!(lines[1], 10);
 }

@@ -1,6 +1,6 @@
 //! An object that stands in two files: one is in effect, and the other is told so, whatever its kind.
 
-use crate::{ManifestSource, Options};
+use crate::{Documents, ManifestSource, Options};
 
 /// Every kind that the mesh knows, but for those that say nothing to it.
 const KINDS: &[(&str, &str, &str)] = &[
@@ -24,12 +24,12 @@ const KINDS: &[(&str, &str, &str)] = &[
     ("networking.istio.io/v1", "DestinationRule", "spec: {}"),
     ("networking.istio.io/v1", "VirtualService", "spec: {}"),
     ("telemetry.istio.io/v1", "Telemetry", "spec: {}"),
-    ("culvert.dev/v1alpha1", "RateLimit", "spec: {}"),
+    ("culvert.dev/v1alpha1", "MeshPolicy", "spec: {}"),
 ];
 
 #[test]
 fn an_object_in_two_files_is_reported_with_both_whatever_its_kind_and_the_first_comes_first() {
-    for keeps_raw in [false, true] {
+    for documents in [Documents::None, Documents::OfWaypoints] {
         for &(api, kind, rest) in KINDS {
             let dir = tempfile::tempdir().unwrap();
             let text = format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: twice}}\n{rest}\n");
@@ -37,27 +37,37 @@ fn an_object_in_two_files_is_reported_with_both_whatever_its_kind_and_the_first_
             let newer = text.replacen("/v1\n", "/v1beta1\n", 1);
             std::fs::write(dir.path().join("a.yaml"), &text).unwrap();
             std::fs::write(dir.path().join("b.yaml"), format!("\n{newer}")).unwrap();
-            let loaded = ManifestSource::load_once(dir.path(), &Options { keeps_raw, ..Options::default() });
+            let loaded = ManifestSource::load_once(dir.path(), &Options { documents, ..Options::default() });
             let errors: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
             let found = errors.iter().filter(|error| error.contains("is also in")).collect::<Vec<_>>();
-            assert_eq!(found.len(), 1, "{kind} {keeps_raw}: {errors:?}");
+            assert_eq!(found.len(), 1, "{kind} {documents:?}: {errors:?}");
             let (place, other) = (format!("b.yaml:2: {kind} "), "a.yaml:1, which is in effect");
             assert!(found[0].contains(&place) && found[0].ends_with(other), "{}", found[0]);
             // Waypoints tell the other one that it is not in effect.
-            assert!(loaded.raw.first().is_none_or(|item| item.at.file.ends_with("a.yaml")), "{kind}: {:?}", loaded.raw);
+            assert!(
+                loaded.documents.first().is_none_or(|item| item.at.file().is_some_and(|file| file.ends_with("a.yaml"))),
+                "{kind}: {:?}",
+                loaded.documents
+            );
         }
     }
 }
 
 #[test]
-fn objects_of_two_groups_or_namespaces_are_two() {
+fn objects_of_two_kinds_or_namespaces_are_two() {
     let dir = tempfile::tempdir().unwrap();
-    let text = |api: &str, namespace: &str| {
-        format!("apiVersion: {api}\nkind: Thing\nmetadata: {{name: x, namespace: {namespace}}}\n---\n")
+    let text = |api: &str, kind: &str, namespace: &str| {
+        format!("apiVersion: {api}\nkind: {kind}\nmetadata: {{name: x, namespace: {namespace}}}\nspec: {{}}\n---\n")
     };
-    let all = [text("culvert.dev/v1alpha1", "a"), text("culvert.dev/v1alpha1", "b")].concat();
+    let all = [
+        text("networking.istio.io/v1", "DestinationRule", "a"),
+        text("networking.istio.io/v1", "DestinationRule", "b"),
+        text("networking.istio.io/v1", "VirtualService", "a"),
+    ]
+    .concat();
     std::fs::write(dir.path().join("a.yaml"), all).unwrap();
-    let loaded = ManifestSource::load_once(dir.path(), &Options { keeps_raw: true, ..Options::default() });
+    let loaded =
+        ManifestSource::load_once(dir.path(), &Options { documents: Documents::OfWaypoints, ..Options::default() });
     assert!(loaded.problems.is_empty(), "{:?}", loaded.problems);
-    assert_eq!(loaded.raw.len(), 2);
+    assert_eq!(loaded.documents.len(), 3);
 }

@@ -1,4 +1,5 @@
-//! Which ports behind a waypoint are closed to what did not come through it: by what guards the waypoint, and by who says so.
+//! Which ports behind a waypoint are closed to what did not come through it: by what guards the waypoint, and by who
+//! says so.
 
 use super::support::{Mesh, load, pod};
 use mesh::model::waypoint::{Enforcement, EnforcementMode};
@@ -12,8 +13,8 @@ status: {addresses: [{value: 10.0.0.9}]}
 ";
 const NAMESPACE: &str = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: default, LABELS}\n";
 
-/// Headless service `shop` and pod `a` behind it, both behind waypoint `wp`, with labels or annotations for each of service,
-/// pod, namespace and Gateway.
+/// Headless service `shop` and pod `a` behind it, both behind waypoint `wp`, with labels or annotations for each of
+/// service, pod, namespace and Gateway.
 fn scene([service, pod_meta, namespace, gateway]: [&str; 4], more: &str) -> (Mesh, Vec<String>) {
     let all = |text: &str, meta: &str| {
         text.replace(", LABELS", &(if meta.is_empty() { String::new() } else { format!(", {meta}") }))

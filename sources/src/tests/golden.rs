@@ -5,16 +5,16 @@
 use std::path::Path;
 
 use super::support::Mesh;
-use crate::{ManifestSource, Options};
+use crate::{Documents, ManifestSource, Options};
 
 #[test]
 fn bookinfo_becomes_what_it_always_became() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/tests/golden");
-    let options = Options { keeps_raw: true, ..Options::default() };
+    let options = Options { documents: Documents::OfWaypoints, ..Options::default() };
     let loaded = ManifestSource::load_once(&golden.join("bookinfo"), &options);
     let problems: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
     assert_eq!(problems, [""; 0]);
-    let raw = loaded.raw.iter().map(|item| item.spec.kind.as_str());
+    let raw = loaded.documents.iter().map(|object| object.kind().name());
     let raw: Vec<&str> = raw.filter(|kind| !["Namespace", "Node", "GatewayClass", "Pod"].contains(kind)).collect();
     assert_eq!(raw, ["AuthorizationPolicy", "AuthorizationPolicy", "Gateway", "HTTPRoute"]);
     let mut mesh = Mesh::default();

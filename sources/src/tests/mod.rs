@@ -17,4 +17,5 @@ mod support;
 mod touching;
 mod trespassing;
 mod verdicts;
+mod watching;
 mod waypoints;

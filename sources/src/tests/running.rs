@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::support::{Mesh, pod};
 use crate::manifests::status::Status;
-use crate::{ManifestSource, Options};
+use crate::{Batch, ManifestSource, Options};
 use mesh::model::update::Update;
 
 /// Ten times what is promised: this is a test of what happens, not of how fast a busy machine is.
@@ -39,7 +39,7 @@ impl Running {
         let (sender, batches) = mpsc::channel(64);
         let status = source.status();
         let stop = CancellationToken::new();
-        tokio::spawn(source.run(move |batch| sender.try_send(batch).unwrap(), stop.clone()));
+        tokio::spawn(source.run(move |batch: Batch| sender.try_send(batch.updates).unwrap(), stop.clone()));
         Self { mesh: Mesh::default(), batches, status, _stop: stop.drop_guard() }
     }
 

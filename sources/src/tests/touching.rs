@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::support::{Mesh, pod};
 use crate::manifests::folder::Folder;
 use crate::manifests::touched::Touched;
-use crate::{ManifestSource, Options};
+use crate::{Batch, Documents, ManifestSource, Options};
 
 /// Far shorter than the time after which everything is looked at in any case.
 const SOON: Duration = Duration::from_secs(5);
@@ -50,18 +50,18 @@ fn what_nobody_touched_is_not_looked_at() {
     put(dir.path(), "a.yaml", "a", "10.0.0.1");
     put(dir.path(), "b.yaml", "b", "10.0.0.2");
     std::thread::sleep(Duration::from_millis(120));
-    let mut folder = Folder::new(dir.path().to_owned(), false);
+    let mut folder = Folder::new(dir.path().to_owned(), Documents::None);
     // The first look is at everything, whatever is said.
-    assert_eq!(folder.refresh(&Touched::default()).added.len(), 2);
+    assert_eq!(folder.refresh(&Touched::default()).of.added.len(), 2);
     put(dir.path(), "a.yaml", "c", "10.0.0.1");
     put(dir.path(), "b.yaml", "d", "10.0.0.2");
     let changes = folder.refresh(&touched(dir.path(), &["a.yaml", ".hidden", "notes.txt", "gone.yaml"]));
-    assert_eq!((changes.removed.len(), changes.added.len()), (1, 1));
-    assert_eq!(changes.added[0].meta().name.as_str(), "c");
+    assert_eq!((changes.of.removed.len(), changes.of.added.len()), (1, 1));
+    assert_eq!(changes.of.added[0].meta.name.as_str(), "c");
     fs::remove_file(dir.path().join("a.yaml")).unwrap();
     let changes = folder.refresh(&touched(dir.path(), &["a.yaml"]));
-    assert_eq!((changes.removed.len(), changes.added.len(), folder.len()), (1, 0, 1));
-    assert_eq!(folder.refresh(&Touched::everything()).added[0].meta().name.as_str(), "d");
+    assert_eq!((changes.of.removed.len(), changes.of.added.len(), folder.len()), (1, 0, 1));
+    assert_eq!(folder.refresh(&Touched::everything()).of.added[0].meta.name.as_str(), "d");
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_folder_or_a_link_makes_everything_be_looked_at() {
         put(dir.path(), "a.yaml", "a", "10.0.0.1");
         fs::create_dir(dir.path().join("sub")).unwrap();
         put(dir.path(), "sub/b.yaml", "b", "10.0.0.2");
-        let mut folder = Folder::new(dir.path().to_owned(), false);
+        let mut folder = Folder::new(dir.path().to_owned(), Documents::None);
         folder.refresh(&Touched::everything());
         std::thread::sleep(Duration::from_millis(120));
         folder.refresh(&Touched::everything());
@@ -88,7 +88,7 @@ fn a_folder_or_a_link_makes_everything_be_looked_at() {
             }
         };
         let changes = folder.refresh(&touched(dir.path(), &[name]));
-        assert!(changes.added.iter().any(|object| object.meta().name.as_str() == "c"), "{what}");
+        assert!(changes.of.added.iter().any(|object| object.meta.name.as_str() == "c"), "{what}");
     }
 }
 
@@ -142,7 +142,7 @@ async fn follow_a_disturbed_folder(seed: u64) {
     let (sender, mut batches) = mpsc::channel(1024);
     let stop = CancellationToken::new();
     let source = ManifestSource::new(dir.path(), Options::default());
-    let running = tokio::spawn(source.run(move |batch| sender.try_send(batch).unwrap(), stop.clone()));
+    let running = tokio::spawn(source.run(move |batch: Batch| sender.try_send(batch.updates).unwrap(), stop.clone()));
     let mut mesh = Mesh::default();
     for round in 0..12 {
         for step in 0..=random.below(9) {

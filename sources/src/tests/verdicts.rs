@@ -9,7 +9,7 @@ use mesh::model::policy::{Action, PolicyKey, Scope};
 use mesh::model::rule::{Attribute, Rule, Test};
 
 use super::support::load;
-use crate::objects::kind::{Effect, Object, Shared, TargetedPolicy};
+use crate::objects::kind::{Body, Documents, Effect, Shared, TargetedPolicy};
 use crate::objects::parse::{Parsed, parse};
 use crate::objects::problem::Severity;
 
@@ -77,8 +77,8 @@ fn text(annotations: &str, spec: &str) -> String {
 }
 
 /// As an agent reads it, or as a waypoint does.
-fn read(text: &str, keeps_raw: bool) -> Parsed {
-    parse(&Arc::from(Path::new("mesh.yaml")), text, &mut Shared::new(keeps_raw))
+fn read(text: &str, documents: Documents) -> Parsed {
+    parse(&Arc::from(Path::new("mesh.yaml")), text, &mut Shared::new(documents))
 }
 
 fn key() -> PolicyKey {
@@ -87,20 +87,18 @@ fn key() -> PolicyKey {
 
 /// What a waypoint makes of the object that the source hands to it.
 fn at_waypoint(text: &str) -> Result<TargetedPolicy, String> {
-    let parsed = read(text, true);
-    let raw = parsed.objects.iter().find_map(|object| match object {
-        Object::Raw(item) => Some(&item.spec.value),
-        _ => None,
-    });
-    let raw = raw.expect("an object that is in error is handed on too: it refuses");
+    let parsed = read(text, Documents::OfWaypoints);
+    let stand_ins = parsed.stand_ins.iter().map(|stand_in| &stand_in.object);
+    let raw = parsed.objects.iter().chain(stand_ins).find_map(|object| object.document.as_ref());
+    let raw = raw.expect("an object that is in error is handed on too: it refuses").to_json();
     let annotations: BTreeMap<String, String> = serde_json::from_value(raw["metadata"]["annotations"].clone()).unwrap();
     TargetedPolicy::read(key(), &annotations, &raw["spec"])
 }
 
 /// What an agent makes of it.
 fn at_agent(text: &str) -> Option<Effect> {
-    read(text, false).objects.iter().find_map(|object| match object {
-        Object::AuthorizationPolicy(item) => Some(item.spec.effect.clone()),
+    read(text, Documents::None).objects.iter().find_map(|object| match &object.body {
+        Body::AuthorizationPolicy(policy) => Some(policy.effect.clone()),
         _ => None,
     })
 }
@@ -113,13 +111,13 @@ fn agents_and_waypoints_accept_and_refuse_the_same_policies() {
             let targeted = text("", &format!("{action}{TARGETS}{spec}"));
             let both = [&own, &targeted].into_iter().filter(|text| text.matches("targetRefs").count() < 2);
             for text in both {
-                for keeps_raw in [false, true] {
-                    let parsed = read(text, keeps_raw);
+                for documents in [Documents::None, Documents::OfWaypoints] {
+                    let parsed = read(text, documents);
                     assert_eq!(!parsed.is_broken(), good, "{text}{:?}", parsed.problems);
                 }
                 let judged = at_waypoint(text);
                 assert_eq!(judged.is_ok(), good, "{text}{judged:?}");
-                let error = read(text, false).problems.first().map(ToString::to_string).unwrap_or_default();
+                let error = read(text, Documents::None).problems.first().map(ToString::to_string).unwrap_or_default();
                 let told = judged.err().unwrap_or_default();
                 assert!(good || error.ends_with(&told), "the same message: {error} / {told}");
             }
@@ -199,16 +197,15 @@ fn what_is_in_error_comes_to_waypoints_with_what_is_wrong() {
             "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {metadata}\n\
              spec: {{{TARGETS}rules: {rules}}}\n"
         );
-        let parsed = read(&text, true);
-        let raw = parsed.objects.iter().filter_map(|object| match object {
-            Object::Raw(item) => Some(item),
-            _ => None,
-        });
-        let raw: Vec<_> = raw.collect();
-        assert_eq!((raw.len(), parsed.stand_ins.len()), (1, 1), "{text}");
-        let found = raw[0].spec.value["metadata"]["name"].as_str().unwrap();
-        assert!(found.starts_with(name) && found == raw[0].meta.name.as_str(), "{text}{found}");
-        let error = raw[0].spec.error.as_deref().unwrap();
+        let parsed = read(&text, Documents::OfWaypoints);
+        assert_eq!((parsed.objects.len(), parsed.stand_ins.len()), (0, 1), "{text}");
+        let object = &parsed.stand_ins[0].object;
+        let document = object.document.as_deref().unwrap();
+        let json = document.to_json();
+        let found = json["metadata"]["name"].as_str().unwrap();
+        assert!(found.starts_with(name) && found == object.meta.name.as_str(), "{text}{found}");
+        assert_eq!(json["metadata"]["namespace"], object.meta.namespace.as_str());
+        let error = document.error().unwrap();
         assert!(error.starts_with(expected), "{text}{error}");
         let problem = parsed.problems.iter().find(|problem| problem.severity == Severity::Error).unwrap();
         assert!(problem.to_string().ends_with(error), "{problem}");

@@ -89,14 +89,14 @@ fn handed(stage: &Stage, answer: &WebAnswer) -> Result<String> {
     let out = east.access("web calls the waypoint", |l| {
         l.get("direction") == "outbound" && l.get("src.identity") == web && l.get("dst.identity") == gate
     })?;
-    let passed = waypoint(stage)?.access("the request", |l| l.get("src.identity") == web)?;
+    let line = waypoint(stage)?.access("the request", |l| l.get("src.identity") == web)?;
     Ok(format!(
         "east: outbound to {} for {}\nwaypoint: {} → {}, status {}\ncatalog was given x-forwarded-client-cert: {cert}",
         out.get("dst.identity"),
         out.get("dst.hbone_addr"),
-        passed.get("src.identity"),
-        passed.get("dst.workload"),
-        passed.get("response_code"),
+        line.get("src.identity"),
+        line.get("dst.workload"),
+        line.get("response_code"),
     ))
 }
 
@@ -156,8 +156,8 @@ fn slow_pod(stage: &Stage, report: &mut Report) -> Result<()> {
         }
         report.check(id, title, leak.and_then(|leak| leak.check()));
         if rate == 600 {
-            let back = mended(stage);
-            report.check("slow-pod-back", "It has its share again after it recovered", back);
+            let recovered = mended(stage);
+            report.check("slow-pod-back", "It has its share again after it recovered", recovered);
         }
     }
     let mut load = load(stage, Market::CATALOG, 100)?;
@@ -173,11 +173,11 @@ fn slow_pod(stage: &Stage, report: &mut Report) -> Result<()> {
             let (users, given) = (load.count()?, given(servers)?);
             servers[0].behave(Behaviour::default())?;
             let all: u64 = given.iter().sum();
-            ensure!(users.ended() > 50 && users.failed_share() <= 0.005, "{users:?}");
+            ensure!(users.ended() > 50 && users.failure_rate() <= 0.005, "{users:?}");
             ensure!(given[0] * 10 <= all, "the failing pod was given {given:?}");
-            let (ended, failed) = (users.ended(), users.failed_share() * 100.0);
-            let share = percent(given[0], all);
-            Ok(format!("{failed:.2} % of {ended} requests failed; the pod was given {share:.1} % of them"))
+            let (ended, failed) = (users.ended(), users.failure_rate() * 100.0);
+            let part = percent(given[0], all);
+            Ok(format!("{failed:.2} % of {ended} requests failed; the pod was given {part:.1} % of them"))
         })(),
     );
     Ok(())
@@ -261,7 +261,7 @@ fn route(stage: &Stage, report: &mut Report) {
             }
             thread::sleep(Duration::from_millis(300));
             let users = load.count()?;
-            ensure!(users.ended() > 20 && users.failed_share() == 0.0, "{users:?}");
+            ensure!(users.ended() > 20 && users.failure_rate() == 0.0, "{users:?}");
             Ok(format!("{}; {} requests, none failed", told.join(", "), users.ended()))
         })(),
     );

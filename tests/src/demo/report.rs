@@ -1,11 +1,11 @@
-//! What was checked and what it took, told as it happens and summed up at the end, as text or as JSON.
+//! The report of the demo: checks and figures, printed as they happen and summed up at the end, as text or JSON.
 
 use std::io::{self, Write};
 
 use anyhow::Result;
 use serde::Serialize;
 
-/// How the demo speaks.
+/// Output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// For people.
@@ -19,11 +19,11 @@ pub enum Format {
 pub struct Check {
     /// Stable name.
     pub id: &'static str,
-    /// What is claimed.
+    /// The claim.
     pub title: &'static str,
-    /// Whether it is so.
+    /// Whether it holds.
     pub ok: bool,
-    /// What shows it, one line each.
+    /// The evidence, one fact per line.
     pub evidence: String,
 }
 
@@ -56,7 +56,7 @@ impl Report {
         Self { format, checks: Vec::new(), memory: Vec::new() }
     }
 
-    /// A line of plain words. With JSON it goes nowhere.
+    /// Prints a line of text; nothing in JSON format.
     pub fn say(&self, line: &str) {
         if self.format == Format::Text {
             let mut out = io::stdout().lock();
@@ -72,7 +72,7 @@ impl Report {
         }
     }
 
-    /// Records a check and tells it. An error is a failed check whose evidence is the error.
+    /// Records and prints a check. An error is a failed check with the error as its evidence.
     pub fn check(&mut self, id: &'static str, title: &'static str, result: Result<String>) {
         let (ok, evidence) = match result {
             Ok(evidence) => (true, evidence),
@@ -95,7 +95,7 @@ impl Report {
         !self.checks.is_empty() && self.checks.iter().all(|c| c.ok)
     }
 
-    /// Prints the sum: two tables, or the JSON object.
+    /// Prints the summary: two tables, or the JSON object.
     pub fn close(&self) -> Result<()> {
         if self.format == Format::Json {
             let whole = serde_json::json!({"ok": self.ok(), "checks": self.checks, "memory": self.memory});

@@ -56,7 +56,7 @@ pub struct Stage {
     pub nodes: [Arc<Node>; 2],
     /// The directory that the agents watch.
     pub manifests: PathBuf,
-    /// The wire.
+    /// The network.
     pub net: Arc<Net>,
     /// The path of `culvert`.
     pub program: PathBuf,
@@ -239,7 +239,7 @@ impl Stage {
     }
 }
 
-/// The name that the manifests use when it is free, so that they work as they stand; else one that is free.
+/// The name that the manifests use, if free, so that they work unchanged; else a free one.
 fn free_name() -> String {
     let taken = fs::read_dir("/run/netns").into_iter().flatten().flatten();
     if taken.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with(&format!("{NAME}-"))) {

@@ -1,4 +1,4 @@
-//! Clients: each makes its calls, checks what comes back and reports.
+//! Clients: each makes its calls, verifies the responses and reports.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
@@ -45,7 +45,7 @@ pub enum Exchange {
         /// How many bytes.
         bytes: u64,
     },
-    /// Sends N bytes, or as many as are taken, and reads meanwhile the answer that comes before the end of them.
+    /// Sends N bytes, or as many as are accepted, and reads the response that arrives before their end.
     Upload {
         /// How many bytes.
         bytes: u64,
@@ -145,7 +145,7 @@ fn upload(stream: &TcpStream, bytes: u64, outcome: &mut Outcome) -> io::Result<(
     thread::scope(|scope| {
         let _not_all_of_it_is_taken = scope.spawn(|| send_pattern(stream, bytes));
         let read = read_pattern(stream, TO_CLIENT, EARLY_ANSWER as u64, &mut outcome.received);
-        // The writer may still be at it.
+        // The writer may still be writing.
         let _gone = stream.shutdown(Shutdown::Both);
         read
     })
@@ -213,7 +213,7 @@ pub fn talk(target: SocketAddr, options: &SocketOptions) {
     }
 }
 
-/// Calls over and over from several threads. Each line of standard input makes it say what it counted since the last.
+/// Calls repeatedly from several threads. Each line of standard input makes it print the counts since the last one.
 pub fn load(target: SocketAddr, options: &SocketOptions, threads: u32) {
     let count = Arc::new(Mutex::new(LoadCount::default()));
     let stop = Arc::new(AtomicBool::new(false));

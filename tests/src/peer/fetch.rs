@@ -1,6 +1,6 @@
-//! HTTP clients: one request that is told in full, and an open-loop load that is counted.
+//! HTTP clients: a single request that is reported in full, and an open-loop load that is counted.
 //!
-//! Open loop: requests leave at their time, whether earlier ones were answered or not, as those of many users do.
+//! Open loop: requests are sent on schedule, whether earlier ones were answered or not, like those of many users.
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,10 +21,10 @@ use super::socket::say;
 
 type Sender = http1::SendRequest<Full<Bytes>>;
 
-/// Requests under way at once; more are counted as errors.
+/// Upper bound of requests in flight; more are counted as errors.
 const MOST: usize = 4_000;
 
-/// What is asked for.
+/// The request.
 #[derive(Args, Clone, Debug)]
 pub struct Ask {
     /// Path and query.
@@ -42,7 +42,7 @@ pub struct Ask {
     /// HTTP/2 with prior knowledge.
     #[arg(long)]
     pub http2: bool,
-    /// Milliseconds for the whole of it.
+    /// Timeout in milliseconds.
     #[arg(long, default_value_t = 10_000)]
     pub timeout: u64,
 }
@@ -152,7 +152,7 @@ struct Tally {
     millis: Vec<u64>,
 }
 
-/// Sends `rate` requests a second. Each line of standard input makes it say what it counted since the last.
+/// Sends `rate` requests a second. Each line of standard input makes it print the counts since the last one.
 pub async fn load(target: SocketAddr, rate: u32, ask: Ask) {
     let (connections, tally) = (Arc::new(Connections::default()), Arc::new(Mutex::new(Tally::default())));
     let commands = Arc::clone(&tally);
@@ -209,8 +209,8 @@ impl Tally {
 
     fn told(mut self) -> WebCount {
         self.millis.sort_unstable();
-        let at = |share: f64| {
-            let place = (self.millis.len() as f64 * share) as usize;
+        let at = |quantile: f64| {
+            let place = (self.millis.len() as f64 * quantile) as usize;
             self.millis.get(place.min(self.millis.len().saturating_sub(1))).copied().unwrap_or(0)
         };
         (self.count.p50_ms, self.count.p99_ms, self.count.max_ms) = (at(0.5), at(0.99), at(1.0));

@@ -1,4 +1,5 @@
-//! Pure. A stream of bytes that both ends can compute, so that a byte lost, doubled or moved is seen where it happens.
+//! Pure. A stream of bytes that both ends can compute, so that a lost, repeated or reordered byte is found where it
+//! happens.
 
 /// What clients send.
 pub const TO_SERVER: u64 = 7;

@@ -20,11 +20,11 @@ const BLOCK: usize = 64 * 1024;
 /// What a server does with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Sends back what it gets; ends when the client ends.
+    /// Echoes; ends when the client ends.
     Echo,
-    /// Answers one HTTP request with who is who.
+    /// Answers one HTTP request with the server's name and both addresses.
     Who,
-    /// Reads to the end, then says how much it was and whether it was right.
+    /// Reads to the end, then reports the number of bytes and whether they were correct.
     Sink,
     /// Reads a number and a line feed, then sends that many bytes of the pattern.
     Source,
@@ -38,15 +38,15 @@ pub enum Mode {
     Reset,
     /// Reads 64 KiB every 10 ms, then answers as `Sink` does.
     Slow,
-    /// Answers when it has read a little, ends, and closes on what it has not read.
+    /// Responds after reading a little, ends, and closes with unread bytes.
     Early,
-    /// Sends back every datagram.
+    /// Echoes every datagram.
     Udp,
-    /// Answers HTTP, as told on standard input.
+    /// Answers HTTP, with a behaviour set on the control path.
     Http,
 }
 
-/// Bytes of the answer that comes early.
+/// Bytes of the early response.
 pub const EARLY_ANSWER: usize = 20_000;
 
 /// A listener: mode and port.
@@ -131,7 +131,7 @@ fn echo_datagrams(socket: &UdpSocket) {
     let mut datagram = [0; 2048];
     loop {
         if let Ok((n, from)) = socket.recv_from(&mut datagram) {
-            // A caller that has gone is no reason to stop.
+            // The client may be gone.
             let _gone = socket.send_to(&datagram[..n], from);
         }
     }
@@ -153,7 +153,7 @@ fn connection(name: &str, mode: Mode, mut stream: TcpStream, peer: SocketAddr) {
         Mode::First => first(name, &mut stream, &mut received),
         Mode::Half => half(&mut stream, &mut received),
         Mode::Stall => {
-            // The harness ends it with the process.
+            // The harness kills the process.
             thread::sleep(Duration::from_secs(3600));
             Ok(())
         }

@@ -104,7 +104,7 @@ pub fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-/// Prints one line of JSON. A reader that has gone away is not our trouble.
+/// Prints one line of JSON; ignores a reader that is gone.
 pub fn say(line: &impl Serialize) {
     if let Ok(text) = serde_json::to_string(line) {
         let mut out = io::stdout().lock();

@@ -1,4 +1,5 @@
-//! An HTTP server whose pace and success are set while it runs, and which may ask another server before it answers.
+//! An HTTP server whose delay and failure rate can be set while it runs, and which may call another server before it
+//! responds.
 
 use std::convert::Infallible;
 use std::io;
@@ -20,7 +21,7 @@ use super::fetch::Connections;
 use super::report::{Behaviour, CONTROL, WebCount};
 use super::socket::plain;
 
-/// Headers in which a trace travels: what an application that is told to forward it copies.
+/// Trace context headers, which an application with `forward` copies.
 pub const TRACE_HEADERS: [&str; 10] = [
     "traceparent",
     "tracestate",
@@ -34,12 +35,12 @@ pub const TRACE_HEADERS: [&str; 10] = [
     "x-request-id",
 ];
 
-/// The next tier: whom the server asks before it answers.
+/// The next tier, which the server calls before it responds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Next {
     /// Where it is.
     pub target: SocketAddr,
-    /// Whether the headers of a trace are passed on.
+    /// Whether trace context headers are forwarded.
     pub forward: bool,
 }
 
@@ -69,7 +70,7 @@ pub struct Web {
 }
 
 impl Web {
-    /// A server that answers at once and well.
+    /// A server that responds at once and successfully.
     pub fn new(name: &str, next: Option<Next>) -> Arc<Self> {
         Arc::new(Self {
             name: name.to_owned(),
@@ -119,7 +120,7 @@ impl Web {
         }
     }
 
-    /// Does what the harness asks from inside the pod, and answers with the count so far, which begins anew.
+    /// Handles a control request from inside the pod; responds with the counts so far, which are reset.
     fn command(&self, wanted: &str) -> Response<Full<Bytes>> {
         if let Some(wanted) = Behaviour::from_path(wanted) {
             self.delay_ms.store(wanted.delay_ms, Ordering::Relaxed);
@@ -138,7 +139,7 @@ impl Web {
         let received = body.collect().await.map_or(0, |body| body.to_bytes().len());
         let delay = self.delay_ms.load(Ordering::Relaxed);
         let fails = fastrand_per_mille() < self.fail_per_mille.load(Ordering::Relaxed);
-        // Counted when it comes: a caller that gives up has been given work all the same.
+        // Counted on arrival: a caller that gives up has caused work all the same.
         let mut status = if fails { u16::try_from(self.status.load(Ordering::Relaxed)).unwrap_or(503) } else { 200 };
         self.count.lock().unwrap_or_else(PoisonError::into_inner).sent += 1;
         if delay > 0 {
@@ -184,9 +185,9 @@ fn headers(map: &HeaderMap) -> serde_json::Value {
     all.into()
 }
 
-/// A number below 1,000 that is different each time; which one does not matter, the share does.
+/// A different number below 1,000 each time, evenly distributed.
 fn fastrand_per_mille() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    // 617 has no factor in common with 1,000: every remainder comes up once in 1,000, well spread.
+    // 617 is coprime to 1,000: every remainder occurs once in 1,000, well spread.
     NEXT.fetch_add(617, Ordering::Relaxed) % 1000
 }

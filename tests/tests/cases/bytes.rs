@@ -1,4 +1,4 @@
-//! No byte is lost, doubled or moved, whoever ends first: whatever way the bytes take.
+//! No byte is lost, repeated or reordered, whichever side ends first and whatever path the bytes take.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -131,7 +131,7 @@ fn an_answer_before_the_end_of_an_upload_arrives_and_is_no_error() -> Result<()>
 fn a_reader_that_stalls_holds_up_nobody_else() -> Result<()> {
     let (_mesh, client, server, _app) = pair("stall", FAR)?;
     std::thread::scope(|scope| {
-        // Far more than any window: the sender must be held back, and all share one tunnel.
+        // Far more than any window: back-pressure must reach the sender, and all use one tunnel.
         let stalled: Vec<_> = (0..25)
             .map(|_| scope.spawn(|| call(&client.place, server.at(7005), &["send", "50000000"], &["--timeout", "6"])))
             .collect();
@@ -149,7 +149,7 @@ fn a_reader_that_stalls_holds_up_nobody_else() -> Result<()> {
         }
         Ok(())
     })?;
-    // What was held back was held back at the sender, not in the agents' memory.
+    // The bytes have waited at the sender, not in the agents' memory.
     for agent in [client.agent(), server.agent()] {
         let memory = agent.memory()?;
         ensure!(memory.rss_kib < 200_000, "{memory:?}");

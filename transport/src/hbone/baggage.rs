@@ -210,7 +210,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_printed_parses_back(service in "\\PC{1,60}", zone in "[ -~]{1,60}") {
+        fn what_is_printed_parses_again(service in "\\PC{1,60}", zone in "[ -~]{1,60}") {
             let baggage = Baggage { service: Some(service.into()), zone: Some(zone.into()), ..shop() };
             let printed = baggage.print();
             prop_assert!(http::HeaderValue::from_str(&printed).is_ok());

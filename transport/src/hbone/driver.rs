@@ -91,7 +91,7 @@ impl Windows {
     /// The windows of a new tunnel, whose streams are counted in `load`.
     pub(crate) fn new(settings: &Settings, buffers: &Arc<Buffers>, load: &Arc<Load>) -> Self {
         let widths = Widths::new(settings);
-        let (held, wide) = (Part::new(buffers, What::Held), Part::new(buffers, What::Wide));
+        let (held, wide) = (Part::new(buffers, What::Unread), Part::new(buffers, What::Wide));
         let stream = widths.at_first(usage(buffers));
         let tunnel = widths.of_tunnel(stream);
         Self {
@@ -118,7 +118,7 @@ impl Windows {
             self.settle(h2);
         }
         let came = received - self.looked.1;
-        let enough = came >= self.widths.look_after(self.stream);
+        let enough = came >= self.widths.adjust_after(self.stream);
         if !enough && self.held.bytes() == 0 && !self.widths.is_narrow(self.stream) {
             return;
         }
@@ -164,14 +164,14 @@ impl Windows {
     fn settle(&mut self, h2: &mut impl SetWindows) {
         if h2.set_stream_window(self.stream).is_ok() {
             self.narrowing = false;
-            self.load.give_back();
+            self.load.release_narrowed();
         }
     }
 }
 
 /// The unread bytes of a workload, and the bound on them.
 fn usage(buffers: &Buffers) -> Usage {
-    Usage { used: buffers.used(What::Held), limit: buffers.limit(What::Held) }
+    Usage { used: buffers.used(What::Unread), limit: buffers.limit(What::Unread) }
 }
 
 /// Largest window (RFC 9113, 6.9.1).

@@ -33,7 +33,7 @@ impl Load {
 
     /// Releases the capacity of windows that became narrower. h2 does so only on a release, and a stream whose window
     /// was used up by the narrowing would never receive a byte that could be released.
-    pub(crate) fn give_back(&self) {
+    pub(crate) fn release_narrowed(&self) {
         for (_, stream) in self.receivers.lock().iter_mut() {
             // Fails for a stream that is closed.
             let _ = stream.release_capacity(0);

@@ -14,12 +14,14 @@ mod window; // sizes of flow-control windows
 mod transport; // TLS under HTTP/2, flushed once per turn
 mod settings; // sizes and times of a tunnel
 mod head; // CONNECT head: authority, forwarded, baggage, traceparent
+mod traceparent; // W3C Trace Context
 mod baggage; // W3C baggage and workload labels
 
 pub use baggage::Baggage;
 pub use client::{Tunnel, TunnelError};
-pub use head::{Authority, ConnectHead, Forwarded, HeadError, Traceparent, canonical};
+pub use head::{Authority, ConnectHead, Forwarded, HeadError, canonical};
 pub use pool::{Dial, DialFuture, Pool, PoolOptions, TunnelKey};
 pub use server::{AcceptError, Ended, Request, ServerConnection, accept, accept_within};
 pub use settings::Settings;
 pub use stream::{Opened, Stream};
+pub use traceparent::{Traceparent, push_hex};

@@ -98,7 +98,7 @@ impl Widths {
     }
 
     /// Received bytes after which the windows are adjusted again.
-    pub(crate) fn look_after(&self, window: u32) -> u64 {
+    pub(crate) fn adjust_after(&self, window: u32) -> u64 {
         u64::from(window.max(self.first)).min(u64::from(self.of_tunnel(window) / 2))
     }
 
@@ -170,7 +170,7 @@ mod tests {
     fn narrow_streams_of_a_full_tunnel_fit_into_its_window() {
         assert!(100 * NARROWEST <= widths().of_tunnel(NARROWEST));
         assert_eq!((widths().wide(NARROWEST), widths().wide(256 * KIB), widths().wide(512 * KIB)), (0, 0, 1 << 20));
-        assert!(widths().look_after(NARROWEST) <= u64::from(widths().of_tunnel(NARROWEST)) / 2);
+        assert!(widths().adjust_after(NARROWEST) <= u64::from(widths().of_tunnel(NARROWEST)) / 2);
     }
 
     #[test]

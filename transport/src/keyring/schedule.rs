@@ -95,7 +95,7 @@ impl Schedule {
         let Some(job) = self.jobs.get_mut(identity) else { return Duration::ZERO };
         job.failures = job.failures.saturating_add(1);
         job.running = false;
-        let wait = BACKOFF.wait(job.failures, random);
+        let wait = BACKOFF.around(job.failures, random);
         job.due = now + wait;
         wait
     }

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 /// Bytes received in the tunnels of one workload and not yet read by its applications. Flow-control windows narrow long
 /// before this bound: a peer that respects them makes five hundred stalled readers hold about 20 MB.
-const HELD: usize = 64 << 20;
+const UNREAD: usize = 64 << 20;
 /// Bytes by which the windows of its tunnels may exceed their initial size: four tunnels at full width.
 const WIDE: usize = 64 << 20;
 /// Bytes of large socket read buffers: thirty-two connections at full size.
@@ -19,7 +19,7 @@ const LARGE: usize = 16 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
     /// Bytes received in tunnels and not yet read.
-    Held,
+    Unread,
     /// Flow-control windows beyond their initial size.
     Wide,
     /// Large read buffers of streaming sockets.
@@ -35,7 +35,7 @@ pub struct Buffers {
 
 impl Default for Buffers {
     fn default() -> Self {
-        Self::new([HELD, WIDE, LARGE])
+        Self::new([UNREAD, WIDE, LARGE])
     }
 }
 
@@ -59,15 +59,15 @@ impl Buffers {
     pub fn take(&self, what: What, bytes: usize) -> bool {
         let used = &self.used[what as usize];
         // Added first and checked then, so that concurrent callers see each other's reservation.
-        let fits = used.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.limit(what);
-        if !fits {
-            self.give_back(what, bytes);
+        let granted = used.fetch_add(bytes, Ordering::Relaxed) + bytes <= self.limit(what);
+        if !granted {
+            self.release(what, bytes);
         }
-        fits
+        granted
     }
 
     /// Releases `bytes` that were reserved.
-    pub fn give_back(&self, what: What, bytes: usize) {
+    pub fn release(&self, what: What, bytes: usize) {
         self.used[what as usize].fetch_sub(bytes, Ordering::Relaxed);
     }
 
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn those_with_one_address_share_and_nobody_is_remembered() {
+    fn tunnels_of_one_address_have_common_buffers_and_nobody_is_remembered() {
         let (by_address, one, other) = (ByAddress::default(), [10, 0, 0, 1].into(), [10, 0, 0, 2].into());
         let buffers = by_address.of(one);
         assert!(Arc::ptr_eq(&buffers, &by_address.of(one)));
@@ -160,18 +160,18 @@ mod tests {
     }
 
     #[test]
-    fn parts_share_what_there_is_and_give_it_back() {
+    fn parts_use_what_there_is_and_release_it() {
         let buffers = Arc::new(Buffers::new([100, 0, 0]));
-        let (mut one, mut other) = (Part::new(&buffers, What::Held), Part::new(&buffers, What::Held));
+        let (mut one, mut other) = (Part::new(&buffers, What::Unread), Part::new(&buffers, What::Unread));
         assert_eq!((one.resize(70), other.resize(70)), (70, 30));
-        assert_eq!(buffers.used(What::Held), 100);
+        assert_eq!(buffers.used(What::Unread), 100);
         assert_eq!((one.resize(10), other.resize(70)), (10, 70));
         drop(one);
-        assert_eq!((other.resize(1000), buffers.used(What::Held)), (100, 100));
+        assert_eq!((other.resize(1000), buffers.used(What::Unread)), (100, 100));
         drop(other);
-        assert_eq!(buffers.used(What::Held), 0);
+        assert_eq!(buffers.used(What::Unread), 0);
         assert_eq!(Part::new(&buffers, What::Large).resize(1), 0);
-        assert!(buffers.take(What::Held, 60) && !buffers.take(What::Held, 60));
-        assert_eq!(buffers.used(What::Held), 60);
+        assert!(buffers.take(What::Unread, 60) && !buffers.take(What::Unread, 60));
+        assert_eq!(buffers.used(What::Unread), 60);
     }
 }

@@ -21,7 +21,7 @@ pub struct Handshakes {
 #[derive(Debug)]
 struct Peer {
     count: AtomicUsize,
-    turns: Semaphore,
+    permits: Semaphore,
 }
 
 /// The counts before one more handshake is admitted.
@@ -49,12 +49,13 @@ impl Handshakes {
 
     /// Admits one more handshake of `peer` unless `judge` objects.
     ///
+    /// # Errors
     /// The objection of `judge`.
     pub fn begin<E>(self: &Arc<Self>, peer: IpAddr, judge: impl FnOnce(Counted) -> Result<(), E>) -> Result<Begun, E> {
         let mut peers = self.peers.lock();
         let of_peer = peers.get(&peer).map_or(0, |known| known.count.load(Ordering::Relaxed));
         judge(Counted { all: self.all.load(Ordering::Relaxed), of_peer })?;
-        let make = || Arc::new(Peer { count: AtomicUsize::new(0), turns: Semaphore::new(self.at_once) });
+        let make = || Arc::new(Peer { count: AtomicUsize::new(0), permits: Semaphore::new(self.at_once) });
         let known = Arc::clone(peers.entry(peer).or_insert_with(make));
         known.count.fetch_add(1, Ordering::Relaxed);
         self.all.fetch_add(1, Ordering::Relaxed);
@@ -70,7 +71,7 @@ impl Handshakes {
 impl Begun {
     /// Waits for one of the peer's permits. `None` when the limiter is gone.
     pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        self.peer.turns.acquire().await.ok()
+        self.peer.permits.acquire().await.ok()
     }
 }
 
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn the_judge_hears_how_many_there_are_and_all_is_given_back() {
+    fn the_judge_hears_how_many_there_are_and_all_is_released() {
         let (one, two): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "fd00::2".parse().unwrap());
         let handshakes = Handshakes::new(2);
         let begun = [handshakes.begin(one, any).unwrap(), handshakes.begin(two, any).unwrap()];

@@ -115,7 +115,7 @@ impl Stream {
                     }
                     Poll::Ready(moved) => self.streams = moved >= SMALL,
                     Poll::Pending => {
-                        self.give_back();
+                        self.recycle();
                         return Poll::Pending;
                     }
                 }
@@ -124,7 +124,7 @@ impl Stream {
                 count(ready!(pipe.poll_drain(cx, to.stream())).map_err(|error| writing(to.note(error)))? as u64);
             }
             if !self.streams || self.ended {
-                self.give_back();
+                self.recycle();
             }
             if !self.streams {
                 from.streams_no_more();
@@ -135,9 +135,9 @@ impl Stream {
         Poll::Pending
     }
 
-    fn give_back(&mut self) {
+    fn recycle(&mut self) {
         if let Some(pipe) = self.pipe.take() {
-            pipe.give_back();
+            pipe.recycle();
         }
     }
 }
@@ -163,7 +163,7 @@ impl Pipe {
         Ok(Self { reader, writer, held: 0 })
     }
 
-    fn give_back(self) {
+    fn recycle(self) {
         let mut pipes = PIPES.lock();
         if self.held == 0 && pipes.len() < SPARE {
             pipes.push(self);
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_that_stalls_holds_the_writer_back() {
+    async fn a_reader_that_stalls_slows_the_writer_down() {
         let (mut client, mut server, _carrying) = carried().await;
         let chunk = pattern(1 << 20);
         let mut sent = 0;

@@ -82,7 +82,7 @@ impl Tcp {
         if needed > taken && !buffers.take(What::Large, needed - taken) {
             self.size = STREAMS - 1;
         } else if needed != taken {
-            buffers.give_back(What::Large, taken.saturating_sub(needed));
+            buffers.release(What::Large, taken.saturating_sub(needed));
             self.taken = needed as u32;
         }
     }
@@ -114,7 +114,7 @@ impl Tcp {
     fn release(&mut self) {
         (self.spare, self.before) = (BytesMut::new(), BytesMut::new());
         if let Some(buffers) = self.buffers.as_ref().filter(|_| self.taken > 0) {
-            buffers.give_back(What::Large, self.taken as usize);
+            buffers.release(What::Large, self.taken as usize);
             self.taken = 0;
         }
     }

@@ -82,7 +82,8 @@ fn spiffe_identity(x509: &X509Certificate<'_>) -> Result<Identity, PeerError> {
     first.parse().map_err(|_| PeerError::Malformed(first.to_owned()))
 }
 
-/// The scheme of a URI is case-insensitive (RFC 3986, section 3.1): `SPIFFE://…` is a second identity, not another name.
+/// The scheme of a URI is case-insensitive (RFC 3986, section 3.1): `SPIFFE://…` is a second identity, not another
+/// name.
 fn is_spiffe(uri: &str) -> bool {
     uri.get(..9).is_some_and(|scheme| scheme.eq_ignore_ascii_case("spiffe://"))
 }

@@ -1,4 +1,4 @@
-//! Ends, resets, back-pressure and time limits of connections in tunnels.
+//! Half-close, resets, back-pressure and timeouts of connections in tunnels.
 
 use std::io::ErrorKind;
 use std::sync::atomic::Ordering;
@@ -20,7 +20,7 @@ async fn carried() -> Carried {
     let mesh = Mesh::new();
     let far = mesh.far(Settings::default()).await;
     let carried = mesh.carry(&far, NONE).await;
-    // The pool lives as long as the process does in earnest.
+    // In production the pool lives as long as the process.
     std::mem::forget(mesh);
     carried
 }
@@ -65,7 +65,7 @@ async fn a_reset_stays_a_reset() {
 }
 
 #[tokio::test]
-async fn a_reset_after_the_end_of_one_direction_is_passed_on() {
+async fn a_reset_after_the_end_of_one_direction_is_forwarded() {
     for swap in [false, true] {
         let Carried { client, server, .. } = carried().await;
         let (mut first, mut second) = if swap { (server, client) } else { (client, server) };
@@ -77,7 +77,7 @@ async fn a_reset_after_the_end_of_one_direction_is_passed_on() {
     }
 }
 
-/// Sends for as long as it may, as a client does that uploads; tells how much was taken.
+/// Sends for as long as it can, like a client that uploads; returns how much was accepted.
 async fn upload(mut to: tokio::net::tcp::OwnedWriteHalf, most: usize) -> usize {
     let block = vec![b'x'; 64 * 1024];
     let mut sent = 0;
@@ -87,14 +87,14 @@ async fn upload(mut to: tokio::net::tcp::OwnedWriteHalf, most: usize) -> usize {
     sent
 }
 
-/// A server that reads a little, answers, and closes on what it has not read.
+/// A server that reads a little, responds, and closes with unread bytes.
 async fn answer_early(mut server: TcpStream, answer: &[u8], end_first: bool) {
     server.read_exact(&mut [0; 100]).await.unwrap();
     server.write_all(answer).await.unwrap();
     if end_first {
         server.shutdown().await.unwrap();
     }
-    // What is not sent when a socket is closed on unread bytes is destroyed in its own kernel.
+    // Closing a socket with unread bytes destroys what its kernel has not sent yet.
     tokio::time::sleep(Duration::from_millis(if answer.len() < 100_000 { 20 } else { 500 })).await;
 }
 

@@ -7,13 +7,13 @@ mod mesh;
 mod tunnel; // streams through tunnels: bytes, ends, resets, sharing
 
 #[cfg(test)]
-mod copying; // ends, resets, back-pressure and time limits of connections in tunnels
+mod copying; // half-close, resets, back-pressure and timeouts of connections in tunnels
 
 #[cfg(test)]
-mod stalling; // readers that stall hold their own streams and nobody else's
+mod stalling; // stalled readers hold up their own streams only
 
 #[cfg(test)]
-mod sharing; // which tunnels a pool opens, shares and closes
+mod sharing; // which tunnels a pool opens, reuses and closes
 
 #[cfg(test)]
-mod mischief; // peers with good certificates and bad manners
+mod mischief; // peers with valid certificates that misbehave

@@ -259,7 +259,8 @@ impl Mesh {
         (drain, address)
     }
 
-    /// A server that answers the first CONNECT with frames of the test's own, and perhaps hangs up; after that it echoes.
+    /// A server that answers the first CONNECT with frames of the test's own, and perhaps hangs up; after that it
+    /// echoes.
     pub(crate) async fn serve_after(&self, frames: &'static [u8], close: bool) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! Which tunnels a pool opens, shares and closes.
+//! Which tunnels a pool opens, reuses and closes.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ async fn hold(request: Request) {
 }
 
 #[tokio::test]
-async fn a_thousand_callers_share_one_dial() {
+async fn a_thousand_callers_wait_for_one_dial() {
     let mut options = PoolOptions { spread: 1, ..PoolOptions::default() };
     options.settings.max_streams = 2000;
     let mesh = Arc::new(Mesh::with(options));
@@ -85,7 +85,7 @@ async fn a_busy_pool_opens_tunnels_for_other_cores() {
 }
 
 #[tokio::test]
-async fn keys_that_differ_share_nothing() {
+async fn keys_that_differ_have_tunnels_of_their_own() {
     let mesh = Mesh::new();
     mesh.keyring.want(identity("other"));
     let address = mesh.serve(Settings::default(), hold).await;

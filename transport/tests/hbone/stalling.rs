@@ -1,4 +1,4 @@
-//! Readers that stall hold what is theirs, and nobody else's: other streams between the same two ends go on, in bounded memory.
+//! Stalled readers hold up their own streams only: other streams between the same two ends go on, in bounded memory.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ fn head(port: u16) -> ConnectHead {
     ConnectHead::new(Authority::Address(([10, 0, 0, 2], port).into()))
 }
 
-/// Sends until nobody takes it.
+/// Sends until nothing more is accepted.
 async fn send_all(mut stream: Stream, sent: Arc<AtomicU64>) {
     let block = vec![7; 16 * 1024];
     while let Ok(written) = stream.write(&block).await {
@@ -49,7 +49,7 @@ async fn far(mesh: &Mesh) -> (SocketAddr, Arc<AtomicU64>) {
     (address, sent)
 }
 
-/// A word there and back, many times; returns the longest time that one took.
+/// Repeated round trips of a short message; returns the longest.
 async fn talk(opened: &mut Opened, times: usize) -> Duration {
     let mut longest = Duration::ZERO;
     for n in 0..times {
@@ -114,12 +114,12 @@ async fn stalled_readers(each: usize) {
     // What lies unread at both ends, and what each tunnel may have under way besides.
     let (near, far) = (&mesh.dialler.buffers, &mesh.buffers);
     for buffers in [near, far] {
-        let held = buffers.used(What::Held);
-        assert!(held > 0 && held <= buffers.limit(What::Held) / 2, "{held}");
+        let held = buffers.used(What::Unread);
+        assert!(held > 0 && held <= buffers.limit(What::Unread) / 2, "{held}");
     }
     let most = (64 << 20) + (tunnels << 21);
     assert!(taken <= most as u64, "{taken} bytes for {tunnels} tunnels");
-    // Whoever reads after all gets everything, and room is given back.
+    // A reader that resumes gets everything, and window is released.
     for opened in &mut stalled {
         let mut some = vec![0; 200_000];
         timeout(Duration::from_secs(20), opened.stream.read_exact(&mut some)).await.expect("it is stuck").unwrap();
@@ -127,7 +127,7 @@ async fn stalled_readers(each: usize) {
     }
     drop(stalled);
     talk(&mut old, 10).await;
-    eventually("what was held is given back", || near.used(What::Held) < 1 << 20).await;
+    eventually("the unread bytes are released", || near.used(What::Unread) < 1 << 20).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -157,7 +157,7 @@ async fn readers_that_stall_all_at_once_hold_up_nobody() {
     at_rest(|| sent.load(Ordering::Relaxed)).await;
     others_go_on(&mesh, address, &mut old).await;
     let buffers = &mesh.dialler.buffers;
-    assert!(buffers.used(What::Held) <= buffers.limit(What::Held));
+    assert!(buffers.used(What::Unread) <= buffers.limit(What::Unread));
     drop(stalled);
 }
 
@@ -181,7 +181,7 @@ async fn a_live_stream_keeps_its_pace_beside_readers_that_stall() {
     drop(stalled);
 }
 
-/// A peer whose windows are as wide as ztunnel's and do not give way: four streams that stall are all it takes.
+/// A peer with ztunnel's fixed windows: four stalled streams use up the connection.
 async fn serve_fixed_windows(mesh: &Mesh) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -8,7 +8,7 @@ use transport::hbone::Settings;
 use crate::mesh::{Mesh, echo, head};
 
 #[tokio::test]
-async fn bytes_go_through_a_tunnel_and_back() {
+async fn bytes_go_through_a_tunnel_in_both_directions() {
     let mesh = Mesh::new();
     let address = mesh.serve(Settings::default(), echo).await;
     let mut opened = mesh.pool.connect(&mesh.key(address), &head()).await.unwrap();

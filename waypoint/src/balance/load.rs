@@ -1,8 +1,10 @@
-//! Pure. What is known of one endpoint: a peak-sensitive moving average of its latency, its requests in flight, its age.
+//! Pure. What is known of one endpoint: a peak-sensitive moving average of its latency, its requests in flight, its
+//! age.
 //!
 //! Peak EWMA as Finagle and Linkerd have it: a sample above the average replaces it at once, a sample below pulls it
 //! down by `1 − e^(−Δt/decay)`, and an average that nobody renews decays towards zero, so that a slow endpoint is asked
-//! again after a while. Failures count as a long latency, because an endpoint that fails fast would otherwise look best.
+//! again after a while. Failures count as a long latency, because an endpoint that fails fast would otherwise look
+//! best.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};

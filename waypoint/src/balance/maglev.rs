@@ -1,7 +1,7 @@
 //! Pure. Consistent hashing by Maglev tables (Eisenbud et al., NSDI 2016, 3.4).
 //!
-//! Every endpoint fills the table in the order of its own permutation, taking turns, so that each gets an equal share and
-//! a change of one endpoint moves few of the others' keys.
+//! Every endpoint fills the table in the order of its own permutation, taking turns, so that each gets an equal share
+//! and a change of one endpoint moves few of the others' keys.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -45,8 +45,8 @@ impl Maglev {
         Self { table: table.into() }
     }
 
-    /// The endpoint for `hash`, the first for which `usable` says yes, walking on from the hash's own entry. `None` when
-    /// there is no endpoint, or when none of the entries tried is usable.
+    /// The endpoint for `hash`, the first for which `usable` says yes, walking on from the hash's own entry. `None`
+    /// when there is no endpoint, or when none of the entries tried is usable.
     pub fn get(&self, hash: u64, mut usable: impl FnMut(usize) -> bool) -> Option<usize> {
         let size = self.table.len();
         let start = (hash % size as u64) as usize;

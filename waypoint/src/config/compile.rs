@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use mesh::authority::reach;
-use mesh::model::name::Namespace;
-use mesh::model::service::{AppProtocol, Service, ServiceKey};
+use mesh::model::name::{Name, Namespace};
+use mesh::model::service::{AppProtocol, LoadBalancing, Reach, Service, ServiceKey, ServicePort, Vip};
 use mesh::model::workload::Workload;
 
 use super::attach::{Attachment, Group, Route, attach};
@@ -151,8 +151,24 @@ fn implicit(service: &Service, port: u16, settings: &Arc<Settings>) -> PortPlan 
 
 /// The plan of a workload that is called by its own address, for the port that is called.
 pub fn of_workload(plan: &Plan, workload: &Workload, address: IpAddr, port: u16) -> ServicePlan {
-    let mut service = Service::sample(&workload.name, &workload.namespace, &[address], &[(port, port)]);
-    service.key = workload_key(&workload.namespace, address);
+    let called = ServicePort {
+        name: Name::default(),
+        service_port: port,
+        target_port: port,
+        app_protocol: AppProtocol::Unknown,
+    };
+    let service = Service {
+        name: workload.name.clone(),
+        key: workload_key(&workload.namespace, address),
+        vips: [Vip::Address(address)].into(),
+        headless: false,
+        ports: [called].into(),
+        subject_alt_names: Box::default(),
+        waypoint: None,
+        load_balancing: LoadBalancing::default(),
+        canonical: true,
+        reach: Reach::default(),
+    };
     let OfWorkloads { settings, security } = &plan.of_workloads;
     let ports = [(port, implicit(&service, port, settings))].into();
     let (settings, security) = (Arc::clone(settings), security.clone());

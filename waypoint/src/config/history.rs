@@ -1,5 +1,5 @@
-//! Pure. The last version of each object that could be used: a bad edit keeps it in effect, as a broken file keeps what it
-//! last said.
+//! Pure. The last version of each object that could be used: a bad edit keeps it in effect, as a broken file keeps what
+//! it last said.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use super::object::Object;
 
-/// The addresses of the node that `here` runs on: those of its Node, and those that its Pod tells. Where the node is not
-/// known, those of every node: any of them may be ours.
+/// The addresses of the node that `here` runs on: those of its Node, and those that its Pod tells. Where the node is
+/// not known, those of every node: any of them may be ours.
 pub fn node_addresses(objects: &[Arc<Object>], here: &Workload) -> Vec<IpAddr> {
     let of =
         |kind: &'static str| objects.iter().filter(move |object| object.group().is_empty() && &*object.kind == kind);

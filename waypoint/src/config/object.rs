@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use sources::objects::document::Document;
 
 use crate::route::Age;
 
@@ -37,6 +38,8 @@ pub struct Object {
     pub status: Value,
     /// What is wrong with it, when the source could not read it: then it is not accepted here either.
     pub error: Option<Arc<str>>,
+    /// As its source has it, which knows the lines.
+    pub document: Option<Arc<Document>>,
 }
 
 impl Object {
@@ -64,7 +67,15 @@ impl Object {
             spec: value.get("spec").cloned().unwrap_or(Value::Null),
             status,
             error: None,
+            document: None,
         })
+    }
+
+    /// The same from the source's document.
+    pub fn from_document(document: &Arc<Document>, origin: &str, place: usize) -> Option<Self> {
+        let object = Self::from_json(&document.to_json(), origin, place)?;
+        let error = document.error().map(Arc::from);
+        Some(Self { error, document: Some(Arc::clone(document)), ..object })
     }
 
     /// The group of `apiVersion`; empty for the core group.
@@ -94,11 +105,14 @@ impl Object {
         self.error.as_deref().map_or(Ok(()), |error| Err(error.to_owned()))
     }
 
-    /// The spec as its type; the error names the field.
+    /// The spec as its type; the error names the field, and its line if the object was read from a file.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, String> {
         self.check()?;
         let spec = if self.spec.is_null() { Value::Object(serde_json::Map::new()) } else { self.spec.clone() };
-        serde_json::from_value(spec).map_err(|error| format!("spec: {error}"))
+        serde_json::from_value(spec).map_err(|error| {
+            let misread = self.document.as_ref().and_then(|document| document.misread::<T>("spec"));
+            misread.unwrap_or_else(|| format!("spec: {error}"))
+        })
     }
 }
 

@@ -95,8 +95,8 @@ impl ServicePlan {
             || security.policies.iter().any(|policy| looks_at_http(policy))
     }
 
-    /// Ports that declare no protocol and on which something looks at requests of some clients: servers that speak first
-    /// are not heard there.
+    /// Ports that declare no protocol and on which something looks at requests of some clients: servers that speak
+    /// first are not heard there.
     pub fn silent_ports(&self) -> Vec<u16> {
         let routed = |port: &PortPlan| port.gateway.is_some() || port.producer.is_some() || !port.consumers.is_empty();
         let silent = self.ports.iter().filter(|(_, port)| {

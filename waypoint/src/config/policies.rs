@@ -4,6 +4,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, LazyLock};
 
+use mesh::authority::attachment::{self, Unattached};
 use mesh::authority::{reach, tenancy};
 use mesh::model::name::Namespace;
 use serde_json::Value;
@@ -269,32 +270,30 @@ fn json_of(target: &TargetRef) -> Value {
 
 /// What a reference means. Only the root namespaces may reach beyond their own.
 fn resolve(object: &Object, target: &TargetRef, services: &Services) -> Resolved {
-    let is_root = is_root(&object.namespace);
-    let namespace: Arc<str> = target.namespace.as_deref().map_or_else(|| Arc::clone(&object.namespace), Arc::from);
-    if namespace != object.namespace && !is_root {
-        let meant = format!("{} {namespace}/{}", target.kind, target.name);
-        return Err(("RefNotPermitted", format!("{} cannot apply to {meant}: {OWN_ONLY}", object.label())));
-    }
-    let name: Arc<str> = target.name.as_str().into();
-    match (target.group.as_str(), target.kind.as_str()) {
-        ("" | "culvert.dev", "Mesh") if is_root => Ok(Target::Mesh),
-        ("" | "culvert.dev", "Mesh") => {
-            Err(("RefNotPermitted", format!("{}: only a root namespace may apply to the whole mesh", object.label())))
-        }
-        ("", "Namespace") if *name == *object.namespace || is_root => Ok(Target::Namespace(name)),
-        ("", "Namespace") => {
-            Err(("RefNotPermitted", format!("{} cannot apply to Namespace {name}: {OWN_ONLY}", object.label())))
-        }
-        ("", "Service") if services.get(&namespace, &name).is_none() => {
+    let (kind, name) = (&target.kind, &target.name);
+    let found = attachment::of_settings(&object.namespace, is_root(&object.namespace), target.reference());
+    match found {
+        Ok(attachment::Target::Mesh) => Ok(Target::Mesh),
+        Ok(attachment::Target::Namespace(name)) => Ok(Target::Namespace(name.into())),
+        Ok(attachment::Target::Service(namespace, name)) if services.get(namespace, name).is_none() => {
             Err(("TargetNotFound", format!("there is no Service {namespace}/{name}")))
         }
-        ("", "Service") => Ok(Target::Service(namespace, name)),
-        ("gateway.networking.k8s.io", "Gateway") => Ok(Target::Gateway(namespace, name)),
-        ("gateway.networking.k8s.io", kind @ ("HTTPRoute" | "GRPCRoute")) => {
+        Ok(attachment::Target::Service(namespace, name)) => Ok(Target::Service(namespace.into(), name.into())),
+        Ok(attachment::Target::Gateway(namespace, name)) => Ok(Target::Gateway(namespace.into(), name.into())),
+        Ok(attachment::Target::Route(namespace, name)) => {
             let kind = if kind == "HTTPRoute" { RouteKind::Http } else { RouteKind::Grpc };
-            Ok(Target::Route(kind, namespace, name, target.section_name.as_deref().map(Arc::from)))
+            Ok(Target::Route(kind, namespace.into(), name.into(), target.section_name.as_deref().map(Arc::from)))
         }
-        (group, kind) => Err(("Invalid", format!("a policy cannot apply to {group}/{kind}"))),
+        Err(Unattached::OtherNamespace) => {
+            let namespace = target.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+            Err(("RefNotPermitted", format!("{} cannot apply to {kind} {namespace}{name}: {OWN_ONLY}", object.label())))
+        }
+        Err(Unattached::RootOnly) => {
+            Err(("RefNotPermitted", format!("{}: only a root namespace may apply to the whole mesh", object.label())))
+        }
+        Ok(attachment::Target::Class(_)) | Err(Unattached::Route | Unattached::Unknown) => {
+            Err(("Invalid", format!("a policy cannot apply to {}/{kind}", target.group)))
+        }
     }
 }
 

@@ -108,13 +108,13 @@ fn one(
     prefixes_only(&filters, &rule.filters, &matches, findings);
     let backends = resolver.backends(&rule.backend_refs, findings);
     let action = match (&filters.failure, filters.redirect.clone()) {
-        (Some(failure), _) => Action::Fail(500, failure.as_str().into()),
+        (Some(failure), _) => Action::Fail(failure.as_str().into()),
         (None, Some(_)) if !backends.is_empty() => {
             findings.reject("IncompatibleFilters", "RequestRedirect and backendRefs exclude each other");
-            Action::Fail(500, "the rule has both a redirect and backends".into())
+            Action::Fail("the rule has both a redirect and backends".into())
         }
         (None, Some(redirect)) => Action::Redirect(redirect),
-        (None, None) if backends.is_empty() => Action::Fail(500, "the rule has no backend".into()),
+        (None, None) if backends.is_empty() => Action::Fail("the rule has no backend".into()),
         (None, None) => Action::Forward(backends),
     };
     let mut out = Rule::new(id, action);

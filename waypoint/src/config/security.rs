@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use http::HeaderName;
+use mesh::authority::attachment::{self, Unattached};
 use mesh::model::policy::{Authorization, PolicyKey};
 use mesh::model::rule::Attribute;
+use mesh::policy::overrides::Overridable;
 use serde_json::Value;
 use sources::objects::kind::TargetedPolicy;
 
@@ -31,6 +33,8 @@ pub struct Security {
     pub jwt: Vec<Arc<JwtRule>>,
     /// Headers that these give a meaning to.
     pub reserved: Arc<Reserved>,
+    /// What policies judge that fields of a request may override.
+    pub overridable: Overridable,
 }
 
 impl Security {
@@ -39,7 +43,10 @@ impl Security {
         let told = self.jwt.iter().flat_map(|rule| rule.told());
         let carrying = self.jwt.iter().flat_map(|rule| rule.from_headers.iter().map(|(name, _)| name));
         let judged = self.policies.iter().flat_map(|policy| headers(policy));
-        let reserved = Reserved { told: distinct(told), judged: distinct(carrying.chain(judged)) };
+        self.overridable = Overridable::by(self.policies.iter().flat_map(|policy| policy.rules.iter()));
+        let overriding: Vec<HeaderName> = self.overridable.fields().collect();
+        let judged = carrying.chain(judged).chain(&overriding);
+        let reserved = Reserved { told: distinct(told), judged: distinct(judged) };
         self.reserved = Arc::new(reserved);
     }
 }
@@ -63,9 +70,31 @@ fn distinct<'a>(names: impl Iterator<Item = &'a HeaderName>) -> Vec<HeaderName> 
 /// What a security policy applies to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Target {
+    Mesh,
+    Namespace(Arc<str>),
     Class,
     Gateway(Arc<str>, Arc<str>),
     Service(Arc<str>, Arc<str>),
+}
+
+impl From<attachment::Target<'_>> for Target {
+    fn from(target: attachment::Target<'_>) -> Self {
+        match target {
+            // No security policy applies to a route.
+            attachment::Target::Mesh | attachment::Target::Route(..) => Self::Mesh,
+            attachment::Target::Namespace(namespace) => Self::Namespace(namespace.into()),
+            attachment::Target::Class(_) => Self::Class,
+            attachment::Target::Gateway(namespace, name) => Self::Gateway(namespace.into(), name.into()),
+            attachment::Target::Service(namespace, name) => Self::Service(namespace.into(), name.into()),
+        }
+    }
+}
+
+/// One entry of `targetRefs`.
+#[derive(Clone, Debug)]
+struct Named {
+    reference: TargetRef,
+    is_readable: bool,
 }
 
 /// All security policies, by target.
@@ -105,10 +134,18 @@ impl Securities {
     }
 
     fn all(&self, gateway: Option<(&str, &str)>, service: Option<Target>) -> Security {
-        let gateway = gateway.map(|(namespace, name)| Target::Gateway(namespace.into(), name.into()));
-        let targets = [Some(Target::Class), gateway, service];
+        let mut targets = vec![Target::Mesh, Target::Class];
+        if let Some((namespace, name)) = gateway {
+            targets.push(Target::Namespace(namespace.into()));
+            targets.push(Target::Gateway(namespace.into(), name.into()));
+        }
+        if let Some(Target::Service(namespace, _)) = &service {
+            let home = Target::Namespace(Arc::clone(namespace));
+            targets.extend((!targets.contains(&home)).then_some(home));
+        }
+        targets.extend(service);
         let mut out = Security::default();
-        for found in targets.iter().flatten().filter_map(|target| self.by_target.get(target)) {
+        for found in targets.iter().filter_map(|target| self.by_target.get(target)) {
             out.policies.extend(found.policies.iter().cloned());
             out.jwt.extend(found.jwt.iter().cloned());
         }
@@ -123,13 +160,13 @@ impl Securities {
         history: &mut History,
         statuses: &mut Vec<ObjectStatus>,
     ) {
-        let references = references(object);
-        if references.is_empty() {
+        if references(object).is_empty() {
             return;
         }
-        let (policy, findings) = history.read(object, |object, findings| {
+        let ((policy, references), findings) = history.read(object, |object, findings| {
+            let references = checked(object, findings);
             let read = || TargetedPolicy::read(policy_key(object), &object.annotations, &object.spec);
-            match object.check().and_then(|()| read()) {
+            let policy = match object.check().and_then(|()| read()) {
                 Ok(read) => {
                     findings.notes.extend(read.notes);
                     read.policy
@@ -138,7 +175,8 @@ impl Securities {
                     findings.reject("Invalid", message);
                     TargetedPolicy::stand_in(policy_key(object), &object.annotations)
                 }
-            }
+            };
+            (policy, references)
         });
         let policy = Arc::new(policy);
         let status = self.attach(object, &references, services, &findings, |security| {
@@ -154,11 +192,11 @@ impl Securities {
         history: &mut History,
         statuses: &mut Vec<ObjectStatus>,
     ) {
-        let references = references(object);
-        if references.is_empty() {
+        if references(object).is_empty() {
             return;
         }
-        let (rules, findings) = history.read(object, |object, findings| {
+        let ((rules, references), findings) = history.read(object, |object, findings| {
+            let references = checked(object, findings);
             let rules = object.read().and_then(|spec: schema::RequestAuthenticationSpec| {
                 if spec.selector.is_some() {
                     return Err(TWO_TARGETS.to_owned());
@@ -170,10 +208,11 @@ impl Securities {
                 rules.collect::<Result<Vec<_>, _>>()
             });
             // Which headers it fills is not known either: a backend would take a caller's own for them.
-            rules.map_err(|message| {
+            let rules = rules.map_err(|message| {
                 findings.reject("Invalid", message);
                 Arc::new(TargetedPolicy::stand_in(policy_key(object), &BTreeMap::new()))
-            })
+            });
+            (rules, references)
         });
         let status = self.attach(object, &references, services, &findings, |security| match &rules {
             Ok(rules) => security.jwt.extend(rules.iter().cloned()),
@@ -185,21 +224,25 @@ impl Securities {
     fn attach(
         &mut self,
         object: &Object,
-        references: &[TargetRef],
+        references: &[Named],
         services: &Services,
         findings: &Findings,
         mut add: impl FnMut(&mut Security),
     ) -> ObjectStatus {
-        let parents = references.iter().map(|reference| {
-            let rejected = match target(object, reference, services) {
+        let parents = references.iter().map(|named| {
+            let rejected = match target(object, &named.reference, services) {
                 Ok(target) => {
                     add(self.by_target.entry(target).or_default());
                     None
                 }
                 Err(why) => Some(why),
             };
+            for target in in_doubt(object, named) {
+                let refusing = Arc::new(TargetedPolicy::stand_in(policy_key(object), &object.annotations));
+                self.by_target.entry(target).or_default().policies.push(refusing);
+            }
             ParentStatus {
-                reference: serde_json::to_value(reference).unwrap_or(Value::Null),
+                reference: serde_json::to_value(&named.reference).unwrap_or(Value::Null),
                 controller_name: CONTROLLER,
                 conditions: findings.conditions(object, rejected),
             }
@@ -213,9 +256,18 @@ fn policy_key(object: &Object) -> PolicyKey {
     PolicyKey { namespace: (&*object.namespace).into(), name: (&*object.name).into() }
 }
 
-/// The targets, also of a policy whose rules cannot be read. One that cannot be read itself names nothing that there is,
-/// which its status then says.
-fn references(object: &Object) -> Vec<TargetRef> {
+/// The targets, of which none must be in doubt.
+fn checked(object: &Object, findings: &mut Findings) -> Vec<Named> {
+    let references = references(object);
+    for named in references.iter().filter(|named| !in_doubt(object, named).is_empty()) {
+        let TargetRef { group, kind, name, .. } = &named.reference;
+        findings.reject("Invalid", format!("{NOT_ENFORCED} {group}/{kind} {name:?}"));
+    }
+    references
+}
+
+/// The targets, also of a policy whose rules cannot be read. One that cannot be read itself may be anything.
+fn references(object: &Object) -> Vec<Named> {
     let read = |value: &Value| {
         let unreadable = || TargetRef {
             group: String::new(),
@@ -224,7 +276,9 @@ fn references(object: &Object) -> Vec<TargetRef> {
             namespace: None,
             section_name: None,
         };
-        serde_json::from_value(value.clone()).unwrap_or_else(|_| unreadable())
+        let read = serde_json::from_value(value.clone());
+        let is_readable = read.is_ok();
+        Named { reference: read.unwrap_or_else(|_| unreadable()), is_readable }
     };
     let many = match object.spec.get("targetRefs") {
         Some(Value::Array(items)) => items.iter().map(read).collect(),
@@ -234,32 +288,47 @@ fn references(object: &Object) -> Vec<TargetRef> {
     many.into_iter().chain(object.spec.get("targetRef").filter(|one| !one.is_null()).map(read)).collect()
 }
 
+/// What a reference means, or why it means nothing.
 fn target(object: &Object, reference: &TargetRef, services: &Services) -> Result<Target, Rejection> {
-    let namespace = Arc::clone(&object.namespace);
-    let name: Arc<str> = reference.name.as_str().into();
-    if let Some(other) = reference.namespace.as_ref().filter(|other| ***other != *namespace) {
-        let meant = format!("{} {other}/{name}", reference.kind);
-        let label = object.label();
-        return Err((
-            "RefNotPermitted",
-            format!("{label} cannot apply to {meant}: a policy applies to its own namespace"),
-        ));
-    }
-    match (reference.group.as_str(), reference.kind.as_str()) {
-        ("gateway.networking.k8s.io", "Gateway") => Ok(Target::Gateway(namespace, name)),
-        ("gateway.networking.k8s.io", "GatewayClass") if !is_root(&namespace) => {
-            let label = object.label();
+    let TargetRef { group, kind, name, .. } = reference;
+    let label = object.label();
+    let found = attachment::of_security(&object.namespace, is_root(&object.namespace), reference.reference());
+    match found {
+        Ok(attachment::Target::Class(class)) if !CLASSES.contains(&class) => {
+            Err(("Invalid", format!("GatewayClass {name} is no class of a waypoint")))
+        }
+        Ok(attachment::Target::Service(namespace, name)) if services.get(namespace, name).is_none() => {
+            Err(("TargetNotFound", format!("there is no {kind} {namespace}/{name}")))
+        }
+        Ok(target) => Ok(Target::from(target)),
+        Err(Unattached::OtherNamespace) => {
+            let other = reference.namespace.as_deref().unwrap_or_default();
+            let rule = "a policy applies to its own namespace";
+            Err(("RefNotPermitted", format!("{label} cannot apply to {kind} {other}/{name}: {rule}")))
+        }
+        Err(Unattached::RootOnly) => {
             Err(("RefNotPermitted", format!("{label}: only a root namespace may apply to GatewayClass {name}")))
         }
-        ("gateway.networking.k8s.io", "GatewayClass") if CLASSES.contains(&&*name) => Ok(Target::Class),
-        ("" | "core", "Service") | ("networking.istio.io", "ServiceEntry") => {
-            if services.get(&namespace, &name).is_none() {
-                return Err(("TargetNotFound", format!("there is no {} {namespace}/{name}", reference.kind)));
-            }
-            Ok(Target::Service(namespace, name))
+        Err(Unattached::Route) => Err(("Invalid", format!("{NOT_ENFORCED} {group}/{kind} {name}"))),
+        Err(Unattached::Unknown) => {
+            Err(("Invalid", format!("{NOT_ENFORCED} {group}/{kind} {name:?}: {label} refuses all that it may be for")))
         }
-        (group, kind) => Err(("Invalid", format!("a waypoint does not enforce policies on {group}/{kind} {name}"))),
     }
+}
+
+const NOT_ENFORCED: &str = "a waypoint does not enforce policies on";
+
+/// What a policy may be for that is for nothing it can be for ([`attachment::in_doubt`]).
+fn in_doubt(object: &Object, named: &Named) -> Vec<Target> {
+    let root = is_root(&object.namespace);
+    let known = attachment::of_security(&object.namespace, root, named.reference.reference());
+    if known != Err(Unattached::Unknown) {
+        return vec![];
+    }
+    let name = if named.is_readable { &*named.reference.name } else { "" };
+    let targets = attachment::in_doubt(&object.namespace, root, name).into_iter();
+    let ours = targets.filter(|target| !matches!(target, attachment::Target::Class(class) if !CLASSES.contains(class)));
+    ours.map(Target::from).collect()
 }
 
 /// Istio refuses such an object too.

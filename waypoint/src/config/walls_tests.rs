@@ -5,6 +5,7 @@ use mesh::model::waypoint::Waypoint;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::config::security::Security;
 use crate::request::query::Query;
 
 fn service(name: &str, namespace: &str, address: u8) -> Arc<Service> {
@@ -372,4 +373,80 @@ fn of_an_object_in_two_files_one_is_in_effect_and_the_other_is_told() {
     let told: Vec<_> = plan.statuses.iter().map(|status| status.conditions().next().unwrap()).collect();
     assert_eq!(told.iter().filter(|condition| condition.status == "True").count(), 1);
     assert_eq!(told.iter().filter(|condition| condition.reason == "Conflicted").count(), 1);
+}
+
+/// Who refuses everything.
+fn closed(plan: &Plan) -> Vec<String> {
+    let refuses = |security: &Security| {
+        let mut policies = security.policies.iter();
+        let everything = [mesh::model::rule::Rule::default()];
+        policies.any(|policy| policy.action == mesh::model::policy::Action::Deny && *policy.rules == everything)
+    };
+    let services = plan.services.values().filter(|service| refuses(&service.security));
+    let mut closed: Vec<String> = services.map(|service| service.service.name.to_string()).collect();
+    closed.extend(refuses(&plan.of_workloads.security).then(|| "workloads".to_owned()));
+    closed.sort();
+    closed
+}
+
+#[test]
+fn a_policy_whose_target_is_none_refuses_whatever_it_may_be_for() {
+    let all = ["bank", "portal", "trap", "workloads"];
+    for (namespace, target, expected) in [
+        ("bank", json!({"kind": "service", "name": "bank"}), &["bank"][..]),
+        ("bank", json!({"group": "apps", "kind": "Deployment", "name": "bank"}), &["bank"]),
+        ("bank", json!({"group": "v1", "kind": "Service", "name": "bank"}), &["bank"]),
+        ("bank", json!({"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "bank"}), &[]),
+        ("bank", json!({"name": "other"}), &["bank"]),
+        ("bank", json!({"kind": "Service"}), &["bank"]),
+        ("bank", json!({"kind": "Service", "name": ""}), &["bank"]),
+        ("bank", json!({"kind": 5, "name": "other"}), &["bank"]),
+        ("bank", json!({"kind": "Service", "name": ["bank"]}), &["bank"]),
+        ("bank", json!("bank"), &["bank"]),
+        ("bank", json!({}), &["bank"]),
+        // It may be for the waypoint too, which others use.
+        ("infra", json!({"kind": "gateway", "name": "wp"}), &all),
+        ("infra", json!({}), &all),
+        ("infra", json!({"kind": "gateway", "name": "other"}), &[]),
+        ("elsewhere", json!({"kind": "Service"}), &[]),
+        ("elsewhere", json!({"kind": "gateway", "name": "wp"}), &[]),
+        ("culvert-system", json!({"kind": "Gatewayclass", "name": "culvert-waypoint"}), &all),
+        ("culvert-system", json!({}), &all),
+        ("culvert-system", json!({"kind": "service", "name": "bank"}), &[]),
+        // Somebody else's is never refused.
+        ("evil", json!({"kind": "Thing", "name": "bank", "namespace": "bank"}), &[]),
+    ] {
+        for (kind, spec) in [
+            (
+                "AuthorizationPolicy",
+                json!({"targetRefs": [target], "rules": [{"to": [{"operation": {"ports": ["1"]}}]}]}),
+            ),
+            ("AuthorizationPolicy", json!({"targetRef": target, "action": "DENY", "rules": []})),
+            ("RequestAuthentication", json!({"targetRefs": [target], "jwtRules": []})),
+        ] {
+            let policy = json!({"apiVersion": "security.istio.io/v1", "kind": kind,
+                "metadata": {"name": "p", "namespace": namespace}, "spec": spec});
+            let plan = plan_of(&[policy]);
+            assert_eq!(closed(&plan), expected, "{namespace} {kind} {spec}");
+            assert_eq!(told(&plan, "p").0, "False", "{namespace} {kind} {spec}");
+        }
+    }
+}
+
+#[test]
+fn a_policy_whose_target_cannot_be_read_any_more_stays_what_it_was() {
+    let policy = |target: Value| {
+        json!({"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": "p", "namespace": "bank"},
+            "spec": {"targetRefs": [target], "rules": [{"to": [{"operation": {"methods": ["GET"]}}]}]}})
+    };
+    let mut history = History::default();
+    let gateway = Some(("infra".into(), "wp".into()));
+    compile(&objects(&[policy(json!({"kind": "Service", "name": "bank"}))]), &world(), &gateway, &mut history);
+    let plan = compile(&objects(&[policy(json!({"kind": "service"}))]), &world(), &gateway, &mut history);
+    assert_eq!(closed(&plan), Vec::<String>::new());
+    let of_bank = plan.services.values().find(|service| service.service.name.as_str() == "bank").unwrap();
+    assert_eq!(of_bank.security.policies.len(), 1, "the last good version");
+    assert_eq!(told(&plan, "p").0, "False");
+    let gone = compile(&objects(&[]), &world(), &gateway, &mut history);
+    assert!(gone.services.values().all(|service| service.security.policies.is_empty()));
 }

@@ -11,8 +11,9 @@ use mesh::policy::trace::trace;
 
 use super::reply::Reply;
 use crate::auth::authorize::judge;
-use crate::auth::jwt::{self, Claims, Found, JwtError, JwtRule, claimed_issuer};
+use crate::auth::jwt::{self, Claims, Found, JwtError, JwtRule, Place, claimed_issuer};
 use crate::config::plan::ServicePlan;
+use crate::rejection::Rejection;
 use crate::request::query::Query;
 use crate::route::Rule;
 use crate::shared::Shared;
@@ -26,6 +27,8 @@ pub struct Caller {
     pub claims: Option<Claims>,
     /// What the backend is told of it.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Parameters of the query that carried the token, and that the backend is not to get.
+    pub params: Vec<String>,
 }
 
 /// Checks the token of a request. No token passes; `requestPrincipals` of a policy are how to ask for one.
@@ -43,7 +46,7 @@ pub fn authenticate(
     for rule in found.rules.iter().filter_map(|index| rules.get(*index)).filter(|rule| rule.issuer == issuer) {
         let Some(keys) = shared.keys.get(&rule.keys) else {
             let detail = format!("the keys of issuer {issuer:?} are not available");
-            error = Reply::error(503, "jwks", "UAEX", detail);
+            error = Reply::rejected(Rejection::NoKeys, detail);
             continue;
         };
         match rule.verify(&found.token, &keys).and_then(|claims| own_principal(rules, claims, &issuer)) {
@@ -66,9 +69,12 @@ fn own_principal(rules: &[Arc<JwtRule>], claims: Claims, issuer: &str) -> Result
 
 /// What the backend gets of a token. Policies see it too.
 fn pass_on(rule: &Arc<JwtRule>, found: &Found, claims: Claims, headers: &mut HeaderMap) -> Caller {
-    if !rule.forward {
-        for name in &found.headers {
-            headers.remove(name);
+    let mut params = Vec::new();
+    for place in found.places.iter().filter(|_| !rule.forward) {
+        match place {
+            Place::Header(name) => _ = headers.remove(name),
+            Place::Cookie(name) => jwt::remove_cookie(headers, name),
+            Place::Param(name) => params.push(name.clone()),
         }
     }
     let payload = found.token.split('.').nth(1).and_then(|payload| HeaderValue::from_str(payload).ok());
@@ -79,7 +85,7 @@ fn pass_on(rule: &Arc<JwtRule>, found: &Found, claims: Claims, headers: &mut Hea
     for (name, value) in &told {
         headers.insert(name, value.clone());
     }
-    Caller { rule: Some(Arc::clone(rule)), claims: Some(claims), headers: told }
+    Caller { rule: Some(Arc::clone(rule)), claims: Some(claims), headers: told, params }
 }
 
 /// Judges a request by the policies.
@@ -97,15 +103,21 @@ pub fn authorize(service: &ServicePlan, request: &Subject<'_>) -> Result<(), Rep
     match judgement.refusal {
         None => Ok(()),
         Some(refusal) => {
-            if tracing::enabled!(tracing::Level::DEBUG) {
-                for policy in &service.security.policies {
-                    for rule in trace(policy, request) {
-                        tracing::debug!("{} {}: {rule}", policy.action.as_str(), policy.key);
-                    }
-                }
-            }
+            report_why(service, request);
             tracing::debug!("refused: {refusal}");
-            Err(Reply::error(403, "rbac", "UAEX", "RBAC: access denied"))
+            Err(Reply::rejected(Rejection::Denied, "RBAC: access denied"))
+        }
+    }
+}
+
+/// Says of every policy why it matches what is refused, or does not.
+pub fn report_why(service: &ServicePlan, subject: &Subject<'_>) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    for policy in &service.security.policies {
+        for rule in trace(policy, subject) {
+            tracing::debug!("{} {}: {rule}", policy.action.as_str(), policy.key);
         }
     }
 }
@@ -124,7 +136,7 @@ pub fn last_hop(parts: &mut Parts) -> Result<(), Reply> {
             Ok(())
         }
         Some(None) => Err(Reply::last_hop(&parts.method)),
-        None => Err(Reply::error(400, "bad_request", "DPE", "Max-Forwards must be a number")),
+        None => Err(Reply::rejected(Rejection::BadRequest, "Max-Forwards must be a number")),
     }
 }
 

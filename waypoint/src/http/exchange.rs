@@ -17,6 +17,7 @@ use super::outgoing::Address;
 use super::reply::Reply;
 use super::response::ResponseBody;
 use crate::identity::{Reserved, Told};
+use crate::rejection::{HttpFlag, Rejection};
 use crate::request::grpc;
 use crate::route::Rule;
 use crate::shared::Shared;
@@ -46,8 +47,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// The connection goes on as it is, though its client had offered another protocol. An HTTP/1 connection whose client
-    /// has done so is given back at its end, instead of being shut down.
+    /// The connection goes on as it is, though its client had offered another protocol. An HTTP/1 connection whose
+    /// client has done so is given back at its end, instead of being shut down.
     pub fn not_taken(&self, version: Version, switch: Option<OnUpgrade>) {
         if version < Version::HTTP_2 && switch.is_some() {
             *self.untaken.lock() = switch;
@@ -104,8 +105,8 @@ pub fn begin(connection: &Connection, parts: &Parts) -> Box<Record> {
 
 /// Our own answer, as the response to the client.
 pub fn answer(reply: Reply, mut record: Box<Record>, is_grpc: bool) -> Response<ResponseBody> {
-    let error = (!reply.reason.is_empty()).then(|| format!("{}: {}", reply.reason, reply.detail));
-    let flag = reply.flag;
+    let error = reply.rejection.map(|rejection| format!("{}: {}", rejection.reason(), reply.detail));
+    let flag = reply.rejection.map_or(HttpFlag::None, Rejection::flag);
     let (status, headers, body) = reply.render(is_grpc);
     record.outcome =
         Outcome { status: status.as_u16(), flag, grpc: grpc::status(&headers), error, headers_after: None };

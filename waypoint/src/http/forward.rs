@@ -20,6 +20,7 @@ use super::{outgoing, upgrade};
 use crate::auth::jwt::cookie;
 use crate::balance::maglev;
 use crate::identity;
+use crate::rejection::{HttpFlag, Rejection};
 use crate::request::hygiene::{self, Content, Head, Upgrade, hop};
 use crate::request::query::Query;
 use crate::resilience::deadline::{self, Allowed, Deadline};
@@ -65,10 +66,10 @@ pub async fn forward(going: Going<'_>, mut parts: Parts, body: Incoming) -> Answ
     let Going { connection, world, decision, head, switch, mut record } = going;
     let (shared, client_version) = (&connection.shared, parts.version);
     let Some(backend) = decision.rule.backend(decision.backend) else {
-        return Err((Box::new(Reply::error(500, "no_backend", "-", "the rule has no such backend")), record));
+        return Err((Box::new(Reply::rejected(Rejection::NoBackend, "the rule has no such backend")), record));
     };
     let BackendTarget::Service(service, port) = &backend.target else {
-        return Err((Box::new(Reply::error(500, "backend_invalid", "-", "the backend does not resolve")), record));
+        return Err((Box::new(Reply::rejected(Rejection::BackendInvalid, "the backend does not resolve")), record));
     };
     let rule = &*decision.rule.settings;
     let client = &connection.client.identity.namespace;
@@ -81,7 +82,7 @@ pub async fn forward(going: Going<'_>, mut parts: Parts, body: Incoming) -> Answ
         prepare(connection, &decision, backend, &mut parts, &mut record, (rule.sampling, world.plan.otlp.is_some()));
     let mirrors = mirror::chosen(decision.rule.mirrors.iter().chain(&backend.mirrors));
     let replay = upload(body, &head, (&parts, rule, &record), version, &shared.replays);
-    let teed = tee(connection, world, &mirrors, &decision, (&parts, replay.as_ref(), &record), (version, head.content));
+    let teed = tee(connection, world, &mirrors, &decision, (&parts, replay.as_ref(), &record), (version, &head));
     // A WebSocket's request is shaped for HTTP/1; an endpoint that takes it over HTTP/2 gets it translated.
     let shape = if head.upgrade.is_some() { Version::H1 } else { version };
     let upgrade = head.upgrade.as_ref();
@@ -223,7 +224,7 @@ fn tee(
     mirrors: &[&crate::route::Mirror],
     decision: &Decision,
     (parts, replay, record): (&Parts, Option<&Replay>, &Record),
-    (version, content): (Version, Content),
+    (version, head): (Version, &Head),
 ) -> Teed {
     if mirrors.is_empty() {
         return Teed::None;
@@ -236,7 +237,7 @@ fn tee(
         None => (Teed::None, mirrors.iter().map(|_| None).collect::<Vec<_>>()),
     };
     for (mirror, body) in mirrors.iter().zip(copies) {
-        let content = if body.is_some() { content } else { Content::None };
+        let content = if body.is_some() { head.content } else { Content::None };
         let copied = Copied {
             parts: parts.clone(),
             address: decision.address.clone(),
@@ -246,7 +247,7 @@ fn tee(
             client: connection.client.clone(),
             record: Box::new(record.copy()),
         };
-        let Some(copied) = mirror::judged(connection, world, mirror, decision, copied) else { continue };
+        let Some(copied) = mirror::judged(connection, world, mirror, decision, head, copied) else { continue };
         mirror::send_off(&connection.shared, world, mirror, version, copied);
     }
     teed
@@ -260,7 +261,7 @@ fn arrived(record: &mut Record, sent: &Sent) {
     record.retries = sent.retries;
     let status = sent.answer.response.status().as_u16();
     let headers_after = Some(record.began.elapsed());
-    record.outcome = Outcome { status, flag: "-", grpc: sent.answer.grpc, error: None, headers_after };
+    record.outcome = Outcome { status, flag: HttpFlag::None, grpc: sent.answer.grpc, error: None, headers_after };
 }
 
 fn failed(record: &mut Record, failure: &Failure) {
@@ -395,7 +396,7 @@ fn report_span(
     sent: Option<&Sent>,
 ) {
     let Some((id, parent)) = traced.own else { return };
-    let status = sent.map(|sent| sent.answer.response.status()).or(failure.map(|failure| failure.status));
+    let status = sent.map(|sent| sent.answer.response.status()).or(failure.map(|failure| failure.rejection.status()));
     let status = status.map_or(0, |status| status.as_u16());
     let route = record.route.as_deref().unwrap_or_default();
     let mut attributes = vec![

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Method};
 use mesh::model::service::{ServiceKey, Vip};
+use mesh::policy::overrides::{METHOD_PARAM, Overrides};
 use mesh::policy::subject::{Http, Token};
 
 use super::admit::{self, Caller};
@@ -18,6 +19,8 @@ use super::reply::Reply;
 use crate::auth::jwt::JwtRule;
 use crate::config::plan::ServicePlan;
 use crate::identity::{self, Reserved};
+use crate::rejection::Rejection;
+use crate::request::hygiene::Head;
 use crate::request::query::Query;
 use crate::route::{Backend, Rule};
 use crate::world::World;
@@ -25,6 +28,8 @@ use mesh::policy::path::Readings;
 
 /// A request in the form that is judged.
 pub struct Form<'a, 'q> {
+    /// What was decided when it came.
+    pub head: &'a Head,
     /// Its method.
     pub method: &'a Method,
     /// Its host.
@@ -46,6 +51,7 @@ pub fn admit(
     headers: &mut HeaderMap,
     known: Option<&Caller>,
 ) -> Result<Caller, Reply> {
+    form.head.keeps(service.security.reserved.judged.iter()).map_err(Reply::bad)?;
     let mut caller = admit::authenticate(&connection.shared, service, headers, form.query)?;
     // A token that has been taken off the request stays good where the same rule asks for it.
     let same = |rule: &Arc<JwtRule>| service.security.jwt.iter().any(|own| Arc::ptr_eq(own, rule));
@@ -56,16 +62,21 @@ pub fn admit(
         }
     }
     let path = Readings::of(form.path);
+    let overridable = service.security.overridable;
+    let methods = overridable.method.then(|| form.query.all(METHOD_PARAM)).into_iter().flatten();
+    let overrides = Overrides::read(overridable, form.path, headers, methods);
     let token = caller.claims.as_ref().map(|claims| claims as &dyn Token);
-    let http = Http { method: form.method, host: form.host, path: &path, headers, token };
+    let http = Http { method: form.method, host: form.host, path: &path, headers, overrides: &overrides, token };
     let judged = connection.client.subject(form.destination, Some(http));
     admit::authorize(service, &judged)?;
-    path.check().map_err(|error| Reply::error(400, "bad_request", "DPE", error.to_string()))?;
+    path.check().map_err(|error| Reply::rejected(Rejection::BadRequest, error.to_string()))?;
     Ok(caller)
 }
 
 /// A request on its way to a backend.
 pub struct Passing<'a, 'q> {
+    /// What was decided when it came.
+    pub head: &'a Head,
     /// The rule that sends it.
     pub rule: &'a Rule,
     /// Where to.
@@ -107,9 +118,11 @@ impl Passing<'_, '_> {
         let ip = other.map_or(connection.destination.ip(), |other| address_of(other));
         let host = String::from_utf8_lossy(address.host.as_bytes()).into_owned();
         let (path, destination) = (address.path.path().to_owned(), SocketAddr::new(ip, port));
-        let form = Form { method: self.method, host: &host, path: &path, query: self.query, destination };
+        let form =
+            Form { head: self.head, method: self.method, host: &host, path: &path, query: self.query, destination };
         identity::enter(headers, &judge.security.reserved);
         let caller = admit(connection, judge, &form, headers, Some(known))?;
+        address.take_off(&caller.params)?;
         if other.is_some() {
             admit::limit_service(&connection.shared, judge)?;
         }

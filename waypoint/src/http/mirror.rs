@@ -13,7 +13,8 @@ use super::exchange::{Connection, Decision};
 use super::judge::{self, Form};
 use super::outgoing::{self, Address};
 use crate::identity;
-use crate::request::hygiene::Content;
+use crate::rejection::HttpFlag;
+use crate::request::hygiene::{Content, Head};
 use crate::request::query::Query;
 use crate::resilience::deadline::{Allowed, Deadline};
 use crate::route::Mirror;
@@ -58,6 +59,7 @@ pub fn judged(
     world: &World,
     mirror: &Mirror,
     decision: &Decision,
+    head: &Head,
     mut copied: Copied,
 ) -> Option<Copied> {
     if mirror.service == connection.service && !decision.rule.foreign {
@@ -69,6 +71,7 @@ pub fn judged(
     let host = String::from_utf8_lossy(copied.address.host.as_bytes()).into_owned();
     let (path, query) = (copied.address.path.path().to_owned(), copied.address.path.query().map(str::to_owned));
     let form = Form {
+        head,
         method: &method,
         host: &host,
         path: &path,
@@ -77,7 +80,8 @@ pub fn judged(
     };
     identity::enter(&mut copied.parts.headers, &service.security.reserved);
     let admitted = judge::admit(connection, service, &form, &mut copied.parts.headers, Some(&decision.caller));
-    match admitted.and_then(|_| admit::limit_service(&connection.shared, service)) {
+    let admitted = admitted.and_then(|caller| copied.address.take_off(&caller.params));
+    match admitted.and_then(|()| admit::limit_service(&connection.shared, service)) {
         Ok(()) => Some(copied),
         Err(reply) => {
             tracing::debug!("a copy for {} is not sent: {}", mirror.service, reply.detail);
@@ -124,15 +128,22 @@ pub fn send_off(shared: &Arc<Shared>, world: &Arc<World>, mirror: &Mirror, versi
         match Box::pin(send(&shared.connector, &cluster, sending)).await {
             Ok(sent) => {
                 record.destination = Some(Arc::clone(&sent.flight.endpoint.workload));
-                record.outcome =
-                    Outcome { status: sent.answer.response.status().as_u16(), flag: "-", ..Outcome::default() };
+                record.outcome = Outcome {
+                    status: sent.answer.response.status().as_u16(),
+                    flag: HttpFlag::None,
+                    ..Outcome::default()
+                };
                 let Answer { response, lease, .. } = sent.answer;
                 if drain(response.into_body()).await {
                     lease.release();
                 }
             }
             Err(failure) => {
-                record.outcome = Outcome { status: failure.status.as_u16(), flag: failure.flag, ..Outcome::default() };
+                record.outcome = Outcome {
+                    status: failure.rejection.status().as_u16(),
+                    flag: failure.rejection.flag(),
+                    ..Outcome::default()
+                };
             }
         }
     });

@@ -1,6 +1,7 @@
 //! Requests inside a connection.
 
-pub mod request; // one request, step by step
+pub mod request; // one request, from its head to its answer
+pub mod decide; // refuse, route, admit, choose
 pub mod forward; // to a backend and back
 pub mod upgrade; // connections that stop being HTTP
 pub mod mirror; // copies sent elsewhere

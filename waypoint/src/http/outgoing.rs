@@ -9,7 +9,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::reply::Reply;
 use crate::matcher::PathMatch;
+use crate::rejection::Rejection;
 use crate::request::hygiene::{Content, Upgrade, hop, upgrade};
+use crate::request::query;
 use crate::route::{Backend, Rule};
 use crate::upstream::connections::Version;
 use mesh::policy::path::{self, Normalization};
@@ -59,17 +61,29 @@ pub fn address(
     let change = rewrites.iter().flatten().find_map(|rewrite| rewrite.path.as_ref());
     let changed = change.map(|change| change.apply(path, matched));
     let path = changed.as_deref().unwrap_or(path);
-    let full = with_query(path, query).map_err(|_| Reply::error(400, "bad_request", "DPE", "malformed path"))?;
+    let full = with_query(path, query).map_err(|_| Reply::rejected(Rejection::BadRequest, "malformed path"))?;
     Ok(Address { host: hostname.unwrap_or(host).clone(), path: full })
 }
 
 impl Address {
+    /// Takes parameters off the query: a token that is not for the backend.
+    pub fn take_off(&mut self, params: &[String]) -> Result<(), Reply> {
+        if params.is_empty() {
+            return Ok(());
+        }
+        let left = self.path.query().and_then(|query| query::without(query, params));
+        let path = self.path.path();
+        self.path =
+            with_query(path, left.as_deref()).map_err(|_| Reply::rejected(Rejection::BadRequest, "malformed path"))?;
+        Ok(())
+    }
+
     /// Brings the path into normal form, so that what is judged is what is sent.
     pub fn normalise(&mut self, how: Normalization) -> Result<(), Reply> {
         if self.path.path() == "*" {
             return Ok(());
         }
-        let bad = |error: &dyn std::fmt::Display| Reply::error(400, "bad_request", "DPE", error.to_string());
+        let bad = |error: &dyn std::fmt::Display| Reply::rejected(Rejection::BadRequest, error.to_string());
         let normal = match path::normalize(self.path.path().as_bytes(), how).map_err(|error| bad(&error))? {
             Cow::Borrowed(_) => return Ok(()),
             Cow::Owned(normal) => normal,
@@ -112,7 +126,7 @@ pub fn shape(
     content: Content,
     upgrade: Option<&Upgrade>,
 ) -> Result<(), Reply> {
-    let malformed = || Reply::error(400, "bad_request", "DPE", "malformed host");
+    let malformed = || Reply::rejected(Rejection::BadRequest, "malformed host");
     let headers = &mut parts.headers;
     headers.remove(HOST);
     match content {

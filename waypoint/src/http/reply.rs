@@ -1,4 +1,5 @@
-//! Pure. The answers that we make ourselves, each with its reason: `x-culvert-error`, and for gRPC a status and a message.
+//! Pure. The answers that we make ourselves, each with its reason: `x-culvert-error`, and for gRPC a status and a
+//! message.
 
 use std::time::Duration;
 
@@ -6,6 +7,7 @@ use http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE}
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::identity::RETRIED;
+use crate::rejection::Rejection;
 use crate::request::grpc;
 use crate::request::hygiene::BadRequest;
 use crate::upstream::Failure;
@@ -16,29 +18,29 @@ pub const ERROR: HeaderName = HeaderName::from_static("x-culvert-error");
 /// An answer.
 #[derive(Clone, Debug)]
 pub struct Reply {
-    /// Its status, for HTTP.
-    pub status: StatusCode,
-    /// A word for the reason; empty for redirects and preflights, which are no errors.
-    pub reason: &'static str,
-    /// Envoy's response flag.
-    pub flag: &'static str,
+    /// Why a backend does not answer; `None` for redirects and what OPTIONS gets, which are no errors.
+    pub rejection: Option<Rejection>,
     /// In words, for log and body.
     pub detail: String,
+    /// Its status, for HTTP.
+    status: StatusCode,
     /// Further headers.
-    pub headers: Option<Box<HeaderMap>>,
+    headers: Option<Box<HeaderMap>>,
 }
 
 impl Reply {
-    /// An answer with a reason.
-    pub fn error(status: u16, reason: &'static str, flag: &'static str, detail: impl Into<String>) -> Self {
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, reason, flag, detail: detail.into(), headers: None }
+    /// A rejection, and why in words.
+    pub fn rejected(rejection: Rejection, detail: impl Into<String>) -> Self {
+        Self { rejection: Some(rejection), detail: detail.into(), status: rejection.status(), headers: None }
+    }
+
+    fn without_error(status: StatusCode) -> Self {
+        Self { rejection: None, detail: String::new(), status, headers: None }
     }
 
     /// A refusal at the door.
     pub fn bad(why: BadRequest) -> Self {
-        let flag = if why == BadRequest::Connect { "-" } else { "DPE" };
-        let mut reply = Self::error(why.status().as_u16(), why.reason(), flag, why.to_string());
+        let mut reply = Self::rejected(why.into(), why.to_string());
         if why == BadRequest::Connect {
             reply.put(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS, TRACE"));
         }
@@ -48,31 +50,31 @@ impl Reply {
     /// The answer of the last hop that a request may reach (RFC 9110, 7.6.2).
     pub fn last_hop(method: &Method) -> Self {
         if *method == Method::OPTIONS {
-            return Self::error(200, "", "-", "");
+            return Self::without_error(StatusCode::OK);
         }
-        Self::error(501, "method", "-", "this hop reflects no requests")
+        Self::rejected(Rejection::Reflection, "this hop reflects no requests")
     }
 
     /// A redirect.
     pub fn redirect(status: u16, location: &str) -> Self {
-        let mut reply = Self::error(status, "", "-", "");
+        let mut reply = Self::without_error(StatusCode::from_u16(status).unwrap_or(StatusCode::FOUND));
         match HeaderValue::from_str(location) {
             Ok(location) => {
                 reply.put(LOCATION, location);
                 reply
             }
-            Err(_) => Self::error(500, "route_invalid", "-", "the redirect's location is not a header value"),
+            Err(_) => Self::rejected(Rejection::RouteInvalid, "the redirect's location is not a header value"),
         }
     }
 
     /// An answer to a CORS preflight.
     pub fn preflight(headers: HeaderMap) -> Self {
-        Self { headers: Some(Box::new(headers)), ..Self::error(204, "", "-", "") }
+        Self { headers: Some(Box::new(headers)), ..Self::without_error(StatusCode::NO_CONTENT) }
     }
 
     /// A refusal of a token.
     pub fn unauthenticated(detail: &str) -> Self {
-        let mut reply = Self::error(401, "jwt", "UAEX", detail);
+        let mut reply = Self::rejected(Rejection::InvalidToken, detail);
         let value = HeaderValue::from_static("Bearer error=\"invalid_token\"");
         reply.put(WWW_AUTHENTICATE, value);
         reply
@@ -80,14 +82,14 @@ impl Reply {
 
     /// Too many requests.
     pub fn limited(wait: Duration) -> Self {
-        let mut reply = Self::error(429, "rate_limit", "RL", "rate limit exceeded");
+        let mut reply = Self::rejected(Rejection::RateLimited, "rate limit exceeded");
         reply.come_back(wait);
         reply
     }
 
     /// What became of a request that no endpoint answered.
     pub fn failed(failure: &Failure) -> Self {
-        let mut reply = Self::error(failure.status.as_u16(), failure.reason, failure.flag, failure.detail.clone());
+        let mut reply = Self::rejected(failure.rejection, failure.detail.clone());
         if let Some(wait) = failure.retry_after {
             reply.come_back(wait);
         }
@@ -112,14 +114,11 @@ impl Reply {
     /// Status, headers and body as the caller gets them. gRPC callers get a response of trailers only.
     pub fn render(self, is_grpc: bool) -> (StatusCode, HeaderMap, String) {
         let mut headers = self.headers.map(|headers| *headers).unwrap_or_default();
-        if !self.reason.is_empty() {
-            headers.insert(ERROR, HeaderValue::from_static(self.reason));
+        if let Some(rejection) = self.rejection {
+            headers.insert(ERROR, HeaderValue::from_static(rejection.reason()));
         }
         if is_grpc && !self.status.is_redirection() && self.status != StatusCode::NO_CONTENT {
-            let code = match self.reason {
-                "no_route" => grpc::GrpcCode::UNIMPLEMENTED,
-                _ => grpc::code_of(self.status),
-            };
+            let code = self.rejection.map_or(grpc::GrpcCode::OK, Rejection::grpc);
             headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
             headers.insert("grpc-status", HeaderValue::from(u16::from(code.0)));
             if let Ok(message) = HeaderValue::try_from(grpc::escape_message(&self.detail)) {
@@ -140,21 +139,21 @@ mod tests {
 
     #[test]
     fn every_error_carries_its_reason() {
-        let (status, headers, body) = Reply::error(503, "no_endpoint", "UH", "nobody is ready").render(false);
+        let (status, headers, body) = Reply::rejected(Rejection::NoEndpoint, "nobody is ready").render(false);
         assert_eq!((status.as_u16(), body.as_str()), (503, "nobody is ready"));
         assert_eq!(headers[ERROR], "no_endpoint");
     }
 
     #[test]
     fn grpc_callers_get_trailers_only() {
-        for (status, reason, code) in [
-            (404, "no_route", "12"),
-            (403, "rbac", "7"),
-            (504, "deadline", "4"),
-            (429, "rate_limit", "8"),
-            (503, "connect", "14"),
+        for (rejection, reason, code) in [
+            (Rejection::NoRoute, "no_route", "12"),
+            (Rejection::Denied, "rbac", "7"),
+            (Rejection::Deadline, "deadline", "4"),
+            (Rejection::RateLimited, "rate_limit", "8"),
+            (Rejection::ConnectFailed, "connect", "14"),
         ] {
-            let (sent, headers, body) = Reply::error(status, reason, "-", "why: é").render(true);
+            let (sent, headers, body) = Reply::rejected(rejection, "why: é").render(true);
             assert_eq!((sent.as_u16(), body.as_str()), (200, ""));
             assert_eq!(headers["grpc-status"], code, "{reason}");
             assert_eq!(headers["grpc-message"], "why: %C3%A9");

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use thiserror::Error;
 use tokio::time::{Sleep, sleep_until};
 
+use crate::rejection::HttpFlag;
 use crate::request::grpc;
 use crate::request::hygiene::trailers;
 use crate::resilience::breaker::BreakerLimits;
@@ -45,6 +46,17 @@ pub enum BodyError {
     /// The backend took its word back: a stream without an end.
     #[error("the response ended before it was complete")]
     Cut,
+}
+
+impl BodyError {
+    /// What the log says of it.
+    fn flag(&self) -> HttpFlag {
+        match self {
+            Self::Upstream(_) | Self::Cut => HttpFlag::UpstreamProtocolError,
+            Self::Deadline => HttpFlag::UpstreamRequestTimeout,
+            Self::Idle => HttpFlag::StreamIdleTimeout,
+        }
+    }
 }
 
 /// A body from a backend, and all that must end with it.
@@ -132,11 +144,7 @@ impl Streamed {
     fn break_off(&mut self, error: &BodyError) {
         self.ended = true;
         let outcome = &mut self.record.outcome;
-        outcome.flag = match error {
-            BodyError::Upstream(_) | BodyError::Cut => "UPE",
-            BodyError::Deadline => "UT",
-            BodyError::Idle => "SI",
-        };
+        outcome.flag = error.flag();
         outcome.error = Some(error.to_string());
         self.flight.failed_late(&self.breaker, Instant::now());
     }
@@ -217,7 +225,7 @@ fn allowed(frame: Frame<Bytes>) -> Frame<Bytes> {
 impl Drop for Streamed {
     fn drop(&mut self) {
         if !self.ended && !self.body.is_end_stream() {
-            self.record.outcome.flag = "DC";
+            self.record.outcome.flag = HttpFlag::DownstreamConnectionTermination;
             self.record.outcome.error.get_or_insert_with(|| "the client went away".to_owned());
         }
     }

@@ -10,7 +10,9 @@ use http::Response;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional};
+use tokio::io::{AsyncRead, ReadBuf, copy_bidirectional};
+
+use crate::wrapped::{Reading, Wrapped};
 
 /// Copies bytes both ways until both have ended, or none has come for `idle`. `kept` is what must live as long; it is told
 /// how many bytes passed.
@@ -27,8 +29,8 @@ pub async fn carry<T>(
         (Err(error), _) | (_, Err(error)) => return tracing::debug!("upgrade: {error}"),
     };
     let (forth, back) = (AtomicU64::new(0), AtomicU64::new(0));
-    let mut client = Counted { stream: TokioIo::new(client), read: &forth };
-    let mut backend = Counted { stream: TokioIo::new(backend), read: &back };
+    let mut client = Wrapped { stream: TokioIo::new(client), reading: Count(&forth) };
+    let mut backend = Wrapped { stream: TokioIo::new(backend), reading: Count(&back) };
     tokio::select! {
         _ = copy_bidirectional(&mut client, &mut backend) => {}
         () = silence(idle, || forth.load(Ordering::Relaxed).wrapping_add(back.load(Ordering::Relaxed))) => {}
@@ -48,32 +50,20 @@ async fn silence(idle: Option<Duration>, count: impl Fn() -> u64) {
     }
 }
 
-/// A stream that counts what is read from it.
-struct Counted<'a, S> {
-    stream: S,
-    read: &'a AtomicU64,
-}
+/// Counts what is read.
+struct Count<'a>(&'a AtomicU64);
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+impl Reading for Count<'_> {
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: Pin<&mut S>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buf);
-        self.read.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
+        let polled = stream.poll_read(cx, buf);
+        self.0.fetch_add((buf.filled().len() - before) as u64, Ordering::Relaxed);
         polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -1,5 +1,5 @@
-//! Pure. Which keys of token issuers are fetched next: side by side, so that no issuer waits for another, and bounded for
-//! each namespace, so that no tenant takes what others need.
+//! Pure. Which keys of token issuers are fetched next: side by side, so that no issuer waits for another, and bounded
+//! for each namespace, so that no tenant takes what others need.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -44,8 +44,8 @@ impl Progress {
     }
 }
 
-/// One URL, the namespaces that want what is behind it, and how far that is. What several namespaces want waits for none of
-/// them: it counts for the one with the most room.
+/// One URL, the namespaces that want what is behind it, and how far that is. What several namespaces want waits for
+/// none of them: it counts for the one with the most room.
 pub type Wanted<'a> = (&'a Arc<str>, &'a [Arc<str>], Progress);
 
 /// What is begun now, the most promising first.

@@ -1,17 +1,15 @@
 //! Keys of token issuers that are behind a URL: fetched in the background, kept when fetching fails.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
-use bytes::Bytes;
+use anyhow::{Context as _, Result, anyhow, bail};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use http::{Request, Uri};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper_util::rt::TokioIo;
+use http::header::ACCEPT;
+use http::{Request, StatusCode};
+use http_body_util::Full;
 use jsonwebtoken::jwk::JwkSet;
 use parking_lot::Mutex;
 use tokio::time::timeout;
@@ -20,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::jwt::{KeySource, key_set};
 use crate::config::Plan;
 use crate::keys::fetches::{self, Progress};
-use crate::keys::https;
 use crate::local_targets::Around;
+use crate::outward;
 use crate::world::Worlds;
 
 /// The keys that are known.
@@ -134,40 +132,12 @@ fn bail_late() -> Result<JwkSet> {
 }
 
 async fn fetch(url: &str, around: &Around) -> Result<JwkSet> {
-    let uri: Uri = url.parse().context("the URL")?;
-    let authority = uri.authority().context("the URL has no host")?.clone();
-    let tls = uri.scheme_str() == Some("https");
-    let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-    let tcp = around.dial_name(authority.host(), port).await.context("connecting")?;
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    let request = Request::get(path).header("host", authority.as_str()).header("accept", "application/json");
-    let request = request.body(Empty::<Bytes>::new())?;
-    if tls { ask(https::connect(tcp, authority.host()).await?, request).await } else { ask(tcp, request).await }
-}
-
-async fn ask<S>(stream: S, request: Request<Empty<Bytes>>) -> Result<JwkSet>
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let asking = async move {
-        let response = sender.send_request(request).await?;
-        if response.status() != http::StatusCode::OK {
-            bail!("status {}", response.status());
-        }
-        let body = Limited::new(response.into_body(), LARGEST).collect().await;
-        let body = body.map_err(|error| anyhow::anyhow!("reading the answer: {error}"))?.to_bytes();
-        key_set(&body).map_err(|why| anyhow::anyhow!("the answer {why}"))
-    };
-    // Not in a task of its own: an answer that is given up takes its connection with it.
-    let (mut asking, mut connection) = (pin!(asking), pin!(connection));
-    let mut is_open = true;
-    loop {
-        tokio::select! {
-            asked = &mut asking => return asked,
-            _ = &mut connection, if is_open => is_open = false,
-        }
+    let request = Request::get(url).header(ACCEPT, "application/json").body(Full::default()).context("the URL")?;
+    let answer = outward::ask(around, request, None, LARGEST).await?;
+    if answer.status() != StatusCode::OK {
+        bail!("status {}", answer.status());
     }
+    key_set(answer.body()).map_err(|why| anyhow!("the answer {why}"))
 }
 
 #[cfg(test)]

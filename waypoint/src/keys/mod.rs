@@ -1,5 +1,4 @@
 //! The keys of token issuers, fetched before they are needed.
 
 pub mod jwks; // key sets, as they were last fetched
-pub mod https; // TLS to the world outside
 pub mod fetches; // whose keys are fetched next

@@ -1,9 +1,9 @@
-//! Pure. What of gRPC a proxy must know: which requests are gRPC, status codes, and how HTTP answers map onto them.
-//!
-//! gRPC over HTTP/2 (PROTOCOL-HTTP2.md) and doc/http-grpc-status-mapping.md.
+//! Pure. What of gRPC a proxy must know: which requests are gRPC, and status codes (gRPC over HTTP/2,
+//! PROTOCOL-HTTP2.md).
 
+use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 /// A status code of gRPC, 0 to 16.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -14,6 +14,8 @@ impl GrpcCode {
     pub const OK: Self = Self(0);
     /// The caller gave up.
     pub const CANCELLED: Self = Self(1);
+    /// Nothing that another code says.
+    pub const UNKNOWN: Self = Self(2);
     /// The deadline passed.
     pub const DEADLINE_EXCEEDED: Self = Self(4);
     /// Refused by policy.
@@ -80,32 +82,12 @@ pub fn status(headers: &HeaderMap) -> Option<GrpcCode> {
     headers.get("grpc-status")?.to_str().ok()?.parse().ok().filter(|code| *code <= 16).map(GrpcCode)
 }
 
-/// The gRPC code of an answer that the waypoint makes itself with this HTTP status.
-pub fn code_of(status: StatusCode) -> GrpcCode {
-    match status.as_u16() {
-        200 => GrpcCode::OK,
-        400 | 431 | 500 => GrpcCode::INTERNAL,
-        401 => GrpcCode::UNAUTHENTICATED,
-        403 => GrpcCode::PERMISSION_DENIED,
-        404 => GrpcCode::UNIMPLEMENTED,
-        408 | 504 => GrpcCode::DEADLINE_EXCEEDED,
-        429 => GrpcCode::RESOURCE_EXHAUSTED,
-        502 | 503 => GrpcCode::UNAVAILABLE,
-        _ => GrpcCode(2),
-    }
-}
+/// What `grpc-message` escapes in ASCII; beyond ASCII it is everything.
+const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 
 /// Escapes a text for `grpc-message`: bytes outside printable ASCII, and `%`, become `%XX`.
 pub fn escape_message(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if (0x20..0x7f).contains(&byte) && byte != b'%' {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
+    utf8_percent_encode(text, ESCAPED).to_string()
 }
 
 #[cfg(test)]
@@ -140,6 +122,6 @@ mod tests {
 
     #[test]
     fn messages_are_escaped() {
-        assert_eq!(escape_message("no é 100%"), "no %C3%A9 100%25");
+        assert_eq!(escape_message("no é 100%\n~\u{7f}"), "no %C3%A9 100%25%0A~%7F");
     }
 }

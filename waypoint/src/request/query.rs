@@ -23,37 +23,17 @@ impl<'a> Query<'a> {
 
     /// The values of all parameters of this name.
     pub fn all<'b>(&'b self, name: &str) -> impl Iterator<Item = &'b str> {
-        let pairs =
-            self.parsed.get_or_init(|| self.text.split('&').filter(|pair| !pair.is_empty()).map(pair).collect());
+        let pairs = self.parsed.get_or_init(|| form_urlencoded::parse(self.text.as_bytes()).collect());
         pairs.iter().filter(move |(known, _)| known == name).map(|(_, value)| &**value)
     }
 }
 
-fn pair(text: &str) -> (Cow<'_, str>, Cow<'_, str>) {
-    let (name, value) = text.split_once('=').unwrap_or((text, ""));
-    (decode(name), decode(value))
-}
-
-fn decode(text: &str) -> Cow<'_, str> {
-    if !text.contains(['%', '+']) {
-        return Cow::Borrowed(text);
-    }
-    let bytes = text.as_bytes();
-    let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        match (byte, digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((high << 4 | low) as u8);
-                at += 2;
-            }
-            (b'+', ..) => out.push(b' '),
-            _ => out.push(byte),
-        }
-        at += 1;
-    }
-    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
+/// A query without the parameters of these names; `None` when nothing is left.
+pub fn without(text: &str, names: &[String]) -> Option<String> {
+    let is_named = |name: &str| names.iter().any(|known| known == name);
+    let is_kept = |pair: &&str| !form_urlencoded::parse(pair.as_bytes()).any(|(name, _)| is_named(&name));
+    let left: Vec<&str> = text.split('&').filter(is_kept).collect();
+    (!left.is_empty()).then(|| left.join("&"))
 }
 
 #[cfg(test)]
@@ -62,12 +42,30 @@ mod tests {
 
     #[test]
     fn the_first_value_of_a_name_counts() {
-        let query = Query::new("a=1&b=x%20y&a=2&c&d=+%2&&e=%zz");
-        for (name, value) in [("a", "1"), ("b", "x y"), ("c", ""), ("d", " %2"), ("e", "%zz")] {
+        let query = Query::new("a=1&b=x%20y&a=2&c&d=+%2&&e=%zz&%66=a=b%ff");
+        for (name, value) in [("a", "1"), ("b", "x y"), ("c", ""), ("d", " %2"), ("e", "%zz"), ("f", "a=b\u{fffd}")] {
             assert_eq!(query.get(name), Some(value), "{name}");
         }
         assert_eq!(query.get("A"), None);
         assert_eq!(query.all("a").collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!(Query::new("").get(""), None);
+    }
+
+    #[test]
+    fn a_parameter_is_taken_off_in_every_form_and_nothing_else_changes() {
+        for (text, left) in [
+            ("access_token=x", None),
+            ("a=1&access_token=x&b=%2f", Some("a=1&b=%2f")),
+            ("access%5Ftoken=x&access_token=x&a", Some("a")),
+            ("access_token", None),
+            ("access_token=x&", Some("")),
+            (
+                "a=access_token&Access_token=1&my_access_token=2",
+                Some("a=access_token&Access_token=1&my_access_token=2"),
+            ),
+            ("a=1&&b=2", Some("a=1&&b=2")),
+        ] {
+            assert_eq!(without(text, &["access_token".to_owned()]).as_deref(), left, "{text}");
+        }
     }
 }

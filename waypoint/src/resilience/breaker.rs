@@ -55,7 +55,8 @@ pub enum Sign {
     },
     /// There was no connection: nobody loses by its ejection.
     Unreachable,
-    /// It did not answer in time. A time-out shorter than [`PATIENCE`] says more about the time-out than about the endpoint.
+    /// It did not answer in time. A time-out shorter than [`PATIENCE`] says more about the time-out than about the
+    /// endpoint.
     Silent {
         /// When the request was sent.
         sent: Instant,
@@ -66,14 +67,16 @@ pub enum Sign {
     },
 }
 
-/// A time-out shorter than this says little about an endpoint's health: a route may ask for 200 ms and mean "try again".
+/// A time-out shorter than this says little about an endpoint's health: a route may ask for 200 ms and mean "try
+/// again".
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Where nothing but such time-outs was heard of an endpoint for so long, they count: the length of the default deadline.
+/// Where nothing but such time-outs was heard of an endpoint for so long, they count: the length of the default
+/// deadline.
 pub const SILENCE: Duration = Duration::from_secs(15);
 
-/// The last endpoint of a service is ejected for its silence when nobody has heard of it for so long; where all are ejected
-/// one is probed after this, however long its ejection was to last.
+/// The last endpoint of a service is ejected for its silence when nobody has heard of it for so long; where all are
+/// ejected one is probed after this, however long its ejection was to last.
 pub const ALONE: Duration = Duration::from_secs(5);
 
 /// What a record changed.
@@ -511,7 +514,8 @@ mod tests {
                 breaker.record(&LIMITS, now, silent(now, millis, spare), false, 0.0).is_some()
             })
         };
-        // All at once: five of a second are little where they are of the last endpoint, five of the default deadline are enough.
+        // All at once: five of a second are little where they are of the last endpoint, five of the default deadline
+        // are enough.
         assert_eq!(opened(true, 1000, 0), Some(4));
         assert_eq!(opened(false, 1000, 0), None);
         assert_eq!(opened(false, 2000, 0), None);

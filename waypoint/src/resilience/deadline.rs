@@ -55,8 +55,8 @@ impl Deadline {
         Self { start, default, whole: whole.map(|time| start + time), impatient }
     }
 
-    /// When response headers must be there; `None` is unlimited. The default counts from the end of the request: as long
-    /// as a body flows, only silence of `idle` ends it, for who uploads or streams is not late.
+    /// When response headers must be there; `None` is unlimited. The default counts from the end of the request: as
+    /// long as a body flows, only silence of `idle` ends it, for who uploads or streams is not late.
     pub fn headers(&self, upload: Option<Upload>, idle: Option<Duration>) -> Option<Instant> {
         let default = match upload {
             None => self.default.map(|time| self.start + time),

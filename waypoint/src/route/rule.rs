@@ -63,8 +63,8 @@ pub enum Action {
     Forward(Box<[Backend]>),
     /// It is answered with a redirect.
     Redirect(Redirect),
-    /// It is answered with this status: the rule cannot be carried out as it is written.
-    Fail(u16, Arc<str>),
+    /// It is refused: the rule cannot be carried out as it is written, and why.
+    Fail(Arc<str>),
 }
 
 /// One backend of a rule.
@@ -131,8 +131,9 @@ impl Rule {
         }
     }
 
-    /// The backend, and its index, for one request, `random` being 0 to 1 (exclusive). `None` when all weights are zero, or there is no
-    /// backend at all: 500. A backend without endpoints keeps its share: weights are never spread anew.
+    /// The backend, and its index, for one request, `random` being 0 to 1 (exclusive). `None` when all weights are
+    /// zero, or there is no backend at all: 500. A backend without endpoints keeps its share: weights are never spread
+    /// anew.
     pub fn choose(&self, random: f64) -> Option<(usize, &Backend)> {
         let Action::Forward(backends) = &self.action else { return None };
         if let [only] = &**backends {

@@ -37,6 +37,7 @@ pub struct Table {
     regex: Option<(RegexSet, Box<[u32]>)>,
     // Expressions that together exceed what one automaton may take, one by one.
     loose: Box<[u32]>,
+    headers: Box<[HeaderName]>,
 }
 
 #[derive(Debug)]
@@ -101,7 +102,19 @@ impl Table {
             Ok(set) => (Some((set, indices)), Box::default()),
             Err(_) => (None, indices),
         };
-        Self { kind, entries, exact, prefix, regex, loose }
+        let mut headers: Vec<HeaderName> = Vec::new();
+        for condition in entries.iter().flat_map(|entry| &entry.fits.conditions) {
+            match condition {
+                Condition::Header(name, _) if !headers.contains(name) => headers.push(name.clone()),
+                _ => {}
+            }
+        }
+        Self { kind, entries, exact, prefix, regex, loose, headers: headers.into() }
+    }
+
+    /// The headers that its matches look at: each has one line by then, which the backend sees too.
+    pub fn headers(&self) -> &[HeaderName] {
+        &self.headers
     }
 
     /// The rule for a request: `path` in normal form without the query.

@@ -84,7 +84,7 @@ struct Request {
 
 fn rule(index: usize) -> Arc<Rule> {
     let id = RuleId { kind: "HTTPRoute", route: "default/test".into(), index, name: None };
-    Arc::new(Rule::new(id, Action::Fail(500, "test".into())))
+    Arc::new(Rule::new(id, Action::Fail("test".into())))
 }
 
 fn table(specs: &[Spec]) -> Table {

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -25,10 +24,12 @@ use super::sniff::{Spoken, could_be_http, sniff};
 use crate::auth::authorize::judge;
 use crate::config::plan::ServicePlan;
 use crate::config::{Routing, workload_key};
+use crate::http::admit;
 use crate::http::exchange::Connection;
 use crate::http::judge::address_of;
 use crate::http::request::handle;
 use crate::identity::Told;
+use crate::rejection::TunnelRejection;
 use crate::request::hygiene::{MAX_HEAD, MAX_HEADERS};
 use crate::shared::Shared;
 use crate::telemetry::tcp::TcpRecord;
@@ -54,16 +55,16 @@ pub async fn carry(shared: Arc<Shared>, request: hbone::Request, peer: SocketAdd
         Ok(head) => head,
         Err(error) => {
             debug!("{peer}: {error}");
-            return request.refuse(StatusCode::BAD_REQUEST);
+            return request.refuse(TunnelRejection::Malformed.status());
         }
     };
     let Some((service, destination)) = find(&world, &shared.network, &head.authority, &identity) else {
         debug!("{peer}: {} is not a service behind this waypoint", head.authority);
-        return request.refuse(StatusCode::NOT_FOUND);
+        return request.refuse(TunnelRejection::Unknown.status());
     };
     let Ok(_room) = Arc::clone(&shared.connections).try_acquire_owned() else {
         debug!("{peer}: refused, too many connections");
-        return request.refuse(StatusCode::SERVICE_UNAVAILABLE);
+        return request.refuse(TunnelRejection::TooMany.status());
     };
     let workload = world.snapshot.workload_at(&shared.network, peer.ip());
     let workload = workload.filter(|workload| workload.identity() == identity).cloned();
@@ -161,8 +162,8 @@ async fn spoken(connection: &Connection, stream: &mut Stream, declared: bool) ->
             // Slow in the middle of what may yet be a request line.
             Err(_) => Spoken::Http1,
         };
-        // What is declared to be HTTP and is not gets HTTP's own answer to that, and so does what a lenient server could
-        // take for HTTP where that would pass by what looks at requests.
+        // What is declared to be HTTP and is not gets HTTP's own answer to that, and so does what a lenient server
+        // could take for HTTP where that would pass by what looks at requests.
         let refused = declared || is_judged(connection) && could_be_http(stream.seen());
         return Some(if spoken == Spoken::Opaque && refused { Spoken::Http1 } else { spoken });
     }
@@ -265,7 +266,10 @@ fn refused(world: &World, connection: &Connection, (target, port): (&ServiceKey,
     let refusal = |plan: &ServicePlan, destination| {
         let request = connection.client.subject(destination, None);
         let judgement = judge(plan.security.policies.iter().map(|policy| &**policy), &request);
-        judgement.refusal.map(process::telemetry::access_log::reason::rejected)
+        judgement.refusal.map(|refusal| {
+            admit::report_why(plan, &request);
+            process::telemetry::access_log::reason::rejected(refusal)
+        })
     };
     let called = world.service(&connection.service, connection.port)?;
     let other = world.plan.services.get(target).filter(|_| *target != connection.service);

@@ -1,8 +1,8 @@
 //! Pure. Follows where the requests of an HTTP/1 connection begin and end, byte by byte, and refuses heads that two
 //! parsers could read differently (RFC 9112, 5.2, 6.1, 6.3, 11.2). The parser behind it sees only heads that passed.
 //!
-//! Stricter than the standard asks a server to be: a length beside chunked, a length given twice, lines that end without CR,
-//! folded lines and any coding but `chunked` are refused, whoever sends them.
+//! Stricter than the standard asks a server to be: a length beside chunked, a length given twice, lines that end
+//! without CR, folded lines and any coding but `chunked` are refused, whoever sends them.
 
 use http::HeaderName;
 

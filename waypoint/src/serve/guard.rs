@@ -1,9 +1,11 @@
-//! What clients send over HTTP/1, looked at before it is parsed, and what hyper leaves undone between the client and it.
+//! What clients send over HTTP/1, looked at before it is parsed, and what hyper leaves undone between the client and
+//! it.
 //!
-//! In the place of what [`Framing`] refuses the parser gets a header that has the request answered with 400; where none can
-//! stand, something that it must refuse itself. Interim responses are written when hyper has nothing to write. The client's
-//! end is not the end of its request: it may have closed its half only, and is gone when its stream is reset. After our own
-//! end what the client still sends is read and forgotten for a while, so that it does not lose the answer over it.
+//! In the place of what [`Framing`] refuses the parser gets a header that has the request answered with 400; where none
+//! can stand, something that it must refuse itself. Interim responses are written when hyper has nothing to write. The
+//! client's end is not the end of its request: it may have closed its half only, and is gone when its stream is reset.
+//! After our own end what the client still sends is read and forgotten for a while, so that it does not lose the answer
+//! over it.
 
 use std::io;
 use std::pin::Pin;

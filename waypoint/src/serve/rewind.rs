@@ -8,13 +8,18 @@ use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use transport::net::duplex::{Duplex, Queue};
 
+use crate::wrapped::{Reading, Wrapped};
+
 /// Room for one read: a request's head mostly comes in one piece, and is best seen as one.
 const LOOK: usize = 2048;
 
 /// The stream.
-pub struct Rewind<S> {
-    stream: S,
-    first: Bytes,
+pub type Rewind<S> = Wrapped<S, First>;
+
+/// The bytes that come again.
+#[derive(Default)]
+pub struct First {
+    bytes: Bytes,
     /// Of what a copy has received, bytes that the stream itself has given out already.
     spent: usize,
 }
@@ -22,53 +27,44 @@ pub struct Rewind<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Rewind<S> {
     /// A stream at its beginning.
     pub fn new(stream: S) -> Self {
-        Self { stream, first: Bytes::new(), spent: 0 }
+        Self { stream, reading: First::default() }
     }
 
     /// Reads until `enough` says something, or the peer is done. May be dropped at any time: what was read comes again.
     pub async fn look<T>(&mut self, enough: impl Fn(&[u8]) -> Option<T>) -> io::Result<Option<T>> {
         loop {
-            if let Some(found) = enough(&self.first) {
+            if let Some(found) = enough(&self.reading.bytes) {
                 return Ok(Some(found));
             }
             let mut more = BytesMut::with_capacity(LOOK);
             if self.stream.read_buf(&mut more).await? == 0 {
                 return Ok(None);
             }
-            self.first =
-                if self.first.is_empty() { more.freeze() } else { [&self.first[..], &more[..]].concat().into() };
+            let first = &mut self.reading.bytes;
+            *first = if first.is_empty() { more.freeze() } else { [&first[..], &more[..]].concat().into() };
         }
     }
 
     /// What was read so far.
     pub fn seen(&self) -> &[u8] {
-        &self.first
+        &self.reading.bytes
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Rewind<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.first.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buf);
+impl Reading for First {
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: Pin<&mut S>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.bytes.is_empty() {
+            return stream.poll_read(cx, buf);
         }
-        let len = self.first.len().min(buf.remaining());
-        buf.put_slice(&self.first[..len]);
-        self.first.advance(len);
+        let len = self.bytes.len().min(buf.remaining());
+        buf.put_slice(&self.bytes[..len]);
+        self.bytes.advance(len);
         Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Rewind<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 
@@ -77,18 +73,18 @@ impl<S: Duplex> Duplex for Rewind<S> {
     const STOPS: bool = S::STOPS;
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-        if self.first.is_empty() {
+        if self.reading.bytes.is_empty() {
             return self.stream.poll_receive(cx);
         }
-        let first = std::mem::take(&mut self.first);
-        self.spent += first.len();
+        let first = std::mem::take(&mut self.reading.bytes);
+        self.reading.spent += first.len();
         Poll::Ready(Ok(Some(first)))
     }
 
     fn consumed(&mut self, len: usize) {
         // Looking at bytes has consumed them already.
-        let spent = len.min(self.spent);
-        self.spent -= spent;
+        let spent = len.min(self.reading.spent);
+        self.reading.spent -= spent;
         if len > spent {
             self.stream.consumed(len - spent);
         }

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use transport::net::backoff::Backoff;
+
 use super::value::{Effective, GrpcCodes, HashOn, Show};
 use crate::balance::{Algorithm, LoadSettings};
 use crate::request::grpc::GrpcCode;
 use crate::resilience::breaker::BreakerLimits;
 use crate::resilience::limit::Rate;
-use crate::resilience::retry::{Backoff, BudgetLimits, RetryPolicy, StatusSet};
+use crate::resilience::retry::{BudgetLimits, RetryPolicy, StatusSet};
 use mesh::policy::path::Normalization;
 
 macro_rules! settings {
@@ -101,10 +103,11 @@ settings! {
     "retry.budget.interval" budget_interval: Duration = secs(10);
     /// Retries per second that are always allowed.
     "retry.budget.minPerSecond" budget_min: f64 = 10.0;
-    /// Retries per second that are always allowed to rules whose route asks for them; `None`: a budget was set, and holds them
-    /// as it holds all.
+    /// Retries per second that are always allowed to rules whose route asks for them; `None`: a budget was set, and
+    /// holds them as it holds all.
     "retry.budget.minPerSecondAsked" budget_asked: Option<f64> = Some(100.0);
-    /// Whether a retry that the budget refuses is answered with 503 (XBackendTrafficPolicy) or with what the backend said.
+    /// Whether a retry that the budget refuses is answered with 503 (XBackendTrafficPolicy) or with what the backend
+    /// said.
     "retry.budget.reject" budget_reject: bool = false;
     /// How an endpoint is chosen.
     "loadBalancing.algorithm" algorithm: Algorithm = Algorithm::PeakEwma;
@@ -180,7 +183,7 @@ impl Settings {
             codes: self.retry_codes,
             grpc: self.retry_grpc.0,
             idempotent_only: self.retry_idempotent_only,
-            backoff: Backoff { base: self.backoff_base, max: self.backoff_max },
+            backoff: Backoff { first: self.backoff_base, longest: self.backoff_max },
             honour_retry_after: self.retry_after,
         }
     }
@@ -190,8 +193,8 @@ impl Settings {
         BudgetLimits { percent: self.budget_percent, interval: self.budget_interval, min_per_second: self.budget_min }
     }
 
-    /// The same for a retry of a rule: what a route asks for is not held to a budget that nobody set, as long as it is little
-    /// in itself.
+    /// The same for a retry of a rule: what a route asks for is not held to a budget that nobody set, as long as it is
+    /// little in itself.
     pub fn budget_for(&self, rule: &Self) -> BudgetLimits {
         let asked = self.budget_asked.filter(|_| rule.retry_asked).unwrap_or_default();
         BudgetLimits { min_per_second: self.budget_min.max(asked), ..self.budget() }

@@ -9,6 +9,7 @@ use mesh::model::identity::Identity;
 use mesh::model::service::ServiceKey;
 use mesh::model::workload::Workload;
 
+use crate::rejection::HttpFlag;
 use crate::request::grpc::GrpcCode;
 use crate::trace::Context;
 
@@ -65,7 +66,7 @@ pub struct Outcome {
     /// The status that the caller got; 0 when it went away first.
     pub status: u16,
     /// Envoy's response flag.
-    pub flag: &'static str,
+    pub flag: HttpFlag,
     /// The gRPC status.
     pub grpc: Option<GrpcCode>,
     /// Why, when it is our own answer or the response broke off.
@@ -77,7 +78,13 @@ pub struct Outcome {
 impl Default for Outcome {
     /// The caller went away before anything was answered.
     fn default() -> Self {
-        Self { status: 0, flag: "DC", grpc: None, error: None, headers_after: None }
+        Self {
+            status: 0,
+            flag: HttpFlag::DownstreamConnectionTermination,
+            grpc: None,
+            error: None,
+            headers_after: None,
+        }
     }
 }
 

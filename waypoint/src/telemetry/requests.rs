@@ -1,21 +1,22 @@
-//! The standard request metrics of a waypoint, with Istio's names, labels and order: `reporter="waypoint"`, each request
-//! once. A request costs one look-up; series that nobody adds to for ten minutes go away.
+//! The standard request metrics of a waypoint, with Istio's names, labels and order: `reporter="waypoint"`, each
+//! request once. A request costs one look-up; series that nobody adds to for ten minutes go away.
 
-use std::collections::HashMap;
-use std::fmt::Write as _;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use mesh::model::identity::Identity;
 use mesh::model::service::ServiceKey;
 use mesh::model::workload::Workload;
-use parking_lot::RwLock;
-use process::telemetry::line::write_quoted;
+use process::telemetry::family::{Family, LabelSet, Tally};
 use process::telemetry::registry::{Registry, Source};
+use process::telemetry::sample::{Buckets, Collector, Kind, Labels, LabelsBuilder, Metric, Value};
 
-use super::facts::Facts;
+use super::facts::{Facts, Outcome};
 use crate::config::address_of;
+use crate::rejection::HttpFlag;
+use crate::request::grpc::GrpcCode;
 
 /// Upper bounds of the buckets of duration, in milliseconds (Istio's).
 const MILLIS: [f64; 19] = [
@@ -41,50 +42,101 @@ const MILLIS: [f64; 19] = [
 ];
 /// Upper bounds of the buckets of sizes, in bytes.
 const BYTES: [f64; 19] = MILLIS;
-/// How long a series stays that nobody adds to.
-const IDLE: Duration = Duration::from_secs(600);
 /// Most series; what comes beyond is counted under one label set without workloads.
 const MOST: usize = 20_000;
 
 /// The request metrics.
 pub struct Requests {
-    series: RwLock<HashMap<Key, Arc<Series>>>,
-    hasher: RandomState,
-    began: Instant,
+    family: Family<Kept, Counts>,
 }
 
-#[derive(Clone, PartialEq, Eq)]
-struct Key {
-    hash: u64,
-    source: usize,
-    destination: usize,
-    identity: String,
+/// A request as its series is found by it.
+struct Key<'a>(&'a Facts);
+
+/// What a series was found by.
+struct Kept {
+    source: Option<Arc<Workload>>,
+    destination: Option<Arc<Workload>>,
+    /// Only of a source that is no workload: of others it is the workload's own.
+    identity: Option<Identity>,
     service: ServiceKey,
+    rest: Rest,
+}
+
+/// What is compared by value, and costs nothing to copy.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Rest {
     status: u16,
-    flag: &'static str,
-    grpc: Option<u8>,
+    flag: HttpFlag,
+    grpc: Option<GrpcCode>,
     is_grpc: bool,
     mutual_tls: bool,
     mirror: bool,
 }
 
-impl Hash for Key {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
+impl Key<'_> {
+    fn identity(&self) -> Option<&Identity> {
+        self.0.source.is_none().then_some(&self.0.source_identity)
+    }
+
+    fn rest(&self) -> Rest {
+        let Facts { outcome: Outcome { status, flag, grpc, .. }, grpc: is_grpc, mutual_tls, mirror, .. } = self.0;
+        let (status, flag, grpc) = (*status, *flag, *grpc);
+        Rest { status, flag, grpc, is_grpc: *is_grpc, mutual_tls: *mutual_tls, mirror: *mirror }
     }
 }
 
-struct Series {
-    labels: String,
-    // Held so that no other workload object comes to lie at the address in the key.
-    _source: Option<Arc<Workload>>,
-    _destination: Option<Arc<Workload>>,
-    count: AtomicU64,
+fn address(workload: Option<&Arc<Workload>>) -> Option<*const Workload> {
+    workload.map(Arc::as_ptr)
+}
+
+impl Hash for Key<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        address(self.0.source.as_ref()).hash(state);
+        address(self.0.destination.as_ref()).hash(state);
+        self.identity().hash(state);
+        self.0.service.hash(state);
+        self.rest().hash(state);
+    }
+}
+
+impl LabelSet for Key<'_> {
+    type Kept = Kept;
+
+    fn keep(&self) -> Kept {
+        Kept {
+            source: self.0.source.clone(),
+            destination: self.0.destination.clone(),
+            identity: self.identity().cloned(),
+            service: self.0.service.clone(),
+            rest: self.rest(),
+        }
+    }
+
+    fn is(&self, kept: &Kept) -> bool {
+        address(self.0.source.as_ref()) == address(kept.source.as_ref())
+            && address(self.0.destination.as_ref()) == address(kept.destination.as_ref())
+            && self.identity() == kept.identity.as_ref()
+            && self.0.service == kept.service
+            && self.rest() == kept.rest
+    }
+
+    fn render(&self) -> Labels {
+        labels(self.0, self.0.source.as_deref(), self.0.destination.as_deref())
+    }
+
+    fn render_rest(&self) -> Labels {
+        labels(self.0, None, None)
+    }
+}
+
+struct Counts {
     duration: Histogram,
     request_bytes: Histogram,
     response_bytes: Histogram,
-    touched: AtomicU64,
 }
+
+impl Tally for Counts {}
 
 struct Histogram {
     buckets: [AtomicU64; MILLIS.len() + 1],
@@ -103,88 +155,39 @@ impl Histogram {
         self.sum.fetch_add((value * 1000.0) as u64, Ordering::Relaxed);
     }
 
-    fn encode(&self, out: &mut String, name: &str, labels: &str, bounds: &[f64; MILLIS.len()]) {
-        let mut total = 0;
-        for (at, bucket) in self.buckets.iter().enumerate() {
-            total += bucket.load(Ordering::Relaxed);
-            let bound = bounds.get(at).map_or_else(|| "+Inf".to_owned(), |bound| format!("{bound:?}"));
-            let _ = writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {total}");
-        }
-        let sum = self.sum.load(Ordering::Relaxed) as f64 / 1000.0;
-        let _ = writeln!(out, "{name}_sum{{{labels}}} {sum}\n{name}_count{{{labels}}} {total}");
+    fn counts(&self) -> [u64; MILLIS.len() + 1] {
+        std::array::from_fn(|at| self.buckets[at].load(Ordering::Relaxed))
+    }
+
+    fn sum(&self) -> f64 {
+        self.sum.load(Ordering::Relaxed) as f64 / 1000.0
     }
 }
 
 impl Requests {
     /// Registers the metrics.
     pub fn new(registry: &Registry) -> Arc<Self> {
-        let requests = Arc::new(Self { series: RwLock::default(), hasher: RandomState::new(), began: Instant::now() });
+        let requests = Arc::new(Self { family: Family::new(MOST) });
         registry.add(Arc::clone(&requests) as Arc<dyn Source>);
         requests
     }
 
     /// Counts a request that has ended.
     pub fn record(&self, record: &Facts) {
-        let now = Instant::now();
-        let series = self.series(record);
-        series.count.fetch_add(1, Ordering::Relaxed);
-        series.duration.observe(&MILLIS, now.duration_since(record.began).as_secs_f64() * 1000.0);
-        series.request_bytes.observe(&BYTES, record.received() as f64);
-        series.response_bytes.observe(&BYTES, record.sent as f64);
-        series.touched.store(now.duration_since(self.began).as_secs(), Ordering::Relaxed);
-    }
-
-    fn series(&self, record: &Facts) -> Arc<Series> {
-        let address = |workload: &Option<Arc<Workload>>| workload.as_ref().map_or(0, |w| Arc::as_ptr(w) as usize);
-        let mut key = Key {
-            hash: 0,
-            source: address(&record.source),
-            destination: address(&record.destination),
-            identity: if record.source.is_some() { String::new() } else { record.source_identity.to_string() },
-            service: record.service.clone(),
-            status: record.outcome.status,
-            flag: record.outcome.flag,
-            grpc: record.outcome.grpc.map(|code| code.0),
-            is_grpc: record.grpc,
-            mutual_tls: record.mutual_tls,
-            mirror: record.mirror,
-        };
-        let parts =
-            (key.source, key.destination, &key.identity, &key.service, key.status, key.flag, key.grpc, key.mirror);
-        key.hash = self.hasher.hash_one(parts);
-        if let Some(series) = self.series.read().get(&key) {
-            return Arc::clone(series);
-        }
-        let mut all = self.series.write();
-        let full = all.len() >= MOST;
-        if full {
-            (key.source, key.destination, key.identity, key.hash) = (0, 0, String::new(), u64::from(key.status));
-        }
-        let make = || {
-            let (source, destination) =
-                if full { (None, None) } else { (record.source.clone(), record.destination.clone()) };
-            Arc::new(Series {
-                labels: labels(record, source.as_deref(), destination.as_deref()),
-                _source: source,
-                _destination: destination,
-                count: AtomicU64::new(0),
-                duration: Histogram::new(),
-                request_bytes: Histogram::new(),
-                response_bytes: Histogram::new(),
-                touched: AtomicU64::new(0),
-            })
-        };
-        Arc::clone(all.entry(key).or_insert_with(make))
+        let took = record.began.elapsed().as_secs_f64() * 1000.0;
+        let new =
+            || Counts { duration: Histogram::new(), request_bytes: Histogram::new(), response_bytes: Histogram::new() };
+        self.family.with(&Key(record), new, |counts| {
+            counts.duration.observe(&MILLIS, took);
+            counts.request_bytes.observe(&BYTES, record.received() as f64);
+            counts.response_bytes.observe(&BYTES, record.sent as f64);
+        });
     }
 }
 
-fn labels(record: &Facts, source: Option<&Workload>, destination: Option<&Workload>) -> String {
-    let mut out = String::with_capacity(1024);
-    let mut put = |name: &str, value: &str| {
-        let comma = if out.is_empty() { "" } else { "," };
-        let _ = write!(out, "{comma}{name}=");
-        write_quoted(&mut out, if value.is_empty() { "unknown" } else { value });
-    };
+fn labels(record: &Facts, source: Option<&Workload>, destination: Option<&Workload>) -> Labels {
+    let mut out = LabelsBuilder::default();
+    let mut put = |name: &str, value: &str| out.put(name, value);
     put("reporter", "waypoint");
     let principal = record.source_identity.to_string();
     side(&mut put, "source", source, &principal);
@@ -199,12 +202,12 @@ fn labels(record: &Facts, source: Option<&Workload>, destination: Option<&Worklo
     put("request_protocol", if record.grpc { "grpc" } else { "http" });
     put("response_code", &record.outcome.status.to_string());
     put("grpc_response_status", &record.outcome.grpc.map(|code| code.0.to_string()).unwrap_or_default());
-    put("response_flags", record.outcome.flag);
+    put("response_flags", record.outcome.flag.as_str());
     put("connection_security_policy", if record.mutual_tls { "mutual_tls" } else { "none" });
     if record.mirror {
         put("mirror", "true");
     }
-    out
+    out.build()
 }
 
 fn side(put: &mut impl FnMut(&str, &str), which: &str, workload: Option<&Workload>, principal: &str) {
@@ -223,27 +226,28 @@ fn side(put: &mut impl FnMut(&str, &str), which: &str, workload: Option<&Workloa
     }
 }
 
+type Pick = fn(&Counts) -> &Histogram;
+
+const HISTOGRAMS: [(&str, &str, &[f64], Pick); 3] = [
+    ("istio_request_duration_milliseconds", "Duration of requests", &MILLIS, |counts| &counts.duration),
+    ("istio_request_bytes", "Size of request bodies", &BYTES, |counts| &counts.request_bytes),
+    ("istio_response_bytes", "Size of response bodies", &BYTES, |counts| &counts.response_bytes),
+];
+
 impl Source for Requests {
-    fn encode(&self, out: &mut String, now: Instant) {
-        let seconds = now.saturating_duration_since(self.began).as_secs();
-        self.series.write().retain(|_, series| {
-            Arc::strong_count(series) > 1 || seconds < series.touched.load(Ordering::Relaxed) + IDLE.as_secs()
-        });
-        let all: Vec<Arc<Series>> = self.series.read().values().cloned().collect();
-        let _ = writeln!(out, "# HELP istio_requests Requests that have ended.\n# TYPE istio_requests counter");
-        for series in &all {
-            let _ = writeln!(out, "istio_requests_total{{{}}} {}", series.labels, series.count.load(Ordering::Relaxed));
+    fn collect(&self, now: Instant, to: &mut dyn Collector) {
+        self.family.expire(now);
+        let all = self.family.series();
+        to.metric(&Metric { name: "istio_requests", help: "Requests that have ended", kind: Kind::Counter });
+        for (labels, counts) in &all {
+            to.sample(labels, Value::Integer(counts.duration.counts().iter().sum()));
         }
-        type Pick = fn(&Series) -> &Histogram;
-        let histograms: [(&str, &str, &[f64; MILLIS.len()], Pick); 3] = [
-            ("istio_request_duration_milliseconds", "Duration of requests.", &MILLIS, |series| &series.duration),
-            ("istio_request_bytes", "Size of request bodies.", &BYTES, |series| &series.request_bytes),
-            ("istio_response_bytes", "Size of response bodies.", &BYTES, |series| &series.response_bytes),
-        ];
-        for (name, help, bounds, pick) in histograms {
-            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
-            for series in &all {
-                pick(series).encode(out, name, &series.labels, bounds);
+        for (name, help, bounds, pick) in HISTOGRAMS {
+            to.metric(&Metric { name, help, kind: Kind::Histogram });
+            for (labels, counts) in &all {
+                let histogram = pick(counts);
+                let buckets = Buckets { bounds, counts: &histogram.counts(), sum: histogram.sum() };
+                to.sample(labels, Value::Buckets(buckets));
             }
         }
     }

@@ -1,14 +1,12 @@
 //! Spans of our own, sent to a collector by OTLP over HTTP in its JSON form (opentelemetry-proto, OTLP/HTTP).
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use bytes::Bytes;
+use http::Request;
 use http::header::CONTENT_TYPE;
-use http::{Request, Uri};
 use http_body_util::Full;
-use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -16,6 +14,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::local_targets::Around;
+use crate::outward;
 use crate::trace::{SpanId, TraceId};
 use crate::world::Worlds;
 
@@ -51,6 +50,10 @@ const WAITING: usize = 4096;
 /// Spans of one request to the collector.
 const BATCH: usize = 512;
 const LIMIT: Duration = Duration::from_secs(5);
+/// Where collectors listen for OTLP over HTTP, unless the URL says otherwise.
+const PORT: u16 = 4318;
+/// Largest answer of a collector.
+const ANSWER: usize = 64 << 10;
 
 impl Default for Spans {
     fn default() -> Self {
@@ -120,17 +123,11 @@ fn body(service: &str, spans: &[Span]) -> Value {
     }]})
 }
 
-async fn send(collector: &Arc<str>, around: &Around, body: &Value) -> Result<()> {
-    let uri: Uri = format!("{}/v1/traces", collector.trim_end_matches('/')).parse().context("the URL")?;
-    let authority = uri.authority().context("the URL has no host")?.clone();
-    let port = authority.port_u16().unwrap_or(4318);
-    let tcp = around.dial_name(authority.host(), port).await.context("connecting")?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tcp)).await?;
-    let driving = tokio::spawn(connection);
-    let request = Request::post(uri.path()).header("host", authority.as_str()).header(CONTENT_TYPE, "application/json");
-    let request = request.body(Full::new(Bytes::from(body.to_string())))?;
-    let status = sender.send_request(request).await?.status();
-    driving.abort();
+async fn send(collector: &str, around: &Around, body: &Value) -> Result<()> {
+    let url = format!("{}/v1/traces", collector.trim_end_matches('/'));
+    let request = Request::post(url).header(CONTENT_TYPE, "application/json");
+    let request = request.body(Full::new(Bytes::from(body.to_string()))).context("the URL")?;
+    let status = outward::ask(around, request, Some(PORT), ANSWER).await?.status();
     if status.is_success() { Ok(()) } else { bail!("status {status}") }
 }
 

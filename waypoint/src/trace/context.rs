@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use transport::hbone::push_hex;
+
 /// The id of a trace, never zero.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceId([u8; 16]);
@@ -85,15 +87,6 @@ fn read_hex(text: &str, into: &mut [u8]) -> Option<()> {
         *byte = digit(pair[0])? << 4 | digit(pair[1])?;
     }
     Some(())
-}
-
-/// Writes bytes as lower-case hexadecimal digits.
-pub fn push_hex(out: &mut String, bytes: &[u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for byte in bytes {
-        out.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        out.push(char::from(DIGITS[usize::from(byte & 15)]));
-    }
 }
 
 impl fmt::Display for TraceId {

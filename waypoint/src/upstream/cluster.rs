@@ -1,5 +1,5 @@
-//! The endpoints of one port of one service. There is one cluster however many routes lead to it, so that what one route
-//! learns about an endpoint all of them know.
+//! The endpoints of one port of one service. There is one cluster however many routes lead to it, so that what one
+//! route learns about an endpoint all of them know.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use mesh::balance::health::Admitted;
 use mesh::balance::locality;
-use mesh::model::identity::Identity;
+use mesh::model::hop;
 use mesh::model::name::{Namespace, WorkloadUid};
 use mesh::model::service::{AppProtocol, Service, ServiceKey};
-use mesh::model::waypoint::HBONE_PORT;
 use mesh::model::workload::Workload;
 use mesh::state::endpoints::Endpoint as Known;
 use parking_lot::{Mutex, RwLock};
@@ -94,8 +93,8 @@ pub enum NoEndpoint {
 }
 
 impl Clusters {
-    /// The cluster of a service port as clients of this namespace use it, as of this world. What is known of endpoints is
-    /// everybody's, unless a rule of the clients' own namespace sets limits and trust for them alone.
+    /// The cluster of a service port as clients of this namespace use it, as of this world. What is known of endpoints
+    /// is everybody's, unless a rule of the clients' own namespace sets limits and trust for them alone.
     pub fn get(
         &self,
         (service, port): (&ServiceKey, u16),
@@ -225,9 +224,7 @@ impl Cluster {
 
     /// The one endpoint of a workload that is called by its own address.
     fn follow(&self, old: &Set, workload: &Arc<Workload>, address: IpAddr, settings: &Arc<Settings>) {
-        let tunnel = workload
-            .is_enrolled()
-            .then(|| (SocketAddr::new(address, HBONE_PORT), Arc::from([workload.identity()].as_slice())));
+        let tunnel = hop::tunnel_to(workload, address, &[]);
         let target = Target { address: SocketAddr::new(address, self.port), tunnel };
         let before = old.endpoints.first();
         if before.is_some_and(|before| Arc::ptr_eq(&before.workload, workload) && before.target == target) {
@@ -291,8 +288,8 @@ impl Cluster {
         Set { source, settings: Some(Arc::clone(settings)), endpoints: endpoints.into(), protocol, maglev, tiers }
     }
 
-    /// An endpoint for one request: a probe if one is due and the request is expendable; else one that was not tried, of
-    /// the closest that can be used; else one that was.
+    /// An endpoint for one request: a probe if one is due and the request is expendable; else one that was not tried,
+    /// of the closest that can be used; else one that was.
     pub fn choose(&self, settings: &Settings, wanted: &Wanted<'_>, now: Instant) -> Result<InFlight, NoEndpoint> {
         let set = self.set.load();
         let fly = |endpoint: &Arc<Endpoint>, probe| {
@@ -362,15 +359,10 @@ fn load_of(endpoint: &Arc<Endpoint>) -> &Load {
 /// How an endpoint is reached on a port of the service; `None` when it does not have the port.
 fn target_of(service: &Service, known: &Known, port: u16) -> Option<Target> {
     let workload = &known.workload;
-    let v4 = |address: &&IpAddr| address.is_ipv4();
-    let address = workload.addresses.iter().find(v4).or(workload.addresses.first())?;
+    let address = hop::address_of(workload, false)?;
     let target_port = known.target_port(port)?;
-    let tunnel = workload.is_enrolled().then(|| {
-        let expected: Vec<Identity> =
-            std::iter::once(workload.identity()).chain(service.subject_alt_names.iter().cloned()).collect();
-        (SocketAddr::new(*address, HBONE_PORT), Arc::from(expected))
-    });
-    Some(Target { address: SocketAddr::new(*address, target_port), tunnel })
+    let tunnel = hop::tunnel_to(workload, address, &service.subject_alt_names);
+    Some(Target { address: SocketAddr::new(address, target_port), tunnel })
 }
 
 /// The number of ejected endpoints, for dumps.

@@ -1,5 +1,5 @@
-//! HTTP connections to one endpoint. A connection carries requests of clients of one identity only, because the endpoint's
-//! agent judges the connection by it.
+//! HTTP connections to one endpoint. A connection carries requests of clients of one identity only, because the
+//! endpoint's agent judges the connection by it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -229,8 +229,8 @@ impl Connections {
         Ok(Lease { kind: Kind::Two(Stream(shared)), home: Arc::clone(self), identity: identity.clone(), reused: false })
     }
 
-    /// A connection of its own for a WebSocket over HTTP/2 (RFC 8441), which needs the server's word that it takes such;
-    /// `None` when that does not come.
+    /// A connection of its own for a WebSocket over HTTP/2 (RFC 8441), which needs the server's word that it takes
+    /// such; `None` when that does not come.
     pub async fn extended(
         self: &Arc<Self>,
         connector: &Connector,

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 
 use super::interim::MOST;
+use crate::wrapped::{Reading, Wrapped};
 
 /// The type of HEADERS (RFC 9113, 6.2).
 const HEADERS: u8 = 1;
@@ -38,8 +39,10 @@ impl Grant {
 }
 
 /// The stream.
-pub struct Counted<S> {
-    stream: S,
+pub type Counted<S> = Wrapped<S, Heads>;
+
+/// What has come on it.
+pub struct Heads {
     frames: Frames,
     heads: u64,
     grant: Arc<Grant>,
@@ -48,7 +51,7 @@ pub struct Counted<S> {
 impl<S> Counted<S> {
     /// Wraps a stream.
     pub fn new(stream: S, grant: Arc<Grant>) -> Self {
-        Self { stream, frames: Frames::default(), heads: 0, grant }
+        Self { stream, reading: Heads { frames: Frames::default(), heads: 0, grant } }
     }
 }
 
@@ -86,31 +89,21 @@ impl Frames {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
+impl Reading for Heads {
+    fn poll_read<S: AsyncRead + Unpin>(
+        &mut self,
+        stream: Pin<&mut S>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
-        this.heads += this.frames.follow(&buf.filled()[before..]);
-        if this.heads > this.grant.heads.load(Ordering::Relaxed) {
-            this.grant.exceeded.store(true, Ordering::Relaxed);
+        ready!(stream.poll_read(cx, buf))?;
+        self.heads += self.frames.follow(&buf.filled()[before..]);
+        if self.heads > self.grant.heads.load(Ordering::Relaxed) {
+            self.grant.exceeded.store(true, Ordering::Relaxed);
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "too many interim responses")));
         }
         Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -1,5 +1,5 @@
-//! One endpoint: how it is reached, how busy and how trusted it is, and its connections. What is learnt about it outlives
-//! every change of configuration.
+//! One endpoint: how it is reached, how busy and how trusted it is, and its connections. What is learnt about it
+//! outlives every change of configuration.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -155,8 +155,8 @@ impl InFlight {
         self.judge(limits, sign, now);
     }
 
-    /// The endpoint has not answered within the time that it was given. `spare`: whether the service can do without it; `last`:
-    /// whether it may be ejected also if not, which an impatient caller does not bring about.
+    /// The endpoint has not answered within the time that it was given. `spare`: whether the service can do without it;
+    /// `last`: whether it may be ejected also if not, which an impatient caller does not bring about.
     pub fn timed_out(&mut self, limits: &BreakerLimits, spare: bool, last: bool, now: Instant) {
         let sign = Sign::Silent { sent: self.began, spare, last };
         let waited = now.saturating_duration_since(self.began);
@@ -199,8 +199,8 @@ impl InFlight {
         }
     }
 
-    /// How long a request waited in vain is a lower bound of the latency, and worth knowing when it is longer than what is
-    /// known. Otherwise an endpoint that never answers would look as good as new.
+    /// How long a request waited in vain is a lower bound of the latency, and worth knowing when it is longer than what
+    /// is known. Otherwise an endpoint that never answers would look as good as new.
     fn note_wait(&self, waited: Duration, now: Instant) {
         let load = &self.endpoint.state.load;
         if waited > load.latency(&self.load, now) {

@@ -48,7 +48,8 @@ impl Gate {
         self.inside.load(Ordering::Relaxed)
     }
 
-    /// Goes in, at once if fewer than `most` are inside; else waits, if fewer than `queue` wait, at most for `patience`.
+    /// Goes in, at once if fewer than `most` are inside; else waits, if fewer than `queue` wait, at most for
+    /// `patience`.
     pub async fn enter(self: &Arc<Self>, most: u32, queue: u32, patience: Duration) -> Result<Pass, Full> {
         if self.try_enter(most) {
             return Ok(Pass(Arc::clone(self)));

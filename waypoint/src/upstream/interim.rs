@@ -1,8 +1,8 @@
-//! Interim responses (RFC 9110, 15.2) of the backend that a request was sent to: they are counted, and passed on to clients
-//! that can be told.
+//! Interim responses (RFC 9110, 15.2) of the backend that a request was sent to: they are counted, and passed on to
+//! clients that can be told.
 //!
-//! hyper gives out those of HTTP/1 backends and none of HTTP/2's, and writes none itself: to clients of HTTP/1.1 they go
-//! beside it, in the moment in which it has nothing to write.
+//! hyper gives out those of HTTP/1 backends and none of HTTP/2's, and writes none itself: to clients of HTTP/1.1 they
+//! go beside it, in the moment in which it has nothing to write.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,7 +30,8 @@ pub struct Interim {
     request: AtomicWaker,
 }
 
-/// Where the interim responses of one request go. Those that come too late, after the next request has begun, go nowhere.
+/// Where the interim responses of one request go. Those that come too late, after the next request has begun, go
+/// nowhere.
 #[derive(Clone, Debug)]
 pub struct Hearing {
     interim: Arc<Interim>,

@@ -1,5 +1,5 @@
-//! Reaching backends: services become clusters of endpoints, endpoints keep their connections, and requests are sent until
-//! one of them answers.
+//! Reaching backends: services become clusters of endpoints, endpoints keep their connections, and requests are sent
+//! until one of them answers.
 
 pub mod send; // one request: attempts, waits, and what is told
 pub mod attempt; // one attempt on one endpoint

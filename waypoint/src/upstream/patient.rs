@@ -1,7 +1,8 @@
 //! A stream whose broken half does not hide what its other half has to say.
 //!
-//! A server may answer before it has read the request, and close (RFC 9112, 9.6): what is still sent to it then fails, maybe
-//! before its answer was read. The failure is kept back, and what is written is forgotten, until reading has come to its end.
+//! A server may answer before it has read the request, and close (RFC 9112, 9.6): what is still sent to it then fails,
+//! maybe before its answer was read. The failure is kept back, and what is written is forgotten, until reading has come
+//! to its end.
 
 use std::io;
 use std::pin::Pin;

@@ -110,7 +110,8 @@ impl Replay {
         Self { shared: Arc::new(Mutex::new(shared)), length }
     }
 
-    /// The caller waits for a word of the backend before it sends: nothing is read until [`Replay::resume`], or for a second.
+    /// The caller waits for a word of the backend before it sends: nothing is read until [`Replay::resume`], or for a
+    /// second.
     pub fn hold(&self) {
         self.shared.lock().held = Some(Box::pin(tokio::time::sleep(HOLD)));
     }

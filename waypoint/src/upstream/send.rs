@@ -1,4 +1,5 @@
-//! One request, sent until an endpoint answers it: which endpoint, how often, how long, and what is told when none does.
+//! One request, sent until an endpoint answers it: which endpoint, how often, how long, and what is told when none
+//! does.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +18,7 @@ use super::gate::{Full, Passes};
 use super::interim::Hearing;
 use super::replay::Replay;
 use crate::identity::RETRIED;
+use crate::rejection::Rejection;
 use crate::request::hygiene::answer::BadAnswer;
 use crate::resilience::breaker::{PATIENCE, Sign};
 use crate::resilience::deadline::{self, Deadline, Upload};
@@ -60,7 +62,8 @@ impl<'a> Outgoing<'a> {
         Limit { deadline: self.deadline, body: self.body, idle: self.rule.idle }
     }
 
-    /// Whether the endpoint has not got the whole request yet. A client that dawdles must not make an endpoint look bad.
+    /// Whether the endpoint has not got the whole request yet. A client that dawdles must not make an endpoint look
+    /// bad.
     fn is_uploading(&self) -> bool {
         matches!(self.body.map(Replay::upload), Some(Upload::Flowing(_)))
     }
@@ -115,11 +118,7 @@ pub struct Sent {
 /// Why there is no answer.
 pub struct Failure {
     /// What the caller gets.
-    pub status: StatusCode,
-    /// A word for it, stable: `x-culvert-error`.
-    pub reason: &'static str,
-    /// Envoy's response flag.
-    pub flag: &'static str,
+    pub rejection: Rejection,
     /// In words.
     pub detail: String,
     /// When to come back.
@@ -131,9 +130,8 @@ pub struct Failure {
 }
 
 impl Failure {
-    fn new(status: u16, reason: &'static str, flag: &'static str, detail: impl Into<String>) -> Self {
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        Self { status, reason, flag, detail: detail.into(), retry_after: None, retries: 0, endpoint: None }
+    fn new(rejection: Rejection, detail: impl Into<String>) -> Self {
+        Self { rejection, detail: detail.into(), retry_after: None, retries: 0, endpoint: None }
     }
 }
 
@@ -146,7 +144,7 @@ pub async fn send(connector: &Connector, cluster: &Arc<Cluster>, outgoing: Outgo
             Full::Queue => "too many requests wait for the service",
             Full::Patience => "too many requests are in flight to the service",
         };
-        Failure { retry_after: Some(service.max_wait), ..Failure::new(503, "overflow", "UO", detail) }
+        Failure { retry_after: Some(service.max_wait), ..Failure::new(Rejection::Overflow, detail) }
     };
     let entering = cluster.enter(service, outgoing.everybody, patience.unwrap_or(service.max_wait));
     let pass = entering.await.map_err(full)?;
@@ -194,7 +192,7 @@ impl Sending<'_> {
                 }
                 Next::Refused if self.outgoing.service.budget_reject => {
                     let detail = "the retry budget of the service is used up";
-                    return Err(self.fail(Failure::new(503, "retry_budget", "URX", detail), Some(endpoint)));
+                    return Err(self.fail(Failure::new(Rejection::RetryBudget, detail), Some(endpoint)));
                 }
                 Next::Done | Next::Refused => {
                     let retries = self.retries;
@@ -224,12 +222,12 @@ impl Sending<'_> {
         self.cluster.choose(self.outgoing.service, &wanted, now).map_err(|none| match none {
             NoEndpoint::NoneReady => {
                 let detail = format!("no endpoint of {} is ready", self.cluster.service());
-                self.fail(Failure::new(503, "no_endpoint", "UH", detail), None)
+                self.fail(Failure::new(Rejection::NoEndpoint, detail), None)
             }
             NoEndpoint::Ejected(until) => {
                 let detail = format!("every endpoint of {} is ejected", self.cluster.service());
                 let retry_after = until.map(|until| until.saturating_duration_since(now));
-                let failure = Failure::new(503, "circuit_open", "UH", detail);
+                let failure = Failure::new(Rejection::CircuitOpen, detail);
                 self.fail(Failure { retry_after, ..failure }, None)
             }
         })
@@ -329,7 +327,7 @@ impl Sending<'_> {
     }
 
     fn too_late(&self, endpoint: Option<Arc<Endpoint>>) -> Failure {
-        self.fail(Failure::new(504, "deadline", "UT", "the deadline of the request has passed"), endpoint)
+        self.fail(Failure::new(Rejection::Deadline, "the deadline of the request has passed"), endpoint)
     }
 
     fn fail(&self, failure: Failure, endpoint: Option<Arc<Endpoint>>) -> Failure {
@@ -360,18 +358,18 @@ fn outcome_of(answer: &Answer) -> Outcome {
 fn failure_of(error: &AttemptError) -> Failure {
     let detail = error.to_string();
     match error {
-        AttemptError::Connect(ConnectError::Full) => Failure::new(503, "overflow", "UO", detail),
+        AttemptError::Connect(ConnectError::Full) => Failure::new(Rejection::Overflow, detail),
         AttemptError::Connect(error) if error.is_denial() => {
-            Failure::new(403, "denied_by_peer", "UAEX", "policy of the destination refuses this client")
+            Failure::new(Rejection::DeniedByPeer, "policy of the destination refuses this client")
         }
         AttemptError::Connect(_) | AttemptError::Unsent(_) | AttemptError::BodyGone => {
-            Failure::new(503, "connect", "UF", detail)
+            Failure::new(Rejection::ConnectFailed, detail)
         }
-        AttemptError::Bad(BadAnswer::Unasked) => Failure::new(502, "upgrade", "UPE", detail),
-        AttemptError::Bad(_) => Failure::new(502, "protocol", "UPE", detail),
-        AttemptError::Reset(error) if error.is_parse() => Failure::new(502, "protocol", "UPE", detail),
-        AttemptError::Reset(_) => Failure::new(503, "reset", "UC", detail),
-        AttemptError::TryTimeout(_) => Failure::new(504, "try_timeout", "UT", detail),
+        AttemptError::Bad(BadAnswer::Unasked) => Failure::new(Rejection::UnaskedUpgrade, detail),
+        AttemptError::Bad(_) => Failure::new(Rejection::BadResponse, detail),
+        AttemptError::Reset(error) if error.is_parse() => Failure::new(Rejection::BadResponse, detail),
+        AttemptError::Reset(_) => Failure::new(Rejection::Reset, detail),
+        AttemptError::TryTimeout(_) => Failure::new(Rejection::TryTimeout, detail),
     }
 }
 

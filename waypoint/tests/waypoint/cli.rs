@@ -95,7 +95,7 @@ fn each_wrong_object_gets_its_condition_and_message() {
             "HTTPRoute",
             "Accepted=False IncompatibleFilters",
         ),
-        (policy("{retry: {atempts: 4}}"), "MeshPolicy", "Accepted=False Invalid: spec: unknown field `atempts`"),
+        (policy("{retry: {atempts: 4}}"), "MeshPolicy", "Accepted=False Invalid: spec.retry: unknown field `atempts`"),
         (policy("{retry: {backoff: {jitter: none}}}"), "MeshPolicy", "cannot be switched off"),
         (
             policy("{retry: {attempts: 1}}") + &policy("{retry: {attempts: 2}}").replace("name: mesh,", "name: mesh2,"),

@@ -11,13 +11,14 @@
 //!
 //! - listeners, addresses and classes of Gateways: `Gateway*`, `GatewayClass*`, `HTTPRouteListenerPortMatching`,
 //!   `HTTPRouteHTTPSListener*`, `HTTPRouteDisallowedKind`, `HTTPRouteMultipleGateways`, `HTTPRouteCrossNamespace` (as a
-//!   parent in another namespace it is `MeshConsumerRoute`), `HTTPRouteInvalidCrossNamespaceParentRef`, `GRPCRouteMultipleGateways`;
+//!   parent in another namespace it is `MeshConsumerRoute`), `HTTPRouteInvalidCrossNamespaceParentRef`,
+//!   `GRPCRouteMultipleGateways`;
 //! - host names, by which services behind a waypoint are not told apart: `HTTPRouteHostnameIntersection`,
-//!   `HTTPRouteListenerHostnameMatching`, `GRPCRouteListenerHostnameMatching`; the parts of `HTTPRouteMatchingAcrossRoutes`
-//!   that need them;
-//! - ReferenceGrants, which a mesh does not ask for (GEP-1294): `HTTPRouteReferenceGrant`, `HTTPRouteInvalidReferenceGrant`,
-//!   `HTTPRoutePartiallyInvalidViaInvalidReferenceGrant`; what `HTTPRouteInvalidCrossNamespaceBackendRef` refuses is
-//!   asserted to work;
+//!   `HTTPRouteListenerHostnameMatching`, `GRPCRouteListenerHostnameMatching`; the parts of
+//!   `HTTPRouteMatchingAcrossRoutes` that need them;
+//! - ReferenceGrants, which a mesh does not ask for (GEP-1294): `HTTPRouteReferenceGrant`,
+//!   `HTTPRouteInvalidReferenceGrant`, `HTTPRoutePartiallyInvalidViaInvalidReferenceGrant`; what
+//!   `HTTPRouteInvalidCrossNamespaceBackendRef` refuses is asserted to work;
 //! - status that an API server keeps: `*ObservedGenerationBump`, `*PreserveForeignStatus`;
 //! - kinds and fields that this waypoint does not know, and says so in a status: TLSRoute, UDPRoute, BackendTLSPolicy,
 //!   ListenerSet, session persistence, external authorisation; `HTTPRouteDirectResponse` and the external ones are

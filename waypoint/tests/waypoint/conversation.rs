@@ -1,5 +1,5 @@
-//! What is said out of turn: interim responses, answers before the question has ended, silence, half-closed connections, and
-//! clients of another age.
+//! What is said out of turn: interim responses, answers before the question has ended, silence, half-closed
+//! connections, and clients of another age.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Which endpoints get requests: time-outs that a route asks for, single endpoints, retries that a route asks for, endpoints
-//! that are being deleted. All with the defaults.
+//! Which endpoints get requests: time-outs that a route asks for, single endpoints, retries that a route asks for,
+//! endpoints that are being deleted. All with the defaults.
 
 use std::time::{Duration, Instant};
 

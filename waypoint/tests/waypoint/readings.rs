@@ -78,6 +78,39 @@ fn steps_around() -> Vec<Vec<u8>> {
         refused.push(request("/", "shop", lines));
     }
     for lines in [
+        &b"connection: x-role\r\nx-role: admin\r\n"[..],
+        b"connection: close, X-Evil\r\nx-evil: 1\r\n",
+        b"connection: x-role\r\nx-role: guest\r\n",
+        b"connection: x-original-url\r\nx-original-url: /\r\n",
+        b"x-original-url: /admin\r\n",
+        b"x-original-url: /public\r\nx-original-url: /admin\r\n",
+        b"x-original-url: /public, /admin\r\n",
+        b"X-Original-URL: http://shop/admin?x\r\n",
+        b"x-original-url: /%61dmin\r\n",
+        b"x-original-url: /public/..;/admin\r\n",
+        b"x-original-url: ad\xffmin\r\n",
+        b"x-rewrite-url: admin\r\n",
+        b"x-original-uri: /x/../admin/users\r\n",
+        b"x-forwarded-path: /admin;x\r\n",
+        b"x-forwarded-uri: //admin\r\n",
+        b"x-forwarded-prefix: /admin\r\n",
+        b"x-forwarded-prefix: /, /admin/\r\n",
+        b"x-script-name: /admin\r\n",
+        b"x-http-method-override: DELETE\r\n",
+        b"x-http-method-override: GET\r\nx-http-method-override: DELETE\r\n",
+        b"x-http-method: delete\r\n",
+        b"x-method-override: GET,DELETE\r\n",
+        b"x-method: \xff\r\n",
+        b"x-forwarded-host: admin.example\r\n",
+        b"x-forwarded-host: shop, ADMIN.example.\r\n",
+        b"forwarded: for=1.1.1.1;host=\"admin.example:80\"\r\n",
+    ] {
+        refused.push(request("/", "shop", lines));
+    }
+    for target in ["/?_method=DELETE", "/?a=1&%5fmethod=delete", "/?_method=GET&_method=DELETE"] {
+        refused.push(request(target, "shop", b""));
+    }
+    for lines in [
         &b"x-team: bank\r\n"[..],
         b"x-team: shop\r\nx-team: bank\r\n",
         b"x-team: shop,bank\r\n",
@@ -108,6 +141,9 @@ async fn a_denial_cannot_be_stepped_around() {
         ("/public/admin", "admin.example.org", b""),
         ("/public;x=1/a%20b", "shop", b"x-role: guest, reader\r\n"),
         ("/team", "shop", b"x-team: shop\r\n"),
+        ("/", "shop", b"connection: x-private\r\nx-private: 1\r\n"),
+        ("/?method=DELETE", "shop", b"x-original-url: /public\r\nx-http-method-override: POST\r\n"),
+        ("/", "shop", b"x-original-url:\r\nx_original_url: /admin\r\nx-forwarded-host: shop.example\r\n"),
     ] {
         let answer = raw(&rig, &request(target, host, lines)).await;
         assert!(answer.starts_with("HTTP/1.1 200"), "{target}: {answer}");
@@ -145,6 +181,9 @@ async fn an_allowance_is_not_stretched() {
         ("/public/a", "shop", b"x-role: reader\r\nx-mark: none\r\nx-mark: barred\r\n"),
         ("/public/a", "shop", b"x-role: reader\r\nx-mark: none, barred\r\n"),
         ("/public/a", "shop", b"x_role: reader\r\n"),
+        ("/public/a", "shop", b"x-role: reader\r\nx-original-url: /private\r\n"),
+        ("/public/a", "shop", b"x-role: reader\r\nx-forwarded-prefix: /private\r\n"),
+        ("/public/a", "shop", b"x-role: reader\r\nx-forwarded-host: other\r\n"),
     ] {
         let (answer, what) = (raw(&rig, &request(target, host, lines)).await, String::from_utf8_lossy(lines));
         assert!(answer.starts_with("HTTP/1.1 403"), "{target} {host} {what}: {answer}");
@@ -190,6 +229,53 @@ async fn a_second_form_of_a_header_that_is_judged_does_not_arrive() {
     assert_eq!(rig.call(request.body(Full::default()).unwrap()).await.status, 200);
     let seen = backend.last();
     assert_eq!((seen.header("x_evil"), seen.header("x.role"), seen.header("x_other")), ("", "", "1"));
+}
+
+#[tokio::test]
+async fn what_only_policies_concern_passes_where_there_are_none() {
+    let rig = Rig::start(&shop("http", &[11])).await;
+    let backend = Backend::start(&rig, 11, |_, _| ok("fine")).await;
+    let lines =
+        b"x-original-url: /admin\r\nx-http-method-override: DELETE\r\nx_original_url: /x\r\nx-role: a\r\nx-role: b\r\n";
+    let answer = raw(&rig, &request("/?_method=DELETE", "shop", lines)).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let seen = backend.last();
+    assert_eq!((seen.header("x-original-url"), seen.header("x-http-method-override")), ("/admin", "DELETE"));
+    assert_eq!((seen.header("x_original_url"), seen.headers.get_all("x-role").iter().count()), ("/x", 2));
+}
+
+#[tokio::test]
+async fn a_header_that_a_route_matches_is_one_for_route_policy_and_backend() {
+    let rules = "[{matches: [{headers: [{name: x-version, value: 'one,two'}]}], filters: [{type: RequestHeaderModifier, requestHeaderModifier: {set: [{name: x-by, value: both}]}}], \
+                  backendRefs: [{name: shop, port: 80}]}, {matches: [{headers: [{name: x-version, value: one}]}], filters: [{type: RequestHeaderModifier, \
+                  requestHeaderModifier: {set: [{name: x-by, value: first}]}}], backendRefs: [{name: shop, port: 80}]}, {backendRefs: [{name: shop, port: 80}]}]";
+    let deny =
+        authorization("deny", "action: DENY, rules: [{when: [{key: 'request.headers[x-version]', values: [three]}]}]");
+    let rig = Rig::start(&(shop("http", &[11]) + &route(rules) + &deny)).await;
+    let backend = Backend::start(&rig, 11, |_, _| ok("fine")).await;
+    for (lines, by, version) in [
+        (&b"x-version: one\r\nx-version: two\r\n"[..], "both", "one,two"),
+        (b"x-version: one\r\n", "first", "one"),
+        (b"x-version: two\r\nx-version: one\r\n", "", "two,one"),
+        (b"x-version: one\r\nx-version: \r\n", "", "one,"),
+    ] {
+        let (answer, what) = (raw(&rig, &request("/", "shop", lines)).await, String::from_utf8_lossy(lines));
+        assert!(answer.starts_with("HTTP/1.1 200"), "{what}: {answer}");
+        let seen = backend.last();
+        assert_eq!((seen.header("x-by"), seen.header("x-version")), (by, version), "{what}");
+        assert_eq!(seen.headers.get_all("x-version").iter().count(), 1, "{what}");
+    }
+    let hits = backend.hits();
+    for (lines, status) in [
+        (&b"x-version: one\r\nx-version: three\r\n"[..], "403"),
+        (b"x-version: three\r\nx-version: one\r\n", "403"),
+        (b"connection: x-version\r\nx-version: three\r\n", "400"),
+        (b"connection: X-Version\r\nx-version: one\r\n", "400"),
+    ] {
+        let (answer, what) = (raw(&rig, &request("/", "shop", lines)).await, String::from_utf8_lossy(lines));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{what}: {answer}");
+    }
+    assert_eq!(backend.hits(), hits);
 }
 
 #[tokio::test]

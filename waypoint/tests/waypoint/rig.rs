@@ -24,8 +24,8 @@ use super::turn::Turn;
 pub(crate) const PORT: u16 = 80;
 pub(crate) const TARGET: u16 = 8080;
 
-/// Ports of the admin, metrics and readiness servers, on the rig's own address. Below those that the kernel gives away: a port that it
-/// gave and took back may still be held for a moment by a program that another test is just starting.
+/// Ports of the admin, metrics and readiness servers, on the rig's own address. Below those that the kernel gives away:
+/// a port that it gave and took back may still be held for a moment by a program that another test is just starting.
 pub(crate) const SERVERS: [u16; 3] = [21_000, 21_020, 21_021];
 
 /// A waypoint process, and what is needed to call through it.

@@ -126,6 +126,52 @@ async fn call_with(rig: &Rig, path: &str, lines: &[(&str, &str)]) -> Got {
     got(sender.send_request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap()).await
 }
 
+#[tokio::test]
+async fn a_token_is_taken_off_wherever_it_stood() {
+    let issuer = Issuer::new();
+    let rules = |more: &str| {
+        format!(
+            "---\napiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{name: jwt, namespace: default}}\n\
+             spec: {{targetRefs: [{{group: '', kind: Service, name: shop}}], jwtRules: [{{issuer: 'https://issuer', jwks: '{}', {more}\n\
+             fromHeaders: [{{name: x-token}}], fromParams: [token, access_token], fromCookies: [session]}}]}}\n",
+            issuer.jwks
+        )
+    };
+    let token = issuer.token(&claims("shop"));
+    let cookie = format!("a=1; session={token}; b=2");
+    for (more, kept) in [("", false), ("forwardOriginalToken: true,", true)] {
+        let copying = "[{filters: [{type: RequestMirror, requestMirror: {backendRef: {name: copy, port: 80}}}], backendRefs: [{name: shop, port: 80}]}]";
+        let copied = super::rig::service("copy", "10.96.0.30", "http", &[31]);
+        let rig = Rig::start(&(shop("http", &[11]) + &copied + &route(copying) + &rules(more))).await;
+        let backend = Backend::start(&rig, 11, |_, _| ok("fine")).await;
+        let copy = Backend::start(&rig, 31, |_, _| ok("fine")).await;
+        for (path, lines) in [
+            (format!("/x?a=1&token={token}&b=%2F"), vec![]),
+            (format!("/x?a=1&access%5Ftoken={token}&b=%2F"), vec![]),
+            ("/x?a=1&b=%2F".to_owned(), vec![("cookie", cookie.as_str())]),
+            ("/x?a=1&b=%2F".to_owned(), vec![("x-token", token.as_str())]),
+            (format!("/x?a=1&token={token}&b=%2F"), vec![("cookie", cookie.as_str()), ("x-token", token.as_str())]),
+        ] {
+            assert_eq!(call_with(&rig, &path, &lines).await.status, 200, "{path}");
+            let seen = backend.last();
+            rig.eventually("copied", async || copy.hits() == backend.hits()).await;
+            for seen in [seen, copy.last()] {
+                let text = format!("{} {:?}", seen.path(), seen.headers);
+                assert_eq!(text.contains(&token), kept, "{text}");
+                if !kept {
+                    assert_eq!(seen.path(), "/x?a=1&b=%2F");
+                    let cookies = if lines.iter().any(|(name, _)| *name == "cookie") { "a=1; b=2" } else { "" };
+                    assert_eq!(seen.header("cookie"), cookies);
+                }
+            }
+        }
+        if !kept {
+            assert_eq!(call_with(&rig, &format!("/x?token={token}"), &[]).await.status, 200);
+            assert_eq!(backend.last().path(), "/x");
+        }
+    }
+}
+
 /// Fills headers from tokens, and asks for nothing.
 fn telling(keys: &Value) -> String {
     format!(

@@ -1,7 +1,7 @@
 //! Whose turn the machine is: a test that measures time has it alone, all others share it.
 //!
-//! What a waypoint does with a slow endpoint is seen in milliseconds, and those are not its own while the tests beside it
-//! take both cores.
+//! What a waypoint does with a slow endpoint is seen in milliseconds, and those are not its own while the tests beside
+//! it take both cores.
 
 use std::sync::{Condvar, Mutex, PoisonError};
 

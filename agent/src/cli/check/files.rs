@@ -56,8 +56,8 @@ fn view(problem: &Problem) -> ProblemView {
             Severity::Info => "info",
         }
         .to_owned(),
-        file: problem.file.display().to_string(),
-        line: problem.line,
+        file: problem.at.file().map(|file| file.display().to_string()).unwrap_or_default(),
+        line: problem.at.line(),
         object: problem.object.clone(),
         field: problem.field.clone(),
         message: problem.message.clone(),

@@ -10,7 +10,7 @@ use mesh::model::identity::Identity;
 use mesh::model::service::ServiceKey;
 use mesh::model::workload::Workload;
 use mesh::policy::authorize::Refusal;
-use mesh::policy::cover::Cover;
+use mesh::policy::coverage::WaypointCoverage;
 use mesh::state::snapshot::Snapshot;
 use process::telemetry::access_log::HboneAddress;
 use process::telemetry::labels::ConnectionLabels;
@@ -186,14 +186,14 @@ fn name_the_client(mesh: &Snapshot, workload: &Workload, facts: &Facts, record: 
     if facts.on_behalf_of.is_none() {
         return facts.source;
     }
-    let cover = Cover::of(mesh, workload);
-    let believed = cover.believed(facts);
-    let (Some(identity), Some(via)) = (believed.identity, believed.via) else { return facts.source };
-    let known = believed.source.and_then(|source| mesh.workload_at(&workload.network, source.ip()));
+    let coverage = WaypointCoverage::of(mesh, workload);
+    let client = coverage.effective_client(facts);
+    let (Some(identity), Some(via)) = (client.identity, client.via) else { return facts.source };
+    let known = client.source.and_then(|source| mesh.workload_at(&workload.network, source.ip()));
     record.labels().source = known.filter(|found| found.identity() == *identity).cloned();
     record.labels().source_identity = Some(identity.clone());
     record.labels().via = Some(via.clone());
-    record.source = believed.source.unwrap_or(facts.source);
+    record.source = client.source.unwrap_or(facts.source);
     record.source
 }
 

@@ -92,8 +92,8 @@ pub(crate) fn find(
     Ok(target)
 }
 
-/// Whether plaintext to `original_dst` may be forwarded: it must be an address of the workload, and no port of the mesh.
-/// Anything else was sent to the listener itself, and would come back here for ever.
+/// Whether plaintext to `original_dst` may be forwarded: it must be an address of the workload, and no port of the
+/// mesh. Anything else was sent to the listener itself, and would come back here for ever.
 pub(crate) fn reachable(workload: &Workload, original_dst: SocketAddr) -> Result<(), Misdirected> {
     let own = workload.addresses.contains(&original_dst.ip().to_canonical());
     if own && ![15001, 15006, HBONE_PORT].contains(&original_dst.port()) {

@@ -4,10 +4,11 @@
 //! then and [`to_endpoint`] says how it is reached. If connecting fails, only the second step is repeated for another
 //! endpoint.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use mesh::model::connection::{Fault, ResponseFlag};
+use mesh::model::hop;
 use mesh::model::identity::Identity;
 use mesh::model::service::{BalanceMode, ServiceKey};
 use mesh::model::waypoint::HBONE_PORT;
@@ -129,45 +130,48 @@ impl From<Refused> for Failure {
 }
 
 /// Resolves the original destination of a connection of `source`.
-pub(crate) fn resolve(mesh: &Snapshot, source: &Workload, original: SocketAddr) -> Result<Destination, Refused> {
-    let original = SocketAddr::new(original.ip().to_canonical(), original.port());
-    if original.ip().is_loopback() || original.ip().is_unspecified() || source.addresses.contains(&original.ip()) {
-        return Err(Refused::OwnPort(original));
+pub(crate) fn resolve(mesh: &Snapshot, source: &Workload, original_dst: SocketAddr) -> Result<Destination, Refused> {
+    let original_dst = SocketAddr::new(original_dst.ip().to_canonical(), original_dst.port());
+    if original_dst.ip().is_loopback()
+        || original_dst.ip().is_unspecified()
+        || source.addresses.contains(&original_dst.ip())
+    {
+        return Err(Refused::OwnPort(original_dst));
     }
     if source.standing == Standing::Disputed {
         return Err(Refused::DisputedCaller);
     }
-    if let Some(entry) = mesh.service_at(&source.network, original.ip(), &source.namespace) {
-        return to_service(mesh, entry, original);
+    if let Some(entry) = mesh.service_at(&source.network, original_dst.ip(), &source.namespace) {
+        return to_service(mesh, entry, original_dst);
     }
-    if let Some(claimants) = mesh.disputed_at(&source.network, original.ip(), &source.namespace) {
-        return Err(Refused::Disputed(original, claimants.to_string()));
+    if let Some(claimants) = mesh.disputed_at(&source.network, original_dst.ip(), &source.namespace) {
+        return Err(Refused::Disputed(original_dst, claimants.to_string()));
     }
-    let Some(workload) = mesh.workload_at(&source.network, original.ip()) else {
-        return Ok(Destination::Outside(original));
+    let Some(workload) = mesh.workload_at(&source.network, original_dst.ip()) else {
+        return Ok(Destination::Outside(original_dst));
     };
     if let Some(waypoint) = &workload.waypoint {
         let by = format!("workload {}/{}", workload.namespace, workload.name);
-        return through(mesh, waypoint, by, original, None);
+        return through(mesh, waypoint, by, original_dst, None);
     }
-    if original.port() == HBONE_PORT && workload.is_enrolled() {
-        return Err(Refused::OwnPort(original));
+    if original_dst.port() == HBONE_PORT && workload.is_enrolled() {
+        return Err(Refused::OwnPort(original_dst));
     }
-    Ok(Destination::Workload(Arc::clone(workload), original))
+    Ok(Destination::Workload(Arc::clone(workload), original_dst))
 }
 
-fn to_service(mesh: &Snapshot, entry: &Arc<ServiceEntry>, original: SocketAddr) -> Result<Destination, Refused> {
+fn to_service(mesh: &Snapshot, entry: &Arc<ServiceEntry>, original_dst: SocketAddr) -> Result<Destination, Refused> {
     let service = &entry.service;
     if let Some(waypoint) = &service.waypoint {
-        return through(mesh, waypoint, format!("service {}", service.key), original, Some(service.key.clone()));
+        return through(mesh, waypoint, format!("service {}", service.key), original_dst, Some(service.key.clone()));
     }
     if service.load_balancing.mode == BalanceMode::Passthrough {
-        return Ok(Destination::Outside(original));
+        return Ok(Destination::Outside(original_dst));
     }
-    if !service.ports.iter().any(|port| port.service_port == original.port()) {
-        return Err(Refused::NoPort(service.key.clone(), original.port()));
+    if !service.ports.iter().any(|port| port.service_port == original_dst.port()) {
+        return Err(Refused::NoPort(service.key.clone(), original_dst.port()));
     }
-    Ok(Destination::Service(Arc::clone(entry), original.port()))
+    Ok(Destination::Service(Arc::clone(entry), original_dst.port()))
 }
 
 fn through(
@@ -199,7 +203,7 @@ pub(crate) fn to_endpoint(
     ipv6: bool,
 ) -> Option<Hop> {
     let port = endpoint.target_port(service_port)?;
-    let address = address_of(&endpoint.workload, ipv6)?;
+    let address = hop::address_of(&endpoint.workload, ipv6)?;
     let target = SocketAddr::new(address, port);
     let hop = to_workload(source, &endpoint.workload, target, &entry.service.subject_alt_names);
     let others = |held: &Arc<Workload>| held.is_enrolled() && held.uid != hop.workload.uid;
@@ -212,44 +216,41 @@ pub(crate) fn to_endpoint(
 
 /// How an instance of a waypoint is reached.
 pub(crate) fn to_instance(to: &ToWaypoint, instance: &Arc<Workload>) -> Option<Hop> {
-    let address = address_of(instance, to.target.is_ipv6())?;
-    let also = match &to.instances {
+    let address = hop::address_of(instance, to.target.is_ipv6())?;
+    let alt_names = match &to.instances {
         Instances::Service(entry) => &entry.service.subject_alt_names[..],
         Instances::Workload(_) => &[],
     };
     let via = Via::Tunnel(Tunnel {
         via: SocketAddr::new(address, to.hbone_port),
         target: to.target,
-        expect: expected(instance, also),
+        expect: hop::expected(instance, alt_names),
     });
     Some(Hop { workload: Arc::clone(instance), via })
 }
 
-/// How `source` reaches a workload at one of its own addresses. `also` are further identities that the workload may
+/// How `source` reaches a workload at one of its own addresses. `alt_names` are further identities that the workload may
 /// have.
 ///
 /// A workload reaches itself in plaintext, like at its own address, which is never captured.
-pub(crate) fn to_workload(source: &Workload, workload: &Arc<Workload>, target: SocketAddr, also: &[Identity]) -> Hop {
-    let via = if workload.is_enrolled() && workload.uid != source.uid {
-        Via::Tunnel(Tunnel { via: SocketAddr::new(target.ip(), HBONE_PORT), target, expect: expected(workload, also) })
-    } else {
-        Via::Plain(target)
+pub(crate) fn to_workload(
+    source: &Workload,
+    workload: &Arc<Workload>,
+    target: SocketAddr,
+    alt_names: &[Identity],
+) -> Hop {
+    let tunnel = if workload.uid == source.uid { None } else { hop::tunnel_to(workload, target.ip(), alt_names) };
+    let via = match tunnel {
+        Some((via, expect)) => Via::Tunnel(Tunnel { via, target, expect }),
+        None => Via::Plain(target),
     };
     Hop { workload: Arc::clone(workload), via }
 }
 
-fn expected(workload: &Workload, also: &[Identity]) -> Vec<Identity> {
-    std::iter::once(workload.identity()).chain(also.iter().cloned()).collect()
-}
-
-/// An address of the caller's family if there is one, else the other: both work inside a tunnel.
-fn address_of(workload: &Workload, ipv6: bool) -> Option<IpAddr> {
-    let same = workload.addresses.iter().find(|a| a.is_ipv6() == ipv6);
-    same.or_else(|| workload.addresses.first()).copied()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
     use mesh::model::reserved::{Holder, Reserved};
     use mesh::model::service::{LoadBalancing, Service, Vip};

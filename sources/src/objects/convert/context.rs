@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use crate::objects::inventory::Inventory;
 use crate::objects::kind::{Item, Labels, ObjectKey, Pod};
-use crate::objects::problem::{Origin, Problem, Severity};
+use crate::objects::origin::Origin;
+use crate::objects::problem::{Problem, Severity};
 use mesh::model::name::{Name, Namespace, NodeName};
 use mesh::model::policy::{Authorization, PolicyKey, Scope};
 use mesh::model::service::{Service, ServiceKey};
@@ -43,18 +44,9 @@ pub struct Context {
 impl Context {
     /// Puts everything but the pods together.
     pub fn new(inventory: &Inventory, options: &Options) -> Self {
-        Self::build(&Services::default(), inventory, options)
-    }
-
-    /// The same after a change: who had a contested address before keeps it.
-    pub fn after(&self, inventory: &Inventory, options: &Options) -> Self {
-        Self::build(&self.services, inventory, options)
-    }
-
-    fn build(before: &Services, inventory: &Inventory, options: &Options) -> Self {
         let mut problems = Vec::new();
         let waypoints = Waypoints::new(inventory, &hostnames(inventory, options), options);
-        let services = Assembly::new(inventory, options, &waypoints, &mut problems).run(before);
+        let services = Assembly::new(inventory, options, &waypoints, &mut problems).run();
         let mut authorizations = BTreeMap::new();
         let mut policies: HashMap<Namespace, Selection<PolicyKey>> = HashMap::new();
         let mut root_policies = Selection::default();
@@ -197,18 +189,6 @@ impl Context {
     /// Whether a service claims an address as its cluster IP.
     pub fn has_cluster_ip(&self, address: IpAddr) -> bool {
         self.services.has_cluster_ip(address)
-    }
-
-    /// Cluster IPs that nobody has because several services claim them, with those.
-    pub fn disputed(&self) -> impl Iterator<Item = (IpAddr, &[ObjectKey])> {
-        let disputed = self.services.contests.iter().filter(|(_, contest)| contest.owner.is_none());
-        disputed.map(|(address, contest)| (*address, contest.claimants.as_slice()))
-    }
-
-    /// Takes over who came first to contested addresses (tests).
-    #[cfg(test)]
-    pub(crate) fn remember(&mut self, other: &Self) {
-        self.services.contests = other.services.contests.clone();
     }
 
     /// Endpoints that are written down with a cluster IP, and where.

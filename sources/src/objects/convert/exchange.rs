@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use crate::objects::inventory::{GATEWAY_NAME, Inventory};
 use crate::objects::kind::{self, Item, ObjectKey};
@@ -16,9 +15,9 @@ use super::service::Assembly;
 #[derive(Debug, Default)]
 pub struct Exchange {
     /// Those before.
-    pub gone: Vec<Arc<Item<kind::Service>>>,
+    pub gone: Vec<Item<kind::Service>>,
     /// Those after.
-    pub come: Vec<Arc<Item<kind::Service>>>,
+    pub come: Vec<Item<kind::Service>>,
 }
 
 /// What was published of the services of an [`Exchange`], and what is.
@@ -37,7 +36,7 @@ impl Exchange {
     }
 
     /// All of its services.
-    pub fn services(&self) -> impl Iterator<Item = &Arc<Item<kind::Service>>> {
+    pub fn services(&self) -> impl Iterator<Item = &Item<kind::Service>> {
         self.gone.iter().chain(&self.come)
     }
 }
@@ -64,7 +63,7 @@ impl Context {
         let claimed_once = |(vip, (gone, come)): (&IpAddr, &(u32, u32))| {
             let known = services.claims.get(vip).copied().unwrap_or(0);
             let nobodys = inventory.holders.node(*vip).is_none() && inventory.claimants(*vip).is_empty();
-            let plain = !services.contests.contains_key(vip) && !services.by_address.contains_key(vip);
+            let plain = !inventory.holders.is_contested(*vip) && !services.by_address.contains_key(vip);
             known <= 1 && known + come <= 1 + gone && nobodys && plain
         };
         keys.iter().all(alone)
@@ -121,7 +120,7 @@ fn vips(item: &Item<kind::Service>) -> impl Iterator<Item = IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::objects::kind::Object;
+    use crate::objects::kind::{Body, Object};
     use crate::objects::parse::parse;
 
     fn objects(text: &str) -> Vec<Object> {
@@ -137,9 +136,9 @@ mod tests {
         )
     }
 
-    fn items(text: &str) -> Vec<Arc<Item<kind::Service>>> {
-        let services = objects(text).into_iter().filter_map(|object| match object {
-            Object::Service(item) => Some(item),
+    fn items(text: &str) -> Vec<Item<kind::Service>> {
+        let services = objects(text).into_iter().filter_map(|object| match &object.body {
+            Body::Service(service) => Some(object.item(service)),
             _ => None,
         });
         services.collect()

@@ -33,8 +33,8 @@ pub(super) fn workload_at(
     found
 }
 
-/// Makes a workload an endpoint, or gives it more ports if it already is one. What is said of it twice, as a slice for each
-/// family does, counts as the better of the two.
+/// Makes a workload an endpoint, or gives it more ports if it already is one. What is said of it twice, as a slice for
+/// each family does, counts as the better of the two.
 pub(super) fn add_service(workload: &mut Workload, group: &Group, health: Health) {
     let Group { service, ports } = group;
     let mut services = std::mem::take(&mut workload.services).into_vec();

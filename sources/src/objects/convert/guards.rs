@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::objects::inventory::Inventory;
 use crate::objects::kind::{Guard, Item, ObjectKey, WAYPOINT_CLASSES};
-use mesh::authority::attachment::{self, Reference, Target};
+use mesh::authority::attachment::{self, Reference, Target, Unattached};
 use mesh::model::name::{Name, Namespace};
 
 use super::options::Options;
@@ -61,7 +61,15 @@ impl Guards {
                 namespace: target.namespace.as_deref(),
             };
             let of = if settings { attachment::of_settings } else { attachment::of_security };
-            of(home, root, reference).into_iter().for_each(|target| self.place(target, &who));
+            match of(home, root, reference) {
+                Ok(target) => self.place(target, &who),
+                Err(Unattached::Unknown) if !settings => {
+                    for target in attachment::in_doubt(home, root, reference.name) {
+                        self.place(target, &who);
+                    }
+                }
+                Err(_) => {}
+            }
         }
     }
 
@@ -75,7 +83,7 @@ impl Guards {
             Target::Gateway(namespace, name) => _ = self.gateways.entry(key(namespace, name)).or_insert_with(who),
             Target::Service(namespace, name) => _ = self.services.entry(key(namespace, name)).or_insert_with(who),
             // A route is a way that a client may take, not what stands in front of a port.
-            Target::Route => {}
+            Target::Route(..) => {}
         }
     }
 

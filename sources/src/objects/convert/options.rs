@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use crate::objects::kind::Meta;
+use crate::objects::kind::{Documents, Meta};
 use mesh::authority::tenancy;
 use mesh::model::name::{ClusterId, Hostname, Name, Namespace, Network, TrustDomain};
 use mesh::model::waypoint::EnforcementMode;
@@ -22,8 +22,8 @@ pub struct Options {
     pub root_namespaces: Vec<Namespace>,
     /// When a port behind a waypoint is closed to what did not come through it, unless somebody says otherwise.
     pub waypoint_enforcement: EnforcementMode,
-    /// Whether objects that waypoints read themselves are kept as they stand in the files.
-    pub keeps_raw: bool,
+    /// Which objects the consumer reads by itself too.
+    pub documents: Documents,
     /// Loopback and link-local addresses that an operator lets workloads have all the same.
     pub local_addresses: Vec<IpNet>,
 }
@@ -37,7 +37,7 @@ impl Default for Options {
             cluster_domain: "cluster.local".into(),
             root_namespaces: vec!["culvert-system".into(), "istio-system".into()],
             waypoint_enforcement: EnforcementMode::default(),
-            keeps_raw: false,
+            documents: Documents::None,
             local_addresses: vec![],
         }
     }

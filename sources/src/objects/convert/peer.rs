@@ -1,7 +1,7 @@
 //! Pure. PeerAuthentication -> Authorization: STRICT is a DENY of everybody who proves no identity.
 //!
-//! For a workload the oldest object that selects it counts, else the oldest of its namespace, else the oldest of the root
-//! namespaces. What an object leaves UNSET comes from the level above. The conversion is Istio's
+//! For a workload the oldest object that selects it counts, else the oldest of its namespace, else the oldest of the
+//! root namespaces. What an object leaves UNSET comes from the level above. The conversion is Istio's
 //! (`pilot/pkg/serviceregistry/ambient/authorization.go`): attached by name like any policy with a selector, so that
 //! judging needs no special case.
 
@@ -44,7 +44,7 @@ impl Peers {
         options: &Options,
         policies: &mut BTreeMap<PolicyKey, Authorization>,
     ) -> Self {
-        let mut items: Vec<&Item<PeerAuthentication>> = inventory.peers.iter().map(AsRef::as_ref).collect();
+        let mut items: Vec<&Item<PeerAuthentication>> = inventory.peers.iter().collect();
         items.sort_by(|a, b| a.age().cmp(&b.age()));
         let permissive = Level { mode: PeerMode::Permissive, policy: None };
         let whole = |item: &&&Item<PeerAuthentication>| item.spec.selector.is_empty();

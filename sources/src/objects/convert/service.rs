@@ -2,14 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::objects::holders::{Holder, Title};
 use crate::objects::inventory::{GATEWAY_NAME, Inventory};
 use crate::objects::kind::{self, EndpointSlice, Item, ObjectKey, Pod, Resolution, ServiceEntry, TargetPort};
-use crate::objects::problem::{Origin, Problem, Severity};
-use mesh::authority::addresses::{Claimant, Queue};
+use crate::objects::origin::Origin;
+use crate::objects::problem::{Problem, Severity};
 use mesh::authority::claims::namespace_of_host;
 use mesh::model::name::{Name, Namespace};
 use mesh::model::service::{
@@ -72,9 +72,9 @@ pub(super) struct Written {
 #[derive(Debug)]
 pub(super) enum WrittenIn {
     /// Index of the endpoint in an EndpointSlice.
-    Slice { slice: Arc<Item<EndpointSlice>>, index: usize },
+    Slice { slice: Item<EndpointSlice>, index: usize },
     /// Index of the endpoint in a ServiceEntry.
-    Entry { entry: Arc<Item<ServiceEntry>>, index: usize },
+    Entry { entry: Item<ServiceEntry>, index: usize },
 }
 
 /// All services, and who their endpoints are.
@@ -92,22 +92,10 @@ pub(super) struct Services {
     pub(super) written: Vec<Written>,
     /// How many services claim a cluster IP.
     pub(super) claims: HashMap<IpAddr, u32>,
-    /// Cluster IPs that several claim or claimed.
-    pub(super) contests: BTreeMap<IpAddr, Contest>,
     /// Services that have an EndpointSlice.
     pub(super) sliced: HashSet<ObjectKey>,
     /// Services that are made from other objects than a Service, or would be.
     pub(super) others: HashSet<ServiceKey>,
-}
-
-/// A cluster IP that several services claim or claimed.
-#[derive(Clone, Debug)]
-pub(super) struct Contest {
-    queue: Queue<ObjectKey>,
-    /// Whose it is; `None` when nothing decides.
-    pub(super) owner: Option<ObjectKey>,
-    /// Who claims it.
-    pub(super) claimants: Vec<ObjectKey>,
 }
 
 impl Services {
@@ -146,8 +134,8 @@ impl<'a> Assembly<'a> {
         self.services
     }
 
-    /// All services; `before` are those of before, some of which have their addresses already.
-    pub(super) fn run(mut self, before: &Services) -> Services {
+    /// All services.
+    pub(super) fn run(mut self) -> Services {
         let sliced = self.inventory.slices.iter();
         let sliced =
             sliced.map(|slice| ObjectKey { namespace: slice.meta.namespace.clone(), name: slice.spec.service.clone() });
@@ -155,7 +143,6 @@ impl<'a> Assembly<'a> {
         let mut items: Vec<_> = self.inventory.services.iter().filter(|item| !item.spec.external_name).collect();
         items.sort_by(|a, b| a.age().cmp(&b.age()));
         items.iter().for_each(|item| self.count(item));
-        self.settle(&items, before);
         for item in items {
             let has_slices = self.services.sliced.contains(&item.meta.key());
             self.service(item, has_slices);
@@ -234,78 +221,35 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    /// Settles whose the cluster IPs are that several services claim. Age and the order of files prove nothing.
-    fn settle(&mut self, items: &[&Arc<Item<kind::Service>>], before: &Services) {
-        let mut several: BTreeMap<IpAddr, Vec<ObjectKey>> =
-            before.contests.keys().map(|address| (*address, Vec::new())).collect();
-        several.extend(self.services.claims.iter().filter(|(_, count)| **count > 1).map(|(at, _)| (*at, Vec::new())));
-        if several.is_empty() {
-            return;
-        }
-        for item in items {
-            for address in once_each(&item.spec.addresses) {
-                several.entry(address).and_modify(|keys| keys.push(item.meta.key()));
-            }
-        }
-        let mut holders: HashMap<IpAddr, ObjectKey> = HashMap::new();
-        for service in before.published.values().filter(|service| service.canonical) {
-            for address in service.vips.iter().filter(|vip| matches!(vip, Vip::Address(_))).filter_map(Vip::address) {
-                if several.contains_key(&address) && !before.contests.contains_key(&address) {
-                    let key = ObjectKey { namespace: service.key.namespace.clone(), name: service.name.clone() };
-                    holders.insert(address, key);
-                }
-            }
-        }
-        for (address, keys) in several {
-            let mut queue = match before.contests.get(&address) {
-                Some(contest) => contest.queue.clone(),
-                None => Queue::of(holders.remove(&address).filter(|holder| keys.contains(holder))),
-            };
-            queue.meet(&keys);
-            if keys.is_empty() || keys.len() == 1 && queue.is_plain() {
-                continue;
-            }
-            let claimant = |key: &ObjectKey| Claimant {
-                key: key.clone(),
-                shown: None,
-                namespace: key.namespace.clone(),
-                root: self.options.is_root(&key.namespace),
-            };
-            let claimants: Vec<Claimant<ObjectKey>> = keys.iter().map(claimant).collect();
-            let owner = queue.settle(&claimants);
-            self.services.contests.insert(address, Contest { queue, owner, claimants: keys });
-        }
-    }
-
     /// The cluster IPs that are a service's.
     fn cluster_ips(&mut self, item: &Item<kind::Service>, object: &str) -> Vec<Vip> {
         let mut own = Vec::new();
         for address in once_each(&item.spec.addresses) {
-            let why = match self.services.contests.get(&address) {
-                _ if self.inventory.holders.node(address).is_some() => {
-                    let node = self.inventory.holders.node(address).map(Name::as_str).unwrap_or_default();
+            let why = match self.inventory.holders.title_of_service(&item.meta.key(), address) {
+                Title::Own => {
+                    own.push(Vip::Address(address));
+                    continue;
+                }
+                Title::Node(node) => {
                     format!("{address} belongs to Node {node}: an address is a node's or a pod's before a Service's")
                 }
-                _ if !self.inventory.claimants(address).is_empty() => {
-                    let pod = self.inventory.owner(address).or_else(|| self.inventory.claimants(address).first());
-                    let pod = pod.map(|pod| pod.meta.key().to_string()).unwrap_or_default();
-                    format!("{address} belongs to Pod {pod}: an address is a node's or a pod's before a Service's")
-                }
-                Some(Contest { owner: Some(owner), .. }) if *owner != item.meta.key() => format!(
-                    "{address} belongs to Service {owner}, which keeps it: between namespaces neither age nor files prove anything"
+                Title::Nothing(why) => format!("{address} {why}"),
+                Title::Taken(owner @ Holder::Pod(_)) => format!(
+                    "{address} belongs to {owner}: the kernel shows it there, or the ranges of nodes and Services say so, or \
+                     it had it first"
                 ),
-                Some(Contest { owner: None, claimants, .. }) => {
-                    let others = claimants.iter().filter(|other| **other != item.meta.key());
-                    let others: Vec<String> = others.map(|other| format!("Service {other}")).collect();
+                Title::Taken(owner @ Holder::Service(_)) => format!(
+                    "{address} belongs to {owner}, which keeps it: between namespaces neither age nor files prove anything"
+                ),
+                Title::Disputed(all) => {
+                    let own = Holder::Service(item.meta.key());
+                    let others = all.iter().filter(|other| **other != own);
+                    let others: Vec<String> = others.map(Holder::to_string).collect();
                     format!(
                         "{address} is claimed by {} too, and nothing proves whose it is: connections to it are refused \
                          until only one claims it",
                         others.join(" and ")
                     )
-                }
-                Some(_) | None => {
-                    own.push(Vip::Address(address));
-                    continue;
                 }
             };
             self.problems.push(Problem::of(&item.at, object, Severity::Error, why).field("spec.clusterIP"));
@@ -317,6 +261,16 @@ impl<'a> Assembly<'a> {
     fn vips<T>(&mut self, key: &ServiceKey, item: &Item<T>, object: &str, vips: impl Iterator<Item = Vip>) -> Vec<Vip> {
         let mut free = Vec::new();
         for vip in vips {
+            if let Vip::External(address) = vip
+                && let Some(net) = self.inventory.holders.ranges().inside(address)
+            {
+                let message = format!(
+                    "address {address} is in {net}, from which Pods or Services have their addresses: nobody has it from \
+                     outside, and the claim has no effect"
+                );
+                self.problems.push(Problem::of(&item.at, object, Severity::Error, message));
+                continue;
+            }
             match self.taken.get(&(key.namespace.clone(), vip)) {
                 Some(owner) if owner != key => {
                     let address = match vip {
@@ -357,7 +311,7 @@ impl<'a> Assembly<'a> {
         Some(found.waypoint)
     }
 
-    fn slice(&mut self, slice: &Arc<Item<EndpointSlice>>) {
+    fn slice(&mut self, slice: &Item<EndpointSlice>) {
         let Some(item) = self.inventory.services.get(&slice.meta.namespace, &slice.spec.service) else {
             let message = format!("there is no Service {}/{}", slice.meta.namespace, slice.spec.service);
             let object = format!("EndpointSlice {}", slice.meta.key());
@@ -400,7 +354,7 @@ impl<'a> Assembly<'a> {
                     namespace: meta.namespace.clone(),
                     address: endpoint.address,
                     health: endpoint.health,
-                    origin: WrittenIn::Slice { slice: Arc::clone(slice), index },
+                    origin: WrittenIn::Slice { slice: slice.clone(), index },
                 },
             );
         }
@@ -421,7 +375,7 @@ impl<'a> Assembly<'a> {
         self.services.written.push(written);
     }
 
-    fn entry(&mut self, item: &Arc<Item<ServiceEntry>>) {
+    fn entry(&mut self, item: &Item<ServiceEntry>) {
         let object = format!("ServiceEntry {}", item.meta.key());
         for host in &item.spec.hosts {
             let key = ServiceKey { namespace: item.meta.namespace.clone(), hostname: host.clone() };
@@ -469,7 +423,7 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    fn entry_endpoints(&mut self, item: &Arc<Item<ServiceEntry>>, key: &ServiceKey) {
+    fn entry_endpoints(&mut self, item: &Item<ServiceEntry>, key: &ServiceKey) {
         for (index, endpoint) in item.spec.endpoints.iter().enumerate() {
             let ports = published_ports(&item.spec.ports).into_vec().into_iter().map(|port| {
                 let own = endpoint.ports.iter().find(|own| own.name == port.name);
@@ -489,7 +443,7 @@ impl<'a> Assembly<'a> {
                     namespace: meta.namespace.clone(),
                     address: endpoint.address,
                     health: Health::Healthy,
-                    origin: WrittenIn::Entry { entry: Arc::clone(item), index },
+                    origin: WrittenIn::Entry { entry: item.clone(), index },
                 },
             );
         }

@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 
 use crate::objects::inventory::Inventory;
 use crate::objects::kind::{Item, ObjectKey, Pod};
-use crate::objects::problem::{Origin, Problem, Severity};
+use crate::objects::origin::Origin;
+use crate::objects::problem::{Problem, Severity};
 
 use super::context::Context;
 use super::options::Options;
 use super::service::{Written, WrittenIn};
 
 impl Context {
-    /// Gateways at an address of another namespace, and endpoints that are another namespace's pod, where they would change
-    /// something about it.
+    /// Gateways at an address of another namespace, and endpoints that are another namespace's pod, where they would
+    /// change something about it.
     pub fn trespasses(&self, inventory: &Inventory, options: &Options) -> Vec<Problem> {
         let gateways = self.waypoints.over_the_line().filter_map(|(key, why)| {
             let item = inventory.gateways.get(&key.namespace, &key.name)?;

@@ -77,7 +77,7 @@ pub(super) struct Implied {
 
 #[derive(Debug, PartialEq)]
 struct Known {
-    gateway: Gateway,
+    gateway: Arc<Gateway>,
     /// What its label says of enforcement.
     word: Option<EnforcementMode>,
     destination: Result<WaypointDestination, Closed>,
@@ -99,7 +99,7 @@ impl Waypoints {
         let known = waypoints.map(|gateway| {
             let destination = destination(gateway, inventory, hostnames, options);
             let word = word(&gateway.meta.labels);
-            (gateway.meta.key(), Known { gateway: gateway.spec.clone(), word, destination })
+            (gateway.meta.key(), Known { gateway: Arc::clone(&gateway.spec), word, destination })
         });
         let known: HashMap<_, _> = known.collect();
         let services = known.iter().filter_map(|(gateway, known)| match (gateway, &known.destination) {
@@ -145,8 +145,8 @@ impl Waypoints {
         self.known.contains_key(&ObjectKey { namespace: pod.meta.namespace.clone(), name: gateway.clone() })
     }
 
-    /// Whether an endpoint of a service that lives in namespace `home` is an instance of a waypoint: both the service and
-    /// the Gateway may say so.
+    /// Whether an endpoint of a service that lives in namespace `home` is an instance of a waypoint: both the service
+    /// and the Gateway may say so.
     pub(super) fn is_served_by(&self, service: &ServiceKey, home: &str, options: &Options) -> bool {
         options.speaks_for(&service.namespace, home)
             && self.gateways_of(service).any(|gateway| options.speaks_for(gateway, home))
@@ -346,7 +346,8 @@ fn by_address(
     }
 }
 
-/// A service of the Gateway's own namespace, else the Kubernetes Service of that name: a ServiceEntry may claim any name.
+/// A service of the Gateway's own namespace, else the Kubernetes Service of that name: a ServiceEntry may claim any
+/// name.
 fn by_hostname(
     gateway: &Item<Gateway>,
     hostname: &Hostname,
@@ -361,7 +362,7 @@ fn by_hostname(
     if hostnames.contains(&(hostname.clone(), home.clone())) {
         return found(home);
     }
-    let named = |item: &&Arc<Item<Service>>| !item.spec.external_name && options.hostname(&item.meta) == *hostname;
+    let named = |item: &&Item<Service>| !item.spec.external_name && options.hostname(&item.meta) == *hostname;
     match inventory.services.iter().find(named) {
         None => Err(Closed::NotThere("its address names a service that does not exist")),
         Some(item) if options.speaks_for(home, &item.meta.namespace) => found(&item.meta.namespace),

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
-use crate::objects::holders::Title;
+use crate::objects::holders::{Holder, Title};
 use crate::objects::inventory::Inventory;
-use crate::objects::kind::{Item, Labels, ObjectKey, Pod, Refusal};
+use crate::objects::kind::{Item, Labels, Pod, Refusal};
+use mesh::authority::ranges::Contradiction;
 use mesh::model::name::{Name, WorkloadUid};
 use mesh::model::policy::PolicyKey;
 use mesh::model::waypoint::EnforcementMode;
@@ -33,8 +34,10 @@ pub enum Left {
     NoAddress,
     /// One of its addresses is a node's.
     NodeAddress(IpAddr, Name),
-    /// Another pod has one of its addresses.
-    AddressTaken(IpAddr, ObjectKey),
+    /// One of its addresses cannot be a pod's.
+    NoClaim(IpAddr, Contradiction),
+    /// Another has one of its addresses.
+    AddressTaken(IpAddr, Holder),
 }
 
 /// Whether a pod is enrolled, and if not, why.
@@ -58,10 +61,17 @@ impl fmt::Display for Left {
             Self::NodeAddress(address, node) => {
                 write!(f, "{address} belongs to Node {node}: an address is a node's before a pod's")
             }
+            Self::NoClaim(address, why) => write!(f, "{address} {why}"),
+            Self::AddressTaken(address, other @ Holder::Pod(_)) => write!(
+                f,
+                "{address} belongs to {other}, which keeps it: it is the pod's that the kernel shows, else the pod's \
+                 that had it first; between namespaces neither age nor files prove anything"
+            ),
             Self::AddressTaken(address, other) => write!(
                 f,
-                "{address} belongs to Pod {other}, which keeps it: it is the pod's that the kernel shows, else the pod's \
-                 that had it first; between namespaces neither age nor files prove anything"
+                "{address} belongs to {other}, which keeps it: it is the pod's that the kernel shows, else whose claim the \
+                 ranges of nodes and Services agree with, else whose it was first; between namespaces neither age nor files \
+                 prove anything"
             ),
         }
     }
@@ -169,9 +179,10 @@ fn standing(pod: &Item<Pod>, inventory: &Inventory) -> Result<Standing, Left> {
     }
     let mut standing = Standing::Owner;
     for &address in &pod.spec.addresses {
-        match inventory.holders.title((&pod.meta.namespace, &pod.meta.name), address) {
+        match inventory.holders.title(pod, address) {
             Title::Own => {}
             Title::Node(node) => return Err(Left::NodeAddress(address, node)),
+            Title::Nothing(why) => return Err(Left::NoClaim(address, why)),
             Title::Taken(other) => return Err(Left::AddressTaken(address, other)),
             Title::Disputed(_) => standing = Standing::Disputed,
         }

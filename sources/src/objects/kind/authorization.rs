@@ -15,7 +15,8 @@ use crate::objects::schema::policy as schema;
 use crate::objects::schema::value::{Cidr, PathText, Pattern, PortText, Principal};
 
 use super::guard::Guard;
-use super::meta::{Item, Labels, Meta, Reader};
+use super::item::Item;
+use super::meta::{Labels, Meta, Reader};
 
 /// Annotation of a policy that is judged and logged, but not enforced.
 const DRY_RUN: &str = "istio.io/dry-run";
@@ -101,7 +102,7 @@ impl AuthorizationPolicy {
                 Effect::Judged { action, rules, dry_run }
             }
         };
-        Item { at: reader.at.clone(), meta, spec: Self { selector, effect, guard } }
+        Item::new(reader.at.clone(), meta, Self { selector, effect, guard })
     }
 
     /// What stands in for a policy that cannot be read: an ALLOW admits nobody, anything else refuses everybody.
@@ -109,13 +110,13 @@ impl AuthorizationPolicy {
         let (action, rules): (_, Box<[Rule]>) =
             if surely_allow { (Action::Allow, Box::default()) } else { (Action::Deny, [Rule::default()].into()) };
         let spec = Self { selector, effect: Effect::Judged { action, rules, dry_run: false }, guard: None };
-        Item { at: reader.at.clone(), meta, spec }
+        Item::new(reader.at.clone(), meta, spec)
     }
 
     /// What stands in for a policy with `targetRefs` that cannot be read: it goes on guarding them.
     pub(super) fn guarding(meta: Meta, guard: Guard, reader: &Reader<'_>) -> Item<Self> {
         let spec = Self { selector: Labels::default(), effect: Effect::None, guard: Some(guard) };
-        Item { at: reader.at.clone(), meta, spec }
+        Item::new(reader.at.clone(), meta, spec)
     }
 }
 

@@ -9,7 +9,8 @@ use mesh::authority::listeners::{AllowedNamespaces, Operator, Requirement};
 use mesh::model::name::{Hostname, Name};
 use mesh::model::waypoint::HBONE_PORT;
 
-use super::meta::{Item, Reader};
+use super::item::Item;
+use super::meta::Reader;
 
 /// Gateway classes of waypoints.
 pub const WAYPOINT_CLASSES: [&str; 2] = ["culvert-waypoint", "istio-waypoint"];
@@ -95,7 +96,7 @@ impl Gateway {
                 .iter()
                 .any(|condition| condition.kind == "Programmed" && condition.status == "False"),
         };
-        Item { at: reader.at.clone(), meta, spec: gateway }
+        Item::new(reader.at.clone(), meta, gateway)
     }
 }
 
@@ -159,6 +160,6 @@ impl GatewayClass {
         reader: &mut Reader<'_>,
     ) -> Item<Self> {
         let meta = reader.meta(&raw.metadata, false);
-        Item { at: reader.at.clone(), meta, spec: Self { controller: reader.name(&raw.spec.controller_name) } }
+        Item::new(reader.at.clone(), meta, Self { controller: reader.name(&raw.spec.controller_name) })
     }
 }

@@ -12,7 +12,8 @@ use mesh::authority::enforcement::ENFORCEMENT;
 use mesh::model::name::{Name, Namespace};
 use mesh::model::waypoint::EnforcementMode;
 
-use crate::objects::problem::{Origin, Problem, Severity};
+use crate::objects::origin::Origin;
+use crate::objects::problem::{Problem, Severity};
 use crate::objects::schema::meta::Metadata;
 
 use super::shared::Shared;
@@ -94,32 +95,6 @@ impl Meta {
     }
 }
 
-/// An object: what it is, and where it is written down.
-#[derive(Clone, Debug)]
-pub struct Item<T> {
-    /// Where it is written down.
-    pub at: Origin,
-    /// What every object has.
-    pub meta: Meta,
-    /// What only its kind has.
-    pub spec: T,
-}
-
-impl<T: PartialEq> Item<T> {
-    /// Whether both say the same, wherever they stand.
-    pub fn says_the_same(&self, other: &Self) -> bool {
-        self.meta == other.meta && self.spec == other.spec
-    }
-}
-
-impl<T> Item<T> {
-    /// Sorts older objects first: by creation time, by place in the files where there is none, then by name.
-    pub fn age(&self) -> impl Ord + '_ {
-        let place = if self.meta.created.is_some() { None } else { Some(&self.at) };
-        (self.meta.created.unwrap_or(i64::MAX), place, &self.meta.namespace, &self.meta.name)
-    }
-}
-
 /// Reads one object: shares its names and collects what is wrong with it.
 pub(in crate::objects) struct Reader<'a> {
     pub(in crate::objects) shared: &'a mut Shared,
@@ -140,8 +115,8 @@ impl Reader<'_> {
         self.problems.push(Problem::of(&self.at, self.object.clone(), severity, message).field(field));
     }
 
-    /// An address in the one form that it has, IPv4 where it is mapped into IPv6; `None`, and a problem noted, for one that
-    /// can be nobody's.
+    /// An address in the one form that it has, IPv4 where it is mapped into IPv6; `None`, and a problem noted, for one
+    /// that can be nobody's.
     pub(super) fn address(&mut self, severity: Severity, field: &str, address: IpAddr) -> Option<IpAddr> {
         let address = address.to_canonical();
         let allowed = self.shared.local_addresses.iter().any(|range| range.contains(&address));
@@ -254,24 +229,5 @@ mod tests {
         ] {
             assert_eq!(pod.are_selected_by(&labels(selector)), selected, "{selector:?}");
         }
-    }
-
-    #[test]
-    fn age_goes_by_time_then_place_then_name() {
-        let item = |created, line, name: &str| Item {
-            at: Origin { file: std::path::Path::new("a.yaml").into(), line },
-            meta: Meta { namespace: "ns".into(), name: name.into(), labels: Labels::default(), created },
-            spec: (),
-        };
-        let mut items = [
-            item(None, 1, "z"),
-            item(Some(9), 2, "b"),
-            item(Some(9), 1, "c"),
-            item(None, 3, "a"),
-            item(Some(1), 9, "y"),
-        ];
-        items.sort_by(|a, b| a.age().cmp(&b.age()));
-        let names: Vec<&str> = items.iter().map(|item| item.meta.name.as_str()).collect();
-        assert_eq!(names, ["y", "b", "c", "z", "a"]);
     }
 }

@@ -4,7 +4,8 @@ use crate::objects::problem::Severity;
 use crate::objects::schema::meta::Lenient;
 use crate::objects::schema::policy as schema;
 
-use super::meta::{Item, Labels, Meta, Reader};
+use super::item::Item;
+use super::meta::{Labels, Meta, Reader};
 
 /// A PeerAuthentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,13 +44,13 @@ impl PeerAuthentication {
             let message = "needs a selector; only ports that are STRICT are taken from it";
             reader.note(Severity::Warning, "spec.portLevelMtls", message);
         }
-        Item { at: reader.at.clone(), meta, spec: Self { selector, mode, ports: ports.into() } }
+        Item::new(reader.at.clone(), meta, Self { selector, mode, ports: ports.into() })
     }
 
     /// What stands in for an object that cannot be read: STRICT.
     pub(super) fn stand_in(meta: Meta, selector: Labels, reader: &Reader<'_>) -> Item<Self> {
         let spec = Self { selector, mode: Some(PeerMode::Strict), ports: Box::default() };
-        Item { at: reader.at.clone(), meta, spec }
+        Item::new(reader.at.clone(), meta, spec)
     }
 }
 

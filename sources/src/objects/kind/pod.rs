@@ -1,17 +1,19 @@
-//! Pure. Pod.
+//! Pure. Pod, Node and ServiceCIDR.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use smallvec::SmallVec;
 
 use crate::objects::problem::Severity;
-use crate::objects::schema::meta::Metadata;
+use crate::objects::schema::meta::{Lenient, Metadata};
 use crate::objects::schema::pod as schema;
 use mesh::model::name::{Name, NodeName};
 use mesh::model::workload::{Health, WorkloadType};
 
-use super::meta::{Item, Meta, Reader};
+use super::item::Item;
+use super::meta::{Meta, Reader};
 use super::template::{NamedPort, PodTemplate, Refusal};
 
 /// Annotation that says where the network namespace of a stand-alone pod is.
@@ -47,6 +49,48 @@ pub struct Pod {
 pub struct Node {
     /// `status.addresses`, those that are addresses.
     pub addresses: Box<[IpAddr]>,
+    /// `spec.podCIDRs`, else `spec.podCIDR`.
+    pub pod_nets: Box<[IpNet]>,
+}
+
+/// A ServiceCIDR: what cluster IPs come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceCidr {
+    /// `spec.cidrs`.
+    pub nets: Box<[IpNet]>,
+}
+
+impl Node {
+    pub(super) fn read(raw: schema::Node, reader: &mut Reader<'_>) -> Item<Self> {
+        let meta = reader.meta(&raw.metadata, false);
+        let addresses = raw.status.addresses.iter().filter_map(|address| address.address.parse().ok());
+        let addresses = reader.addresses(Severity::Warning, "status.addresses", addresses).into();
+        let nets = raw.spec.pod_cidrs.iter().chain(&raw.spec.pod_cidr);
+        let pod_nets = cidrs("spec.podCIDRs", nets, reader);
+        Item::new(reader.at.clone(), meta, Self { addresses, pod_nets })
+    }
+}
+
+impl ServiceCidr {
+    pub(super) fn read(raw: Lenient<schema::ServiceCidrSpec>, reader: &mut Reader<'_>) -> Item<Self> {
+        let meta = reader.meta(&raw.metadata, false);
+        let spec = raw.spec.unwrap_or_default();
+        let nets = cidrs("spec.cidrs", spec.cidrs.iter(), reader);
+        Item::new(reader.at.clone(), meta, Self { nets })
+    }
+}
+
+/// Ranges, each once; what is none is said.
+fn cidrs<'a>(field: &str, texts: impl Iterator<Item = &'a String>, reader: &mut Reader<'_>) -> Box<[IpNet]> {
+    let mut nets: Vec<IpNet> = Vec::new();
+    for text in texts {
+        match text.parse::<IpNet>() {
+            Ok(net) if !nets.contains(&net.trunc()) => nets.push(net.trunc()),
+            Ok(_) => {}
+            Err(_) => reader.note(Severity::Warning, field, format!("{text:?} is not a range of addresses")),
+        }
+    }
+    nets.into()
 }
 
 impl Pod {
@@ -73,7 +117,7 @@ impl Pod {
             ended: matches!(status.phase, Some(schema::Phase::Succeeded | schema::Phase::Failed)),
             health: Health::of(!not_ready, metadata.deletion_timestamp.is_some()),
         };
-        Item { at: reader.at.clone(), meta, spec: pod }
+        Item::new(reader.at.clone(), meta, pod)
     }
 }
 

@@ -13,7 +13,8 @@ use mesh::model::name::{Hostname, Name, Namespace, NodeName, ServiceAccount};
 use mesh::model::service::{AppProtocol, BalanceMode, Exported, LoadBalancing, Scope};
 use mesh::model::workload::Health;
 
-use super::meta::{Item, Labels, Reader};
+use super::item::Item;
+use super::meta::{Labels, Reader};
 
 /// Label of an EndpointSlice that names its service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -182,7 +183,7 @@ impl Service {
             load_balancing: load_balancing(&spec, reader),
             ports: service_ports(spec.ports, reader),
         };
-        Item { at: reader.at.clone(), meta, spec: service }
+        Item::new(reader.at.clone(), meta, service)
     }
 }
 
@@ -313,7 +314,7 @@ impl EndpointSlice {
                 Some(EndpointPort { name: reader.name(port.name.as_deref().unwrap_or_default()), port: port.port?.0 })
             })
             .collect();
-        Some(Item { at: reader.at.clone(), meta, spec: Self { service, endpoints: endpoints.into(), ports } })
+        Some(Item::new(reader.at.clone(), meta, Self { service, endpoints: endpoints.into(), ports }))
     }
 
     /// The port on the endpoints for the service's port of this name.
@@ -322,8 +323,9 @@ impl EndpointSlice {
     }
 }
 
-/// What EndpointConditions say (discovery.k8s.io/v1): an unknown `ready` is true, an unknown `serving` is what `ready` is, an
-/// unknown `terminating` is false. `ready` is true of what terminates only where the service publishes what is not ready.
+/// What EndpointConditions say (discovery.k8s.io/v1): an unknown `ready` is true, an unknown `serving` is what `ready`
+/// is, an unknown `terminating` is false. `ready` is true of what terminates only where the service publishes what is
+/// not ready.
 fn health(conditions: &schema::EndpointConditions) -> Health {
     match (conditions.ready, conditions.serving, conditions.terminating) {
         (None | Some(true), _, _) => Health::Healthy,
@@ -387,7 +389,7 @@ impl ServiceEntry {
             selector: spec.workload_selector.map(|selector| Labels::new(&selector.labels, reader.shared)),
             subject_alt_names: spec.subject_alt_names.iter().filter_map(|name| name.parse().ok()).collect(),
         };
-        Some(Item { at: reader.at.clone(), meta, spec })
+        Some(Item::new(reader.at.clone(), meta, spec))
     }
 }
 

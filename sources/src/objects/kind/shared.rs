@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use mesh::model::name::{Interner, Name};
 
+use super::known::Documents;
 use super::template::PodTemplate;
 
 /// Makes equal parts of objects share one allocation, for as long as the objects are read from the same source.
@@ -16,16 +17,16 @@ pub struct Shared {
     pub(super) names: Interner,
     pub(super) labels: Pool<[(Name, Name)]>,
     pub(super) templates: Pool<PodTemplate>,
-    /// Whether objects that waypoints use are kept as they stand in the files.
-    pub(crate) keeps_raw: bool,
+    /// Which objects keep their documents.
+    pub(crate) documents: Documents,
     /// Addresses that workloads may have although they are local everywhere.
     pub(crate) local_addresses: Vec<IpNet>,
 }
 
 impl Shared {
-    /// For a source whose objects are read by a waypoint too, if `keeps_raw`.
-    pub fn new(keeps_raw: bool) -> Self {
-        Self { keeps_raw, ..Self::default() }
+    /// For a source whose consumer asks for these documents.
+    pub fn new(documents: Documents) -> Self {
+        Self { documents, ..Self::default() }
     }
 
     /// Lets go of what no object has any more. Cheap enough to be called after every change.

@@ -1,4 +1,4 @@
-//! Pure. `v1` Pod and Node.
+//! Pure. `v1` Pod and Node, `networking.k8s.io` ServiceCIDR.
 
 use std::net::IpAddr;
 
@@ -82,7 +82,26 @@ pub(crate) struct Node {
     #[serde(default)]
     pub(crate) metadata: Metadata,
     #[serde(default)]
+    pub(crate) spec: NodeSpec,
+    #[serde(default)]
     pub(crate) status: NodeStatus,
+}
+
+/// `spec` of a Node.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct NodeSpec {
+    #[serde(rename = "podCIDR")]
+    pub(crate) pod_cidr: Option<String>,
+    #[serde(rename = "podCIDRs")]
+    pub(crate) pod_cidrs: Vec<String>,
+}
+
+/// `spec` of a ServiceCIDR (`networking.k8s.io`).
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ServiceCidrSpec {
+    pub(crate) cidrs: Vec<String>,
 }
 
 /// `status` of a Node.

@@ -1,7 +1,7 @@
 //! Pure. `security.istio.io` PeerAuthentication and AuthorizationPolicy.
 //!
-//! Unknown fields are errors here: a misspelt `principals` that is ignored would admit everybody. Agents and waypoints read
-//! an AuthorizationPolicy by this schema and no other.
+//! Unknown fields are errors here: a misspelt `principals` that is ignored would admit everybody. Agents and waypoints
+//! read an AuthorizationPolicy by this schema and no other.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;

@@ -65,7 +65,7 @@ impl FromStr for PortText {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.parse() {
             Ok(port) if port > 0 => Ok(Self(port)),
-            _ => Err(format!("{text:?} is not a port: a number from 1 to 65535 is")),
+            _ => Err(format!("{text:?} must be a number from 1 to 65535")),
         }
     }
 }
@@ -167,12 +167,12 @@ impl Visitor<'_> for FromNumber {
     fn visit_u64<E: de::Error>(self, number: u64) -> Result<u16, E> {
         match u16::try_from(number) {
             Ok(port) if port > 0 => Ok(port),
-            _ => Err(E::custom(format!("{number} is not a port: a number from 1 to 65535 is"))),
+            _ => Err(E::custom(format!("{number} must be a number from 1 to 65535"))),
         }
     }
 
     fn visit_i64<E: de::Error>(self, number: i64) -> Result<u16, E> {
-        Err(E::custom(format!("{number} is not a port: a number from 1 to 65535 is")))
+        Err(E::custom(format!("{number} must be a number from 1 to 65535")))
     }
 }
 

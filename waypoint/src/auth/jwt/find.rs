@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, COOKIE};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
 use super::verify::{JwtError, JwtRule};
@@ -15,21 +15,32 @@ use crate::request::query::Query;
 pub struct Found {
     /// The token.
     pub token: String,
-    /// The headers that carried it; taken off unless the rule forwards it.
-    pub headers: SmallVec<[HeaderName; 1]>,
+    /// What carried it; taken off unless the rule forwards it.
+    pub places: SmallVec<[Place; 1]>,
     /// The rules that look where it stood, by index.
     pub rules: SmallVec<[usize; 4]>,
 }
 
+/// Where a token stood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In a header.
+    Header(HeaderName),
+    /// In a parameter of the query.
+    Param(String),
+    /// In a cookie.
+    Cookie(String),
+}
+
 impl Found {
-    fn add(into: &mut Option<Self>, rule: usize, token: String, header: Option<&HeaderName>) -> Result<(), JwtError> {
+    fn add(into: &mut Option<Self>, rule: usize, token: String, place: Place) -> Result<(), JwtError> {
         let found =
-            into.get_or_insert_with(|| Self { token: token.clone(), headers: SmallVec::new(), rules: SmallVec::new() });
+            into.get_or_insert_with(|| Self { token: token.clone(), places: SmallVec::new(), rules: SmallVec::new() });
         if found.token != token {
             return Err(JwtError::Several);
         }
-        if let Some(header) = header.filter(|header| !found.headers.contains(header)) {
-            found.headers.push(header.clone());
+        if !found.places.contains(&place) {
+            found.places.push(place);
         }
         if !found.rules.contains(&rule) {
             found.rules.push(rule);
@@ -44,7 +55,7 @@ pub fn find(rules: &[Arc<JwtRule>], headers: &HeaderMap, query: &Query<'_>) -> R
     for (index, rule) in rules.iter().enumerate() {
         let is_default = rule.from_headers.is_empty() && rule.from_params.is_empty() && rule.from_cookies.is_empty();
         if is_default && let Some(token) = bearer(headers)? {
-            Found::add(&mut found, index, token, Some(&AUTHORIZATION))?;
+            Found::add(&mut found, index, token, Place::Header(AUTHORIZATION))?;
         }
         for (name, prefix) in &rule.from_headers {
             let token = if *name == AUTHORIZATION && prefix.trim().eq_ignore_ascii_case("bearer") {
@@ -53,18 +64,18 @@ pub fn find(rules: &[Arc<JwtRule>], headers: &HeaderMap, query: &Query<'_>) -> R
                 prefixed(headers, name, prefix)?
             };
             if let Some(token) = token {
-                Found::add(&mut found, index, token, Some(name))?;
+                Found::add(&mut found, index, token, Place::Header(name.clone()))?;
             }
         }
         let default_param = is_default.then_some("access_token");
         for name in rule.from_params.iter().map(String::as_str).chain(default_param) {
             for token in query.all(name) {
-                Found::add(&mut found, index, token.to_owned(), None)?;
+                Found::add(&mut found, index, token.to_owned(), Place::Param(name.to_owned()))?;
             }
         }
         for name in &rule.from_cookies {
             for token in cookies(headers, name)? {
-                Found::add(&mut found, index, token, None)?;
+                Found::add(&mut found, index, token, Place::Cookie(name.clone()))?;
             }
         }
     }
@@ -107,6 +118,17 @@ fn cookies(headers: &HeaderMap, name: &str) -> Result<SmallVec<[String; 1]>, Jwt
     Ok(all)
 }
 
+/// Takes a cookie away, and the header when it was the only one.
+pub fn remove_cookie(headers: &mut HeaderMap, name: &str) {
+    let is_it = |pair: &[u8]| pair.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.first() == Some(&b'='));
+    let lines = headers.get_all(COOKIE).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
+    let left: Vec<&[u8]> = lines.map(<[u8]>::trim_ascii).filter(|pair| !pair.is_empty() && !is_it(pair)).collect();
+    match HeaderValue::from_bytes(&left.join(&b"; "[..])) {
+        Ok(value) if !left.is_empty() => _ = headers.insert(COOKIE, value),
+        _ => _ = headers.remove(COOKIE),
+    }
+}
+
 /// The first value of a cookie.
 pub fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
     cookies(headers, name).ok()?.into_iter().next()
@@ -114,8 +136,6 @@ pub fn cookie(headers: &HeaderMap, name: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::super::tests::rule;
     use super::*;
 
@@ -153,6 +173,37 @@ mod tests {
         ] {
             assert_eq!(found(rules, lines, query), Ok(token.map(str::to_owned)), "{lines:?} {query}");
         }
+    }
+
+    #[test]
+    fn a_cookie_is_taken_away_alone() {
+        for (line, left) in [
+            ("session=x", None),
+            ("a=1; session=x; b=2", Some("a=1; b=2")),
+            ("session=x;session=y;c=3", Some("c=3")),
+            (" session=\"x\" ; session2=y", Some("session2=y")),
+            ("Session=x; xsession=y", Some("Session=x; xsession=y")),
+        ] {
+            let mut headers = headers(&[("cookie", line.as_bytes())]);
+            remove_cookie(&mut headers, "session");
+            assert_eq!(headers.get(COOKIE).map(|value| value.to_str().unwrap()), left, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_carried_a_token_is_known() {
+        let mut rule = rule();
+        rule.from_headers = vec![(HeaderName::from_static("x-token"), String::new())];
+        rule.from_params = vec!["t".to_owned()];
+        rule.from_cookies = vec!["session".to_owned()];
+        let lines = headers(&[("x-token", b"abc"), ("cookie", b"session=abc")]);
+        let found = find(&[Arc::new(rule)], &lines, &Query::new("t=abc")).unwrap().unwrap();
+        let places = [
+            Place::Header(HeaderName::from_static("x-token")),
+            Place::Param("t".to_owned()),
+            Place::Cookie("session".to_owned()),
+        ];
+        assert_eq!(found.places.as_slice(), places);
     }
 
     #[test]

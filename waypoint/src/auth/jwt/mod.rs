@@ -7,7 +7,7 @@ mod claims; // what it says
 mod json; // JSON with one reading
 
 pub use claims::Claims;
-pub use find::{Found, cookie, find};
+pub use find::{Found, Place, cookie, find, remove_cookie};
 pub use keys::{KeySource, key_set};
 pub use verify::{JwtError, JwtRule, claimed_issuer};
 

@@ -1,6 +1,7 @@
 //! Pure. `culvert.dev/v1alpha1 MeshPolicy`, and the fields of XBackendTrafficPolicy and DestinationRule that have an
 //! effect here. MeshPolicy is ours, so a misspelt field is an error.
 
+use mesh::authority::attachment::Reference;
 use serde::{Deserialize, Serialize};
 
 /// What a policy applies to.
@@ -21,6 +22,14 @@ pub struct TargetRef {
     /// A rule's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub section_name: Option<String>,
+}
+
+impl TargetRef {
+    /// The same for those who decide what it means.
+    pub fn reference(&self) -> Reference<'_> {
+        let (group, kind, name) = (&self.group, &self.kind, &self.name);
+        Reference { group, kind, name, namespace: self.namespace.as_deref() }
+    }
 }
 
 /// Spec of MeshPolicy.

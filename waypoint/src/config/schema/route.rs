@@ -1,5 +1,5 @@
-//! Pure. `gateway.networking.k8s.io`: HTTPRoute, GRPCRoute and TCPRoute, all versions. Enumerations are text, so that an
-//! unknown value costs one rule and not the route.
+//! Pure. `gateway.networking.k8s.io`: HTTPRoute, GRPCRoute and TCPRoute, all versions. Enumerations are text, so that
+//! an unknown value costs one rule and not the route.
 
 use serde::{Deserialize, Serialize};
 

@@ -55,8 +55,8 @@ pub fn check(version: Version, status: StatusCode, headers: &HeaderMap) -> Resul
     Ok(())
 }
 
-/// Whether a response without content names the length of one: what a backend sends by mistake after it would be read as the
-/// response to the next request.
+/// Whether a response without content names the length of one: what a backend sends by mistake after it would be read
+/// as the response to the next request.
 pub fn may_be_followed(method: &Method, status: StatusCode, headers: &HeaderMap) -> bool {
     let has_none = *method == Method::HEAD || status == StatusCode::NOT_MODIFIED;
     let is_length = |length: &HeaderValue| length.as_bytes().iter().any(|digit| *digit != b'0');

@@ -4,12 +4,12 @@
 
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use hyper::ext::Protocol;
 use thiserror::Error;
 
 use super::upgrade::{self, Upgrade, WEBSOCKET};
-use super::{hop, host};
+use super::{hop, host, lines};
 
 /// Most headers of a request.
 pub const MAX_HEADERS: usize = 100;
@@ -58,33 +58,12 @@ pub enum BadRequest {
     /// Extended CONNECT to another protocol than WebSocket.
     #[error("the protocol of CONNECT must be websocket")]
     Protocol,
+    /// `Connection` takes away a field that decides about the request.
+    #[error("Connection names a field that policies or routes read")]
+    Nominated,
     /// Something else is expected than 100-continue.
     #[error("Expect must be 100-continue")]
     Expectation,
-}
-
-impl BadRequest {
-    /// The status of the answer.
-    pub fn status(self) -> StatusCode {
-        match self {
-            Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
-            // RFC 9220, 3, for HTTP/2 too.
-            Self::Protocol => StatusCode::NOT_IMPLEMENTED,
-            Self::Expectation => StatusCode::EXPECTATION_FAILED,
-            Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            _ => StatusCode::BAD_REQUEST,
-        }
-    }
-
-    /// A word for it: `x-culvert-error`.
-    pub fn reason(self) -> &'static str {
-        match self {
-            Self::Connect => "method",
-            Self::Protocol => "upgrade",
-            Self::Expectation => "expectation",
-            _ => "bad_request",
-        }
-    }
 }
 
 /// What follows a head.
@@ -109,6 +88,8 @@ pub struct Head {
     pub content: Content,
     /// The client waits for 100 (Continue) before it sends the content.
     pub waits: bool,
+    /// What its `Connection` took away.
+    pub nominated: hop::Nominated,
 }
 
 /// Reads a head, and leaves in `parts` what everybody behind sees: the method that it has, and no field that meant the
@@ -129,12 +110,22 @@ pub fn decide(parts: &mut Parts, content: Content, service: &str) -> Result<Head
     let host = named(parts, service)?;
     let waits = expected(parts, content)?;
     let trailers = hop::takes_trailers(&parts.headers);
-    hop::strip(&mut parts.headers);
+    let nominated = hop::strip(&mut parts.headers);
     if trailers {
         parts.headers.insert(TE, HeaderValue::from_static("trailers"));
     }
-    join_cookies(&mut parts.headers);
-    Ok(Head { host, upgrade, content, waits })
+    // HTTP/2 may split cookies (RFC 9113, 8.2.3); HTTP/1 may not, and a policy must see what a backend of either sees.
+    lines::join(&mut parts.headers, &COOKIE);
+    Ok(Head { host, upgrade, content, waits, nominated })
+}
+
+impl Head {
+    /// Refuses a request whose `Connection` took away one of these fields: it was decided about without it, and whoever
+    /// wrote the field, a proxy before us maybe, meant it to be read.
+    pub fn keeps<'a>(&self, mut read: impl Iterator<Item = &'a HeaderName>) -> Result<(), BadRequest> {
+        let is_lost = !self.nominated.is_empty() && read.any(|name| self.nominated.contains(name));
+        if is_lost { Err(BadRequest::Nominated) } else { Ok(()) }
+    }
 }
 
 /// What HTTP/2 forbids and HTTP/1 would read as something else (RFC 9113, 8.2.1 and 8.2.2).
@@ -236,17 +227,6 @@ fn expected(parts: &mut Parts, content: Content) -> Result<bool, BadRequest> {
     }
     parts.headers.remove(EXPECT);
     Ok(parts.version == Version::HTTP_11 && content != Content::None)
-}
-
-/// HTTP/2 may split cookies (RFC 9113, 8.2.3); HTTP/1 may not, and a policy must see what a backend of either sees.
-fn join_cookies(headers: &mut HeaderMap) {
-    if headers.get_all(COOKIE).iter().nth(1).is_none() {
-        return;
-    }
-    let joined = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
-    if let Ok(value) = HeaderValue::from_bytes(&joined) {
-        headers.insert(COOKIE, value);
-    }
 }
 
 #[cfg(test)]

@@ -117,16 +117,3 @@ fn an_extended_connect_is_a_get_from_here_on_and_only_for_websockets() {
     assert_eq!(connect("websocket"), (Ok(Some(Upgrade::Http2)), Method::GET));
     assert_eq!(connect("connect-udp").0, Err(BadRequest::Protocol));
 }
-
-#[test]
-fn every_refusal_has_a_status() {
-    for (why, status) in [
-        (BadRequest::NoHost, 400),
-        (BadRequest::Connect, 405),
-        (BadRequest::Expectation, 417),
-        (BadRequest::TooLarge, 431),
-        (BadRequest::Protocol, 501),
-    ] {
-        assert_eq!(why.status().as_u16(), status);
-    }
-}

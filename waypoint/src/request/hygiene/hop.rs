@@ -1,9 +1,6 @@
 //! Pure. Fields that mean one connection only (RFC 9110, 7.6.1): no hop passes them on, in either direction.
 
-use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
-    TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
@@ -21,27 +18,57 @@ const KNOWN: [HeaderName; 9] = [
 ];
 
 /// Whether a field means all recipients, whatever `Connection` says of it (RFC 9110, 7.6.1): how the message is read, who
-/// sends it and for whom. A hop that took such a field away would make policy or backend judge another caller.
+/// sends it and for whom, and what every hop reads of it. A hop that took such a field away would make policy or backend
+/// judge another request.
 fn is_for_all(name: &HeaderName) -> bool {
-    const FOR_ALL: [HeaderName; 5] = [HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE, FORWARDED];
-    FOR_ALL.contains(name) || name.as_str().starts_with("x-forwarded-")
+    const FOR_ALL: [&str; 20] = [
+        "authorization",
+        "b3",
+        "cache-control",
+        "cookie",
+        "date",
+        "etag",
+        "expires",
+        "forwarded",
+        "host",
+        "idempotency-key",
+        "last-modified",
+        "location",
+        "max-forwards",
+        "origin",
+        "range",
+        "set-cookie",
+        "traceparent",
+        "tracestate",
+        "vary",
+        "x-request-id",
+    ];
+    const FAMILIES: [&str; 8] =
+        ["accept", "access-control-", "content-", "grpc-", "if-", "sec-", "x-b3-", "x-forwarded-"];
+    let name = name.as_str();
+    FOR_ALL.contains(&name) || FAMILIES.iter().any(|family| name.starts_with(family))
 }
 
-/// Takes them away, those that `Connection` nominates included.
-pub fn strip(headers: &mut HeaderMap) {
+/// Fields that a sender has called its connection's, and that were therefore taken away.
+pub type Nominated = SmallVec<[HeaderName; 1]>;
+
+/// Takes them away, those that `Connection` nominates included, and says which of the latter there were.
+pub fn strip(headers: &mut HeaderMap) -> Nominated {
+    let mut nominated = Nominated::new();
     if headers.contains_key(CONNECTION) {
         let values: SmallVec<[HeaderValue; 2]> = headers.get_all(CONNECTION).iter().cloned().collect();
         for option in values.iter().flat_map(options) {
             // Options that are no names nominate nothing.
             let Ok(name) = HeaderName::from_bytes(option) else { continue };
-            if !is_for_all(&name) {
-                headers.remove(name);
+            if !is_for_all(&name) && !KNOWN.contains(&name) && headers.remove(&name).is_some() {
+                nominated.push(name);
             }
         }
     }
     for name in &KNOWN {
         headers.remove(name);
     }
+    nominated
 }
 
 /// Whether the sender takes trailers (RFC 9110, 10.1.4); the other members of `TE` mean its own connection.
@@ -101,10 +128,42 @@ mod tests {
             ("transfer-encoding", b"chunked"),
             ("x-public", b"2"),
         ]);
-        strip(&mut headers);
+        let nominated = strip(&mut headers);
+        assert_eq!(nominated.as_slice(), ["x-private", "x-more", "x-hidden"]);
         let mut left: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["authorization", "content-length", "cookie", "host", "x-forwarded-for", "x-public"]);
+    }
+
+    #[test]
+    fn what_every_hop_reads_cannot_be_nominated() {
+        for name in [
+            "accept-encoding",
+            "access-control-request-method",
+            "authorization",
+            "cache-control",
+            "content-type",
+            "content-encoding",
+            "cookie",
+            "forwarded",
+            "grpc-timeout",
+            "idempotency-key",
+            "if-match",
+            "max-forwards",
+            "origin",
+            "range",
+            "sec-websocket-key",
+            "traceparent",
+            "x-b3-traceid",
+            "x-forwarded-client-cert",
+            "x-forwarded-host",
+            "x-request-id",
+        ] {
+            let mut headers = headers(&[("connection", name.to_ascii_uppercase().as_bytes()), (name, b"1")]);
+            assert!(strip(&mut headers).is_empty() && headers.contains_key(name), "{name}");
+        }
+        let mut absent = headers(&[("connection", b"x-role, close, te"), ("te", b"trailers")]);
+        assert!(strip(&mut absent).is_empty(), "what is not there was not taken away");
     }
 
     #[test]

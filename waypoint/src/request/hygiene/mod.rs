@@ -7,6 +7,7 @@ pub mod host; // what is a host
 pub mod answer; // the head of a backend's response
 pub mod trailers; // which fields may come after the content
 pub mod hop; // fields that mean one connection only
+pub mod lines; // several lines of one field
 
 pub use head::{BadRequest, Content, Head, MAX_HEAD, MAX_HEADERS, REFUSED, decide};
 pub use upgrade::Upgrade;

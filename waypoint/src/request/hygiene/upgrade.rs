@@ -1,7 +1,8 @@
 //! Pure. Which offers to change the protocol are taken: WebSocket, over HTTP/1.1 (RFC 6455) and over HTTP/2 (RFC 8441).
 //!
-//! Every other one is an offer, which a server may ignore (RFC 9110, 7.8), and we do: the request goes on with its method and
-//! its content as if it had not been made. So does a WebSocket that is none: with another method than GET, or with content.
+//! Every other one is an offer, which a server may ignore (RFC 9110, 7.8), and we do: the request goes on with its
+//! method and its content as if it had not been made. So does a WebSocket that is none: with another method than GET,
+//! or with content.
 
 use aws_lc_rs::digest;
 use base64::Engine as _;

@@ -2,8 +2,6 @@
 
 pub mod policy; // is this failure one that may be tried again
 pub mod budget; // has the mesh as a whole room for one more try
-pub mod backoff; // how long to wait before it
 
-pub use backoff::Backoff;
 pub use budget::{Budget, BudgetLimits};
 pub use policy::{Attempt, Decision, GaveUp, Outcome, RetryPolicy, StatusSet};

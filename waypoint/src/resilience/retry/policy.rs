@@ -7,8 +7,8 @@ use std::fmt;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use transport::net::backoff::Backoff;
 
-use super::backoff::Backoff;
 use crate::request::grpc::GrpcCode;
 
 /// What a route or the mesh allows.
@@ -155,7 +155,7 @@ impl RetryPolicy {
             return Decision::Done(GaveUp::BodyGone);
         }
         let told = attempt.retry_after.filter(|_| self.honour_retry_after).unwrap_or_default();
-        let wait = self.backoff.wait(attempt.retries, told, random);
+        let wait = self.backoff.at_least(attempt.retries, told, random);
         if attempt.left.is_some_and(|left| wait >= left) {
             return Decision::Done(GaveUp::Deadline);
         }
@@ -194,7 +194,7 @@ mod tests {
             codes: [502, 503, 504].into_iter().collect(),
             grpc: 1 << GrpcCode::UNAVAILABLE.0,
             idempotent_only: true,
-            backoff: Backoff { base: Duration::from_millis(25), max: Duration::from_secs(1) },
+            backoff: Backoff { first: Duration::from_millis(25), longest: Duration::from_secs(1) },
             honour_retry_after: true,
         }
     }

@@ -1,5 +1,5 @@
-//! What the standards ask of an intermediary, as tables: each requirement with what is sent and what must come of it, or why
-//! it does not concern a waypoint. Run over the wire against the real binary.
+//! What the standards ask of an intermediary, as tables: each requirement with what is sent and what must come of it,
+//! or why it does not concern a waypoint. Run over the wire against the real binary.
 
 mod rfc9110; // HTTP semantics
 mod rfc9112; // HTTP/1.1

@@ -1,5 +1,5 @@
-//! RFC 9113, HTTP/2: sections 5, 8 and 10.3; RFC 8441, WebSockets over it. As seen from clients; backends of HTTP/2 are in
-//! the tests that rows name.
+//! RFC 9113, HTTP/2: sections 5, 8 and 10.3; RFC 8441, WebSockets over it. As seen from clients; backends of HTTP/2 are
+//! in the tests that rows name.
 
 use super::table::Case::{Because, Shown, Two};
 use super::table::{Row, run};

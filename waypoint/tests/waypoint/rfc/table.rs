@@ -19,14 +19,16 @@ pub(crate) struct Row {
 
 /// What shows that it is met.
 pub(crate) enum Case {
-    /// A client of HTTP/1 sends this (`{p}` is a path of its own) and gets `status`. With 200 it reaches the backend, and what
-    /// that gets has all of `has` and none of `lacks`; with any other it does not.
+    /// A client of HTTP/1 sends this (`{p}` is a path of its own) and gets `status`. With 200 it reaches the backend,
+    /// and what that gets has all of `has` and none of `lacks`; with any other it does not.
     Sent { bytes: &'static str, status: u16, has: &'static [&'static str], lacks: &'static [&'static str] },
-    /// The same, answered by the waypoint itself with `status`, 0 being any or none: nothing with `{p}` goes any further.
+    /// The same, answered by the waypoint itself with `status`, 0 being any or none: nothing with `{p}` goes any
+    /// further.
     Own { bytes: &'static str, status: u16 },
     /// A backend of HTTP/1 answers a GET with this, then closes if `close`. What the client gets has and lacks.
     Answered { bytes: &'static str, close: bool, has: &'static [&'static str], lacks: &'static [&'static str] },
-    /// A client of HTTP/2 sends these fields (`{p}` as above) and this content; whether it reaches the backend, and how.
+    /// A client of HTTP/2 sends these fields (`{p}` as above) and this content; whether it reaches the backend, and
+    /// how.
     Two {
         fields: &'static [(&'static str, &'static str)],
         content: Option<&'static str>,

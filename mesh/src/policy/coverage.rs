@@ -1,15 +1,16 @@
-//! Pure. Which ports of a workload stand behind a waypoint, and who may speak for others there.
+//! Pure. Waypoint coverage: which ports of a workload are behind a waypoint, and who may call on behalf of others
+//! there.
 //!
-//! A CONNECT names an address of the workload, so the destination cannot see whether a service or the workload was
-//! addressed. What it can see is the port, and in doubt it refuses:
-//! - a port on which a service behind a waypoint stands is covered, whoever else stands on it;
-//! - a waypoint for workloads covers every port, except those on which only services without a waypoint stand: what is
-//!   addressed to those never goes through it;
-//! - a service of another namespace counts for none of this (`authority::standing`).
+//! The authority of a CONNECT is an address of the workload, so the destination cannot see whether a service or the
+//! workload was addressed. It can see the port, and refuses when in doubt:
+//! - a port of a service behind a waypoint is covered, whichever other services have it;
+//! - a waypoint for workloads covers every port, except those of services without a waypoint only: traffic to those
+//!   never goes through it;
+//! - a service of another namespace has no effect here (`authority::standing`).
 //!
-//! A covered port is closed to what did not come through the waypoint where enforcement says so (`authority::enforcement`):
-//! by default, where something at the waypoint guards it. The pod itself may say `off` or `strict` for all its ports. What a
-//! waypoint says of its client is believed all the same.
+//! A covered port refuses traffic that bypasses the waypoint if enforcement says so (`authority::enforcement`): by
+//! default, if a policy at the waypoint guards it. The pod itself may say `off` or `strict` for all its ports. What a
+//! waypoint says about its client is trusted in any case.
 
 use super::instances::Instances;
 use crate::authority::standing::decides_about;
@@ -21,7 +22,7 @@ use crate::state::snapshot::Snapshot;
 
 /// The waypoints in front of one workload.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cover {
+pub struct WaypointCoverage {
     behind: Vec<Behind>,
     may_bypass: bool,
     strict: bool,
@@ -43,7 +44,7 @@ enum Ports {
     AllBut(Vec<u16>),
 }
 
-impl Cover {
+impl WaypointCoverage {
     /// The waypoints in front of `workload`.
     pub fn of(mesh: &Snapshot, workload: &Workload) -> Self {
         let mut behind = Vec::new();
@@ -70,25 +71,25 @@ impl Cover {
         Self { behind, may_bypass: workload.may_bypass_waypoint, strict: workload.strict_waypoint }
     }
 
-    /// Whether no waypoint is in front of anything.
+    /// Whether no port is covered.
     pub fn is_empty(&self) -> bool {
         self.behind.is_empty()
     }
 
-    /// Every port that is named, one way or the other.
+    /// Every port that is covered or excepted.
     pub fn ports(&self) -> impl Iterator<Item = u16> {
         self.behind.iter().flat_map(|behind| match &behind.ports {
             Ports::These(ports) | Ports::AllBut(ports) => ports.iter().copied(),
         })
     }
 
-    /// The waypoint that a connection of `peer` to `port` should have come through and did not.
+    /// The waypoint that a connection of `peer` to `port` has bypassed and must not.
     pub fn bypassed(&self, port: u16, peer: Option<&Identity>) -> Option<&str> {
         let closing = self.closing(port)?;
-        (!self.vouches(port, peer)).then_some(closing.waypoint.as_str())
+        (!self.is_waypoint_for(port, peer)).then_some(closing.waypoint.as_str())
     }
 
-    /// Of a port behind a waypoint: which, whether what did not come through it is refused, and why.
+    /// Describes a covered port: its waypoint, whether bypassing is refused, and why.
     pub fn told(&self, port: u16) -> Option<String> {
         let closing = self.closing(port);
         let Behind { waypoint, enforcement, .. } =
@@ -108,20 +109,19 @@ impl Cover {
         self.behind.iter().find(closes).filter(|_| !self.may_bypass)
     }
 
-    /// Whether `peer` is a waypoint in front of `port`, and so may speak for its clients.
-    fn vouches(&self, port: u16, peer: Option<&Identity>) -> bool {
+    /// Whether `peer` is a waypoint for `port`, and so may call on behalf of clients.
+    fn is_waypoint_for(&self, port: u16, peer: Option<&Identity>) -> bool {
         let Some(peer) = peer else { return false };
         self.behind.iter().any(|behind| behind.covers(port) && behind.identities.contains(peer))
     }
 
-    /// The connection as it is to be told: what a waypoint says of its client is believed, of anyone else it is as if it
-    /// had not been said.
-    pub fn believed<'a>(&self, facts: &'a Facts) -> Believed<'a> {
+    /// The client that policy judges: the one that a waypoint names, or the peer itself if it is no waypoint.
+    pub fn effective_client<'a>(&self, facts: &'a Facts) -> EffectiveClient<'a> {
         let said = facts.on_behalf_of.as_deref();
-        let said = said.filter(|_| self.vouches(facts.destination.port(), facts.source_identity.as_ref()));
+        let said = said.filter(|_| self.is_waypoint_for(facts.destination.port(), facts.source_identity.as_ref()));
         match said {
-            None => Believed { identity: facts.source_identity.as_ref(), source: Some(facts.source), via: None },
-            Some(client) => Believed {
+            None => EffectiveClient { identity: facts.source_identity.as_ref(), source: Some(facts.source), via: None },
+            Some(client) => EffectiveClient {
                 identity: Some(&client.identity),
                 source: client.source,
                 via: facts.source_identity.as_ref(),
@@ -129,22 +129,22 @@ impl Cover {
         }
     }
 
-    /// The client that a peer names without being a waypoint in front of the port. It is judged besides the peer itself:
-    /// to name a client can only narrow what a peer may do, so that a waypoint lends its own identity to nobody.
-    pub fn unproven<'a>(&self, facts: &'a Facts) -> Option<&'a OnBehalfOf> {
-        let vouched = self.vouches(facts.destination.port(), facts.source_identity.as_ref());
-        facts.on_behalf_of.as_deref().filter(|_| !vouched)
+    /// The client named by a peer that is no waypoint for the port. It is judged in addition to the peer: naming a
+    /// client can only narrow what a peer may do, so a waypoint lends its own identity to nobody.
+    pub fn unverified_client<'a>(&self, facts: &'a Facts) -> Option<&'a OnBehalfOf> {
+        let is_waypoint = self.is_waypoint_for(facts.destination.port(), facts.source_identity.as_ref());
+        facts.on_behalf_of.as_deref().filter(|_| !is_waypoint)
     }
 }
 
-/// Who calls, after all that may be believed.
+/// The client that policy judges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Believed<'a> {
+pub struct EffectiveClient<'a> {
     /// The client's identity.
     pub identity: Option<&'a Identity>,
-    /// The client's socket; `None` when a waypoint speaks for several at once.
+    /// The client's socket; `None` if a waypoint calls on behalf of several at once.
     pub source: Option<std::net::SocketAddr>,
-    /// The waypoint that said so.
+    /// The waypoint that named it.
     pub via: Option<&'a Identity>,
 }
 
@@ -186,7 +186,7 @@ mod tests {
     }
 
     /// `shop` (port 8080) is behind waypoint `wp`, whose pod is not ready; `plain` (8080 and 9090) is behind none.
-    fn cover(change: impl FnOnce(&mut Workload)) -> Cover {
+    fn coverage_of(change: impl FnOnce(&mut Workload)) -> WaypointCoverage {
         let wp = Service::sample("wp", "default", &[ip("10.96.0.9")], &[(15008, 15008)]);
         let shop =
             Service { waypoint: behind("wp"), ..Service::sample("shop", "default", &[ip("10.96.0.1")], &[(80, 8080)]) };
@@ -215,7 +215,7 @@ mod tests {
                 .into_iter()
                 .chain([pod.clone(), instance].map(|workload| Update::Workload(Box::new(workload)))),
         );
-        Cover::of(&store.snapshot(), &pod)
+        WaypointCoverage::of(&store.snapshot(), &pod)
     }
 
     fn id(account: &str) -> Identity {
@@ -224,39 +224,39 @@ mod tests {
 
     #[test]
     fn a_port_of_a_covered_service_takes_its_waypoint_and_nobody_else() {
-        let cover = cover(|_| ());
-        assert_eq!(cover.bypassed(8080, Some(&id("wp"))), None);
-        assert_eq!(cover.bypassed(8080, Some(&id("client"))), Some("default/wp"));
-        assert_eq!(cover.bypassed(8080, None), Some("default/wp"));
+        let coverage = coverage_of(|_| ());
+        assert_eq!(coverage.bypassed(8080, Some(&id("wp"))), None);
+        assert_eq!(coverage.bypassed(8080, Some(&id("client"))), Some("default/wp"));
+        assert_eq!(coverage.bypassed(8080, None), Some("default/wp"));
         for port in [9090, 7000] {
-            assert_eq!(cover.bypassed(port, None), None, "{port}");
+            assert_eq!(coverage.bypassed(port, None), None, "{port}");
         }
     }
 
     #[test]
     fn a_waypoint_for_the_workload_covers_all_but_ports_of_services_without_one() {
-        let cover = cover(|pod| pod.waypoint = behind("wp"));
+        let coverage = coverage_of(|pod| pod.waypoint = behind("wp"));
         for port in [8080, 7000] {
-            assert_eq!(cover.bypassed(port, Some(&id("client"))), Some("default/wp"), "{port}");
+            assert_eq!(coverage.bypassed(port, Some(&id("client"))), Some("default/wp"), "{port}");
         }
-        assert_eq!(cover.bypassed(9090, Some(&id("client"))), None);
+        assert_eq!(coverage.bypassed(9090, Some(&id("client"))), None);
     }
 
     #[test]
     fn a_waypoint_that_is_not_there_lets_nobody_through() {
-        let cover = cover(|pod| pod.waypoint = behind("gone"));
-        assert_eq!(cover.bypassed(7000, Some(&id("wp"))), Some("default/gone"));
+        let coverage = coverage_of(|pod| pod.waypoint = behind("gone"));
+        assert_eq!(coverage.bypassed(7000, Some(&id("wp"))), Some("default/gone"));
     }
 
     #[test]
-    fn the_annotation_lets_others_in_and_waypoints_are_still_believed() {
-        let cover = cover(|pod| pod.may_bypass_waypoint = true);
-        assert_eq!(cover.bypassed(8080, None), None);
-        assert_eq!(cover.believed(&said_by("wp", 8080)).identity, Some(&id("client")));
+    fn the_annotation_lets_others_in_and_waypoints_are_still_trusted() {
+        let coverage = coverage_of(|pod| pod.may_bypass_waypoint = true);
+        assert_eq!(coverage.bypassed(8080, None), None);
+        assert_eq!(coverage.effective_client(&said_by("wp", 8080)).identity, Some(&id("client")));
     }
 
     #[test]
-    fn a_port_that_nothing_guards_is_open_and_its_waypoint_is_still_believed() {
+    fn a_port_that_nothing_guards_is_open_and_its_waypoint_is_still_trusted() {
         let open = |enforcement: Enforcement, change: fn(&mut Workload)| {
             let mut shop = Service::sample("shop", "default", &[ip("10.96.0.1")], &[(80, 8080)]);
             let waypoint = behind("wp").map(|waypoint| Waypoint { enforcement, ..*waypoint });
@@ -280,9 +280,9 @@ mod tests {
             let store = Store::new(None);
             let updates = [shop, wp].map(|service| Update::Service(Box::new(service))).into_iter();
             store.apply(updates.chain([pod.clone(), instance].map(|workload| Update::Workload(Box::new(workload)))));
-            let cover = Cover::of(&store.snapshot(), &pod);
-            assert_eq!(cover.believed(&said_by("wp", 8080)).identity, Some(&id("client")));
-            (cover.bypassed(8080, None).is_none(), cover.told(8080).unwrap())
+            let coverage = WaypointCoverage::of(&store.snapshot(), &pod);
+            assert_eq!(coverage.effective_client(&said_by("wp", 8080)).identity, Some(&id("client")));
+            (coverage.bypassed(8080, None).is_none(), coverage.told(8080).unwrap())
         };
         let guarded = || Enforcement::Guarded("AuthorizationPolicy default/p".into());
         let cases: [(Enforcement, fn(&mut Workload), bool, &str); 6] = [
@@ -320,20 +320,24 @@ mod tests {
     }
 
     #[test]
-    fn only_a_waypoint_of_the_port_is_believed() {
-        let cover = cover(|_| ());
+    fn only_a_waypoint_of_the_port_is_trusted() {
+        let coverage = coverage_of(|_| ());
         let facts = said_by("wp", 8080);
-        let believed = cover.believed(&facts);
-        assert_eq!((believed.identity, believed.source), (Some(&id("client")), None));
-        assert_eq!(believed.via, Some(&id("wp")));
+        let client = coverage.effective_client(&facts);
+        assert_eq!((client.identity, client.source), (Some(&id("client")), None));
+        assert_eq!(client.via, Some(&id("wp")));
         for (peer, port) in [("other", 8080), ("wp", 9090)] {
             let facts = said_by(peer, port);
-            let believed = cover.believed(&facts);
-            assert_eq!((believed.identity, believed.via), (Some(&id(peer)), None), "{peer} {port}");
-            assert_eq!(believed.source, Some(facts.source));
-            assert_eq!(cover.unproven(&facts).map(|client| &client.identity), Some(&id("client")), "{peer} {port}");
+            let client = coverage.effective_client(&facts);
+            assert_eq!((client.identity, client.via), (Some(&id(peer)), None), "{peer} {port}");
+            assert_eq!(client.source, Some(facts.source));
+            assert_eq!(
+                coverage.unverified_client(&facts).map(|client| &client.identity),
+                Some(&id("client")),
+                "{peer} {port}"
+            );
         }
-        assert_eq!(cover.unproven(&said_by("wp", 8080)), None);
+        assert_eq!(coverage.unverified_client(&said_by("wp", 8080)), None);
     }
 
     #[test]
@@ -354,9 +358,9 @@ mod tests {
             };
             let store = Store::new(None);
             store.apply([Update::Service(Box::new(trap)), Update::Workload(Box::new(pod.clone()))]);
-            Cover::of(&store.snapshot(), &pod)
+            WaypointCoverage::of(&store.snapshot(), &pod)
         };
-        let closed = |cover: &Cover| cover.bypassed(8080, Some(&id("client"))).map(str::to_owned);
+        let closed = |coverage: &WaypointCoverage| coverage.bypassed(8080, Some(&id("client"))).map(str::to_owned);
         assert_eq!(closed(&of(trap(behind("gone"), false), None)), None, "nobody is shut out by it");
         assert_eq!(closed(&of(trap(behind("gone"), true), None)), Some("default/gone".into()), "a root may");
         let own = behind("own");

@@ -1,4 +1,4 @@
-//! What the crew answers when it has worked in a pod.
+//! The outcomes of jobs in pods.
 
 use std::net::TcpListener;
 
@@ -9,39 +9,39 @@ use crate::capture::Listener;
 use crate::listen::listeners::Original;
 use crate::listen::steering::{Enrolled, Refused};
 
-/// What has become of a piece of work.
-pub(crate) enum Done {
+/// The outcome of a job.
+pub(crate) enum Outcome {
     /// A workload was enrolled, or could not be.
     Enrolled {
-        /// Which.
+        /// The workload.
         uid: WorkloadUid,
-        /// What came of it.
+        /// The result.
         result: Result<Enrolled, Refused>,
     },
-    /// A listener was made anew, or could not be.
+    /// A listener was recreated, or could not be.
     Listening {
-        /// Number of the capture.
+        /// Id of the capture.
         pod: u32,
-        /// Which listener.
+        /// The listener.
         which: Listener,
-        /// What came of it.
+        /// The result.
         result: Result<(TcpListener, Original), String>,
     },
 }
 
-/// The answer that somebody waits for: it comes also when the work ends without one.
-pub(crate) struct Answer(Option<(UnboundedSender<Done>, WorkloadUid)>);
+/// A pending answer; it is sent even when the job ends without one.
+pub(crate) struct Answer(Option<(UnboundedSender<Outcome>, WorkloadUid)>);
 
 impl Answer {
-    /// To be given once.
-    pub(crate) fn new(to: UnboundedSender<Done>, uid: WorkloadUid) -> Self {
+    /// An answer for `uid`, to be sent once.
+    pub(crate) fn new(to: UnboundedSender<Outcome>, uid: WorkloadUid) -> Self {
         Self(Some((to, uid)))
     }
 
-    /// Gives it. When nobody hears it any more, what it holds is dropped: listeners that nobody serves are closed.
+    /// Sends the answer. If the receiver is gone, its content is dropped, which closes the listeners.
     pub(crate) fn give(mut self, result: Result<Enrolled, Refused>) {
         if let Some((to, uid)) = self.0.take() {
-            let _gone = to.send(Done::Enrolled { uid, result });
+            let _gone = to.send(Outcome::Enrolled { uid, result });
         }
     }
 }
@@ -50,7 +50,7 @@ impl Drop for Answer {
     fn drop(&mut self) {
         if let Some((to, uid)) = self.0.take() {
             let result = Err(Refused::new("busy", "the work was not finished"));
-            let _gone = to.send(Done::Enrolled { uid, result });
+            let _gone = to.send(Outcome::Enrolled { uid, result });
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Threads for work in pods' namespaces: a pod, or a path that somebody wrote into a manifest, can hold up the work that is done for it, and
-//! nothing else.
+//! Threads for jobs in pods' network namespaces. A pod, or a path from a manifest, can block the jobs that are done for
+//! it and nothing else.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -8,26 +8,26 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tracing::warn;
 
-/// Work that takes longer is held up by somebody.
+/// A job that takes longer is late: something blocks it.
 pub(crate) const LATE: Duration = Duration::from_secs(3);
-/// Pieces of work at the same time, of which none is late: more than those of one namespace.
+/// Concurrent jobs that are not late; more than those of one namespace.
 const AT_ONCE: usize = 32;
-/// Pieces of work at the same time for the pods of one Kubernetes namespace, late ones included: whoever may write there may hold
-/// up its own pods.
+/// Concurrent jobs for one Kubernetes namespace, late ones included: whoever may write manifests there can block its
+/// own pods.
 const OF_NAMESPACE: usize = 16;
-/// Threads in all.
+/// Threads in total.
 const MOST: usize = 512;
-/// The stack of a thread; work goes no deeper than into the kernel.
+/// Stack size of a thread; jobs only make system calls.
 const STACK: usize = 256 * 1024;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// The threads. Whoever drops this leaves those that are held up behind.
+/// The thread pool. Blocked threads survive its drop.
 #[derive(Clone, Default)]
-pub(crate) struct Crew(Arc<Mutex<Hands>>);
+pub(crate) struct Workers(Arc<Mutex<Threads>>);
 
 #[derive(Default)]
-struct Hands {
+struct Threads {
     running: HashMap<u64, Running>,
     waiting: VecDeque<(Arc<str>, Work)>,
     next: u64,
@@ -38,24 +38,24 @@ struct Running {
     since: Instant,
 }
 
-impl Crew {
-    /// Does `work` for a pod of this Kubernetes namespace as soon as it is its turn.
+impl Workers {
+    /// Queues `work` for a pod of this Kubernetes namespace.
     pub(crate) fn start(&self, namespace: &str, work: impl FnOnce() + Send + 'static) {
         self.0.lock().waiting.push_back((Arc::from(namespace), Box::new(work)));
         self.more();
     }
 
-    /// Looks whether more can be begun: what has become late is no longer in the way.
+    /// Starts queued jobs that may run now: late jobs no longer count against the limit.
     pub(crate) fn more(&self) {
         while let Some((number, work)) = self.0.lock().take() {
-            let crew = self.clone();
+            let workers = self.clone();
             let body = move || {
-                let _ended = Ended(crew, number);
+                let _ended = Ended(workers, number);
                 work();
             };
             let thread = std::thread::Builder::new().name("pods".to_owned()).stack_size(STACK);
             if let Err(error) = thread.spawn(body) {
-                // The work is lost with its thread; whoever waits for it finds that it is late, and the next look begins anew.
+                // The job is lost; whoever waits for it sees it late, and the next tick starts it again.
                 warn!("starting a thread for work in a pod: {error}");
                 return;
             }
@@ -63,7 +63,7 @@ impl Crew {
     }
 }
 
-impl Hands {
+impl Threads {
     fn take(&mut self) -> Option<(u64, Work)> {
         let on_time = self.running.values().filter(|one| one.since.elapsed() < LATE).count();
         let of = |namespace: &str| self.running.values().filter(|one| &*one.namespace == namespace).count();
@@ -75,8 +75,8 @@ impl Hands {
     }
 }
 
-/// Takes a piece of work off the list, also when it panics.
-struct Ended(Crew, u64);
+/// Removes a job from the list, even when it panics.
+struct Ended(Workers, u64);
 
 impl Drop for Ended {
     fn drop(&mut self) {
@@ -106,16 +106,16 @@ mod tests {
 
     #[test]
     fn a_namespace_that_holds_up_all_its_work_holds_up_no_other() {
-        let crew = Crew::default();
+        let workers = Workers::default();
         let (hold, held) = mpsc::channel::<()>();
         let held = Arc::new(std::sync::Mutex::new(held));
-        // More than there are hands.
+        // More than there are threads.
         for _ in 0..AT_ONCE + 2 {
             let held = Arc::clone(&held);
-            crew.start("bad", move || _ = held.lock().unwrap().recv());
+            workers.start("bad", move || _ = held.lock().unwrap().recv());
         }
         let (tell, told) = mpsc::channel();
-        crew.start("good", move || tell.send(()).unwrap());
+        workers.start("good", move || tell.send(()).unwrap());
         let begun = Instant::now();
         while told.try_recv().is_err() {
             assert!(begun.elapsed() < Duration::from_secs(2), "held up by another namespace");

@@ -1,33 +1,33 @@
-//! Pure. Which listeners of a pod are missing, and when they are made anew. Somebody in the pod who destroys them again and again gets
-//! them less and less often.
+//! Pure. Which listeners of a pod are missing, and when to recreate them: with backoff, if somebody in the pod destroys
+//! them again and again.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::capture::Listener;
 
-/// The first pause; each is twice the one before.
+/// The first pause; doubled each time.
 const FIRST: Duration = Duration::from_millis(50);
-/// The longest.
+/// The longest pause.
 const LONGEST: Duration = Duration::from_secs(15);
-/// So long after the last loss it is a new story.
+/// The backoff is reset this long after the last loss.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// The state of one pod.
+/// The listeners of one pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Mending {
+pub(crate) struct ListenerRepair {
     missing: BTreeSet<Listener>,
-    /// Of those, what is being made.
+    /// The missing ones that are being recreated.
     begun: BTreeSet<Listener>,
     tries: u32,
     last: Option<Instant>,
     due: Option<Instant>,
 }
 
-impl Mending {
-    /// A listener is gone. Returns whether it was not missing before.
+impl ListenerRepair {
+    /// Records a lost listener; returns whether it is newly missing.
     pub(crate) fn lost(&mut self, listener: Listener, now: Instant) -> bool {
-        // What is missing already is being seen to.
+        // A known loss is being handled already.
         let new = self.missing.insert(listener);
         if new {
             self.again(now);
@@ -35,20 +35,20 @@ impl Mending {
         new
     }
 
-    /// A listener could not be made.
+    /// Records that a listener could not be recreated.
     pub(crate) fn failed(&mut self, listener: Listener, now: Instant) {
         self.begun.remove(&listener);
         self.again(now);
     }
 
-    /// A listener is back. Returns whether all are.
+    /// Records a recreated listener; returns whether all are back.
     pub(crate) fn made(&mut self, listener: Listener) -> bool {
         self.begun.remove(&listener);
         self.missing.remove(&listener);
         self.missing.is_empty()
     }
 
-    /// What is to be made now; it counts as begun.
+    /// Takes the listeners to recreate now.
     pub(crate) fn begin(&mut self, now: Instant) -> Vec<Listener> {
         if self.due.is_none_or(|due| due > now) {
             return Vec::new();
@@ -59,13 +59,13 @@ impl Mending {
         begin
     }
 
-    /// When something is to be made.
+    /// When the next listener is due.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// What is missing, in words; empty when nothing is.
-    pub(crate) fn told(&self) -> String {
+    /// The missing listeners as text; empty when none is.
+    pub(crate) fn description(&self) -> String {
         let missing: Vec<String> = self.missing.iter().map(ToString::to_string).collect();
         missing.join(", ")
     }
@@ -74,7 +74,7 @@ impl Mending {
         if self.last.is_none_or(|last| now.saturating_duration_since(last) > QUIET) {
             self.tries = 0;
         }
-        // Those that are lost together are one try.
+        // Listeners lost together count as one try.
         if self.due.is_none() {
             self.due = Some(now + wait(self.tries));
             self.tries += 1;
@@ -83,7 +83,7 @@ impl Mending {
     }
 }
 
-/// Nothing before the first try, then longer and longer.
+/// No pause before the first try, then longer and longer ones.
 fn wait(tries: u32) -> Duration {
     match tries.checked_sub(1) {
         None => Duration::ZERO,
@@ -102,44 +102,44 @@ mod tests {
 
     #[test]
     fn what_is_lost_together_is_made_together_and_at_once() {
-        let (mut mending, now) = (Mending::default(), Instant::now());
-        assert!(mending.lost(OUT, now) && mending.lost(HBONE, now) && !mending.lost(OUT, now));
-        assert_eq!(mending.told(), "outbound listener for IPv4, HBONE listener for IPv6");
-        assert_eq!(mending.begin(now), [OUT, HBONE]);
-        assert_eq!(mending.begin(now), [], "it has begun");
-        assert!(!mending.made(OUT) && mending.made(HBONE));
-        assert_eq!((mending.due(), mending.told()), (None, String::new()));
+        let (mut repair, now) = (ListenerRepair::default(), Instant::now());
+        assert!(repair.lost(OUT, now) && repair.lost(HBONE, now) && !repair.lost(OUT, now));
+        assert_eq!(repair.description(), "outbound listener for IPv4, HBONE listener for IPv6");
+        assert_eq!(repair.begin(now), [OUT, HBONE]);
+        assert_eq!(repair.begin(now), [], "it has begun");
+        assert!(!repair.made(OUT) && repair.made(HBONE));
+        assert_eq!((repair.due(), repair.description()), (None, String::new()));
     }
 
     #[test]
     fn whoever_destroys_them_again_and_again_waits_longer_and_longer() {
-        let (mut mending, mut now) = (Mending::default(), Instant::now());
+        let (mut repair, mut now) = (ListenerRepair::default(), Instant::now());
         let mut waits = Vec::new();
         for _ in 0..16 {
-            mending.lost(OUT, now);
-            let due = mending.due().unwrap();
-            assert!(mending.begin(now).is_empty() || due == now);
+            repair.lost(OUT, now);
+            let due = repair.due().unwrap();
+            assert!(repair.begin(now).is_empty() || due == now);
             waits.push(due - now);
             now = due;
-            mending.begin(now);
-            mending.made(OUT);
+            repair.begin(now);
+            repair.made(OUT);
         }
         assert_eq!(waits[..4], [0, 50, 100, 200].map(Duration::from_millis));
         assert_eq!(waits[15], LONGEST);
-        // A minute of peace.
+        // A minute without a loss.
         now += QUIET + Duration::from_secs(1);
-        mending.lost(OUT, now);
-        assert_eq!(mending.due(), Some(now));
+        repair.lost(OUT, now);
+        assert_eq!(repair.due(), Some(now));
     }
 
     #[test]
     fn what_cannot_be_made_is_tried_again() {
-        let (mut mending, now) = (Mending::default(), Instant::now());
-        mending.lost(OUT, now);
-        assert_eq!(mending.begin(now), [OUT]);
-        mending.failed(OUT, now);
-        let due = mending.due().unwrap();
+        let (mut repair, now) = (ListenerRepair::default(), Instant::now());
+        repair.lost(OUT, now);
+        assert_eq!(repair.begin(now), [OUT]);
+        repair.failed(OUT, now);
+        let due = repair.due().unwrap();
         assert!(due > now);
-        assert_eq!(mending.begin(due), [OUT]);
+        assert_eq!(repair.begin(due), [OUT]);
     }
 }

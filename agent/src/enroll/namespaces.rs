@@ -1,5 +1,5 @@
-//! Which network namespace is at each path, looked at again and again on a thread of its own. A path that does not answer is left to
-//! the thread that waits for it; the others are looked at by the next one.
+//! Which network namespace is at each path, polled on a thread of its own. A path that does not answer keeps that
+//! thread; the next one polls the other paths.
 
 use std::collections::{HashMap, HashSet};
 use std::os::unix::fs::MetadataExt as _;
@@ -12,38 +12,38 @@ use tracing::warn;
 
 use super::plan::Namespace;
 
-/// A path that takes longer does not answer.
+/// A path that takes longer counts as unresponsive.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Paths that may fail to answer before nothing is looked at any more.
+/// Unresponsive paths after which polling stops.
 const MOST_SILENT: usize = 64;
 
-/// What was seen last.
+/// The last result for each path.
 #[derive(Clone, Default)]
-pub(crate) struct Looks(Arc<Mutex<State>>);
+pub(crate) struct Namespaces(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
     seen: HashMap<PathBuf, Namespace>,
-    /// Which path is being looked at, and since when.
+    /// The path that is being polled, and since when.
     at: Option<(PathBuf, Instant)>,
-    /// Which thread is the one that looks.
+    /// Generation of the polling thread.
     turn: u64,
     looking: bool,
     silent: HashSet<PathBuf>,
 }
 
-impl Looks {
-    /// What was at a path when it was last looked at.
+impl Namespaces {
+    /// The last result for a path.
     pub(crate) fn at(&self, path: &Path) -> Namespace {
         self.0.lock().seen.get(path).copied().unwrap_or(Namespace::Unknown)
     }
 
-    /// Notes what was found at a path by somebody who opened it.
+    /// Records what another task found at a path.
     pub(crate) fn found(&self, path: &Path, namespace: Namespace) {
         self.0.lock().seen.insert(path.to_owned(), namespace);
     }
 
-    /// Begins to look at all these paths, unless the last look still goes on; what is not among them is forgotten.
+    /// Starts polling these paths unless a poll is in progress; all others are forgotten.
     pub(crate) fn look(&self, paths: Vec<PathBuf>) {
         let turn = {
             let mut state = self.0.lock();
@@ -53,7 +53,7 @@ impl Looks {
                 _ => None,
             };
             if let Some(path) = silent {
-                warn!("{}: looking at it takes longer than {PATIENCE:?}", path.display());
+                warn!("{}: opening it takes longer than {PATIENCE:?}", path.display());
                 state.silent.insert(path);
             }
             if state.silent.len() > MOST_SILENT {
@@ -66,9 +66,9 @@ impl Looks {
             state.at = None;
             state.turn
         };
-        let looks = self.clone();
+        let namespaces = self.clone();
         let thread = std::thread::Builder::new().name("looks".to_owned()).stack_size(128 * 1024);
-        if let Err(error) = thread.spawn(move || looks.go_through(&paths, turn)) {
+        if let Err(error) = thread.spawn(move || namespaces.go_through(&paths, turn)) {
             warn!("starting a thread that looks at network namespaces: {error}");
             self.0.lock().looking = false;
         }
