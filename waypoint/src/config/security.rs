@@ -322,7 +322,7 @@ const NOT_ENFORCED: &str = "a waypoint does not enforce policies on";
 fn in_doubt(object: &Object, named: &Named) -> Vec<Target> {
     let root = is_root(&object.namespace);
     let known = attachment::of_security(&object.namespace, root, named.reference.reference());
-    if known != Err(Unattached::Unknown) {
+    if named.is_readable && known != Err(Unattached::Unknown) {
         return vec![];
     }
     let name = if named.is_readable { &*named.reference.name } else { "" };
