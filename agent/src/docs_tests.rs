@@ -2,7 +2,7 @@
 
 #[path = "../../xtask/src/tables.rs"]
 #[allow(dead_code, reason = "each crate uses some of it")]
-mod tables;
+pub(crate) mod tables;
 
 use std::time::{Duration, Instant, SystemTime};
 

@@ -41,7 +41,8 @@ mod tests {
         assert_eq!(ready.pending(), ["captures", "manifests"]);
         ready.done("manifests");
         assert_eq!(ready.pending(), ["captures"]);
-        ready.clone().done("captures");
+        let shared = ready.clone();
+        shared.done("captures");
         assert_eq!(ready.pending(), Vec::<String>::new());
         ready.draining();
         assert_eq!(ready.pending(), ["draining"]);

@@ -222,11 +222,7 @@ impl<'a> Rtnl<'a> {
                 match answer.payload {
                     NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
                     NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(None),
-                    NetlinkPayload::InnerMessage(message) => {
-                        if each(&message).is_break() {
-                            return Ok(Some(message));
-                        }
-                    }
+                    NetlinkPayload::InnerMessage(message) if each(&message).is_break() => return Ok(Some(message)),
                     _ => {}
                 }
             }

@@ -1,16 +1,13 @@
 //! The documents that list flags, reasons and flags of the agent say what the code says.
 
-#[path = "../../../xtask/src/tables.rs"]
-#[allow(dead_code, reason = "each crate uses some of it")]
-mod tables;
 #[path = "../../../xtask/src/flags.rs"]
 mod flags;
 
 use clap::{CommandFactory as _, ValueEnum as _};
 
 use self::flags::flags;
-use self::tables::{Row, after, arms, differences, quoted, rows};
 use super::command::{Cli, Noun};
+use crate::docs_tests::tables::{Row, after, arms, differences, quoted, rows};
 
 const FLAGS: &str = include_str!("../../../docs/flags.md");
 const ERRORS: &str = include_str!("../../../docs/errors.md");

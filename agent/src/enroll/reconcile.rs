@@ -98,6 +98,10 @@ impl Reconciler {
         changes: Arc<Changes>,
         (captures, ready): (Arc<Captures>, Ready),
     ) -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "bounded: a workload and a listener have one job in progress each"
+        )]
         let (answers, outcomes) = unbounded_channel();
         Self {
             node,

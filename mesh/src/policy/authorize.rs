@@ -70,7 +70,7 @@ pub enum Refusal {
         /// Which. Boxed: every open connection has room for a refusal.
         refused: Box<OneOfTwo>,
         /// Why.
-        why: Box<Refusal>,
+        why: Box<Self>,
     },
     /// Another pod claims one of its addresses, and nothing says whose it is.
     #[error("disputed_address: another pod claims an address of the destination, and nothing says whose it is")]

@@ -285,7 +285,8 @@ mod tests {
             (coverage.bypassed(8080, None).is_none(), coverage.told(8080).unwrap())
         };
         let guarded = || Enforcement::Guarded("AuthorizationPolicy default/p".into());
-        let cases: [(Enforcement, fn(&mut Workload), bool, &str); 6] = [
+        type Change = fn(&mut Workload);
+        let cases: [(Enforcement, Change, bool, &str); 6] = [
             (Enforcement::Unguarded, |_| (), true, "is open past waypoint default/wp: nothing guards"),
             (Enforcement::Off("Service default/shop".into()), |_| (), true, "off, says Service default/shop"),
             (

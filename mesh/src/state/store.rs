@@ -262,7 +262,7 @@ impl Batch<'_> {
     /// Computes the ranges of the mesh on this node: those of root namespaces, and those of namespaces with a workload
     /// here. A range of others is valid for nobody here, so its traffic may pass through in the kernel.
     fn settle_ranges(&mut self) {
-        if !self.ranges && !(self.applied.local && !self.next.ranges.is_empty()) {
+        if !self.ranges && (!self.applied.local || self.next.ranges.is_empty()) {
             return;
         }
         let here: HashSet<&str> = self.next.local.values().map(|workload| workload.namespace.as_str()).collect();

@@ -86,8 +86,8 @@ impl Watch {
             None if deaf => CHECK,
             None => return Poll::Pending,
         };
-        let begun = |watching: &Box<Watching>| watching.half_closed || !half_closed;
-        if !self.0.as_ref().is_some_and(begun) {
+        let begun = |watching: &Watching| watching.half_closed || !half_closed;
+        if !self.0.as_deref().is_some_and(begun) {
             let (seen, since) = (counters.sum(), Instant::now());
             self.0 = Some(Box::new(Watching { timer: Box::pin(sleep(tick)), seen, since, half_closed }));
         }

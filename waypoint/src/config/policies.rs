@@ -58,12 +58,15 @@ struct DestinationRule {
     layer: Layer,
 }
 
+/// DestinationRules for one service, by the namespace that each stands in.
+type RulesByNamespace = BTreeMap<Arc<str>, DestinationRule>;
+
 /// All policies.
 #[derive(Default)]
 pub struct Policies {
     layers: BTreeMap<(Target, PolicyKind), Layer>,
     /// DestinationRules by service (namespace, name), then by their own namespace.
-    rules: BTreeMap<(Arc<str>, Arc<str>), BTreeMap<Arc<str>, DestinationRule>>,
+    rules: BTreeMap<(Arc<str>, Arc<str>), RulesByNamespace>,
     /// Where spans go, if anywhere (`tracing.otlp`).
     pub otlp: Option<Arc<str>>,
 }

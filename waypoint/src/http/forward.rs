@@ -210,7 +210,8 @@ fn prepare(
     record.request_id = outgoing::request_id(&mut parts.headers);
     let here = trace::forward(&mut parts.headers, &incoming, span, &fresh);
     record.trace = Some(here);
-    if !decision.changed && !(decision.rule.request_headers.is_empty() && backend.request_headers.is_empty()) {
+    let asked = !decision.rule.request_headers.is_empty() || !backend.request_headers.is_empty();
+    if asked && !decision.changed {
         outgoing::change(&mut parts.headers, &decision.rule, backend);
     }
     identity::settle(&mut parts.headers, &connection.told, &decision.reserved, &decision.caller.headers);

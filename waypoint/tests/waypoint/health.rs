@@ -92,7 +92,7 @@ async fn retries_that_routes_ask_for_are_made_when_eleven_callers_need_them_at_o
         use std::sync::{LazyLock, Mutex};
         static TRIES: LazyLock<Mutex<HashMap<String, usize>>> = LazyLock::new(Mutex::default);
         let mut tries = TRIES.lock().unwrap();
-        let tried = tries.entry(seen.path().to_owned()).or_default();
+        let tried = tries.entry(seen.path()).or_default();
         *tried += 1;
         if *tried <= 3 { status(500) } else { ok("fine") }
     };

@@ -305,9 +305,9 @@ async fn dead_issuers_delay_no_good_one() {
         rules += &format!("jwksUri: 'http://$NET.{host}/keys'}}, {{issuer: 'https://issuer-{host}', ");
     }
     let began = std::time::Instant::now();
-    let keys = format!("jwksUri: 'http://$NET.20:8080/keys'");
+    let keys = "jwksUri: 'http://$NET.20:8080/keys'";
     // The good one stands among the dead.
-    let text = authentication(&keys)
+    let text = authentication(keys)
         .replace("jwtRules: [{issuer:", &format!("jwtRules: [{{issuer: 'https://dead', {rules}{keys}}}, {{issuer:"));
     rig.write("jwt.yaml", &text);
     let token = good.token(&claims("shop"));

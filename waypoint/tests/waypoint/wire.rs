@@ -93,9 +93,11 @@ async fn read_content(stream: &mut TcpStream, head: &str) -> Option<String> {
         content.resize(length.parse().ok()?, 0);
         stream.read_exact(&mut content).await.ok()?;
     } else if field(head, "transfer-encoding").is_some() {
-        while !content.ends_with(b"0\r\n\r\n")
-            && !(content.windows(3).any(|w| w == b"0\r\n") && content.ends_with(b"\r\n\r\n"))
-        {
+        let ends = |content: &[u8]| {
+            let has_last_chunk = content.windows(3).any(|bytes| bytes == b"0\r\n");
+            content.ends_with(b"0\r\n\r\n") || (has_last_chunk && content.ends_with(b"\r\n\r\n"))
+        };
+        while !ends(&content) {
             content.push(stream.read_u8().await.ok()?);
         }
     }

@@ -357,7 +357,7 @@ mod tests {
         };
         let by = Holder::Disputed("Pod a/x and Pod b/y".into());
         store.apply([
-            Update::Service(Box::new(bait.clone())),
+            Update::Service(Box::new(bait)),
             on_host("a", "10.0.0.2"),
             on_host("b", "10.0.0.66"),
             on_host("c", "10.0.0.67"),

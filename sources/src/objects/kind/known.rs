@@ -121,12 +121,20 @@ impl Kind {
 
     /// Whether nothing but waypoints reads objects of the kind.
     pub fn is_for_waypoints_only(self) -> bool {
-        match self {
-            Self::HttpRoute | Self::GrpcRoute | Self::TcpRoute | Self::TlsRoute => true,
-            Self::BackendTlsPolicy | Self::ReferenceGrant | Self::XBackendTrafficPolicy | Self::XMesh => true,
-            Self::DestinationRule | Self::VirtualService | Self::Telemetry => true,
-            _ => false,
-        }
+        matches!(
+            self,
+            Self::HttpRoute
+                | Self::GrpcRoute
+                | Self::TcpRoute
+                | Self::TlsRoute
+                | Self::BackendTlsPolicy
+                | Self::ReferenceGrant
+                | Self::XBackendTrafficPolicy
+                | Self::XMesh
+                | Self::DestinationRule
+                | Self::VirtualService
+                | Self::Telemetry
+        )
     }
 
     /// Whether waypoints read this object of the kind by themselves: of pods, their own.
