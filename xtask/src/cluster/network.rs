@@ -36,8 +36,13 @@ pub(crate) fn connect(machines: &[Machine]) -> Result<()> {
 
 /// Removes this machine's link, if it is still there.
 pub(crate) fn disconnect() -> Result<()> {
-    if std::fs::exists(format!("/sys/class/net/{LINK}"))? {
-        quiet(command("ip")?.args(["link", "delete", LINK]))?;
+    let is_there = || std::fs::exists(format!("/sys/class/net/{LINK}"));
+    if is_there()?
+        && let Err(error) = quiet(command("ip")?.args(["link", "delete", LINK]))
+        && is_there()?
+    {
+        // It vanishes by itself with the namespace of its other end, a moment after the last process in there.
+        return Err(error);
     }
     Ok(())
 }
