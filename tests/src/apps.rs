@@ -108,9 +108,19 @@ impl Server {
         })
     }
 
-    /// Connections accepted so far.
+    /// Connections accepted so far. What the application has said of one arrives a little after its caller has been
+    /// answered, so the count is taken once it stands still.
     pub fn accepted(&self) -> usize {
-        self.events().iter().filter(|e| matches!(e, Event::Accepted { .. })).count()
+        let count = || self.events().iter().filter(|e| matches!(e, Event::Accepted { .. })).count();
+        let (mut last, mut times) = (0, 0);
+        let _moving = eventually("the count of accepted connections stands still", || {
+            let now = count();
+            times = if now == last { times + 1 } else { 0 };
+            last = now;
+            ensure!(times > 4, "{now} and counting");
+            Ok(())
+        });
+        last
     }
 
     /// Process id of the server.
