@@ -1,9 +1,9 @@
-//! Pure. Whom a Gateway's listeners admit: `allowedRoutes`, `sectionName` and `port` (Gateway API, ParentReference and
-//! AllowedRoutes).
+//! Pure. Which routes a Gateway's listeners admit: `allowedRoutes`, `sectionName` and `port` (Gateway API,
+//! ParentReference and AllowedRoutes).
 
 use crate::model::name::Name;
 
-/// The label by which Kubernetes gives each namespace its own name. It is the name, whatever is written.
+/// The label with each namespace's name, set by Kubernetes. The name is used whatever the label says.
 const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// Which namespaces may use a Gateway (`allowedRoutes.namespaces`).
@@ -15,7 +15,7 @@ pub enum AllowedNamespaces {
     Same,
     /// None.
     Nobody,
-    /// Those whose labels fit.
+    /// Those whose labels match.
     Selected {
         /// `matchLabels`.
         labels: Box<[(Name, Name)]>,
@@ -29,29 +29,29 @@ pub enum AllowedNamespaces {
 pub struct Requirement {
     /// Key of the label.
     pub key: Name,
-    /// What is asked of its value.
+    /// The condition on its value.
     pub operator: Operator,
-    /// The values in question.
+    /// The values that the operator compares with.
     pub values: Box<[Name]>,
 }
 
 /// `operator` of a requirement (meta/v1, LabelSelectorRequirement).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operator {
-    /// One of the values.
+    /// The label has one of the values.
     In,
-    /// None of them, or no such label.
+    /// The label has none of the values, or is missing.
     NotIn,
-    /// Any value.
+    /// The label exists, with any value.
     Exists,
-    /// No such label.
+    /// The label is missing.
     DoesNotExist,
 }
 
-/// One listener, as far as attaching to it goes.
+/// One listener: the fields that decide whether a route may attach to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listener {
-    /// `name`; what `sectionName` of a reference means.
+    /// `name`, which `sectionName` of a reference refers to.
     pub name: Name,
     /// `port`.
     pub port: u16,
@@ -61,7 +61,7 @@ pub struct Listener {
     pub namespaces: AllowedNamespaces,
 }
 
-/// A route that wants to be attached.
+/// A route that asks to be attached.
 #[derive(Clone, Copy, Debug)]
 pub struct Applicant<'a> {
     /// Its kind.
@@ -74,7 +74,7 @@ pub struct Applicant<'a> {
     pub port: Option<u16>,
 }
 
-/// Why a route is not attached; the names of both are for the caller to add.
+/// Why a route is not attached. The caller adds the names of route and Gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Turned {
     /// `NoMatchingParent`: no listener has this name and port.
@@ -114,20 +114,20 @@ impl AllowedNamespaces {
     }
 }
 
-/// Whether one of these listeners, of a Gateway in `home`, takes the route. A listener has to fit `sectionName` and
-/// `port` both, where both are given.
+/// Whether one of these listeners, of a Gateway in `home`, admits the route; the error says why not. A listener has to
+/// match both `sectionName` and `port` where both are given.
 pub fn admit<'a>(
     listeners: &[Listener],
     home: &str,
     applicant: &Applicant<'a>,
     label: impl Fn(&str) -> Option<&'a str> + Copy,
 ) -> Result<(), Turned> {
-    let meant = listeners.iter().filter(|listener| {
+    let referenced = listeners.iter().filter(|listener| {
         applicant.section.is_none_or(|section| listener.name.as_str() == section)
             && applicant.port.is_none_or(|port| listener.port == port)
     });
     let mut turned = Turned::NoListener;
-    for listener in meant {
+    for listener in referenced {
         let of_kind =
             listener.kinds.as_ref().is_none_or(|kinds| kinds.iter().any(|kind| kind.as_str() == applicant.kind));
         let of_namespace = listener.namespaces.admits(home, applicant.namespace, label);

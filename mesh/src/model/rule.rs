@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_match_nothing_or_not_what_is_meant_are_errors() {
+    fn texts_that_match_nothing_or_not_what_is_intended_are_errors() {
         for text in ["", "a*b", "*a*", "**", "a**"] {
             assert!(text.parse::<StringMatch>().is_err(), "{text}");
         }

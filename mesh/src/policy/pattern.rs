@@ -1,4 +1,4 @@
-//! Pure. The paths of rules: how they are read, and how a path is compared with them.
+//! Pure. Path patterns of rules: how they are parsed, and how paths are matched with them.
 
 use std::str::Split;
 
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_match_nothing_or_not_what_is_meant_are_errors() {
+    fn paths_that_match_nothing_or_not_what_is_intended_are_errors() {
         for text in ["", "/a*b", "/a/../b", "/a/./b", "/a b", "/a%00"] {
             assert!(parse(text).is_err(), "{text}");
         }

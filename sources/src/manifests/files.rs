@@ -1,4 +1,4 @@
-//! Which manifest files a folder has, and by what it is seen that one has changed.
+//! Which manifest files a directory has, and by what it is seen that one has changed.
 
 use std::collections::BTreeMap;
 use std::fs::Metadata;
@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Folders within folders, at most. Symbolic links can make circles.
+/// Directories within directories, at most. Symbolic links can make circles.
 const MAX_DEPTH: usize = 32;
 
 /// By what it is seen, without reading, that a file may have changed.
@@ -40,23 +40,23 @@ impl Stamp {
     }
 }
 
-/// What a look at a folder found.
+/// What a look at a directory found.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     /// Every manifest file.
     pub(super) files: BTreeMap<Arc<Path>, Stamp>,
     /// Whether anything in it is a symbolic link.
     pub(super) linked: bool,
-    /// Folders outside of this one in which files are that links point to.
+    /// Directories outside of this one in which files are that links point to.
     pub(super) elsewhere: Vec<PathBuf>,
-    /// Folders that could not be listed.
+    /// Directories that could not be listed.
     pub(super) errors: Vec<(PathBuf, io::Error)>,
 }
 
-/// Looks for `*.yaml`, `*.yml` and `*.json` in a folder and those below.
+/// Looks for `*.yaml`, `*.yml` and `*.json` in a directory and those below.
 ///
 /// What begins with a dot is passed over, and symbolic links are followed. So a mounted ConfigMap, whose files are
-/// links into a hidden folder `..data`, is read once.
+/// links into a hidden directory `..data`, is read once.
 pub(super) fn list(dir: &Path) -> io::Result<Listing> {
     let mut listing = Listing::default();
     let real = dir.canonicalize()?;
@@ -75,11 +75,11 @@ pub(super) enum Found {
     Manifest(Stamp),
     /// Nothing, or nothing that is read.
     Nothing,
-    /// A folder, a link, or something that cannot be looked at: what it comes to is seen by listing only.
+    /// A directory, a link, or something that cannot be looked at: what it comes to is seen by listing only.
     More,
 }
 
-/// Looks at one path below a folder in which nothing is a link.
+/// Looks at one path below a directory in which nothing is a link.
 pub(super) fn look(dir: &Path, below: &Path) -> Found {
     if below.components().count() >= MAX_DEPTH {
         return Found::More;
@@ -135,9 +135,9 @@ fn walk(dir: &Path, entries: std::fs::ReadDir, root: &Path, above: &mut Vec<(u64
 
 fn note_elsewhere(path: &Path, is_dir: bool, root: &Path, listing: &mut Listing) {
     let Ok(real) = path.canonicalize() else { return };
-    let folder = if is_dir { Some(real.as_path()) } else { real.parent() };
-    if let Some(folder) = folder.filter(|folder| !folder.starts_with(root)) {
-        listing.elsewhere.push(folder.to_owned());
+    let directory = if is_dir { Some(real.as_path()) } else { real.parent() };
+    if let Some(directory) = directory.filter(|directory| !directory.starts_with(root)) {
+        listing.elsewhere.push(directory.to_owned());
     }
 }
 
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn manifests_are_found_in_folders_and_hidden_files_are_not() {
+    fn manifests_are_found_in_directories_and_hidden_files_are_not() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("a/b")).unwrap();
         fs::create_dir_all(dir.path().join(".git")).unwrap();
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_is_not_there_is_an_error() {
-        assert_eq!(list(Path::new("/nonexistent/folder")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    fn a_directory_that_is_not_there_is_an_error() {
+        assert_eq!(list(Path::new("/nonexistent/directory")).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

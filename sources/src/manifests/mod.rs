@@ -3,7 +3,7 @@
 mod source; // the running source, and one look at a directory
 mod watch; // tells when to look again
 pub mod status; // what the source says of itself
-pub mod folder; // the files of a directory, with what they last said
+pub mod directory; // the files of a directory, with the last good objects of each
 mod files; // which files there are
 pub mod touched; // which of them somebody has touched
 

@@ -1,4 +1,4 @@
-//! The running source: looks at the folder, sends what changed to the sink, says how it is.
+//! The running source: looks at the directory, sends what changed to the sink, says how it is.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use mesh::model::name::NodeName;
 use mesh::model::update::Update;
 
-use super::folder::{Changes, Folder};
+use super::directory::{Changes, Directory};
 use super::status::{FileStatus, Status};
 use super::touched::Touched;
 use super::watch::{Watch, at};
@@ -25,10 +25,11 @@ use crate::objects::kind::{Kind, Object};
 use crate::objects::problem::{Problem, Severity};
 use crate::objects::world::{Question, World};
 
-/// The survey of all problems takes at most one part in this many of the time.
-const SURVEY_SHARE: u32 = 50;
+/// After a survey of all problems, the next one starts no earlier than this many times its duration: surveys take at
+/// most 2 % of the time.
+const SURVEY_PAUSE_FACTOR: u32 = 50;
 
-/// What one look at a folder gives.
+/// What one look at a directory gives.
 #[derive(Debug)]
 pub struct Loaded {
     /// The whole mesh.
@@ -47,7 +48,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Asks the kernel where addresses are: for each pod and address that it can see, whether it is there.
 pub type Witness = Arc<dyn Fn(&[Question]) -> Evidence + Send + Sync>;
 
-/// A folder of manifests as a source of updates.
+/// A directory of manifests as a source of updates.
 pub struct ManifestSource {
     dir: PathBuf,
     options: Options,
@@ -55,9 +56,9 @@ pub struct ManifestSource {
     status: Arc<ArcSwap<Status>>,
 }
 
-/// The folder and all its objects: what a look at it needs.
+/// The directory and all its objects: what a look at it needs.
 struct State {
-    folder: Folder,
+    directory: Directory,
     world: World,
     witness: Option<(NodeName, Witness)>,
     /// Problems between objects that were already logged.
@@ -78,15 +79,16 @@ impl ManifestSource {
         Self { witness: Some((node, witness)), ..self }
     }
 
-    /// Reads a folder once. Nothing is logged: the problems are in the answer.
+    /// Reads a directory once. Nothing is logged: the problems are in the answer.
     pub fn load_once(dir: &Path, options: &Options) -> Loaded {
-        let mut folder = Folder::new(dir.to_owned(), options.documents).with_local_addresses(&options.local_addresses);
+        let mut directory =
+            Directory::new(dir.to_owned(), options.documents).with_local_addresses(&options.local_addresses);
         let mut world = World::new(options.clone());
-        let changes = folder.refresh(&Touched::everything());
+        let changes = directory.refresh(&Touched::everything());
         let updates = world.change(&changes.of.removed, &changes.of.added);
-        let mut problems: Vec<Problem> = folder.problems().cloned().chain(world.problems()).collect();
+        let mut problems: Vec<Problem> = directory.problems().cloned().chain(world.problems()).collect();
         problems.sort();
-        Loaded { updates, problems, objects: world.inventory().counts(), documents: folder.with_documents() }
+        Loaded { updates, problems, objects: world.inventory().counts(), documents: directory.with_documents() }
     }
 
     /// How the source is, now and later.
@@ -101,7 +103,7 @@ impl ManifestSource {
     pub async fn run(self, sink: impl Fn(Batch) + Send, shutdown: CancellationToken) {
         let mut watch = Watch::new(&self.dir);
         let state = State {
-            folder: Folder::new(self.dir.clone(), self.options.documents)
+            directory: Directory::new(self.dir.clone(), self.options.documents)
                 .with_local_addresses(&self.options.local_addresses),
             world: World::new(self.options.clone()),
             witness: self.witness.clone(),
@@ -117,11 +119,11 @@ impl ManifestSource {
             let Some(looked) = blocking(move || look(state, &touched)).await else { return };
             (state, changes, updates, asked) = looked;
             let ask_at = asked.then(|| Instant::now() + ASK_AGAIN);
-            watch.follow(state.folder.elsewhere());
+            watch.follow(state.directory.elsewhere());
             changes.of.problems.iter().for_each(log);
-            let first = !synced && !state.folder.is_missing();
+            let first = !synced && !state.directory.is_missing();
             let updates_by_kernel = !updates.is_empty();
-            let objects = (first || synced && changes.has_documents()).then(|| state.folder.with_documents());
+            let objects = (first || synced && changes.has_documents()).then(|| state.directory.with_documents());
             if first || !updates.is_empty() || objects.is_some() {
                 synced = true;
                 sink(Batch { updates, objects });
@@ -147,7 +149,7 @@ impl ManifestSource {
                         let took;
                         let Some(surveyed) = blocking(move || survey(state)).await else { return };
                         (state, took) = surveyed;
-                        survey_not_before = Instant::now() + took * SURVEY_SHARE;
+                        survey_not_before = Instant::now() + took * SURVEY_PAUSE_FACTOR;
                         survey_at = None;
                         self.publish(&state, synced);
                     }
@@ -157,10 +159,10 @@ impl ManifestSource {
     }
 
     fn publish(&self, state: &State, synced: bool) {
-        let (loads, failures) = state.folder.counts();
-        let mut problems: Vec<Problem> = state.folder.problems().chain(&state.known).cloned().collect();
+        let (loads, failures) = state.directory.counts();
+        let mut problems: Vec<Problem> = state.directory.problems().chain(&state.known).cloned().collect();
         problems.sort();
-        let troubled = state.folder.troubled().filter_map(|(path, file)| {
+        let troubled = state.directory.troubled().filter_map(|(path, file)| {
             let (last_good, loads, failures) = file.history();
             let last_good = last_good.and_then(rfc3339);
             let status = FileStatus { file: Arc::clone(path), broken: file.is_broken(), last_good, loads, failures };
@@ -169,7 +171,7 @@ impl ManifestSource {
         self.status.store(Arc::new(Status {
             dir: self.dir.clone(),
             synced,
-            files: state.folder.len(),
+            files: state.directory.len(),
             objects: state.world.inventory().counts(),
             loads,
             failures,
@@ -182,7 +184,7 @@ impl ManifestSource {
 
 /// Looks at what was touched; says too whether the kernel was asked anything, and so has to be asked again.
 fn look(mut state: Box<State>, touched: &Touched) -> (Box<State>, Changes, Vec<Update>, bool) {
-    let changes = state.folder.refresh(touched);
+    let changes = state.directory.refresh(touched);
     let mut updates = state.world.change(&changes.of.removed, &changes.of.added);
     let mut asked = false;
     if let Some((node, witness)) = &state.witness {

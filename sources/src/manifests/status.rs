@@ -13,9 +13,9 @@ use crate::objects::problem::Problem;
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// The folder.
+    /// The directory.
     pub dir: PathBuf,
-    /// Whether the folder was read at least once, so that the mesh is complete as far as it can be.
+    /// Whether the directory was read at least once, so that the mesh is complete as far as it can be.
     pub synced: bool,
     /// How many files there are.
     pub files: usize,

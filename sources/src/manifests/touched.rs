@@ -1,4 +1,4 @@
-//! Pure. Which files of a folder somebody has touched, as far as the system's events tell it.
+//! Pure. Which files of a directory somebody has touched, as far as the system's events tell it.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Component, Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use notify::event::{ModifyKind, RenameMode};
 use notify::{Event, EventKind};
 
-/// More paths than this are not told apart: listing the folder is cheaper then.
+/// More paths than this are not told apart: listing the directory is cheaper then.
 const MAX_PATHS: usize = 4096;
 
 /// What has been touched since the last look.
@@ -14,9 +14,9 @@ const MAX_PATHS: usize = 4096;
 pub(crate) struct Touched {
     /// It is not known what: everything has to be looked at.
     everything: bool,
-    /// Something that is no manifest: hidden, or outside of the folder. It matters only where links lead there.
+    /// Something that is no manifest: hidden, or outside of the directory. It matters only where links lead there.
     aside: bool,
-    /// Paths below the folder, relative to it.
+    /// Paths below the directory, relative to it.
     paths: BTreeSet<PathBuf>,
     /// Renamings of which only the leaving was told so far: whoever looks now would miss where it went.
     leaving: HashSet<usize>,
@@ -33,7 +33,7 @@ impl Touched {
         *self = Self::everything();
     }
 
-    /// Notes what an event tells of a folder.
+    /// Notes what an event tells of a directory.
     pub(crate) fn note(&mut self, dir: &Path, event: &Event) {
         if self.everything || event.need_rescan() || event.paths.is_empty() {
             return self.note_everything();
@@ -65,8 +65,8 @@ impl Touched {
         std::mem::take(self)
     }
 
-    /// The paths to look at, relative to the folder; `None` when that does not do. `linked`: whether anything in the
-    /// folder is a symbolic link.
+    /// The paths to look at, relative to the directory; `None` when that does not do. `linked`: whether anything in the
+    /// directory is a symbolic link.
     pub(crate) fn paths(&self, linked: bool) -> Option<&BTreeSet<PathBuf>> {
         let known = !self.everything && self.leaving.is_empty() && !linked;
         known.then_some(&self.paths)

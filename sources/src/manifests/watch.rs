@@ -1,4 +1,4 @@
-//! Tells when to look at a folder again: soon after the last of a series of changes, and before long in any case.
+//! Tells when to look at a directory again: soon after the last of a series of changes, and before long in any case.
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt as _;
@@ -21,9 +21,9 @@ const QUIET: Duration = Duration::from_millis(30);
 const WRITING: Duration = Duration::from_millis(90);
 /// So long a series of changes may last before it is looked at anyway.
 const PATIENCE: Duration = Duration::from_millis(150);
-/// Without any event the folder is looked at this often: network file systems do not tell of changes elsewhere.
+/// Without any event the directory is looked at this often: network file systems do not tell of changes elsewhere.
 const POLL: Duration = Duration::from_secs(10);
-/// The same when the folder is missing, or cannot be watched.
+/// The same when the directory is missing, or cannot be watched.
 const POLL_BLIND: Duration = Duration::from_millis(100);
 /// More files than this written at once are not told apart.
 const MAX_WRITING: usize = 1024;
@@ -36,7 +36,7 @@ struct Seen {
     touched: Mutex<Touched>,
     /// Files that were written to and not closed since.
     writing: Mutex<HashSet<PathBuf>>,
-    /// Whether the folder itself came or went since it was last asked for.
+    /// Whether the directory itself came or went since it was last asked for.
     replaced: AtomicBool,
 }
 
@@ -80,18 +80,18 @@ impl Seen {
     }
 }
 
-/// Watches one folder.
+/// Watches one directory.
 pub(super) struct Watch {
     dir: PathBuf,
     seen: Arc<Seen>,
     watcher: Option<RecommendedWatcher>,
-    /// Device, inode and birth of the folder that is watched: another one may have taken its place, its inode even.
+    /// Device, inode and birth of the directory that is watched: another one may have taken its place, its inode even.
     watched: Option<(u64, u64, Option<SystemTime>)>,
     elsewhere: Vec<PathBuf>,
 }
 
 impl Watch {
-    /// Begins to watch. A folder that is not there yet is found when it appears.
+    /// Begins to watch. A directory that is not there yet is found when it appears.
     pub(super) fn new(dir: &Path) -> Self {
         let seen = Arc::new(Seen::default());
         let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
@@ -106,7 +106,7 @@ impl Watch {
         watch
     }
 
-    /// Watches whatever folder is at the path now, and those outside of it in which linked files are.
+    /// Watches whatever directory is at the path now, and those outside of it in which linked files are.
     pub(super) fn follow(&mut self, elsewhere: &[PathBuf]) {
         let Some(watcher) = &mut self.watcher else { return };
         let mut fresh = false;
@@ -114,7 +114,7 @@ impl Watch {
         let present = present.map(|metadata| (metadata.dev(), metadata.ino(), metadata.created().ok()));
         if present != self.watched || self.seen.replaced.swap(false, Ordering::AcqRel) {
             if self.watched.is_some() {
-                // The old folder may be gone, and its watch with it.
+                // The old directory may be gone, and its watch with it.
                 _ = watcher.unwatch(&self.dir);
             }
             let result = present.map(|_| watcher.watch(&self.dir, RecursiveMode::Recursive));
@@ -164,7 +164,7 @@ impl Watch {
         if self.watched.is_some() { touched } else { Touched::everything() }
     }
 
-    /// The parent tells when the folder is removed, made again, or another one is put in its place.
+    /// The parent tells when the directory is removed, made again, or another one is put in its place.
     fn watch_parent(&mut self) {
         let parent = self.dir.parent().filter(|parent| !parent.as_os_str().is_empty());
         if let (Some(watcher), Some(parent)) = (&mut self.watcher, parent) {

@@ -34,7 +34,7 @@ pub(super) enum Value {
     Map(Vec<(String, Node)>),
 }
 
-/// A value that does not fit the type it is read into.
+/// A decode error: a value that does not have the type it is read into.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct DecodeError {
     /// Line of the value; 0 while it is not known.
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn a_misfit_names_line_and_field() {
+    fn a_decode_error_names_line_and_field() {
         for (text, line, field, message) in [
             ("name: a\nports:\n- port: 1\n- port: x\n", 4, "ports[1].port", "invalid type: string \"x\", expected u16"),
             ("name: a\nmode: MAYBE\n", 2, "mode", "unknown variant `MAYBE`, expected `ON` or `OFF`"),

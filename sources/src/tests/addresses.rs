@@ -35,30 +35,30 @@ fn entry(namespace: &str, spec: &str) -> String {
 
 /// Files that are written and removed one after the other.
 #[derive(Default)]
-struct Folder {
+struct Directory {
     said: std::collections::BTreeMap<&'static str, Vec<Object>>,
     shared: Shared,
 }
 
 struct Story {
     world: World,
-    folder: Folder,
+    directory: Directory,
     mesh: Mesh,
 }
 
 impl Story {
     fn new() -> Self {
-        Self { world: World::new(Options::default()), folder: Folder::default(), mesh: Mesh::default() }
+        Self { world: World::new(Options::default()), directory: Directory::default(), mesh: Mesh::default() }
     }
 
     fn write(&mut self, files: &[(&'static str, &str)]) -> &mut Self {
         let (mut removed, mut added) = (Vec::new(), Vec::new());
         for &(file, text) in files {
-            let parsed = parse(&Arc::from(Path::new(file)), text, &mut self.folder.shared);
+            let parsed = parse(&Arc::from(Path::new(file)), text, &mut self.directory.shared);
             assert!(!parsed.is_broken(), "{:?}", parsed.problems);
-            removed.append(self.folder.said.entry(file).or_default());
+            removed.append(self.directory.said.entry(file).or_default());
             added.extend(parsed.objects.iter().cloned());
-            self.folder.said.insert(file, parsed.objects);
+            self.directory.said.insert(file, parsed.objects);
         }
         let updates = self.world.change(&removed, &added);
         self.mesh.apply(updates);

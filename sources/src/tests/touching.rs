@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::support::{Mesh, pod};
-use crate::manifests::folder::Folder;
+use crate::manifests::directory::Directory;
 use crate::manifests::touched::Touched;
 use crate::{Batch, Documents, ManifestSource, Options};
 
@@ -50,34 +50,34 @@ fn what_nobody_touched_is_not_looked_at() {
     put(dir.path(), "a.yaml", "a", "10.0.0.1");
     put(dir.path(), "b.yaml", "b", "10.0.0.2");
     std::thread::sleep(Duration::from_millis(120));
-    let mut folder = Folder::new(dir.path().to_owned(), Documents::None);
+    let mut directory = Directory::new(dir.path().to_owned(), Documents::None);
     // The first look is at everything, whatever is said.
-    assert_eq!(folder.refresh(&Touched::default()).of.added.len(), 2);
+    assert_eq!(directory.refresh(&Touched::default()).of.added.len(), 2);
     put(dir.path(), "a.yaml", "c", "10.0.0.1");
     put(dir.path(), "b.yaml", "d", "10.0.0.2");
-    let changes = folder.refresh(&touched(dir.path(), &["a.yaml", ".hidden", "notes.txt", "gone.yaml"]));
+    let changes = directory.refresh(&touched(dir.path(), &["a.yaml", ".hidden", "notes.txt", "gone.yaml"]));
     assert_eq!((changes.of.removed.len(), changes.of.added.len()), (1, 1));
     assert_eq!(changes.of.added[0].meta.name.as_str(), "c");
     fs::remove_file(dir.path().join("a.yaml")).unwrap();
-    let changes = folder.refresh(&touched(dir.path(), &["a.yaml"]));
-    assert_eq!((changes.of.removed.len(), changes.of.added.len(), folder.len()), (1, 0, 1));
-    assert_eq!(folder.refresh(&Touched::everything()).of.added[0].meta.name.as_str(), "d");
+    let changes = directory.refresh(&touched(dir.path(), &["a.yaml"]));
+    assert_eq!((changes.of.removed.len(), changes.of.added.len(), directory.len()), (1, 0, 1));
+    assert_eq!(directory.refresh(&Touched::everything()).of.added[0].meta.name.as_str(), "d");
 }
 
 #[test]
-fn a_folder_or_a_link_makes_everything_be_looked_at() {
-    for what in ["folder", "link", "folder that is gone"] {
+fn a_directory_or_a_link_makes_everything_be_looked_at() {
+    for what in ["directory", "link", "directory that is gone"] {
         let dir = tempfile::tempdir().unwrap();
         put(dir.path(), "a.yaml", "a", "10.0.0.1");
         fs::create_dir(dir.path().join("sub")).unwrap();
         put(dir.path(), "sub/b.yaml", "b", "10.0.0.2");
-        let mut folder = Folder::new(dir.path().to_owned(), Documents::None);
-        folder.refresh(&Touched::everything());
+        let mut directory = Directory::new(dir.path().to_owned(), Documents::None);
+        directory.refresh(&Touched::everything());
         std::thread::sleep(Duration::from_millis(120));
-        folder.refresh(&Touched::everything());
+        directory.refresh(&Touched::everything());
         put(dir.path(), "a.yaml", "c", "10.0.0.1");
         let name = match what {
-            "folder" => "sub",
+            "directory" => "sub",
             "link" => {
                 symlink("a.yaml", dir.path().join("l.yaml")).unwrap();
                 "l.yaml"
@@ -87,30 +87,30 @@ fn a_folder_or_a_link_makes_everything_be_looked_at() {
                 "sub"
             }
         };
-        let changes = folder.refresh(&touched(dir.path(), &[name]));
+        let changes = directory.refresh(&touched(dir.path(), &[name]));
         assert!(changes.of.added.iter().any(|object| object.meta.name.as_str() == "c"), "{what}");
     }
 }
 
-/// Does something to a folder; `serial` makes every pod another one.
+/// Does something to a directory; `serial` makes every pod another one.
 fn disturb(dir: &Path, random: &mut Random, serial: usize) {
-    let folders = ["", "x", "x/y", "z", ".hidden"];
+    let directories = ["", "x", "x/y", "z", ".hidden"];
     let names = ["a.yaml", "b.yml", "c.json", "d.yaml", "e.txt", ".f.yaml"];
-    let mut pick = || dir.join(folders[random.below(folders.len())]).join(names[random.below(names.len())]);
+    let mut pick = || dir.join(directories[random.below(directories.len())]).join(names[random.below(names.len())]);
     let (one, other) = (pick(), pick());
-    let (folder, other_folder) = (one.parent().unwrap(), other.parent().unwrap());
+    let (directory, other_directory) = (one.parent().unwrap(), other.parent().unwrap());
     let text = pod(&format!("p{serial}"), &format!("10.0.{}.{}", serial / 250, serial % 250 + 1), "", "");
-    // What cannot be done (a folder that is not there, or is not empty) is not done.
+    // What cannot be done (a directory that is not there, or is not empty) is not done.
     _ = match random.below(100) {
         0..40 => fs::write(&one, text),
         40..52 => fs::rename(&one, &other),
         52..64 => fs::remove_file(&one),
         64..70 => fs::write(dir.join(".tmp"), text).and_then(|()| fs::rename(dir.join(".tmp"), &one)),
-        70..78 => fs::create_dir_all(folder),
-        78..83 if folder != dir => fs::rename(folder, other_folder),
-        83..86 if folder != dir => fs::remove_dir_all(folder),
+        70..78 => fs::create_dir_all(directory),
+        78..83 if directory != dir => fs::rename(directory, other_directory),
+        83..86 if directory != dir => fs::remove_dir_all(directory),
         86..88 => symlink(&other, &one),
-        88..90 if folder != dir => symlink(other_folder, folder),
+        88..90 if directory != dir => symlink(other_directory, directory),
         90..94 => fs::write(&one, "kind: [broken"),
         94..97 => fs::hard_link(&other, &one),
         _ => fs::write(&one, "").and_then(|()| fs::write(&one, text)),
@@ -136,7 +136,7 @@ fn mend(dir: &Path) {
     }
 }
 
-async fn follow_a_disturbed_folder(seed: u64) {
+async fn follow_a_disturbed_directory(seed: u64) {
     let dir = tempfile::tempdir().unwrap();
     let mut random = Random(seed);
     let (sender, mut batches) = mpsc::channel(1024);
@@ -165,10 +165,10 @@ async fn follow_a_disturbed_folder(seed: u64) {
 }
 
 #[tokio::test]
-async fn a_folder_that_was_followed_says_what_a_fresh_look_says() {
+async fn a_directory_that_was_followed_says_what_a_fresh_look_says() {
     let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
     let seeds = seed.map_or(0..16, |seed| seed..seed + 1);
-    let running: Vec<_> = seeds.map(|seed| tokio::spawn(follow_a_disturbed_folder(seed))).collect();
+    let running: Vec<_> = seeds.map(|seed| tokio::spawn(follow_a_disturbed_directory(seed))).collect();
     for one in running {
         one.await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! Pure. Some services become others, and nothing else is looked at.
+//! Pure. A fast path: replaces some services without converting anything else again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -11,12 +11,12 @@ use super::context::Context;
 use super::options::Options;
 use super::service::Assembly;
 
-/// Services that are gone or were different, and services that are new or different.
+/// The services that a change removes or alters, and those that it adds or alters.
 #[derive(Debug, Default)]
 pub struct Exchange {
-    /// Those before.
+    /// The services before the change.
     pub gone: Vec<Item<kind::Service>>,
-    /// Those after.
+    /// The services after the change.
     pub come: Vec<Item<kind::Service>>,
 }
 
@@ -30,7 +30,7 @@ pub struct Exchanged {
 }
 
 impl Exchange {
-    /// Whether there is nothing to exchange.
+    /// Whether no service changes.
     pub fn is_empty(&self) -> bool {
         self.gone.is_empty() && self.come.is_empty()
     }
@@ -42,8 +42,8 @@ impl Exchange {
 }
 
 impl Context {
-    /// Whether an exchange concerns nothing but its services and the pods that they select: no other object shares a name
-    /// or an address with one of them, writes its endpoints down, or is a waypoint by it.
+    /// Whether an exchange concerns nothing but its services and the pods that they select: no other object shares a
+    /// name or an address with one of them, writes its endpoints down, or is a waypoint by it.
     pub fn is_apart(&self, exchange: &Exchange, inventory: &Inventory, options: &Options) -> bool {
         let services = &self.services;
         let mut keys: HashMap<ObjectKey, (usize, usize)> = HashMap::new();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_service_that_shares_nothing_is_exchanged_alone() {
+    fn only_a_service_that_has_nothing_in_common_is_exchanged_alone() {
         let slice = "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
                      metadata: {name: s, labels: {kubernetes.io/service-name: sliced}}\naddressType: IPv4\nendpoints: []\n";
         let entry = "---\napiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: e}\n\

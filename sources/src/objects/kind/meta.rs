@@ -1,4 +1,4 @@
-//! Pure. What every object has: a key, labels, an age and a place in a file.
+//! Pure. Metadata of every object: key, labels, age and place in a file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -27,7 +27,7 @@ impl Labels {
     pub(super) fn new(map: &BTreeMap<String, String>, shared: &mut Shared) -> Self {
         let pairs = map.iter().map(|(key, value)| (shared.names.intern(key), shared.names.intern(value)));
         let pairs: Vec<(Name, Name)> = pairs.collect();
-        Self(shared.labels.share(pairs))
+        Self(shared.labels.intern(pairs))
     }
 
     /// The value of a label.
@@ -60,14 +60,14 @@ impl FromIterator<(Name, Name)> for Labels {
     }
 }
 
-/// What every object has.
+/// Metadata of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta {
     /// Its namespace; empty for kinds that have none.
     pub namespace: Namespace,
     /// Its name.
     pub name: Name,
-    /// `metadata.labels`, with annotation `culvert.dev/waypoint-enforcement` as the label that it may also be.
+    /// `metadata.labels`. Annotation `culvert.dev/waypoint-enforcement` is kept here as if it were the label.
     pub labels: Labels,
     /// `metadata.creationTimestamp`, in seconds since 1970.
     pub created: Option<i64>,
@@ -95,7 +95,7 @@ impl Meta {
     }
 }
 
-/// Reads one object: shares its names and collects what is wrong with it.
+/// Reads one object: interns its names and collects its problems.
 pub(in crate::objects) struct Reader<'a> {
     pub(in crate::objects) shared: &'a mut Shared,
     pub(in crate::objects) at: Origin,
@@ -105,12 +105,12 @@ pub(in crate::objects) struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// The shared copy of a text, as whichever name type is wanted.
+    /// The interned copy of a text, as any of the name types.
     pub(super) fn name<T: From<Arc<str>>>(&mut self, text: &str) -> T {
         self.shared.names.intern(text)
     }
 
-    /// Notes a problem of one field.
+    /// Adds a problem with one field.
     pub(super) fn note(&mut self, severity: Severity, field: impl Into<String>, message: impl Into<String>) {
         self.problems.push(Problem::of(&self.at, self.object.clone(), severity, message).field(field));
     }
@@ -158,7 +158,7 @@ impl Reader<'_> {
         found
     }
 
-    /// What every object of a namespaced kind has; without a namespace it is in `default`.
+    /// The metadata of an object of a namespaced kind; without a namespace it is in `default`.
     pub(super) fn meta(&mut self, metadata: &Metadata, namespaced: bool) -> Meta {
         let namespace = match &metadata.namespace {
             _ if !namespaced => "",
@@ -180,7 +180,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Notes what an object says of waypoint enforcement and nobody understands.
+    /// Reports values for waypoint enforcement that are not valid.
     pub(super) fn check_enforcement(&mut self, metadata: &Metadata) {
         for (place, map) in [("labels", &metadata.labels), ("annotations", &metadata.annotations)] {
             let wrong = map.get(ENFORCEMENT).and_then(|text| text.parse::<EnforcementMode>().err());
@@ -192,7 +192,7 @@ impl Reader<'_> {
     }
 }
 
-/// What an object says of waypoint enforcement, by label or annotation; of two words the one that closes more.
+/// The waypoint enforcement that an object sets by label or annotation; the stricter one if it has both.
 fn enforcement(metadata: &Metadata) -> Option<EnforcementMode> {
     let said = [metadata.labels.get(ENFORCEMENT), metadata.annotations.get(ENFORCEMENT)];
     said.into_iter().flatten().map(|text| text.parse().unwrap_or(EnforcementMode::Strict)).max()

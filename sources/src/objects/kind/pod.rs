@@ -18,7 +18,7 @@ use super::template::{NamedPort, PodTemplate, Refusal};
 
 /// Annotation that says where the network namespace of a stand-alone pod is.
 const NETNS: &str = "culvert.dev/netns";
-/// Annotation that admits what did not come through the pod's waypoint.
+/// Annotation that admits traffic that bypasses the pod's waypoint.
 const BYPASS: &str = "culvert.dev/allow-waypoint-bypass";
 /// Annotation that Istio's injector leaves on a pod with a sidecar.
 const SIDECAR: &str = "sidecar.istio.io/status";
@@ -32,7 +32,7 @@ pub struct Pod {
     pub addresses: SmallVec<[IpAddr; 1]>,
     /// `spec.nodeName`.
     pub node: NodeName,
-    /// What it has in common with others of its workload.
+    /// The part that it has in common with other pods of its workload.
     pub template: Arc<PodTemplate>,
     /// Annotation `culvert.dev/netns`.
     pub netns: Option<Box<str>>,
@@ -40,20 +40,20 @@ pub struct Pod {
     pub may_bypass_waypoint: bool,
     /// Whether it has ended: phase Succeeded or Failed.
     pub ended: bool,
-    /// Whether it may be given traffic: condition Ready, and whether it is being deleted.
+    /// Whether it may receive traffic: condition Ready, and whether it is being deleted.
     pub health: Health,
 }
 
 /// A Node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// `status.addresses`, those that are addresses.
+    /// `status.addresses`, without host names.
     pub addresses: Box<[IpAddr]>,
     /// `spec.podCIDRs`, else `spec.podCIDR`.
     pub pod_nets: Box<[IpNet]>,
 }
 
-/// A ServiceCIDR: what cluster IPs come from.
+/// A ServiceCIDR: ranges from which cluster IPs are allocated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceCidr {
     /// `spec.cidrs`.
@@ -80,7 +80,7 @@ impl ServiceCidr {
     }
 }
 
-/// Ranges, each once; what is none is said.
+/// Parses ranges, each once; reports texts that are not ranges.
 fn cidrs<'a>(field: &str, texts: impl Iterator<Item = &'a String>, reader: &mut Reader<'_>) -> Box<[IpNet]> {
     let mut nets: Vec<IpNet> = Vec::new();
     for text in texts {
@@ -98,7 +98,7 @@ impl Pod {
         let schema::Pod { metadata, spec, status } = raw;
         reader.check_enforcement(&metadata);
         let mut meta = reader.meta(&metadata, true);
-        // Unlike other names, a pod's is not found in any other object.
+        // Unlike other names, the name of a pod is hardly ever in another object: interning it saves nothing.
         meta.name = metadata.name.as_str().into();
         let addresses = status.pod_ips.iter().map(|ip| ip.ip).chain(status.pod_ip);
         let addresses = reader.addresses(Severity::Error, "status.podIP", addresses).into_iter().collect();
@@ -146,7 +146,7 @@ fn template(metadata: &Metadata, meta: &Meta, spec: &schema::PodSpec, reader: &m
         workload_type,
         ports: named_ports(spec, reader),
     };
-    reader.shared.templates.share(Box::new(template))
+    reader.shared.templates.intern(Box::new(template))
 }
 
 fn refusal(metadata: &Metadata, runtime_class: Option<&str>, reader: &mut Reader<'_>) -> Option<Refusal> {
@@ -172,7 +172,7 @@ fn named_ports(spec: &schema::PodSpec, reader: &mut Reader<'_>) -> Box<[NamedPor
     ports.into()
 }
 
-/// What owns the pod: `metadata.ownerReferences`, a ReplicaSet standing for its Deployment and a Job for its CronJob.
+/// The owner of the pod by `metadata.ownerReferences`: the Deployment for a ReplicaSet, the CronJob for a Job of one.
 fn owner(metadata: &Metadata, meta: &Meta, reader: &mut Reader<'_>) -> (Option<Name>, WorkloadType) {
     let owners = &metadata.owner_references;
     let Some(owner) = owners.iter().find(|owner| owner.controller).or_else(|| owners.first()) else {

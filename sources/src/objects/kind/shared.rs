@@ -1,4 +1,4 @@
-//! Pure. What many objects have in common is kept once: names, sets of labels, what the pods of one workload share.
+//! Pure. Interning: equal parts of objects are kept once (names, sets of labels, the common part of a workload's pods).
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -17,7 +17,7 @@ pub struct Shared {
     pub(super) names: Interner,
     pub(super) labels: Pool<[(Name, Name)]>,
     pub(super) templates: Pool<PodTemplate>,
-    /// Which objects keep their documents.
+    /// The objects whose documents are kept.
     pub(crate) documents: Documents,
     /// Addresses that workloads may have although they are local everywhere.
     pub(crate) local_addresses: Vec<IpNet>,
@@ -29,7 +29,7 @@ impl Shared {
         Self { documents, ..Self::default() }
     }
 
-    /// Lets go of what no object has any more. Cheap enough to be called after every change.
+    /// Drops values that no object uses any more. Cheap enough to be called after every change.
     pub fn forget_unused(&mut self) {
         self.templates.forget_unused();
         self.labels.forget_unused();
@@ -40,7 +40,7 @@ impl Shared {
 /// Equal values, each kept once.
 pub(super) struct Pool<T: ?Sized> {
     known: HashSet<Arc<T>>,
-    /// How many there may be before it is worth looking for unused ones.
+    /// Number of values from which on unused ones are looked for.
     enough: usize,
 }
 
@@ -52,7 +52,7 @@ impl<T: ?Sized> Default for Pool<T> {
 
 impl<T: ?Sized + Eq + Hash> Pool<T> {
     /// The one copy of a value.
-    pub(super) fn share(&mut self, value: impl AsRef<T> + Into<Arc<T>>) -> Arc<T> {
+    pub(super) fn intern(&mut self, value: impl AsRef<T> + Into<Arc<T>>) -> Arc<T> {
         if let Some(known) = self.known.get(value.as_ref()) {
             return Arc::clone(known);
         }
@@ -76,12 +76,12 @@ mod tests {
     #[test]
     fn equal_values_are_kept_once_and_only_while_they_are_used() {
         let mut pool: Pool<[u32]> = Pool::default();
-        let one = pool.share(vec![1, 2]);
-        let other = pool.share(vec![1, 2]);
+        let one = pool.intern(vec![1, 2]);
+        let other = pool.intern(vec![1, 2]);
         assert!(Arc::ptr_eq(&one, &other));
-        drop(pool.share(vec![3]));
+        drop(pool.intern(vec![3]));
         pool.forget_unused();
         assert_eq!(pool.known.len(), 1);
-        assert!(Arc::ptr_eq(&one, &pool.share(vec![1, 2])));
+        assert!(Arc::ptr_eq(&one, &pool.intern(vec![1, 2])));
     }
 }

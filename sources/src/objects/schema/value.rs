@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_pattern_has_one_star_at_an_end() {
-        for (text, fits) in [
+        for (text, is_pattern) in [
             ("a", true),
             ("a*", true),
             ("*a", true),
@@ -258,7 +258,7 @@ mod tests {
             ("a*b", false),
             ("**", false),
         ] {
-            assert_eq!(text.parse::<Pattern>().is_ok(), fits, "{text}");
+            assert_eq!(text.parse::<Pattern>().is_ok(), is_pattern, "{text}");
         }
     }
 

@@ -1,5 +1,5 @@
-//! The files of a folder, with what they last said. Only files that changed are read again; a broken one keeps what it
-//! last said.
+//! The files of a directory and the objects last read from each. Only changed files are read again; a file that cannot
+//! be read keeps its last good objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hasher as _};
@@ -21,13 +21,13 @@ use crate::objects::problem::{Problem, Severity};
 /// A file larger than this is not read: it is hardly a manifest.
 const MAX_SIZE: u64 = 512 << 20;
 
-/// A folder, with what its files last said.
+/// A directory, with the last good objects of each file.
 #[derive(Default)]
-pub(crate) struct Folder {
+pub(crate) struct Directory {
     dir: PathBuf,
     files: BTreeMap<Arc<Path>, File>,
     shared: Shared,
-    /// What is wrong with the folder itself.
+    /// What is wrong with the directory itself.
     problems: Vec<Problem>,
     missing: bool,
     /// Whether it was listed, and whether there was a symbolic link in it.
@@ -54,7 +54,7 @@ pub(crate) struct File {
     failures: u64,
 }
 
-/// What another look at the folder changed.
+/// What another look at the directory changed.
 #[derive(Default)]
 pub(crate) struct Changes {
     /// Objects that are gone or new, and problems that are.
@@ -70,7 +70,7 @@ impl Changes {
     }
 }
 
-impl Folder {
+impl Directory {
     pub(crate) fn new(dir: PathBuf, documents: Documents) -> Self {
         Self { dir, shared: Shared::new(documents), ..Self::default() }
     }
@@ -81,7 +81,7 @@ impl Folder {
         self
     }
 
-    /// Looks again at what was touched. A folder that is gone keeps what its files said: an unmounted volume is no
+    /// Looks again at what was touched. A directory that is gone keeps what its files said: an unmounted volume is no
     /// reason to end a mesh.
     pub(crate) fn refresh(&mut self, touched: &Touched) -> Changes {
         let mut changes = Changes::default();
@@ -107,7 +107,7 @@ impl Folder {
             let path: Arc<Path> = self.dir.join(below).into();
             match files::look(&self.dir, below) {
                 Found::More => None,
-                // What was a folder is seen by listing only.
+                // What was a directory is seen by listing only.
                 Found::Nothing if self.has_below(&path) => None,
                 found => Some((path, found)),
             }
@@ -147,7 +147,7 @@ impl Folder {
         let unlisted: Vec<&Path> = listing.errors.iter().map(|(path, _)| path.as_path()).collect();
         let mut gone = Vec::new();
         self.files.retain(|path, file| {
-            // Files below a folder that cannot be listed are not known to be gone.
+            // Files below a directory that cannot be listed are not known to be gone.
             let stays = listing.files.contains_key(path) || unlisted.iter().any(|dir| path.starts_with(dir));
             if !stays {
                 changes.any = true;
@@ -193,17 +193,17 @@ impl Folder {
         self.missing = true;
     }
 
-    /// Whether the folder itself could not be listed at the last look.
+    /// Whether the directory itself could not be listed at the last look.
     pub(crate) fn is_missing(&self) -> bool {
         self.missing
     }
 
-    /// Folders outside of this one that have to be watched too.
+    /// Directories outside of this one that have to be watched too.
     pub(crate) fn elsewhere(&self) -> &[PathBuf] {
         &self.elsewhere
     }
 
-    /// Every problem of the folder and its files.
+    /// Every problem of the directory and its files.
     pub(crate) fn problems(&self) -> impl Iterator<Item = &Problem> {
         self.problems.iter().chain(self.troubled().flat_map(|(_, file)| file.said.problems()))
     }
