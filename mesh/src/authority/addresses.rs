@@ -1,8 +1,9 @@
-//! Pure. Whose an address is: a node's and a pod's before a Service's cluster IP, and any of them before what anybody else
-//! claims. Where several of one rank claim an address, neither age nor the order of files proves anything: what the kernel
-//! shows decides, then the ranges that the infrastructure gives out, else who has it keeps it, and if nothing decides nobody is
-//! reached by it. So it is between a pod that the kernel does not show, of another node for one, and the Service of another
-//! namespace.
+//! Pure. Ownership of addresses: a node or pod takes precedence over a Service's cluster IP, and all of them over any
+//! other claim. Between claimants of the same rank neither age nor the order of files proves anything. The addresses
+//! that the kernel shows on interfaces decide first, then the CIDRs that the infrastructure allocates, then possession:
+//! the current owner keeps the address. If none of them decides, nobody owns it and nobody is reached by it. The same
+//! rules apply between a Service of another namespace and a pod that this kernel cannot show, such as one of another
+//! node.
 
 use std::net::IpAddr;
 
@@ -10,7 +11,7 @@ use smallvec::SmallVec;
 
 use crate::model::name::Namespace;
 
-/// Why an address can be neither a workload's nor a service's; `None` for one that can.
+/// Why neither a workload nor a service can own an address; `None` if one can.
 pub fn unusable(address: IpAddr) -> Option<&'static str> {
     let link_local = match address {
         IpAddr::V4(v4) => v4.is_link_local(),
@@ -27,36 +28,37 @@ pub fn unusable(address: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// One of several that claim an address.
+/// One of the objects that claim an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claimant<K> {
-    /// Who.
+    /// The object that claims the address.
     pub key: K,
-    /// Whether the kernel shows the address where the claimant lives; `None` where this process cannot see.
+    /// Whether the kernel shows the address in the claimant's network namespace; `None` if this process cannot look
+    /// there.
     pub shown: Option<bool>,
-    /// Whether it gives way to all that do not ([`Agreement::Yields`](super::ranges::Agreement)).
+    /// Whether the claim gives way to every claim that does not ([`Agreement::Yields`](super::ranges::Agreement)).
     pub yields: bool,
-    /// Its namespace.
+    /// Namespace of the claimant.
     pub namespace: Namespace,
-    /// Whether that speaks for the whole mesh.
+    /// Whether that is a root namespace, which decides for the whole mesh.
     pub root: bool,
 }
 
-/// How many that have gone are remembered of one address.
+/// Former claimants that are remembered for one address, at most.
 const REMEMBERED: usize = 8;
 
-/// In which order those who claim an address came to it. Who comes together has the same turn. Who has gone is remembered
-/// while one is there that came later, so that the later one does not keep what it was refused when the first returns.
+/// The order in which claimants of an address appeared. Those that appear in the same change have the same turn. A
+/// former claimant is remembered as long as a later one exists: when it returns, it comes before the later one again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Queue<K>(SmallVec<[(K, i64); 2]>);
 
 impl<K: Eq + Clone> Queue<K> {
-    /// The queue of one who has the address.
+    /// The queue of an address with at most one claimant, its owner.
     pub fn of(holder: Option<K>) -> Self {
         Self(holder.into_iter().map(|key| (key, 0)).collect())
     }
 
-    /// Those who claim the address now.
+    /// Updates the queue to the present claimants.
     pub fn meet(&mut self, claimants: &[K]) {
         let turn = self.0.iter().map(|(_, turn)| turn + 1).max().unwrap_or(0);
         for key in claimants {
@@ -72,12 +74,12 @@ impl<K: Eq + Clone> Queue<K> {
         }
     }
 
-    /// Whether it says no more than who is there.
+    /// Whether it holds no order: there is at most one claimant.
     pub fn is_plain(&self) -> bool {
         self.0.len() <= 1
     }
 
-    /// Puts one before all others.
+    /// Moves a claimant before all others.
     fn promote(&mut self, first: &K) {
         let turn = self.0.iter().map(|(_, turn)| turn - 1).min().unwrap_or(0);
         if let Some(entry) = self.0.iter_mut().find(|(key, _)| key == first) {
@@ -85,8 +87,8 @@ impl<K: Eq + Clone> Queue<K> {
         }
     }
 
-    /// The first of some. Of several that came together none is, unless they are of one namespace: then it is the first as they
-    /// stand, since nobody is deceived by it.
+    /// The earliest of some claimants. If several of different namespaces have the earliest turn, there is none; within
+    /// one namespace the first in `among` wins, since no other namespace is harmed by that.
     fn first<'a>(&self, among: &[&'a Claimant<K>]) -> Option<&'a Claimant<K>> {
         let turn = |claimant: &Claimant<K>| self.0.iter().find(|(key, _)| *key == claimant.key).map(|(_, turn)| *turn);
         let first = among.iter().filter_map(|claimant| turn(claimant)).min()?;
@@ -95,7 +97,7 @@ impl<K: Eq + Clone> Queue<K> {
         found.all(|other| other.namespace == one.namespace).then_some(*one)
     }
 
-    /// Who of the claimants has the address; `None` when nothing decides.
+    /// Decides which claimant owns the address; `None` if nothing decides.
     pub fn settle(&mut self, claimants: &[Claimant<K>]) -> Option<K> {
         let shown: Vec<&Claimant<K>> = claimants.iter().filter(|claimant| claimant.shown == Some(true)).collect();
         let proven = !shown.is_empty();
@@ -126,7 +128,7 @@ mod tests {
             .collect()
     }
 
-    /// Lets series of claimants come one after the other, and says who has the address at the end.
+    /// Applies each step as one change of the claimants, and returns the owner after the last.
     fn after(steps: &[&[&'static str]]) -> Option<&'static str> {
         let (mut queue, mut owner) = (Queue::default(), None);
         for step in steps {

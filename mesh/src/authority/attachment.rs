@@ -1,8 +1,8 @@
 //! Pure. What a policy with `targetRefs` applies to, and what it may not apply to.
 //!
-//! Policies apply to their own namespace; a root namespace alone reaches the others, the mesh and a GatewayClass (Istio's
-//! `targetRefs`; Gateway API GEP-713 for MeshPolicy). A security policy whose target is none was written to keep something
-//! out all the same: it guards whatever of its own namespace it may have been written for.
+//! Policies apply to their own namespace; a root namespace alone reaches the others, the mesh and a GatewayClass
+//! (Istio's `targetRefs`; Gateway API GEP-713 for MeshPolicy). A security policy whose target cannot be determined was
+//! still written to restrict access: it guards everything in its own namespace that it may have been written for.
 
 /// Group of Gateway and GatewayClass.
 const GATEWAY_API: &str = "gateway.networking.k8s.io";
@@ -27,31 +27,31 @@ pub enum Target<'a> {
     Mesh,
     /// The services of a namespace.
     Namespace(&'a str),
-    /// What stands behind the Gateways of a class.
+    /// Everything behind the Gateways of a class.
     Class(&'a str),
-    /// What stands behind a Gateway: namespace and name.
+    /// Everything behind a Gateway: namespace and name.
     Gateway(&'a str, &'a str),
     /// A Service, or a ServiceEntry of the name: namespace and name.
     Service(&'a str, &'a str),
-    /// A route: what it matches, not what it leads to. Namespace and name.
+    /// The requests that a route matches, not the services that it leads to. Namespace and name.
     Route(&'a str, &'a str),
 }
 
 /// Why a reference has no target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unattached {
-    /// It is another namespace's.
+    /// It names an object of another namespace.
     OtherNamespace,
     /// Only a root namespace may name it.
     RootOnly,
-    /// It is a route: this kind of policy applies to none.
+    /// It names a route, and this kind of policy does not apply to routes.
     Route,
-    /// It is nothing that there is, or it has no name.
+    /// Its group and kind are not supported, or it has no name.
     Unknown,
 }
 
-/// The target of a security policy (AuthorizationPolicy, RequestAuthentication) of namespace `home`, or why it has none.
-/// `root` says whether that is a root namespace.
+/// The target of a security policy (AuthorizationPolicy, RequestAuthentication) of namespace `home`, or why it has
+/// none. `root` says whether that is a root namespace.
 pub fn of_security<'a>(home: &'a str, root: bool, reference: Reference<'a>) -> Result<Target<'a>, Unattached> {
     if reference.namespace.is_some_and(|namespace| namespace != home) {
         return Err(Unattached::OtherNamespace);
@@ -67,8 +67,8 @@ pub fn of_security<'a>(home: &'a str, root: bool, reference: Reference<'a>) -> R
     }
 }
 
-/// What a security policy of namespace `home` may have been written for, of whose target no more is known than a name, or
-/// nothing: whatever it may apply to and is called so.
+/// The possible targets of a security policy of namespace `home` when only the name of its target could be read, or
+/// nothing (an empty `name`): everything of that name that the policy may apply to.
 pub fn in_doubt<'a>(home: &'a str, root: bool, name: &'a str) -> Vec<Target<'a>> {
     if name.is_empty() {
         return vec![without_targets(home, root)];
@@ -95,7 +95,7 @@ pub fn of_settings<'a>(home: &'a str, root: bool, reference: Reference<'a>) -> R
     }
 }
 
-/// What a policy applies to that names nothing: a MeshPolicy without `targetRefs`.
+/// The target of a MeshPolicy without `targetRefs`.
 pub fn without_targets(home: &str, root: bool) -> Target<'_> {
     if root { Target::Mesh } else { Target::Namespace(home) }
 }

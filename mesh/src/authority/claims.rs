@@ -1,24 +1,24 @@
-//! Pure. For whom a claim counts that somebody makes to what is not the mesh's: an external address, a range, a host
-//! name.
+//! Pure. Which clients a claim to something outside of the mesh applies to: an external address, a range, a host name.
 //!
-//! A claim counts for clients of its own namespace first, then one of a root namespace, then those of others. A range
-//! is a net cast over the traffic of others, so it counts for its own namespace only, unless a root namespace casts it.
+//! For a client the claims of its own namespace take precedence, then those of root namespaces, then those of others. A
+//! range captures traffic to addresses that nobody listed, so it applies to its own namespace only, unless a root
+//! namespace claims it.
 
 use crate::model::name::Namespace;
 use crate::model::service::Reach;
 
-/// How close a claim is to a client, the closest first.
+/// Precedence of a claim for a client, the highest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tier {
-    /// Of the client's own namespace.
+    /// The claim is of the client's own namespace.
     Own,
-    /// Of a root namespace.
+    /// The claim is of a root namespace.
     Root,
-    /// Of another namespace, which exports it.
+    /// The claim is of another namespace, which exports it to the client's.
     Other,
 }
 
-/// How close a claim of namespace `speaker` is to a client; `None` when it is not for the client at all (`exportTo`).
+/// Precedence of a claim of namespace `speaker` for a client; `None` if it is not exported to the client (`exportTo`).
 pub fn tier(client: &Namespace, speaker: &Namespace, reach: &Reach) -> Option<Tier> {
     if !reach.exported.covers(speaker, client) {
         return None;
@@ -32,7 +32,8 @@ pub fn tier(client: &Namespace, speaker: &Namespace, reach: &Reach) -> Option<Ti
     })
 }
 
-/// The namespace whose services a host name is one of: `bank` of `ledger.bank.svc.cluster.local`, and of `*.bank.svc…`.
+/// The namespace that a host name of the cluster belongs to: `bank` for `ledger.bank.svc.cluster.local`, and for
+/// `*.bank.svc…`.
 pub fn namespace_of_host<'a>(host: &'a str, cluster_domain: &str) -> Option<&'a str> {
     let name = host.strip_suffix(cluster_domain)?.strip_suffix("svc.")?;
     let name = if name.is_empty() { name } else { name.strip_suffix('.')? };

@@ -1,25 +1,26 @@
-//! Pure. Where a waypoint may dial: never itself, its node, or what means another thing on every machine.
+//! Pure. Addresses that a waypoint may dial: never itself, its node, or an address that is local to each machine.
 //!
-//! Endpoints, mirrors, key sets of issuers and collectors are written down by tenants. A waypoint that dialled whatever
-//! they write would lend them its own place: admin servers on loopback, the node's own services, the metadata server of
-//! a cloud. What is refused is an address, however it was come by (an object, DNS) and in whichever form it is written.
+//! Tenants write the addresses of endpoints, mirrors, JWKS and collectors. A waypoint that dialled any of them would
+//! open its own position in the network to tenants (SSRF): admin servers on loopback, the node's own services, the
+//! metadata server of a cloud. An address is refused wherever it came from (an object, DNS) and in whichever form it is
+//! written.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-/// What is close to a waypoint.
+/// Addresses that are local to a waypoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
-    /// Addresses of the waypoint's own interfaces, broadcast addresses included, and those that its pod has.
+    /// Addresses of the waypoint's own interfaces, broadcast addresses included, and of its pod.
     pub own: Vec<IpAddr>,
     /// Addresses of the node that it runs on.
     pub node: Vec<IpAddr>,
-    /// What the waypoint itself serves; an unspecified address stands for each of `own` and loopback. Never dialled,
-    /// whatever is allowed.
+    /// Listeners of the waypoint itself; an unspecified address stands for each of `own` and loopback. They are never
+    /// dialled, not even if `allowed` has their address.
     pub served: Vec<SocketAddr>,
-    /// What an operator allows all the same (`--allow-local-targets`).
+    /// Ranges that the operator allows in spite of these rules (`--allow-local-targets`).
     pub allowed: Vec<IpNet>,
 }
 
@@ -28,7 +29,7 @@ pub struct Surroundings {
 pub enum Off {
     /// 127.0.0.0/8, `::1`.
     Loopback,
-    /// 0.0.0.0/8, `::`: Linux takes it for loopback (RFC 1122, 3.2.1.3).
+    /// 0.0.0.0/8, `::`: Linux connects to loopback instead (RFC 1122, 3.2.1.3).
     Unspecified,
     /// 169.254.0.0/16, `fe80::/10` (RFC 3927, RFC 4291 2.5.6): metadata servers of clouds among others.
     LinkLocal,
@@ -36,11 +37,11 @@ pub enum Off {
     Multicast,
     /// 255.255.255.255.
     Broadcast,
-    /// The waypoint's own.
+    /// An address of the waypoint itself.
     Own,
-    /// Its node's.
+    /// An address of its node.
     Node,
-    /// One of the waypoint's own servers.
+    /// A listener of the waypoint itself.
     Served,
 }
 
@@ -59,7 +60,7 @@ impl fmt::Display for Off {
     }
 }
 
-/// Whether a waypoint with these surroundings may dial `target`; else why not.
+/// Checks whether a waypoint with these surroundings may dial `target`; the error says why not.
 pub fn may_dial(around: &Surroundings, target: SocketAddr) -> Result<(), Off> {
     let embedded = embedded(target.ip());
     let forms = || std::iter::once(target.ip()).chain(embedded);

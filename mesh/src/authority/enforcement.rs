@@ -1,27 +1,29 @@
-//! Pure. Whether a port behind a waypoint takes what did not come through it: who may say so, and which word counts.
+//! Pure. Whether a port behind a waypoint accepts traffic that bypasses the waypoint: which objects may set it, and
+//! which setting takes precedence.
 
 use crate::model::waypoint::{Enforcement, EnforcementMode};
 
-/// Label or annotation of Service, ServiceEntry, Pod, Namespace and Gateway that says it.
+/// Label or annotation of Service, ServiceEntry, Pod, Namespace and Gateway that sets the mode.
 pub const ENFORCEMENT: &str = "culvert.dev/waypoint-enforcement";
 
-/// What an object says, and which object, as `Kind namespace/name`.
+/// The mode that an object sets, and the object as `Kind namespace/name`.
 pub type Word = (EnforcementMode, String);
 
-/// What is said of one port or workload, the closest first.
+/// The modes set for one port or workload, the most specific first.
 #[derive(Clone, Debug, Default)]
 pub struct Words {
-    /// By the Service, or by the Pod for its own address.
+    /// Set by the Service, or by the Pod for its own address.
     pub own: Option<Word>,
-    /// By its Namespace.
+    /// Set by its Namespace.
     pub namespace: Option<Word>,
-    /// By the Gateway.
+    /// Set by the Gateway.
     pub gateway: Option<Word>,
-    /// Whether the Gateway may speak for the namespace. If not, its word can close a port and cannot open one.
+    /// Whether the Gateway may decide for the namespace. If not, its mode can close a port but never open one.
     pub gateway_may_relax: bool,
 }
 
-/// What follows from what is said, from the mesh's default, and from what guards the waypoint (`Kind namespace/name`).
+/// The enforcement that results from the modes that are set, the mesh's default, and the policy that guards the port at
+/// the waypoint (`Kind namespace/name`), if there is one.
 pub fn decide<N>(words: Words, default: EnforcementMode, guard: Option<N>) -> Enforcement
 where
     N: Into<crate::model::name::Name>,

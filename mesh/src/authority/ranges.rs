@@ -1,9 +1,9 @@
-//! Pure. What the ranges that the infrastructure gives out say of a claim to an address: `spec.podCIDRs` of Nodes and `spec.cidrs`
-//! of ServiceCIDRs, which no tenant writes.
+//! Pure. Whether the CIDRs that the infrastructure allocates support a claim to an address: `spec.podCIDRs` of Nodes
+//! and `spec.cidrs` of ServiceCIDRs, which no tenant writes.
 //!
-//! Addresses of Services come from the ServiceCIDRs and from nowhere else, so who contradicts those has no claim. A node's
-//! own range is a weaker word: some networks give pods addresses from others. A pod outside of it, and a Service inside of
-//! one, have a claim while nobody else has.
+//! Cluster IPs come from the ServiceCIDRs only, so a claim that contradicts them is void. A node's own range is weaker
+//! evidence: some CNI plugins give pods addresses from other ranges. The claim of a pod outside of its node's range, or
+//! of a Service inside of one, holds as long as nobody else claims the address.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,27 +11,27 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// What ranges say of a claim.
+/// Whether the ranges support a claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agreement {
-    /// They agree with it, or say nothing.
+    /// They support it, or there are none.
     Agrees,
-    /// It gives way to every claim with which they agree.
+    /// The claim gives way to every claim that they support.
     Yields,
-    /// It is none.
+    /// The claim is void.
     Nothing(Contradiction),
 }
 
-/// Why a claim is none.
+/// Why a claim is void.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contradiction {
-    /// The address is for Services.
+    /// The address is in this range of a ServiceCIDR, so only a Service can have it.
     ForServices(IpNet),
-    /// The address is of no range for Services.
+    /// The address is in no ServiceCIDR, so no Service can have it.
     NotForServices,
 }
 
-/// The ranges that are given out.
+/// The ranges that the infrastructure allocates.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ranges {
     pods: BTreeMap<Box<str>, Box<[IpNet]>>,
@@ -39,27 +39,27 @@ pub struct Ranges {
 }
 
 impl Ranges {
-    /// Takes in what a node gives to its pods; nothing takes it back.
+    /// Sets the ranges that a node gives to its pods; an empty list removes them.
     pub fn set_node(&mut self, node: &str, nets: &[IpNet]) {
         set(&mut self.pods, node, nets);
     }
 
-    /// Takes in what a ServiceCIDR gives to Services; nothing takes it back.
+    /// Sets the ranges that a ServiceCIDR gives to Services; an empty list removes them.
     pub fn set_services(&mut self, name: &str, nets: &[IpNet]) {
         set(&mut self.services, name, nets);
     }
 
-    /// Of a pod on a node.
+    /// Judges the claim of a pod on `node`.
     pub fn pod(&self, node: &str, address: IpAddr) -> Agreement {
         if let Some(net) = holding(&self.services, address) {
             return Agreement::Nothing(Contradiction::ForServices(net));
         }
         let own = self.pods.get(node).is_some_and(|nets| nets.iter().any(|net| net.contains(&address)));
-        // Where nodes have ranges, a node without one is no way around them.
+        // Where nodes have ranges, a pod cannot evade them by naming a node that has none.
         if own || !has_family(&self.pods, address) { Agreement::Agrees } else { Agreement::Yields }
     }
 
-    /// Of a Service's cluster IP.
+    /// Judges the claim of a Service to a cluster IP.
     pub fn service(&self, address: IpAddr) -> Agreement {
         if has_family(&self.services, address) && holding(&self.services, address).is_none() {
             return Agreement::Nothing(Contradiction::NotForServices);
@@ -67,7 +67,7 @@ impl Ranges {
         if holding(&self.pods, address).is_some() { Agreement::Yields } else { Agreement::Agrees }
     }
 
-    /// The range of pods or Services that holds an address: it is none from outside.
+    /// The range of pods or Services that contains an address, which then cannot be external.
     pub fn inside(&self, address: IpAddr) -> Option<IpNet> {
         holding(&self.services, address).or_else(|| holding(&self.pods, address))
     }

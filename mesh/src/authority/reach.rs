@@ -1,4 +1,4 @@
-//! Pure. How far routes and rules about services reach: whose services they touch, and whose clients.
+//! Pure. The scope of routes and of rules about services: which namespaces' services and clients they apply to.
 
 use crate::model::name::Namespace;
 
@@ -12,26 +12,26 @@ pub fn routes_for(roots: &[Namespace], speaker: &str, home: &str, service: &str)
     speaks_for(roots, speaker, service) || speaker == home || service == home
 }
 
-/// Whether what a route of `speaker` changes about requests to a service of namespace `service` comes before the
-/// service's policy judges. It does unless the service's own namespace wrote it: others must not change a request
-/// that has been judged already.
+/// Whether the changes that a route of `speaker` makes to requests for a service of namespace `service` are applied
+/// before the service's policy judges them. They are unless the service's own namespace wrote the route: others must
+/// not change a request that has already been judged.
 pub fn is_foreign(speaker: &str, service: &str) -> bool {
     speaker != service
 }
 
-/// Whose word counts about how a client reaches a service; the least wins, and there is one at most (Istio,
+/// Precedence of rules about how a client reaches a service: the least wins, and at most one rule applies (Istio,
 /// DestinationRule).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
-    /// Of the client's own namespace: for clients there alone.
+    /// A rule of the client's own namespace: for clients there only.
     Client,
-    /// Of the service's own namespace: for every client.
+    /// A rule of the service's own namespace: for every client.
     Service,
-    /// Of a root namespace: where nobody else says anything.
+    /// A rule of a root namespace: where no other rule applies.
     Root,
 }
 
-/// The standing of a rule of `speaker` between a client and a service; `None`: it does not concern the two.
+/// Precedence of a rule of `speaker` for a client and a service; `None` if it does not apply to them.
 pub fn standing(roots: &[Namespace], speaker: &str, service: &str, client: Option<&str>) -> Option<Standing> {
     match () {
         () if client == Some(speaker) => Some(Standing::Client),

@@ -1,8 +1,8 @@
-//! Pure. What a Gateway and a service may say about a workload, once they are part of the model.
+//! Pure. What a Gateway and a service may decide about a workload, once they are part of the model.
 //!
-//! Anybody may write an EndpointSlice or a ServiceEntry with an address of another namespace's pod. It gives traffic to
-//! that pod and changes nothing about it: it makes it no instance of a waypoint, puts none of its ports behind one, and
-//! opens none that stands behind one.
+//! Anybody may write an EndpointSlice or a ServiceEntry with an address of another namespace's pod. Such an object
+//! sends traffic to that pod and changes nothing about it: the pod does not become an instance of a waypoint, none of
+//! its ports is put behind a waypoint, and no port that is behind one is opened.
 
 use crate::model::identity::Identity;
 use crate::model::service::Service;
@@ -15,19 +15,19 @@ pub fn may_be_instance(waypoint: &Waypoint, workload: &Workload) -> bool {
     waypoint.root || waypoint.namespace == workload.namespace
 }
 
-/// Whether an identity may be that of an instance of a waypoint. As [`may_be_instance`], for what a ServiceEntry says
-/// that its endpoints prove.
+/// Whether an identity may belong to an instance of a waypoint: [`may_be_instance`] for the identities that a
+/// ServiceEntry lists for its endpoints (`subjectAltNames`).
 pub fn may_speak_as(waypoint: &Waypoint, identity: &Identity) -> bool {
     waypoint.root || waypoint.namespace == identity.namespace
 }
 
-/// Whether a service may stand for the instances of a waypoint.
+/// Whether the endpoints of a service may be the instances of a waypoint.
 pub fn may_hold_instances(waypoint: &Waypoint, service: &Service) -> bool {
     waypoint.root || waypoint.namespace == service.key.namespace
 }
 
-/// Whether a service says something about the ports of a workload that is its endpoint: it stands in the workload's
-/// namespace, or in a root namespace.
+/// Whether a service may decide about the ports of a workload that is its endpoint: it is in the workload's namespace
+/// or in a root namespace.
 pub fn decides_about(service: &Service, workload: &Workload) -> bool {
     service.reach.root || service.key.namespace == workload.namespace
 }

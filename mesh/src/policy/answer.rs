@@ -1,4 +1,4 @@
-//! Pure. Three-valued truth: what a policy asks may hang on something that cannot be known here.
+//! Pure. Three-valued logic: a policy may depend on something that is not known here.
 
 use std::fmt;
 
@@ -9,12 +9,12 @@ pub enum Answer {
     Yes,
     /// It does not.
     No,
-    /// It hangs on what is not known here: an address, a request, or how somebody else reads a request.
+    /// It depends on something that is not known here: an address, a request, or how a backend reads a request.
     Depends,
 }
 
 impl Answer {
-    /// The answer for what must not match.
+    /// The answer for a negated test.
     pub fn negated(self) -> Self {
         match self {
             Self::Yes => Self::No,

@@ -1,4 +1,5 @@
-//! Pure. May this connection be: DENY before ALLOW, and once an ALLOW policy applies only what one of them matches.
+//! Pure. Authorization of one connection: DENY takes precedence over ALLOW, and once an ALLOW policy applies, one of
+//! them has to match.
 
 use std::sync::Arc;
 
@@ -14,19 +15,19 @@ use crate::model::policy::{Authorization, PolicyKey};
 use crate::model::workload::{Standing, Workload};
 use crate::state::snapshot::Snapshot;
 
-/// What judges the connections to one workload.
+/// Everything that decides about connections to one workload.
 #[derive(Clone, Debug, Default)]
 pub struct Applying {
     /// The policies that apply to it.
     pub policies: Vec<Arc<Authorization>>,
     /// The waypoints in front of it.
     pub coverage: WaypointCoverage,
-    /// Whether it is disputed who it is: nobody may connect to it.
+    /// Whether another pod disputes one of its addresses: then every connection is refused.
     pub disputed: bool,
 }
 
 impl Applying {
-    /// What judges the connections to `workload`.
+    /// Everything that decides about connections to `workload`.
     pub fn to(mesh: &Snapshot, workload: &Workload) -> Self {
         let disputed = workload.standing == Standing::Disputed;
         Self { policies: mesh.policies_of(workload), coverage: WaypointCoverage::of(mesh, workload), disputed }
@@ -39,7 +40,8 @@ impl<T: Into<Vec<Arc<Authorization>>>> From<T> for Applying {
     }
 }
 
-/// Proof that policy admitted a connection: only [`authorize`] makes one, and what dials the application asks for it.
+/// Proof that policy admitted a connection. Only [`authorize`] makes one, and the code that dials the application
+/// requires it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Permit {
     by: Option<PolicyKey>,
@@ -52,7 +54,8 @@ impl Permit {
     }
 }
 
-/// Why a connection may not be. The texts are those that users of ambient meshes search their logs for.
+/// Why a connection is refused. The texts of denials by policy are ztunnel's: users of ambient meshes search their logs
+/// for them.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Refusal {
     /// A DENY policy matched.
@@ -61,26 +64,26 @@ pub enum Refusal {
     /// ALLOW policies apply and none matched.
     #[error("allow policies exist, but none allowed")]
     NotAllowed,
-    /// It should have come through a waypoint and did not.
+    /// The connection bypassed a waypoint that it must come through.
     #[error("bypassed_waypoint: {0}")]
     Bypassed(Box<str>),
-    /// The peer names a client and is no waypoint of the port, so both are judged, and one of them is refused.
+    /// The peer names a client but is no waypoint for the port: both are judged, and one of them is refused.
     #[error("{why}; refused was {refused}")]
     OneOfTwo {
-        /// Which. Boxed: every open connection has room for a refusal.
+        /// Which of the two was refused. Boxed to keep every open connection small.
         refused: Box<OneOfTwo>,
-        /// Why.
+        /// The reason.
         why: Box<Self>,
     },
-    /// Another pod claims one of its addresses, and nothing says whose it is.
+    /// Another pod claims one of the workload's addresses, and nothing decides which of them owns it.
     #[error("disputed_address: another pod claims an address of the destination, and nothing says whose it is")]
     Disputed,
 }
 
-/// Which of the two that call was refused.
+/// Which one was refused: the peer, or the client that it names.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum OneOfTwo {
-    /// The peer itself, by what it proved.
+    /// The peer itself, judged by its certificate.
     #[error("the peer itself, which is no waypoint of this port, whatever client it names ({client})")]
     Peer {
         /// The client that it names.
@@ -104,8 +107,8 @@ impl OneOfTwo {
     }
 }
 
-/// Judges one connection: by where it has to come from, then by the policies. A client that is named by somebody who is no
-/// waypoint of the port is judged besides the peer itself, and both must be admitted.
+/// Judges one connection: first whether it bypasses a waypoint, then by the policies. If a peer that is no waypoint for
+/// the port names a client, both the peer and the client are judged, and both must be admitted.
 pub fn authorize(applying: &Applying, facts: &Facts) -> Result<Permit, Refusal> {
     if applying.disputed {
         return Err(Refusal::Disputed);
@@ -118,7 +121,7 @@ pub fn authorize(applying: &Applying, facts: &Facts) -> Result<Permit, Refusal> 
     judge_all(applying, facts, false)
 }
 
-/// What the policies in dry-run would have said; `None` when there are none that apply.
+/// The decision of the dry-run policies; `None` if none applies.
 pub fn dry_run(applying: &Applying, facts: &Facts) -> Option<Result<Permit, Refusal>> {
     let tried = applying.policies.iter().any(|policy| policy.dry_run);
     tried.then(|| judge_all(applying, facts, true))
@@ -134,7 +137,7 @@ pub fn subjects<'a>(coverage: &WaypointCoverage, facts: &'a Facts) -> (Subject<'
     (subject(coverage.effective_client(facts), facts), named.map(|named| subject(named, facts)))
 }
 
-/// Why a policy matches each of those who are judged ([`subjects`]) or does not.
+/// Why a policy matches each of the [`subjects`] or does not.
 pub fn trace(policy: &Authorization, coverage: &WaypointCoverage, facts: &Facts) -> Vec<RuleTrace> {
     let (caller, named) = subjects(coverage, facts);
     std::iter::once(caller).chain(named).flat_map(|subject| trace::trace(policy, &subject)).collect()

@@ -50,7 +50,7 @@ impl WaypointCoverage {
         let mut behind = Vec::new();
         let (mut covered, mut open) = (Vec::new(), Vec::new());
         for served in &workload.services {
-            // A service of another namespace gives traffic to the workload and says nothing about it.
+            // A service of another namespace sends traffic to the workload and decides nothing about it.
             let Some(entry) = mesh.service(&served.service) else { continue };
             if !decides_about(&entry.service, workload) {
                 continue;

@@ -1,7 +1,8 @@
-//! Pure. The instances of a waypoint: where traffic for it goes, and whose word about a client counts.
+//! Pure. The instances of a waypoint: traffic for the waypoint goes to them, and agents trust the client that they
+//! name.
 //!
-//! What stands at a waypoint's address or behind its service is an instance only as far as the Gateway may say so
-//! (`authority::standing`): whatever else was put there gets no traffic and is not trusted.
+//! A workload at a waypoint's address or behind its service is an instance only if the Gateway may decide so
+//! (`authority::standing`): any other workload there gets no traffic and is not trusted.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ pub enum Instances {
 }
 
 impl Instances {
-    /// The instances of a waypoint; `None` when it has none that the Gateway may have.
+    /// The instances of a waypoint; `None` if it has none, or none that the Gateway may have.
     pub fn of(mesh: &Snapshot, waypoint: &Waypoint) -> Option<Self> {
         match waypoint.destination.as_ref()? {
             WaypointDestination::Service { namespace, hostname } => {
@@ -30,7 +31,7 @@ impl Instances {
                 Self::of_service(waypoint, mesh.service(&key)?)
             }
             WaypointDestination::Address { network, address } => {
-                // Whose address it is says the pod that has it; a service may claim it, and anybody write an endpoint
+                // Only a pod proves who owns the address: any service may claim it, and anybody may write an endpoint
                 // with it.
                 let own = |workload: &Workload| workload.native_tunnel || workload.namespace == waypoint.namespace;
                 let pod = mesh.workload_at(network, *address);
@@ -62,7 +63,7 @@ impl Instances {
         Some(Self::Service(Arc::new(ServiceEntry { service: Arc::new(service), endpoints })))
     }
 
-    /// Whether any of them serves, be it only to its end.
+    /// Whether any of them serves traffic, those that are terminating included.
     pub fn serve(&self) -> bool {
         let serves = |health: Health| health != Health::Unhealthy;
         match self {
@@ -71,7 +72,7 @@ impl Instances {
         }
     }
 
-    /// Who they are, each identity once. Those that are not ready count: they still have connections.
+    /// The identities of all instances, each once. Those that are not ready count: they still have connections.
     pub fn identities(&self) -> Vec<Identity> {
         let mut found: Vec<Identity> = match self {
             Self::Service(entry) => {

@@ -1,11 +1,11 @@
-//! Pure. What several policies say together: DENY before ALLOW, and once there is an ALLOW only what one of them
-//! matches.
+//! Pure. The decision of several policies: DENY takes precedence over ALLOW, and once there is an ALLOW policy, one of
+//! them has to match.
 
 use super::matcher;
 use super::subject::Subject;
 use crate::model::policy::{Action, Authorization};
 
-/// Why policies refuse.
+/// Why the policies refuse.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused<'a> {
     /// A DENY policy matches, by the rule of this index.

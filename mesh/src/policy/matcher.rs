@@ -1,11 +1,11 @@
-//! Pure. Does one policy match one connection or request; or, where not everything is known, may it.
+//! Pure. Whether one policy matches one connection or request or, where not everything is known, whether it may.
 //!
 //! Rules OR; of a rule `from`, `to` and `when` AND; alternatives OR, their tests AND, values OR; a negated test holds
 //! when none of its values matches. Without identity no test of one holds and every negated one does.
 //!
-//! What cannot be known never widens access: an ALLOW admits what surely matches, a DENY refuses what may match.
-//! Without HTTP (at agents, and of other protocols at waypoints) it cannot be known what a request would be: there an
-//! ALLOW rule that asks for anything of a request matches nothing, whatever its alternatives are, and of a DENY rule
+//! What is not known never widens access: an ALLOW admits only what certainly matches, a DENY refuses what may match.
+//! Without HTTP (at agents, and for other protocols at waypoints) the attributes of requests are not known: there an
+//! ALLOW rule that tests any of them matches nothing, whatever its alternatives are, and of a DENY rule
 //! only the rest counts (`istio.security.Authorization`, and Istio's rules for TCP). Of a request it cannot be known
 //! which of several readings its backend takes (`readings`).
 
@@ -25,8 +25,8 @@ pub fn policy(policy: &Authorization, subject: &Subject<'_>) -> Answer {
     any(policy.rules.iter().map(|rule| self::rule(policy.action, rule, subject)))
 }
 
-/// The first rule by which the policy takes effect, by index: of an ALLOW one that surely matches, else one that may
-/// match.
+/// Index of the first rule by which the policy takes effect: for an ALLOW one that certainly matches, otherwise one
+/// that may match.
 pub fn effective_rule(policy: &Authorization, subject: &Subject<'_>) -> Option<usize> {
     policy.rules.iter().position(|rule| match self::rule(policy.action, rule, subject) {
         Answer::Yes => true,
@@ -45,17 +45,18 @@ pub fn test(test: &Test, subject: &Subject<'_>) -> Answer {
     Judging { subject, unseen: Answer::Depends }.test(test)
 }
 
-/// What the policy comes to where nobody will ever see a request: what hangs on one has no rule to admit by, and is no
-/// reason not to refuse. Only addresses that are not known yet are left to depend on.
+/// The answer of the policy where requests are never read: an ALLOW rule that tests attributes of requests admits
+/// nobody, and such a test does not keep a DENY rule from refusing. Only addresses that are not known yet give
+/// `Depends`.
 pub(super) fn without_requests(policy: &Authorization, subject: &Subject<'_>) -> Answer {
     let judging = Judging { subject, unseen: (policy.action != Action::Allow).into() };
     any(policy.rules.iter().map(|rule| judging.rule(policy.action, rule)))
 }
 
-/// The judging of one subject.
+/// The evaluation of rules for one subject.
 struct Judging<'a> {
     subject: &'a Subject<'a>,
-    /// The answer of a test, negated or not, of a request that is not known.
+    /// The answer of a test of an attribute of a request, negated or not, if the request is not known.
     unseen: Answer,
 }
 
@@ -77,7 +78,7 @@ impl Judging<'_> {
         any(filled.map(|tests| all(tests.iter().map(|test| self.test(test)))))
     }
 
-    /// Whether a test asks for something of requests that is not known.
+    /// Whether a test needs an attribute of the request and the request is not known.
     fn is_unseen(&self, test: &Test) -> bool {
         match &test.attribute {
             Attribute::ServerName(_) => true,

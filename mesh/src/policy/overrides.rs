@@ -1,17 +1,17 @@
-//! Pure. What a request says over again, in fields by which servers and frameworks let a caller replace its path, its method
-//! or its host: `X-Original-URL` (IIS, Symfony, Laminas), `X-HTTP-Method-Override` (Rack, Express, Spring), `_method`
-//! (Symfony, Laravel), `X-Forwarded-Host` (Django, Rails) and others of their kind.
+//! Pure. Header fields by which servers and frameworks let a caller replace the path, the method or the host of a
+//! request: `X-Original-URL` (IIS, Symfony, Laminas), `X-HTTP-Method-Override` (Rack, Express, Spring), `_method`
+//! (Symfony, Laravel), `X-Forwarded-Host` (Django, Rails) and similar ones.
 //!
-//! Whether a backend heeds them cannot be known here. So each value is one more reading of what policies judge: a DENY
-//! refuses what one of the readings asks for, an ALLOW admits when it admits them all. A service without policies on paths,
-//! methods or hosts is not concerned.
+//! The mesh cannot know whether a backend honours them. So policies judge each value in addition to the original one: a
+//! DENY refuses if any of the values matches, an ALLOW admits only if all of them match. Services without policies on
+//! paths, methods or hosts are not affected.
 
 use http::{HeaderMap, HeaderName};
 
 use super::path::{self, Normalization, Readings};
 use crate::model::rule::{Attribute, Rule};
 
-/// Another path, whole or as a URL.
+/// Headers with another path, or a URL that has one.
 const PATHS: [&str; 10] = [
     "x-forwarded-path",
     "x-forwarded-uri",
@@ -25,10 +25,10 @@ const PATHS: [&str; 10] = [
     "x-rewrite-url",
 ];
 
-/// What stood before the path.
+/// Headers with a prefix that a proxy removed from the path.
 const PREFIXES: [&str; 3] = ["x-forwarded-context", "x-forwarded-prefix", "x-script-name"];
 
-/// Another method.
+/// Headers with another method.
 const METHODS: [&str; 6] = [
     "x-forwarded-method",
     "x-http-method",
@@ -38,26 +38,26 @@ const METHODS: [&str; 6] = [
     "x-original-method",
 ];
 
-/// The same in the query.
+/// The parameter of the query with another method.
 pub const METHOD_PARAM: &str = "_method";
 
-/// Another host. `Forwarded` has it among others.
+/// Headers with another host, besides `Forwarded`.
 const HOSTS: [&str; 4] = ["x-forwarded-host", "x-host", "x-http-host-override", "x-original-host"];
 const FORWARDED: &str = "forwarded";
 
-/// Which of the things that fields can override are judged by policies of a service.
+/// Which of the attributes that headers can override the policies of a service judge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Overridable {
-    /// `paths`.
+    /// Whether a rule tests `paths`.
     pub path: bool,
-    /// `methods`.
+    /// Whether a rule tests `methods`.
     pub method: bool,
-    /// `hosts`.
+    /// Whether a rule tests `hosts`.
     pub host: bool,
 }
 
 impl Overridable {
-    /// What these rules judge.
+    /// The overridable attributes that these rules test.
     pub fn by<'a>(rules: impl Iterator<Item = &'a Rule>) -> Self {
         let mut judged = Self::default();
         for test in rules.flat_map(Rule::tests) {
@@ -68,7 +68,7 @@ impl Overridable {
         judged
     }
 
-    /// The fields that are read for it.
+    /// The headers that have to be read.
     pub fn fields(self) -> impl Iterator<Item = HeaderName> {
         let paths = PATHS.iter().chain(&PREFIXES).filter(move |_| self.path);
         let methods = METHODS.iter().filter(move |_| self.method);
@@ -81,7 +81,7 @@ impl Overridable {
     }
 }
 
-/// The other values that a request has, as its fields say. `None` is one that cannot be read: it may be any.
+/// The other values that the headers of a request give. `None` stands for a value that is not text: it may be anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Overrides {
     /// Paths, in normal form.
@@ -93,7 +93,8 @@ pub struct Overrides {
 }
 
 impl Overrides {
-    /// Reads what is judged. `path` is the path in normal form, `methods` what [`METHOD_PARAM`] says in the query.
+    /// Reads the overrides of the attributes that are judged. `path` is the path in normal form, `methods` are the
+    /// values of [`METHOD_PARAM`] in the query.
     pub fn read<'a>(
         judged: Overridable,
         path: &str,
@@ -106,7 +107,7 @@ impl Overrides {
         }
         for (name, value) in headers {
             let name = name.as_str();
-            // All of them begin so, and few others do.
+            // All of these headers begin so, and few others do.
             if !name.starts_with("x-") && name != FORWARDED {
                 continue;
             }
@@ -155,7 +156,7 @@ impl Overrides {
     }
 }
 
-/// The members of a list, each a value. One that is no text may be any.
+/// The members of a comma-separated list; `None` for a value that is not text.
 fn members(value: Option<&str>) -> Vec<Option<String>> {
     let Some(value) = value else { return vec![None] };
     let members = value.split(',').map(str::trim).filter(|member| !member.is_empty());
@@ -170,7 +171,7 @@ fn hosts_of(value: Option<&str>) -> Vec<Option<String>> {
     hosts.map(|(_, host)| Some(host.trim().trim_matches('"').to_owned())).collect()
 }
 
-/// The path that a value stands for, in normal form: a path, or a URL with one, without query and fragment.
+/// The path of a value in normal form. The value is a path, or a URL with one; query and fragment are dropped.
 fn path_of(value: &str) -> Option<String> {
     let after_host = |rest: &str| rest.find(['/', '?', '#']).map_or(String::new(), |at| rest[at..].to_owned());
     let target = match value.split_once("://") {

@@ -1,13 +1,13 @@
-//! Pure. Paths brought into one form, so that what routes and policies judge is what the backend gets.
+//! Pure. Normalization of paths, so that routes and policies judge the path that the backend gets.
 //!
 //! RFC 3986, 6.2.2: escaped unreserved characters are decoded, remaining escapes get upper-case digits, dot segments
 //! are removed. `\` becomes `/`, as browsers read it. `%00`, control characters and UTF-8 of more bytes than a
 //! character needs are refused.
 //!
-//! Backends read more into a path: they take what follows a `;` off a segment (Tomcat, Jetty, and what is built on
-//! them), decode `%2F`, or decode twice. [`Readings`] are these forms. Policy judges all of them, and a path that has a
-//! dot segment in one of them, as `/public/..;/admin` has, goes nowhere: then a policy, a route and a backend could
-//! each mean another one.
+//! Some backends decode further: they drop path parameters (`;` to the end of the segment: Tomcat, Jetty, and
+//! frameworks on them), decode `%2F`, or decode twice. [`Readings`] are these forms. Policy judges all of them, and a
+//! path with a dot segment in one of them, such as `/public/..;/admin`, is refused: policy, route and backend could
+//! each read another path.
 
 use std::borrow::Cow;
 
@@ -58,10 +58,10 @@ pub enum PathError {
     /// It does not start with `/`.
     #[error("the path does not start with /")]
     NotAbsolute,
-    /// It contains UTF-8 in more bytes than the character needs, by which `.` and `/` are hidden (RFC 3629, 3).
+    /// It contains overlong UTF-8, which can hide `.` and `/` (RFC 3629, 3).
     #[error("the path contains an overlong form of UTF-8")]
     Overlong,
-    /// A dot segment shows when it is read as some backends do.
+    /// It has a dot segment when it is read as some backends do.
     #[error("the path hides a dot segment behind an escape or a parameter")]
     HiddenDots,
     /// It contains a control character or a space.
@@ -99,14 +99,14 @@ pub fn normalize(path: &[u8], how: Normalization) -> Result<Cow<'_, str>, PathEr
     }
 }
 
-/// A path in normal form, and what backends could read in it.
+/// A path in normal form, and the other paths that backends may read in it.
 #[derive(Clone, Debug)]
 pub struct Readings<'a> {
-    /// The path as it is sent.
+    /// The path as it is sent to the backend.
     pub sent: &'a str,
     /// Other readings, with slashes merged and dot segments removed. None for most paths.
     pub loose: Vec<String>,
-    /// One of them had dot segments.
+    /// Whether one of the other readings has dot segments.
     has_hidden_dots: bool,
 }
 
@@ -130,7 +130,7 @@ impl<'a> Readings<'a> {
         readings
     }
 
-    /// Refuses a path that means another place in one of its readings.
+    /// Refuses a path that has dot segments in one of its readings.
     pub fn check(&self) -> Result<(), PathError> {
         if self.has_hidden_dots { Err(PathError::HiddenDots) } else { Ok(()) }
     }
@@ -153,7 +153,7 @@ pub fn literal(text: &str) -> Result<(String, Vec<String>), PathError> {
     Ok((written, loose))
 }
 
-/// Rounds of decoding after which a path is as it is. Each round of a path without end costs the sender three bytes.
+/// Rounds of decoding, at most. Each round that is needed costs the sender of the path three bytes.
 const ROUNDS: usize = 8;
 
 /// A path decoded once and to the end, each with parameters, and without them taken off before and after.
@@ -200,7 +200,7 @@ fn without_parameters(path: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Whether the escapes of a path, decoded once, have a character in more bytes than it needs.
+/// Whether a path, decoded once, has overlong UTF-8.
 fn is_overlong(path: &[u8]) -> bool {
     let decoded = decode(path);
     decoded.windows(2).any(|pair| match *pair {

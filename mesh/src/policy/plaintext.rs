@@ -1,7 +1,8 @@
-//! Pure. What the kernel may decide alone about plaintext connections to a workload.
+//! Pure. Compiles policies for the kernel, which decides about plaintext connections to a workload.
 //!
-//! Without a certificate there is no identity, so only addresses and the port are left. The port is known when the SYN
-//! arrives and so is the verdict, unless a policy looks at addresses: those connections go to the agent.
+//! Without a certificate there is no identity, so policies can match addresses and the port only. The kernel knows the
+//! port when the SYN arrives, and with it the verdict, unless a policy tests addresses: those connections go to the
+//! agent.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use super::subject::Subject;
 use crate::model::policy::{Action, Authorization, PlaintextRules, PlaintextVerdict};
 use crate::model::rule::{Attribute, Test};
 
-/// Compiles what judges the connections to one workload. A port behind a waypoint takes no plaintext: without a
-/// certificate nobody is the waypoint.
+/// Compiles the rules for plaintext connections to one workload. A port behind a waypoint accepts no plaintext: a peer
+/// without a certificate cannot prove that it is the waypoint.
 pub fn compile(applying: &Applying) -> PlaintextRules {
     let Applying { policies, coverage, disputed } = applying;
     if *disputed {

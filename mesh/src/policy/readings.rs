@@ -1,8 +1,9 @@
-//! Pure. The values that an attribute of a request may have for whoever reads it, compared with the values of a test.
+//! Pure. The values that different backends may read from an attribute of a request, compared with the values of a
+//! test.
 //!
-//! One line of a header is one value; several may be taken for the first, the last, all, or one that commas join (RFC
-//! 9110, 5.3), and a list for its members. A host may come with a port, with a dot behind it, in any case. Where
-//! readings differ the answer is `Depends`: it denies where a match denies, and admits nowhere.
+//! A header with one line has one value; with several lines, backends may use the first, the last, all, or all joined
+//! with commas (RFC 9110, 5.3), and they may split a list into its members. A host may have a port, a trailing dot, and
+//! any case. Where the readings differ the answer is `Depends`: a DENY refuses then, and an ALLOW does not admit.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -37,7 +38,7 @@ fn compare<'a>(
     }
 }
 
-/// What a value and all that fields give in its place say together: what they agree on, else it depends on who reads.
+/// The answer for a value and all overrides of it: the common one if they agree, otherwise `Depends`.
 pub fn agree(first: Answer, others: &[Option<String>], judge: impl Fn(&str) -> Answer) -> Answer {
     let same = others.iter().all(|other| other.as_deref().map_or(Answer::Depends, &judge) == first);
     if same { first } else { Answer::Depends }
@@ -54,7 +55,7 @@ fn text(bytes: Cow<'_, [u8]>) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A header. What is not UTF-8 cannot be told from any value.
+/// Judges a header. A value that is not UTF-8 may match anything.
 pub fn header(headers: &HeaderMap, name: &HeaderName, values: &[StringMatch]) -> Answer {
     let lines = || headers.get_all(name).iter().map(HeaderValue::as_bytes).map(<[u8]>::trim_ascii);
     let (separator, joint) = if *name == COOKIE { (b';', &b"; "[..]) } else { (b',', &b","[..]) };
@@ -86,12 +87,12 @@ pub fn host(host: &str, values: &[StringMatch]) -> Answer {
     let matches = |value: &str| any_matches(value) || any_matches(without_port(value));
     let number = port.trim_start_matches('0');
     let canonical = if port.is_empty() { bare.clone() } else { format!("{bare}:{number}").into() };
-    // Written only when the others do not decide.
+    // Computed only if the other readings do not decide.
     let of_http = port.is_empty().then_some(bare).into_iter().map(|bare| Some(Cow::Owned(format!("{bare}:80"))));
     compare([Some(Cow::Borrowed(host)), Some(canonical)].into_iter(), of_http, matches)
 }
 
-/// A method. They have a case (RFC 9110, 9.1), which not every server knows.
+/// Judges a method. Methods are case-sensitive (RFC 9110, 9.1), but not every server compares them so.
 pub fn method(method: &str, values: &[StringMatch]) -> Answer {
     let upper = method.bytes().any(|byte| byte.is_ascii_lowercase()).then(|| Some(method.to_ascii_uppercase().into()));
     compare([Some(Cow::Borrowed(method))].into_iter(), upper.into_iter(), |value| any_matches(values, value))

@@ -1,4 +1,5 @@
-//! Pure. What policies judge: facts that were proven or that stand in the request, nothing that a header merely claims.
+//! Pure. What policies judge: proven facts and attributes of the request, never an identity that a header merely
+//! claims.
 
 use std::fmt::Debug;
 use std::net::IpAddr;
@@ -10,19 +11,19 @@ use super::path::Readings;
 use crate::model::connection::Facts;
 use crate::model::identity::Identity;
 
-/// What is known of a connection, or of a request on one. What hangs on something that is not known cannot be judged
+/// What is known of a connection, or of a request on one. A test of an attribute that is not known cannot be judged
 /// ([`super::answer::Answer::Depends`]).
 #[derive(Clone, Copy, Debug)]
 pub struct Subject<'a> {
-    /// What the peer's certificate proved.
+    /// The identity in the peer's certificate; `None` for plaintext.
     pub identity: Option<&'a Identity>,
     /// Address of the peer.
     pub source: Option<IpAddr>,
-    /// Address of the client, wherever its requests came through. Who reads no requests does not know it.
+    /// Address of the original client, in front of any proxies. Known only where requests are read.
     pub remote: Option<IpAddr>,
-    /// Address that was called.
+    /// Destination address of the connection.
     pub destination: Option<IpAddr>,
-    /// Port that was called: at agents that of the workload, at waypoints that of the service.
+    /// Destination port: the workload's at agents, the service's at waypoints.
     pub port: u16,
     /// The HTTP part; `None` where nobody reads requests, and for other protocols.
     pub http: Option<Http<'a>>,
@@ -35,13 +36,13 @@ pub struct Http<'a> {
     pub method: &'a Method,
     /// `Host` or `:authority`, with its port if any.
     pub host: &'a str,
-    /// The path in normal form, as the backend gets it, and what it could mean to one.
+    /// The path in normal form, as the backend gets it, and the other paths that a backend may read in it.
     pub path: &'a Readings<'a>,
     /// Its headers.
     pub headers: &'a HeaderMap,
-    /// Other values of method, host and path that stand in them.
+    /// Other values of method, host and path that the headers give.
     pub overrides: &'a Overrides,
-    /// What a valid token says of the caller.
+    /// The valid token of the request, if it has one.
     pub token: Option<&'a dyn Token>,
 }
 

@@ -1,5 +1,5 @@
 //! Pure. Why a policy matches or does not: the answer of every rule and of each of its fields, with what was found.
-//! Made on demand, for `explain` and the debug log; judging itself keeps none.
+//! Made on demand, for `explain` and the debug log; authorization itself records no trace.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,7 +14,7 @@ use super::subject::{Http, Subject, Token};
 use crate::model::policy::Authorization;
 use crate::model::rule::{Attribute, Test};
 
-/// Characters of a found value that are shown.
+/// Characters of a found value that are shown, at most.
 const SHOWN: usize = 128;
 
 /// One rule.

@@ -1,4 +1,4 @@
-//! Pure. Two versions of something -> the updates that lead from one to the other.
+//! Pure. Compares two versions of the model's parts and returns the updates between them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,13 +12,13 @@ use mesh::model::workload::Workload;
 
 /// A kind of thing that is published.
 pub(super) trait Published: PartialEq + Clone {
-    /// What it is known by.
+    /// Its key.
     type Key: Ord + Clone;
 
-    /// It is new or different.
+    /// The update for a new or changed value.
     fn changed(self) -> Update;
 
-    /// It is gone.
+    /// The update for a removed value.
     fn gone(key: Self::Key) -> Update;
 }
 
@@ -70,7 +70,7 @@ impl Published for Reserved {
     }
 }
 
-/// What leads from one version of a workload to the next.
+/// The updates from one version of a workload to the next.
 pub(super) fn workload(before: Option<Workload>, after: Option<Workload>) -> Option<Update> {
     match (before, after) {
         (Some(before), Some(after)) => (before != after).then(|| after.changed()),
@@ -80,7 +80,7 @@ pub(super) fn workload(before: Option<Workload>, after: Option<Workload>) -> Opt
     }
 }
 
-/// What leads from one set of things to the next.
+/// The updates from one set of values to the next.
 pub(super) fn maps<T: Published>(before: &BTreeMap<T::Key, T>, after: &BTreeMap<T::Key, T>, updates: &mut Vec<Update>) {
     updates.extend(before.keys().filter(|key| !after.contains_key(key)).map(|key| T::gone(key.clone())));
     let changed = after.iter().filter(|(key, value)| before.get(key) != Some(value));

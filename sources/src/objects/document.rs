@@ -1,20 +1,21 @@
-//! Pure. An object as its source has it, for a consumer that reads it by itself; every value knows its line.
+//! Pure. The raw document of an object, for consumers that parse it themselves; every value knows its line.
 
 use serde::de::DeserializeOwned;
 
 use super::node::{DecodeError, Node, Value};
 
-/// An object as its source has it.
+/// The raw document of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
     root: Node,
     /// Number of lines before the document in its file; `None` for one that was not read from a file.
     offset: Option<u32>,
-    /// What is wrong with it, field first, when it could not be read.
+    /// The error, field first, if the object could not be read.
     error: Option<String>,
 }
 
-/// What a Node or a Pod may say besides its name: where it is. The rest is long, and no waypoint asks for it.
+/// The entries of a Node or a Pod that are kept besides its name: its location. The rest is long, and no waypoint reads
+/// it.
 const PLACE: [&str; 3] = ["addresses", "hostIP", "hostIPs"];
 
 impl Document {

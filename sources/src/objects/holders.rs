@@ -1,5 +1,6 @@
-//! Pure. Which pod or Service has which address: nodes come before all, and of several others the one that the kernel shows,
-//! else those that agree with the ranges of nodes and Services, else the one that has it already.
+//! Pure. Which pod or Service owns which address. Nodes take precedence over all others; among several others the one
+//! that the kernel shows, then those that the CIDRs of nodes and Services support, then the current owner
+//! (`mesh::authority::addresses`).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -17,12 +18,12 @@ use super::kind::{Item, Node, ObjectKey, Pod, Service, ServiceCidr};
 /// What the kernel of this node shows: whether a pod's address is on an interface of the pod's own network namespace.
 pub type Evidence = HashMap<(ObjectKey, IpAddr), bool>;
 
-/// Who claims an address for itself.
+/// A pod or Service that claims an address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Holder {
     /// A pod.
     Pod(ObjectKey),
-    /// A Service, as its cluster IP.
+    /// A Service that claims it as its cluster IP.
     Service(ObjectKey),
 }
 
@@ -35,29 +36,29 @@ impl fmt::Display for Holder {
     }
 }
 
-/// An address that more than one claims.
+/// An address with more than one claimant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Contest {
     queue: Queue<Holder>,
     owner: Option<Holder>,
 }
 
-/// Why a pod or Service has an address, or has it not.
+/// Whether a pod or Service owns an address that it claims, and why not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Title {
-    /// It is its own.
+    /// The claimant owns it.
     Own,
-    /// It is a node's.
+    /// A node owns it.
     Node(Name),
-    /// It contradicts a range, and is no claim.
+    /// The claim contradicts a range and is void.
     Nothing(Contradiction),
-    /// It is another's.
+    /// Another claimant owns it.
     Taken(Holder),
-    /// It is nobody's until these agree.
+    /// Nobody owns it as long as these claimants disagree.
     Disputed(Vec<Holder>),
 }
 
-/// Who has which address.
+/// The owners of addresses, and everybody who claims them.
 #[derive(Debug, Default)]
 pub struct Holders {
     /// Which pods claim an address, in the order of the files.
@@ -73,8 +74,8 @@ pub struct Holders {
 }
 
 impl Holders {
-    /// Takes the claims of a pod in. Pods in the host's network share the node's address; a pod that has ended has given its
-    /// address back.
+    /// Adds the claims of a pod. Pods in the host network use the node's address, and a pod that has ended no longer
+    /// uses its own: they claim none.
     pub(crate) fn claim(&mut self, pod: &Item<Pod>) {
         if pod.spec.template.host_network || pod.spec.ended {
             return;
@@ -86,7 +87,7 @@ impl Holders {
         }
     }
 
-    /// Takes the claims of a pod back.
+    /// Removes the claims of a pod.
     pub(crate) fn withdraw(&mut self, pod: &Item<Pod>) {
         for address in &pod.spec.addresses {
             if let Some(claims) = self.claims.get_mut(address) {
@@ -98,7 +99,7 @@ impl Holders {
         }
     }
 
-    /// Takes the cluster IPs of a Service in.
+    /// Adds the cluster IPs of a Service.
     pub(crate) fn claim_service(&mut self, service: &Item<Service>) {
         for &address in service.spec.addresses.iter().filter(|_| !service.spec.external_name) {
             let claims = self.services.entry(address).or_default();
@@ -110,7 +111,7 @@ impl Holders {
         }
     }
 
-    /// Takes the cluster IPs of a Service back.
+    /// Removes the cluster IPs of a Service.
     pub(crate) fn withdraw_service(&mut self, service: &Item<Service>) {
         for address in &service.spec.addresses {
             if let Some(claims) = self.services.get_mut(address) {
@@ -122,12 +123,12 @@ impl Holders {
         }
     }
 
-    /// Takes in what a ServiceCIDR gives out, or back when there is none any more.
+    /// Sets the ranges of a ServiceCIDR, or removes them if it is gone.
     pub(crate) fn give_services(&mut self, name: &str, cidr: Option<&Item<ServiceCidr>>) {
         self.ranges.set_services(name, cidr.map_or(&[], |cidr| &cidr.spec.nets));
     }
 
-    /// Takes the addresses of a node in.
+    /// Adds the addresses of a node.
     pub(crate) fn claim_node(&mut self, node: &Item<Node>) {
         self.ranges.set_node(&node.meta.name, &node.spec.pod_nets);
         for &address in &node.spec.addresses {
@@ -138,7 +139,7 @@ impl Holders {
         }
     }
 
-    /// Takes the addresses of a node back.
+    /// Removes the addresses of a node.
     pub(crate) fn withdraw_node(&mut self, node: &Item<Node>) {
         self.ranges.set_node(&node.meta.name, &[]);
         for address in &node.spec.addresses {
@@ -151,7 +152,7 @@ impl Holders {
         }
     }
 
-    /// The node that has an address.
+    /// The node that owns an address.
     pub fn node(&self, address: IpAddr) -> Option<&Name> {
         self.nodes.get(&address)?.first()
     }
@@ -166,12 +167,12 @@ impl Holders {
         self.claims.get(&address).map_or(&[], |claims| claims)
     }
 
-    /// The ranges that nodes and Services have.
+    /// The ranges of nodes and ServiceCIDRs.
     pub fn ranges(&self) -> &Ranges {
         &self.ranges
     }
 
-    /// Every address whose holder a change of ranges may change.
+    /// Every address whose owner may change with the ranges.
     pub(crate) fn ranged(&self, nets: &[IpNet]) -> impl Iterator<Item = IpAddr> {
         let inside = move |address: &&IpAddr| nets.iter().any(|net| net.contains(*address));
         let claimed = self.claims.keys().filter(inside);
@@ -188,7 +189,7 @@ impl Holders {
         self.claims.iter().filter_map(|(address, claims)| Some((*address, claims.first()?)))
     }
 
-    /// The pod that has an address.
+    /// The pod that owns an address.
     pub fn owner(&self, address: IpAddr) -> Option<&Item<Pod>> {
         if self.nodes.contains_key(&address) {
             return None;
@@ -203,13 +204,13 @@ impl Holders {
         }
     }
 
-    /// Whether a pod has an address that it claims.
+    /// Whether a pod owns an address that it claims.
     pub fn title(&self, pod: &Item<Pod>, address: IpAddr) -> Title {
         let own = |owner: &Holder| matches!(owner, Holder::Pod(key) if (&key.namespace, &key.name) == (&pod.meta.namespace, &pod.meta.name));
         self.title_of(address, self.ranges.pod(&pod.spec.node, address), own)
     }
 
-    /// Whether a Service has a cluster IP that it claims.
+    /// Whether a Service owns a cluster IP that it claims.
     pub fn title_of_service(&self, key: &ObjectKey, address: IpAddr) -> Title {
         let own = |owner: &Holder| matches!(owner, Holder::Service(owner) if owner == key);
         self.title_of(address, self.ranges.service(address), own)
@@ -230,14 +231,14 @@ impl Holders {
         }
     }
 
-    /// Everybody who claims an address: pods in the order of the files, Services by age.
+    /// Every claimant of an address: pods in the order of the files, Services by age.
     fn all(&self, address: IpAddr) -> Vec<Holder> {
         let pods = self.claimants(address).iter().map(|pod| Holder::Pod(pod.meta.key()));
         let services = self.services.get(&address).into_iter().flatten();
         pods.chain(services.map(|service| Holder::Service(service.meta.key()))).collect()
     }
 
-    /// Addresses that nobody has, with all who claim them.
+    /// Addresses that nobody owns, with all their claimants.
     pub fn disputed(&self) -> impl Iterator<Item = (IpAddr, Vec<Holder>)> {
         let disputed = self.contests.iter().filter(|(address, contest)| {
             contest.owner.is_none() && !self.nodes.contains_key(address) && self.is_claimed(**address)
@@ -245,7 +246,7 @@ impl Holders {
         disputed.map(|(address, _)| (*address, self.all(*address)))
     }
 
-    /// Whether somebody claims an address who does not contradict a range by it.
+    /// Whether an address has a claim that contradicts no range.
     fn is_claimed(&self, address: IpAddr) -> bool {
         let is_any = |agreement: Agreement| !matches!(agreement, Agreement::Nothing(_));
         let mut pods = self.claimants(address).iter();
@@ -253,7 +254,7 @@ impl Holders {
             || self.services.contains_key(&address) && is_any(self.ranges.service(address))
     }
 
-    /// Whether an address is a Service's.
+    /// Whether a Service owns an address.
     pub fn is_of_service(&self, address: IpAddr) -> bool {
         !self.nodes.contains_key(&address)
             && match self.contests.get(&address) {
@@ -262,7 +263,7 @@ impl Holders {
             }
     }
 
-    /// Who has these addresses, before a change.
+    /// The owners of these addresses, before a change.
     pub(crate) fn before(&self, addresses: &BTreeSet<IpAddr>) -> HashMap<IpAddr, Holder> {
         let owner = |address: &IpAddr| {
             let holder = match self.contests.get(address) {
@@ -274,7 +275,7 @@ impl Holders {
         addresses.iter().filter_map(owner).collect()
     }
 
-    /// Settles who has these addresses, after a change; `before` is who had them.
+    /// Decides the owners of these addresses after a change; `before` are the owners before it.
     pub(crate) fn settle(
         &mut self,
         addresses: &BTreeSet<IpAddr>,
@@ -308,7 +309,7 @@ impl Holders {
         }
     }
 
-    /// Those who claim an address and do not contradict a range by it.
+    /// The claimants of an address whose claims contradict no range.
     fn claimants_of(&self, address: IpAddr, is_root: impl Fn(&Namespace) -> bool) -> Vec<Claimant<Holder>> {
         let claimant = |key: Holder, namespace: &Namespace, agreement, shown| match agreement {
             Agreement::Nothing(_) => None,
@@ -337,19 +338,19 @@ impl Holders {
         self.contests.keys().flat_map(|address| self.claimants(*address))
     }
 
-    /// At which addresses the kernel shows something else than before.
+    /// The addresses for which the kernel's evidence has changed.
     pub(crate) fn differing<'a>(&'a self, evidence: &'a Evidence) -> impl Iterator<Item = IpAddr> + 'a {
         let new = evidence.iter().filter(|(key, shown)| self.evidence.get(*key) != Some(shown));
         let gone = self.evidence.iter().filter(|(key, shown)| evidence.get(*key) != Some(shown));
         new.chain(gone).map(|((_, address), _)| *address)
     }
 
-    /// Takes in what the kernel shows, instead of what it showed before.
+    /// Replaces the kernel's evidence.
     pub(crate) fn witness(&mut self, evidence: Evidence) {
         self.evidence = evidence;
     }
 
-    /// A copy of who came first, for a world of the same objects (tests).
+    /// A copy of the order of claimants, for a world of the same objects (tests).
     #[cfg(test)]
     pub(crate) fn history(&self) -> BTreeMap<IpAddr, Queue<Holder>> {
         self.contests.iter().map(|(address, contest)| (*address, contest.queue.clone())).collect()

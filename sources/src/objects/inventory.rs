@@ -54,7 +54,7 @@ impl<T> Shelf<T> {
         self.by_namespace.get(namespace).into_iter().flat_map(|names| names.values().filter_map(|slot| slot.first()))
     }
 
-    /// How many are in effect.
+    /// Number of objects in effect.
     pub fn len(&self) -> usize {
         self.by_namespace.values().map(BTreeMap::len).sum()
     }
@@ -64,7 +64,7 @@ impl<T> Shelf<T> {
         self.by_namespace.is_empty()
     }
 
-    /// Objects that are not in effect because another has their key: that one, and this.
+    /// Objects that are not in effect because another object has their key, as pairs: the one in effect, and this one.
     pub fn duplicates(&self) -> impl Iterator<Item = (&Item<T>, &Item<T>)> {
         let slots = self.by_namespace.values().flat_map(BTreeMap::values);
         slots.filter_map(|slot| slot.split_first()).flat_map(|(first, rest)| rest.iter().map(move |item| (first, item)))
@@ -130,7 +130,7 @@ pub struct Inventory {
     pub entries: Shelf<ServiceEntry>,
     /// Objects that only waypoints read, by kind.
     pub for_waypoints: BTreeMap<Kind, Shelf<()>>,
-    /// Who has which address.
+    /// The owners of addresses.
     pub holders: Holders,
     /// Pods that are instances of a Gateway: namespace, Gateway, pod.
     gateway_pods: BTreeSet<(Namespace, Name, Name)>,
@@ -138,7 +138,7 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// Takes an object in.
+    /// Adds an object.
     pub fn insert(&mut self, object: &Object) {
         match &object.body {
             Body::Namespace => self.namespaces.insert(object.item(&Arc::new(()))),
@@ -160,7 +160,7 @@ impl Inventory {
         }
     }
 
-    /// Takes an object out that was taken in.
+    /// Removes an object that was added.
     pub fn remove(&mut self, object: &Object) {
         match &object.body {
             Body::Namespace => self.namespaces.remove(object),
@@ -187,13 +187,13 @@ impl Inventory {
         }
     }
 
-    /// The labels of a namespace; none when it is not written down.
+    /// The labels of a namespace; none if there is no Namespace object.
     pub fn namespace_labels(&self, namespace: &str) -> &Labels {
         static NONE: std::sync::LazyLock<Labels> = std::sync::LazyLock::new(Labels::default);
         self.namespaces.get("", namespace).map_or(&NONE, |item| &item.meta.labels)
     }
 
-    /// The pod that has an address.
+    /// The pod that owns an address.
     pub fn owner(&self, address: IpAddr) -> Option<&Item<Pod>> {
         self.holders.owner(address)
     }
@@ -267,7 +267,7 @@ impl Inventory {
         counts.into_iter().filter(|&(_, count)| count > 0).collect()
     }
 
-    /// Changes what is known under the key of a pod, and with it who has which address.
+    /// Changes the objects under the key of a pod, and with them the owners of addresses.
     fn change_pod(&mut self, pod: &Meta, change: impl FnOnce(&mut Shelf<Pod>)) {
         let (namespace, name) = (&pod.namespace, &pod.name);
         if let Some(before) = self.pods.get(namespace, name).cloned() {

@@ -1,4 +1,4 @@
-//! Pure. Which pods a selector selects, without asking each of them.
+//! Pure. An index of pods by labels: finds the pods that a selector selects without visiting every pod.
 
 use std::collections::HashMap;
 
@@ -8,10 +8,10 @@ use mesh::model::name::{Name, Namespace};
 
 use super::kind::{Item, Labels, Pod};
 
-/// Some pods.
+/// A set of pods.
 type Pods = SmallVec<[Item<Pod>; 1]>;
 
-/// Pods by their labels. Those of one workload have the same ones, so that sets of labels are far fewer than pods.
+/// Pods by their labels. Pods of one workload have equal labels, so there are far fewer sets of labels than pods.
 #[derive(Debug, Default)]
 pub(super) struct Labelled {
     pods: HashMap<(Namespace, Labels), Pods>,

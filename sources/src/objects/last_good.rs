@@ -1,10 +1,10 @@
-//! Pure. What a file or an object of an API last said: a version that cannot be read changes nothing but the problems.
+//! Pure. The last good version of a file or API object: a version that cannot be read changes the problems only.
 
 use super::kind::Object;
 use super::parse::Parsed;
 use super::problem::{Problem, Severity};
 
-/// What a file or an object of an API last said.
+/// The last good version of a file or API object.
 #[derive(Debug, Default)]
 pub struct LastGood {
     objects: Vec<Object>,
@@ -13,20 +13,20 @@ pub struct LastGood {
     was_good: bool,
 }
 
-/// What another version changed.
+/// The changes that a new version makes.
 #[derive(Debug, Default)]
 pub struct Changed {
-    /// Objects that are gone, or are said differently now.
+    /// Objects that are gone or changed, as they were.
     pub removed: Vec<Object>,
-    /// Objects that are new, or are said differently now.
+    /// Objects that are new or changed, as they are now.
     pub added: Vec<Object>,
     /// Problems that were not there before.
     pub problems: Vec<Problem>,
 }
 
 impl LastGood {
-    /// Takes in another version. One that cannot be read keeps what was last said; if nothing was, what can be
-    /// understood of it is in effect, and what stands in for policies that cannot.
+    /// Applies a new version. If it cannot be read, the last good version stays in effect. If there is none, the
+    /// readable part takes effect, with substitutes for the policies that cannot be read.
     pub fn take(&mut self, parsed: Parsed, changed: &mut Changed) {
         let broken = parsed.is_broken();
         let Parsed { mut objects, stand_ins, mut problems } = parsed;
@@ -47,12 +47,12 @@ impl LastGood {
         }
     }
 
-    /// It is gone.
+    /// Removes the file or object.
     pub fn end(mut self, changed: &mut Changed) {
         changed.removed.append(&mut self.objects);
     }
 
-    /// The objects that are said.
+    /// The objects in effect.
     pub fn objects(&self) -> &[Object] {
         &self.objects
     }

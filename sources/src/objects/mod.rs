@@ -1,4 +1,4 @@
-//! Kubernetes objects -> model. Everything here is a function of the objects, whatever they were read from.
+//! Kubernetes objects -> model. Everything here is a function of the objects, wherever they were read from.
 
 pub mod world; // all objects; a change to some of them becomes the fewest updates
 mod survey; // what is wrong between objects

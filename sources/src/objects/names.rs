@@ -1,5 +1,5 @@
-//! Pure. Whatever an object calls itself and others by must be a name: what Kubernetes would not admit is refused
-//! before any of it becomes an identity, a header, a label or a log line.
+//! Pure. Validation of the names in an object, its own and those of others: a name that Kubernetes would not admit is
+//! refused before it becomes part of an identity, a header, a label or a log line.
 
 use mesh::model::syntax::Form;
 
@@ -48,7 +48,7 @@ fn own_name(kind: Kind, node: &Node) -> Result<(), DecodeError> {
     match name.map(|name| &name.value) {
         None | Some(Value::Null) => Err(serde::de::Error::custom("missing field `metadata.name`")),
         Some(Value::Text(text)) if text.is_empty() => Err(serde::de::Error::custom("`metadata.name` is empty")),
-        // A ConfigMap or a Secret says nothing here; nor is its name used for anything.
+        // A ConfigMap or a Secret has no effect on the mesh, and its name is not used.
         Some(_) if kind == Kind::Ignored => Ok(()),
         Some(_) => {
             let label = matches!(kind, Kind::Namespace | Kind::Service);
@@ -69,7 +69,8 @@ fn labels(node: &Node) -> Result<(), DecodeError> {
     Ok(())
 }
 
-/// Checks a field. One that is absent or empty says nothing, and of what is no text the typed reading tells.
+/// Checks a field. Absent and empty fields are valid, and values that are not text are reported when the typed object
+/// is read.
 fn field(node: &Node, path: &[&str], form: Form) -> Result<(), DecodeError> {
     let Some((first, rest)) = path.split_first() else {
         let text = node.text().filter(|text| !text.is_empty());

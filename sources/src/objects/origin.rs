@@ -1,4 +1,4 @@
-//! Pure. Where an object is written down: in a file, or in a Kubernetes API.
+//! Pure. The origin of an object: a file and line, or an object of a Kubernetes API.
 
 use std::fmt;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use mesh::model::name::{Name, Namespace};
 
-/// Where an object is written down.
+/// The origin of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(untagged)]
 pub enum Origin {
@@ -95,8 +95,8 @@ impl Origin {
         }
     }
 
-    /// Whether what stands here and there has the same place among others: that of an API object is its key, whatever
-    /// its version.
+    /// Whether both origins have the same place in the order of objects. The place of an API object is its key,
+    /// whatever its version.
     pub fn is_same_place(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Api(one), Self::Api(other)) => one.key == other.key,

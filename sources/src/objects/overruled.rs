@@ -1,4 +1,4 @@
-//! Pure. Claims to addresses that are somebody else's: what is said of them to those who make them.
+//! Pure. Problems for claims to addresses that belong to another object.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,7 +13,8 @@ use mesh::model::service::Vip;
 
 const RULE: &str = "an address of a node, a Pod or a Service is its own, whatever others claim";
 
-/// Every claim of a ServiceEntry or Service, and every endpoint, that has no effect because the address is taken.
+/// A problem for every claim of a ServiceEntry or Service, and every endpoint, that has no effect because another
+/// object owns the address.
 pub(super) fn overruled(inventory: &Inventory, context: &Context) -> Vec<Problem> {
     let claims = claims(inventory);
     let endpoints = context.endpoints_at_cluster_ips();
@@ -72,7 +73,7 @@ fn claims(inventory: &Inventory) -> Vec<Claim<'_>> {
     entries.chain(services).collect()
 }
 
-/// Every address that is a node's, a pod's or a service's, and whose.
+/// Every address that a node, a pod or a service owns, with its owner.
 fn taken(inventory: &Inventory, context: &Context) -> BTreeMap<IpAddr, String> {
     let mut taken = BTreeMap::new();
     for service in context.services().values().filter(|service| service.canonical) {

@@ -1,7 +1,7 @@
 //! Pure. The text of a file, or the JSON of an API -> objects and problems.
 //!
 //! A file holds any number of documents, of which each is one object or a `List`. Documents are read one by one, so
-//! that a broken one does not hide those behind it.
+//! that an invalid one does not hide those after it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,18 +15,18 @@ use super::node::{DecodeError, Node, Value};
 use super::origin::{ApiObject, Origin};
 use super::problem::{Problem, Severity};
 
-/// What a file says.
+/// The content of a file.
 #[derive(Debug, Default)]
 pub struct Parsed {
     /// Objects that could be read, in order.
     pub objects: Vec<Object>,
-    /// What stands in for policies that could not, if there is no earlier version of the file to keep.
+    /// Substitutes for policies that could not be read, used if there is no earlier version of the file to keep.
     pub stand_ins: Vec<StandIn>,
     /// What is wrong.
     pub problems: Vec<Problem>,
 }
 
-/// What stands in for a policy that could not be read.
+/// The substitute for a policy that could not be read.
 #[derive(Debug)]
 pub struct StandIn {
     /// A policy that refuses.
@@ -57,7 +57,7 @@ pub fn parse(file: &Arc<Path>, text: &str, shared: &mut Shared) -> Parsed {
 pub struct Version {
     /// Which version of which object.
     pub at: Arc<ApiObject>,
-    /// What it says.
+    /// Its content.
     pub parsed: Parsed,
 }
 

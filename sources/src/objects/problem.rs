@@ -14,7 +14,7 @@ use super::origin::Origin;
 pub enum Severity {
     /// The object is not in effect as written.
     Error,
-    /// The object is in effect, but hardly as meant.
+    /// The object is in effect, but probably not as its author intended.
     Warning,
     /// Worth knowing.
     Info,

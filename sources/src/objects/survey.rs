@@ -1,7 +1,7 @@
-//! Pure. What is wrong between objects that are each well written: duplicates, shared addresses, selectors that select
-//! nothing, services without endpoints.
+//! Pure. Problems between objects that are each valid: duplicates, contested addresses, selectors that select nothing,
+//! services without endpoints.
 //!
-//! This looks at every pod, so it is not part of bringing a change into effect.
+//! The survey visits every pod, so it does not run while a change is applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -89,7 +89,7 @@ fn of_left(pod: &Item<Pod>, left: &Left) -> Option<Problem> {
     )
 }
 
-/// Pods that nobody reaches because nothing says whose an address is.
+/// Pods that are unreachable because the owner of one of their addresses is undecided.
 fn of_dispute(pod: &Item<Pod>, inventory: &Inventory) -> Option<Problem> {
     if pod.spec.template.host_network || pod.spec.ended {
         return None;

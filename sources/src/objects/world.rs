@@ -1,7 +1,7 @@
-//! Pure. All objects; a change to some of them becomes the fewest updates.
+//! Pure. All objects of the cluster; turns a change of some objects into the smallest set of updates.
 //!
-//! Nothing that was published is kept: what a workload was is worked out again from what the objects were. Only the
-//! pods that a change can concern are looked at: those that changed, those that share an address with them, and those of
+//! Published workloads are not kept: the earlier state of a workload is computed again from the earlier objects. Only
+//! pods that a change can affect are visited: those that changed, those that share an address with them, and those of
 //! the namespaces in which anything else changed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -24,17 +24,17 @@ use super::parse::Version;
 use super::problem::Problem;
 use super::survey;
 
-/// All objects, and what they add up to.
+/// All objects, and the state that is derived from them.
 #[derive(Debug)]
 pub struct World {
     options: Options,
     inventory: Inventory,
     context: Context,
-    /// Workloads of endpoints that are written down and are no pods.
+    /// Workloads of endpoints (EndpointSlice, ServiceEntry) that are not pods.
     foreign: BTreeMap<IpAddr, Workload>,
-    /// Addresses of nodes, and those that nobody has.
+    /// Addresses of nodes, and those that nobody owns.
     reserved: BTreeMap<IpAddr, Reserved>,
-    /// What each object of an API last said.
+    /// The last good version of each API object.
     watched: BTreeMap<ApiKey, Watched>,
 }
 
@@ -92,7 +92,7 @@ impl World {
         &self.inventory
     }
 
-    /// Takes objects out that were taken in, and others in; returns what changes by that.
+    /// Removes some objects and adds others; returns the updates.
     pub fn change(&mut self, removed: &[Object], added: &[Object]) -> Vec<Update> {
         let concern = self.concern(removed, added);
         self.bring_about(concern, |inventory| {
@@ -101,8 +101,8 @@ impl World {
         })
     }
 
-    /// Takes in a version of an object of an API; returns what changes by that. One that cannot be read keeps what the object
-    /// last said, and [`World::problems`] tells.
+    /// Applies a version of an API object; returns the updates. If it cannot be read, the last good version stays in
+    /// effect and [`World::problems`] reports the error.
     pub fn apply(&mut self, version: Version) -> Vec<Update> {
         self.apply_all([version])
     }
@@ -114,7 +114,7 @@ impl World {
         self.change(&changed.removed, &changed.added)
     }
 
-    /// Takes an object of an API out; returns what changes by that.
+    /// Removes an API object; returns the updates.
     pub fn delete(&mut self, key: &ApiKey) -> Vec<Update> {
         let mut changed = Changed::default();
         if let Some(gone) = self.watched.remove(key) {
@@ -123,8 +123,8 @@ impl World {
         self.change(&changed.removed, &changed.added)
     }
 
-    /// Takes in all objects of a kind that an API has: what it had before and has not any more is gone. Returns what changes
-    /// by that.
+    /// Replaces all API objects of a kind (a list): those that are not in the list any more are removed. Returns the
+    /// updates.
     pub fn replace_all(&mut self, kind: &ApiKind, versions: Vec<Version>) -> Vec<Update> {
         let mut changed = Changed::default();
         let stays: HashSet<ApiKey> = versions.iter().map(|version| version.at.key.clone()).collect();
@@ -169,7 +169,7 @@ impl World {
         questions
     }
 
-    /// Takes in what the kernel shows, instead of what it showed before; returns what changes by that.
+    /// Replaces the kernel's evidence; returns the updates.
     pub fn witness(&mut self, evidence: Evidence) -> Vec<Update> {
         let mut concern = Concern::default();
         concern.addresses.extend(self.inventory.holders.differing(&evidence));
@@ -229,8 +229,8 @@ impl World {
         updates
     }
 
-    /// Addresses of nodes, and those that nobody has: they are claimed by pods or services that disagree, or by a pod that
-    /// is left out because another of its addresses is somebody else's.
+    /// Addresses of nodes, and those that nobody owns: they are claimed by pods or services that disagree, or by a pod
+    /// that is left out because another of its addresses is somebody else's.
     fn reserve(&self) -> BTreeMap<IpAddr, Reserved> {
         let holders = &self.inventory.holders;
         let node = |(address, name): (IpAddr, &Name)| {
@@ -432,7 +432,8 @@ impl Concern {
             Body::PeerAuthentication(_) | Body::AuthorizationPolicy(_) => {
                 self.namespaces.insert(namespace.clone());
             }
-            // Whether waypoints are somewhere else than before, or guarded by something else, is seen when the contexts are compared.
+            // Whether waypoints are somewhere else than before, or guarded by something else, is seen when the contexts
+            // are compared.
             Body::Gateway(_)
             | Body::GatewayClass(_)
             | Body::RequestAuthentication(_)

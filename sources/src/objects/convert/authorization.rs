@@ -1,4 +1,4 @@
-//! Pure. AuthorizationPolicy -> Authorization, and which workloads it is for.
+//! Pure. AuthorizationPolicy -> Authorization, and the workloads that it applies to.
 
 use crate::objects::kind::{AuthorizationPolicy, Effect, Item};
 use mesh::model::policy::{Authorization, PolicyKey, Scope};

@@ -1,4 +1,4 @@
-//! Pure. What all objects but pods add up to.
+//! Pure. The state that is derived from all objects except pods.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use super::selection::Selection;
 use super::service::{Assembly, Services, names_of_others};
 use super::waypoint::{Addressed, Asked, Found, Hostnames, Waypoints};
 
-/// What all objects but pods add up to.
+/// The state that is derived from all objects except pods; pods are converted within it.
 #[derive(Debug)]
 pub struct Context {
     pub(super) waypoints: Waypoints,
@@ -32,9 +32,9 @@ pub struct Context {
     pub(super) root_policies: Selection<PolicyKey>,
     /// Labels of every namespace, so that what a pod becomes depends on no other object outside of the context.
     namespaces: HashMap<Namespace, Labels>,
-    /// Where the nodes are: so are the pods on them whose own labels do not say.
+    /// Localities of the nodes; they are also those of their pods that have no labels of their own.
     pub(super) node_localities: HashMap<NodeName, Box<Locality>>,
-    /// The canonical revision of what names none.
+    /// The canonical revision of workloads without a label for it.
     pub(super) latest: Name,
     no_labels: Labels,
     authorizations: BTreeMap<PolicyKey, Authorization>,
@@ -42,7 +42,7 @@ pub struct Context {
 }
 
 impl Context {
-    /// Puts everything but the pods together.
+    /// Derives the state from all objects except pods.
     pub fn new(inventory: &Inventory, options: &Options) -> Self {
         let mut problems = Vec::new();
         let waypoints = Waypoints::new(inventory, &hostnames(inventory, options), options);
@@ -89,7 +89,7 @@ impl Context {
         &self.services.published
     }
 
-    /// Where labels of `topology.kubernetes.io` say that something is.
+    /// The locality in labels of `topology.kubernetes.io`.
     pub(super) fn locality(labels: &Labels) -> Option<Box<Locality>> {
         let of = |key| labels.get(key).cloned().unwrap_or_default();
         let locality = Locality {
@@ -100,7 +100,7 @@ impl Context {
         (locality != Locality::default()).then(|| Box::new(locality))
     }
 
-    /// The labels of a namespace; none when it is not written down.
+    /// The labels of a namespace; none if there is no Namespace object.
     pub fn namespace_labels(&self, namespace: &str) -> &Labels {
         self.namespaces.get(namespace).unwrap_or(&self.no_labels)
     }
@@ -115,7 +115,7 @@ impl Context {
         &self.authorizations
     }
 
-    /// What is wrong with services and Gateways.
+    /// Problems of services and Gateways.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
@@ -143,7 +143,7 @@ impl Context {
         self.waypoints.of(asked, options)
     }
 
-    /// Whether a Gateway names one of these as its address.
+    /// Whether one of these is the address of a Gateway.
     pub fn names_addresses(&self, addresses: impl IntoIterator<Item = IpAddr>) -> bool {
         addresses.into_iter().any(|address| self.waypoints.names_address(address))
     }
@@ -162,8 +162,8 @@ impl Context {
         closed.collect()
     }
 
-    /// Services whose waypoint closes the ports of this endpoint to those who call it by its own address: unless what is
-    /// addressed to the endpoint goes through the same waypoint.
+    /// Services whose waypoint closes the ports of this endpoint to those who call it by its own address: unless what
+    /// is addressed to the endpoint goes through the same waypoint.
     pub fn closed_to_callers_of(&self, workload: &Workload, options: &Options) -> Vec<ServiceKey> {
         if !workload.is_enrolled() || workload.may_bypass_waypoint {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! Pure. Endpoints that are written down and are not pods -> Workload.
+//! Pure. Converts endpoints of EndpointSlices and ServiceEntries that are not pods to workloads.
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ pub(super) fn workload_at(
     inventory: &Inventory,
     options: &Options,
 ) -> Option<Workload> {
-    // A cluster IP leads to a service, and an endpoint is what a service leads to.
+    // A cluster IP is the address of a service, so it cannot be an endpoint of one.
     if services.has_cluster_ip(address) {
         return None;
     }
@@ -33,8 +33,8 @@ pub(super) fn workload_at(
     found
 }
 
-/// Makes a workload an endpoint, or gives it more ports if it already is one. What is said of it twice, as a slice for
-/// each family does, counts as the better of the two.
+/// Makes a workload an endpoint, or adds ports if it already is one. If its health is given twice, as by one slice for
+/// each address family, the better one is used.
 pub(super) fn add_service(workload: &mut Workload, group: &Group, health: Health) {
     let Group { service, ports } = group;
     let mut services = std::mem::take(&mut workload.services).into_vec();

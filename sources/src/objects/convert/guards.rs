@@ -1,4 +1,4 @@
-//! Pure. What guards the ports behind waypoints, by what it applies to.
+//! Pure. The policies that guard ports behind waypoints, by target.
 
 use std::collections::HashMap;
 
@@ -9,13 +9,13 @@ use mesh::model::name::{Name, Namespace};
 
 use super::options::Options;
 
-/// What guards the ports behind waypoints: of each target the first object, as `Kind namespace/name`.
+/// The policies that guard ports behind waypoints: the first one of each target, as `Kind namespace/name`.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Guards {
     mesh: Option<Name>,
     /// Services of a namespace, by MeshPolicies; as by waypoints, workloads behind Gateways of the namespace too.
     namespaces: HashMap<Namespace, Name>,
-    /// What cannot be read applies to anything that it may.
+    /// A policy whose target cannot be read applies to every target that it may have.
     doubtful: HashMap<Namespace, Name>,
     classes: HashMap<Name, Name>,
     gateways: HashMap<ObjectKey, Name>,
@@ -23,7 +23,7 @@ pub(super) struct Guards {
 }
 
 impl Guards {
-    /// Everything that guards.
+    /// Collects all policies that guard a target.
     pub(super) fn new(inventory: &Inventory, options: &Options) -> Self {
         let mut guards = Self::default();
         for item in inventory.policies.iter() {
@@ -87,7 +87,7 @@ impl Guards {
         }
     }
 
-    /// What guards a service behind a Gateway.
+    /// The policy that guards a service behind a Gateway.
     pub(super) fn of_service(&self, service: &ObjectKey, gateway: &ObjectKey, class: Option<&Name>) -> Option<&Name> {
         let own = self.services.get(service);
         let doubtful = || self.doubtful.get(&service.namespace);
@@ -96,7 +96,7 @@ impl Guards {
             .or_else(|| self.of_gateway(gateway, class))
     }
 
-    /// What guards workloads behind a Gateway.
+    /// The policy that guards workloads behind a Gateway.
     pub(super) fn of_workload(&self, gateway: &ObjectKey, class: Option<&Name>) -> Option<&Name> {
         self.of_gateway(gateway, class).or_else(|| self.namespaces.get(&gateway.namespace))
     }

@@ -1,7 +1,7 @@
 //! Kubernetes objects -> model. Pure: everything here is a function of the objects and the options.
 //!
-//! [`Context`] is what all objects but pods add up to; [`Context::workload`] is what one pod becomes within it. So a
-//! change of one pod costs the conversion of one pod.
+//! [`Context`] is the state that is derived from all objects except pods; [`Context::workload`] converts one pod within
+//! it. So a change of one pod costs the conversion of one pod.
 
 mod workload; // Pod -> Workload
 mod exchange; // some services become others, and nothing else is looked at

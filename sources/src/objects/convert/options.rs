@@ -1,4 +1,4 @@
-//! Pure. What the converter is told besides the objects.
+//! Pure. The options of the conversion.
 
 use ipnet::IpNet;
 
@@ -7,7 +7,7 @@ use mesh::authority::tenancy;
 use mesh::model::name::{ClusterId, Hostname, Name, Namespace, Network, TrustDomain};
 use mesh::model::waypoint::EnforcementMode;
 
-/// What the converter is told besides the objects.
+/// The options of the conversion.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
     /// Name of the cluster, the beginning of every workload's uid.
@@ -16,15 +16,15 @@ pub struct Options {
     pub trust_domain: TrustDomain,
     /// Network of every address.
     pub network: Network,
-    /// What follows `.svc.` in the host name of a service.
+    /// The cluster domain: what follows `.svc.` in the host name of a service.
     pub cluster_domain: Name,
     /// Namespaces whose policies are for the whole mesh. The first is where generated policies stand.
     pub root_namespaces: Vec<Namespace>,
-    /// When a port behind a waypoint is closed to what did not come through it, unless somebody says otherwise.
+    /// The default of waypoint enforcement: when a port behind a waypoint refuses traffic that bypasses it.
     pub waypoint_enforcement: EnforcementMode,
-    /// Which objects the consumer reads by itself too.
+    /// The objects whose documents the consumer reads itself.
     pub documents: Documents,
-    /// Loopback and link-local addresses that an operator lets workloads have all the same.
+    /// Loopback and link-local ranges whose addresses the operator allows as addresses of workloads.
     pub local_addresses: Vec<IpNet>,
 }
 

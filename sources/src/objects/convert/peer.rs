@@ -1,4 +1,4 @@
-//! Pure. PeerAuthentication -> Authorization: STRICT is a DENY of everybody who proves no identity.
+//! Pure. PeerAuthentication -> Authorization: STRICT becomes a DENY of peers that prove no identity.
 //!
 //! For a workload the oldest object that selects it counts, else the oldest of its namespace, else the oldest of the
 //! root namespaces. What an object leaves UNSET comes from the level above. The conversion is Istio's
@@ -18,18 +18,18 @@ use super::selection::Selection;
 
 /// Name of the policy for STRICT without exceptions.
 const STATIC_STRICT: &str = "istio_converted_static_strict";
-/// What the names of all other converted policies begin with.
+/// Prefix of the names of all other converted policies.
 const CONVERTED: &str = "converted_peer_authentication_";
 
-/// What is asked of the peers of some workloads.
+/// The mTLS requirements of some workloads.
 #[derive(Clone, Debug)]
 struct Level {
     mode: PeerMode,
-    /// The policy that asks it; `None` when nothing is asked.
+    /// The policy that enforces them; `None` if there are none.
     policy: Option<PolicyKey>,
 }
 
-/// What is asked of the peers of every workload.
+/// The mTLS requirements of all workloads.
 #[derive(Debug)]
 pub(super) struct Peers {
     root: Level,
@@ -67,7 +67,7 @@ impl Peers {
         Self { root, namespaces, selected }
     }
 
-    /// The policy that asks something of the peers of a workload.
+    /// The policy that enforces the mTLS requirements of a workload.
     pub(super) fn of<'a>(&'a self, namespace: &Namespace, labels: &'a Labels) -> Option<&'a PolicyKey> {
         let selected = self.selected.get(namespace).and_then(|selection| selection.select(labels).next());
         let level = selected.or_else(|| self.namespaces.get(namespace)).unwrap_or(&self.root);

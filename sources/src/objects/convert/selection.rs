@@ -1,12 +1,12 @@
-//! Pure. Which of many selectors select an object, without asking each of them.
+//! Pure. An index of selectors: finds those that select an object without evaluating each of them.
 
 use std::collections::HashMap;
 
 use crate::objects::kind::Labels;
 use mesh::model::name::Name;
 
-/// Things with a selector. Every selector is found by its first pair: an object is only asked about selectors of which
-/// it has that pair.
+/// Values with a selector. Selectors are indexed by their first pair: only those whose first pair the object has are
+/// evaluated.
 #[derive(Debug)]
 pub(super) struct Selection<T> {
     things: Vec<Option<(Labels, T)>>,

@@ -56,7 +56,7 @@ pub(super) struct Group {
     pub(super) ports: Box<[ServicePort]>,
 }
 
-/// One endpoint that is written down, and is not known to be a pod.
+/// One endpoint of an EndpointSlice or ServiceEntry that is not known to be a pod.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) group: usize,
@@ -88,7 +88,7 @@ pub(super) struct Services {
     pub(super) by_pod: HashMap<ObjectKey, SmallVec<[u32; 2]>>,
     /// Places in `written` of all endpoints.
     pub(super) by_address: HashMap<IpAddr, SmallVec<[u32; 2]>>,
-    /// Every endpoint that is written down.
+    /// Every endpoint of an EndpointSlice or ServiceEntry.
     pub(super) written: Vec<Written>,
     /// How many services claim a cluster IP.
     pub(super) claims: HashMap<IpAddr, u32>,
@@ -105,7 +105,7 @@ impl Services {
     }
 }
 
-/// Puts the services together.
+/// Builds the services.
 pub(super) struct Assembly<'a> {
     pub(super) inventory: &'a Inventory,
     pub(super) options: &'a Options,
@@ -221,7 +221,7 @@ impl<'a> Assembly<'a> {
         }
     }
 
-    /// The cluster IPs that are a service's.
+    /// The cluster IPs that a service owns.
     fn cluster_ips(&mut self, item: &Item<kind::Service>, object: &str) -> Vec<Vip> {
         let mut own = Vec::new();
         for address in once_each(&item.spec.addresses) {
@@ -333,7 +333,7 @@ impl<'a> Assembly<'a> {
             ServiceKey { namespace: item.meta.namespace.clone(), hostname: self.options.hostname(&item.meta) };
         let group = self.group(Group { service, ports: ports.collect() });
         for (index, endpoint) in slice.spec.endpoints.iter().enumerate() {
-            // An endpoint that is not ready is no endpoint, unless the service asks for those too.
+            // An endpoint that is not ready is left out unless the service publishes such endpoints too.
             if endpoint.health == Health::Unhealthy && !item.spec.load_balancing.allow_unhealthy {
                 continue;
             }
@@ -477,7 +477,7 @@ impl Written {
     }
 }
 
-/// Why a host name is not a ServiceEntry's to give: it is the name of a service of another namespace.
+/// Why a ServiceEntry may not claim a host name: it is the name of a service of another namespace.
 pub(super) fn names_of_others(
     host: &str,
     namespace: &Namespace,

@@ -1,4 +1,4 @@
-//! Pure. Objects that say more about another namespace's pod than they may, each with both objects and the rule.
+//! Pure. Problems for objects that would change another namespace's pod, each with both objects and the rule.
 
 use std::collections::BTreeSet;
 
@@ -31,7 +31,7 @@ impl Context {
         all.into_iter().collect()
     }
 
-    /// What an endpoint would change about a pod of another namespace, and does not.
+    /// The change that an endpoint may not make to a pod of another namespace.
     fn without_effect(&self, written: &Written, pod: &Item<Pod>, options: &Options) -> Option<String> {
         let home = &pod.meta.namespace;
         if options.speaks_for(&written.namespace, home) {

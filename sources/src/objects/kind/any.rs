@@ -1,4 +1,4 @@
-//! Pure. How an object of each kind is read; and what stands in for a policy that cannot be read.
+//! Pure. Reads an object of each kind, and makes the substitute for a policy that cannot be read.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::pod::{Node, Pod, ServiceCidr};
 use super::service::{EndpointSlice, Service, ServiceEntry};
 
 impl Object {
-    /// Reads an object of a known kind. `Ok(None)`: there is nothing to keep of it.
+    /// Reads an object of a known kind. `Ok(None)`: the mesh needs nothing of it.
     pub(in crate::objects) fn read(
         kind: Kind,
         node: node::Node,
@@ -84,7 +84,7 @@ impl Object {
                 let raw: Lenient<service::ServiceEntrySpec> = node.read()?;
                 ServiceEntry::read(raw, reader).map(|entry| entry.into_object(Body::ServiceEntry))
             }
-            // That there are two of one is worth knowing anywhere.
+            // Duplicates are reported for every kind.
             Kind::HttpRoute
             | Kind::GrpcRoute
             | Kind::TcpRoute
@@ -102,9 +102,9 @@ impl Object {
         })
     }
 
-    /// What stands in for a policy that cannot be read, and what is to be said of it. When in doubt about policy, refuse.
+    /// The substitute for a policy that cannot be read, and a description of it. When in doubt about policy, refuse.
     ///
-    /// A policy with `targetRefs` is for waypoints: here it guards what stands behind them.
+    /// A policy with `targetRefs` is enforced by waypoints: the substitute guards the ports behind them.
     pub(in crate::objects) fn stand_in(
         kind: Kind,
         node: &node::Node,
@@ -113,7 +113,7 @@ impl Object {
         let meta = reader.meta(&names_in_doubt(node, &reader.at)?, true);
         let spec = node.get("spec");
         let selector = spec.and_then(|spec| spec.get("selector")).cloned();
-        // A selector that cannot be read either selects all of the namespace.
+        // If the selector cannot be read either, the substitute selects the whole namespace.
         let selector: policy::Selector = selector.and_then(|node| node.read().ok()).unwrap_or_default();
         let selector = Labels::new(&selector.match_labels, reader.shared);
         match kind {
@@ -147,7 +147,7 @@ impl Object {
     }
 }
 
-/// Name and namespace of a policy that cannot be read. `None`: nothing can be in its namespace.
+/// Name and namespace of a policy that cannot be read. `None`: the namespace is not valid, so no object can be in it.
 fn names_in_doubt(node: &node::Node, at: &Origin) -> Option<Metadata> {
     let of = |key| node.get("metadata").and_then(|metadata| metadata.get(key)?.text()).map(str::to_owned);
     let name = of("name").filter(|name| Form::Subdomain.admits(name)).unwrap_or_else(|| nameless(at));
@@ -156,7 +156,8 @@ fn names_in_doubt(node: &node::Node, at: &Origin) -> Option<Metadata> {
     can_be.then(|| Metadata { name, namespace, ..Metadata::default() })
 }
 
-/// What stands in for a policy is called so when the policy's own name is none: by its place, so that two are two.
+/// Name of the substitute for a policy without a valid name. It is made from the policy's origin, so that two policies
+/// have two names.
 fn nameless(at: &Origin) -> String {
     let mut hasher = DefaultHasher::new();
     match at {
@@ -166,7 +167,7 @@ fn nameless(at: &Origin) -> String {
     format!("unnamed-{:016x}-{}", hasher.finish(), at.line())
 }
 
-/// What stands in for a policy that waypoints enforce.
+/// Description of the substitute for a policy that waypoints enforce.
 const GUARD: &str = "a guard of what stands behind its waypoints";
 
 /// Whether a policy that cannot be read is certainly an ALLOW: its action says so, or is absent and not misspelt.

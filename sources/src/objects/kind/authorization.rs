@@ -1,6 +1,6 @@
-//! Pure. AuthorizationPolicy: read the same whoever enforces it, an agent or a waypoint.
+//! Pure. AuthorizationPolicy: one reader for both enforcers, agents and waypoints.
 //!
-//! A policy that cannot be read at all is replaced by one that refuses: it was written to keep something out.
+//! A policy that cannot be read is replaced by one that refuses, because it was written to restrict access.
 
 use std::collections::BTreeMap;
 
@@ -18,32 +18,32 @@ use super::guard::Guard;
 use super::item::Item;
 use super::meta::{Labels, Meta, Reader};
 
-/// Annotation of a policy that is judged and logged, but not enforced.
+/// Annotation of a dry-run policy, which is judged and logged, but not enforced.
 const DRY_RUN: &str = "istio.io/dry-run";
 
 /// An AuthorizationPolicy, as agents have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthorizationPolicy {
-    /// Which workloads it is for; empty for all.
+    /// Labels of the workloads that it applies to; empty for all.
     pub selector: Labels,
-    /// What it does.
+    /// Its effect at agents.
     pub effect: Effect,
-    /// What it guards at waypoints (`targetRefs`); `None` when it is not for them, or only tried.
+    /// Its targets at waypoints (`targetRefs`); `None` if waypoints do not enforce it, or it is a dry run.
     pub guard: Option<Guard>,
 }
 
-/// What a policy does at agents.
+/// The effect of a policy at agents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Nothing: it is for waypoints (`targetRefs`), or of an action that is not supported.
+    /// None: waypoints enforce it (`targetRefs`), or its action is not supported.
     None,
     /// It is judged for every connection.
     Judged {
-        /// What a match means.
+        /// ALLOW or DENY.
         action: Action,
-        /// Any of them has to match.
+        /// The rules; the policy matches if any of them does.
         rules: Box<[Rule]>,
-        /// Judged and logged only.
+        /// Whether it is only judged and logged.
         dry_run: bool,
     },
 }
@@ -105,7 +105,7 @@ impl AuthorizationPolicy {
         Item::new(reader.at.clone(), meta, Self { selector, effect, guard })
     }
 
-    /// What stands in for a policy that cannot be read: an ALLOW admits nobody, anything else refuses everybody.
+    /// The substitute for a policy that cannot be read: an ALLOW admits nobody, any other action refuses everybody.
     pub(super) fn stand_in(meta: Meta, selector: Labels, surely_allow: bool, reader: &Reader<'_>) -> Item<Self> {
         let (action, rules): (_, Box<[Rule]>) =
             if surely_allow { (Action::Allow, Box::default()) } else { (Action::Deny, [Rule::default()].into()) };
@@ -113,7 +113,7 @@ impl AuthorizationPolicy {
         Item::new(reader.at.clone(), meta, spec)
     }
 
-    /// What stands in for a policy with `targetRefs` that cannot be read: it goes on guarding them.
+    /// The substitute for a policy with `targetRefs` that cannot be read: it still guards the targets.
     pub(super) fn guarding(meta: Meta, guard: Guard, reader: &Reader<'_>) -> Item<Self> {
         let spec = Self { selector: Labels::default(), effect: Effect::None, guard: Some(guard) };
         Item::new(reader.at.clone(), meta, spec)
@@ -125,7 +125,7 @@ impl AuthorizationPolicy {
 pub struct TargetedPolicy {
     /// The policy.
     pub policy: Authorization,
-    /// What is accepted and worth knowing, each with its field.
+    /// Notes about fields that are accepted, each with its field.
     pub notes: Vec<String>,
 }
 
@@ -145,7 +145,7 @@ impl TargetedPolicy {
             schema::Action::Deny => Action::Deny,
             schema::Action::Audit => Action::Audit,
             schema::Action::Custom => {
-                // What the external authorizer would have been asked about is refused.
+                // There is no external authorizer: the requests that it would judge are refused.
                 notes.push("CUSTOM is not supported: what its rules match is refused".to_owned());
                 Action::Deny
             }
@@ -158,7 +158,7 @@ impl TargetedPolicy {
         Ok(Self { policy: Authorization { key, scope: Scope::Targets, action, rules, dry_run }, notes })
     }
 
-    /// What stands in for a policy that cannot be read: it refuses everything at its targets, unless it was only tried.
+    /// The substitute for a policy that cannot be read: it refuses everything at its targets, unless it is a dry run.
     pub fn stand_in(key: PolicyKey, annotations: &BTreeMap<String, String>) -> Authorization {
         let (action, rules) = (Action::Deny, [Rule::default()].into());
         Authorization { key, scope: Scope::Targets, action, rules, dry_run: is_dry_run(annotations) }
@@ -171,21 +171,21 @@ fn is_dry_run(annotations: &BTreeMap<String, String>) -> bool {
     value.is_some_and(|value| matches!(value.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
 }
 
-/// Something worth knowing of a field.
+/// A note about a field.
 struct Note {
     field: String,
     message: String,
-    /// It is about what L4 cannot judge: only agents say it, with what becomes of the rule.
+    /// Whether it is about an attribute that L4 cannot judge: only agents report it, with the effect on the rule.
     beyond_l4: bool,
 }
 
-/// The reading of the rules of one policy.
+/// Reads the rules of one policy.
 struct Reading<'a> {
     namespace: &'a Namespace,
     notes: Vec<Note>,
 }
 
-/// Values that must match, and such that must not.
+/// Values that must match, and values that must not.
 type Both<T> = [Vec<T>; 2];
 
 impl Reading<'_> {
@@ -288,7 +288,7 @@ impl Reading<'_> {
     }
 }
 
-/// One test for the values that must match, one for those that must not, as far as there are any.
+/// A test for the values that must match and one for those that must not; none for an empty list.
 fn tests<T>([any, none]: Both<T>, attribute: impl Fn(Box<[T]>) -> Attribute) -> Vec<Test> {
     let mut found = Vec::new();
     if !any.is_empty() {

@@ -1,4 +1,4 @@
-//! Pure. Gateway and GatewayClass, as far as waypoints go.
+//! Pure. Gateway and GatewayClass: the fields that concern waypoints.
 
 use std::net::IpAddr;
 
@@ -14,7 +14,7 @@ use super::meta::Reader;
 
 /// Gateway classes of waypoints.
 pub const WAYPOINT_CLASSES: [&str; 2] = ["culvert-waypoint", "istio-waypoint"];
-/// Label that says which traffic a waypoint takes.
+/// Label that selects the traffic that a waypoint accepts.
 const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
 
 /// A Gateway.
@@ -22,7 +22,7 @@ const WAYPOINT_FOR: &str = "istio.io/waypoint-for";
 pub struct Gateway {
     /// `spec.gatewayClassName`.
     pub class: Name,
-    /// Port of its HBONE listener, 15008 unless said otherwise.
+    /// Port of its HBONE listener, 15008 by default.
     pub hbone_port: u16,
     /// Which namespaces may use its HBONE listener.
     pub allowed: AllowedNamespaces,
@@ -43,7 +43,7 @@ pub enum GatewayAddress {
     Hostname(Hostname),
 }
 
-/// Which traffic a waypoint takes.
+/// The traffic that a waypoint accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaypointFor {
     /// Traffic addressed to services.

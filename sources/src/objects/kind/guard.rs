@@ -1,21 +1,21 @@
-//! Pure. What an agent has to know of the policies that waypoints enforce: whom they guard.
+//! Pure. The part of a waypoint's policies that agents need: which targets they guard.
 //!
-//! What they ask of requests is the waypoint's business. One that cannot be read guards all the same: it was written to
-//! keep something out.
+//! Only waypoints read their rules for requests. A policy that cannot be read guards its targets too, because it was
+//! written to restrict access.
 
 use crate::objects::node::{Node, Value};
 use mesh::model::name::Name;
 
 use super::meta::Reader;
 
-/// What a policy guards at a waypoint.
+/// The targets that a policy guards at a waypoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Guard {
     /// Whether it guards at all: a MeshPolicy without a rate limit does not.
     pub active: bool,
     /// `targetRefs`, and `targetRef`.
     pub targets: Box<[TargetRef]>,
-    /// Whether some target could not be read: then it may be anything that the policy may apply to.
+    /// Whether some target could not be read: then it stands for everything that the policy may apply to.
     pub unreadable: bool,
 }
 
@@ -33,25 +33,25 @@ pub struct TargetRef {
 }
 
 impl Guard {
-    /// What a security policy guards.
+    /// The targets of a security policy.
     pub(super) fn security(node: &Node, reader: &mut Reader<'_>) -> Self {
         Self { active: true, ..Self::targets(node, reader) }
     }
 
-    /// What a MeshPolicy guards: it does by its rate limit.
+    /// The targets of a MeshPolicy: it guards them if it has a rate limit.
     pub(super) fn mesh_policy(node: &Node, reader: &mut Reader<'_>) -> Self {
         let limit = node.get("spec").and_then(|spec| spec.get("rateLimit"));
         let active = limit.is_some_and(|limit| limit.value != Value::Null);
         Self { active, ..Self::targets(node, reader) }
     }
 
-    /// The same of a policy that cannot be read, or of which little more than the name is known.
+    /// The targets of a policy that cannot be read, as far as they are known.
     pub(super) fn in_doubt(self, node: &Node) -> Self {
         let unknown = !matches!(node.get("spec").map(|spec| &spec.value), Some(Value::Map(_)));
         Self { active: self.active || unknown, unreadable: self.unreadable || unknown, ..self }
     }
 
-    /// Whether it names anybody.
+    /// Whether it has any targets.
     pub fn has_targets(&self) -> bool {
         self.unreadable || !self.targets.is_empty()
     }

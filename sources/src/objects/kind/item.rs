@@ -1,4 +1,4 @@
-//! Pure. An object of one kind: where it is written down, what every object has, and what only its kind has.
+//! Pure. An object of one kind: its origin, its metadata and the fields of its kind.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use crate::objects::origin::Origin;
 
 use super::meta::Meta;
 
-/// Where an object is written down, and what every object has.
+/// Origin and metadata of an object.
 #[derive(Debug)]
 pub struct Head {
-    /// Where it is written down.
+    /// Its origin.
     pub at: Origin,
     /// Its key, labels and age.
     pub meta: Meta,
@@ -20,7 +20,7 @@ pub struct Head {
 #[derive(Debug)]
 pub struct Item<T> {
     pub(super) head: Arc<Head>,
-    /// What only its kind has.
+    /// The fields of its kind.
     pub spec: Arc<T>,
 }
 
@@ -30,7 +30,7 @@ impl<T> Item<T> {
         Self { head: Arc::new(Head { at, meta }), spec: Arc::new(spec) }
     }
 
-    /// Whether both are one object, and not only equal.
+    /// Whether both are the same allocation, not only equal.
     pub(in crate::objects) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.head, &other.head)
     }

@@ -62,7 +62,7 @@ pub enum Kind {
     VirtualService,
     /// `telemetry.istio.io`; only waypoints use it.
     Telemetry,
-    /// A kind that says nothing to a mesh, but often stands beside those that do: ConfigMap, Secret, ServiceAccount.
+    /// A kind that has no effect on the mesh but is common in manifests: ConfigMap, Secret, ServiceAccount.
     Ignored,
 }
 
@@ -114,12 +114,12 @@ impl Kind {
         known.map(|(_, _, kind)| *kind)
     }
 
-    /// As `kind` calls it.
+    /// Its name, as in `kind`.
     pub fn name(self) -> &'static str {
         KINDS.iter().find(|(_, _, kind)| *kind == self).map_or("", |(_, name, _)| name)
     }
 
-    /// Whether nothing but waypoints reads objects of the kind.
+    /// Whether only waypoints read objects of the kind.
     pub fn is_for_waypoints_only(self) -> bool {
         matches!(
             self,
@@ -137,7 +137,7 @@ impl Kind {
         )
     }
 
-    /// Whether waypoints read this object of the kind by themselves: of pods, their own.
+    /// Whether waypoints read the document of this object themselves: of pods only their own.
     fn is_for_waypoints(self, node: &Node) -> bool {
         let labels = || node.get("metadata").and_then(|metadata| metadata.get("labels"));
         match self {
@@ -149,7 +149,7 @@ impl Kind {
         }
     }
 
-    /// Whether something stands in for an object of the kind that cannot be read.
+    /// Whether an object of the kind that cannot be read has a substitute.
     pub fn is_policy(self) -> bool {
         matches!(
             self,
@@ -157,13 +157,13 @@ impl Kind {
         )
     }
 
-    /// Whether objects of the kind live in a namespace.
+    /// Whether the kind is namespaced.
     pub fn is_namespaced(self) -> bool {
         !matches!(self, Self::Namespace | Self::Node | Self::ServiceCidr | Self::GatewayClass)
     }
 }
 
-/// Which objects a consumer reads by itself, besides what they come to in the model.
+/// The objects whose documents a consumer reads itself, in addition to the model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Documents {
     /// None.
@@ -174,7 +174,7 @@ pub enum Documents {
 }
 
 impl Documents {
-    /// The document of an object, if it is asked for; `offset` is the number of lines before it in its file.
+    /// The document of an object, if the consumer reads it; `offset` is the number of lines before it in its file.
     pub(in crate::objects) fn of(self, kind: Kind, node: &Node, offset: Option<u32>) -> Option<Document> {
         if self == Self::None || !kind.is_for_waypoints(node) {
             return None;

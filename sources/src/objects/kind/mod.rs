@@ -1,4 +1,5 @@
-//! Kubernetes objects in the form we keep: checked, compact, names shared. Nothing here needs a second look.
+//! Kubernetes objects in the form that is kept in memory: validated, compact, names interned. They need no further
+//! checks.
 
 mod any; // how an object of each kind is read
 mod object; // an object of whichever kind

@@ -1,4 +1,4 @@
-//! Pure. An object of whichever kind: where it is written down, what every object has, and what only its kind has.
+//! Pure. An object of any kind: its origin, its metadata and the fields of its kind.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -16,22 +16,22 @@ use super::peer::PeerAuthentication;
 use super::pod::{Node, Pod, ServiceCidr};
 use super::service::{EndpointSlice, Service, ServiceEntry};
 
-/// An object of whichever kind. Cheap to clone.
+/// An object of any kind. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Object {
     head: Arc<Head>,
-    /// What only its kind has.
+    /// The fields of its kind.
     pub body: Body,
-    /// The object as its source has it, if the consumer asked for it.
+    /// The raw document, if the consumer asked for it.
     pub document: Option<Arc<Document>>,
 }
 
-/// What only one kind of objects has.
+/// The fields of each kind.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Body {
-    /// A Namespace: only its labels count.
+    /// A Namespace: only its labels are used.
     Namespace,
-    /// A Node: its labels, its addresses and the range of its pods count.
+    /// A Node: its labels, its addresses and the range of its pods are used.
     Node(Arc<Node>),
     /// A Pod.
     Pod(Arc<Pod>),
@@ -49,13 +49,13 @@ pub enum Body {
     PeerAuthentication(Arc<PeerAuthentication>),
     /// An AuthorizationPolicy.
     AuthorizationPolicy(Arc<AuthorizationPolicy>),
-    /// A RequestAuthentication, as far as it guards.
+    /// A RequestAuthentication: its targets.
     RequestAuthentication(Arc<Guard>),
-    /// A MeshPolicy, as far as it guards.
+    /// A MeshPolicy: the targets that it guards.
     MeshPolicy(Arc<Guard>),
     /// A ServiceEntry.
     ServiceEntry(Arc<ServiceEntry>),
-    /// A kind of which only waypoints read more than the key.
+    /// A kind that only waypoints read: nothing but its metadata is kept.
     ForWaypoints(Kind),
 }
 
@@ -80,7 +80,7 @@ impl Object {
         Arc::ptr_eq(&self.head, &item.head)
     }
 
-    /// Whether both come to the same in the model, wherever they stand.
+    /// Whether both have the same effect on the model, whatever their origins.
     pub fn says_the_same(&self, other: &Self) -> bool {
         self.meta == other.meta && self.body == other.body
     }
@@ -107,7 +107,7 @@ impl Object {
 }
 
 impl<T> Item<T> {
-    /// The same as an object of whichever kind.
+    /// The same as an object of any kind.
     pub(in crate::objects) fn into_object(self, body: impl FnOnce(Arc<T>) -> Body) -> Object {
         Object { head: self.head, body: body(self.spec), document: None }
     }

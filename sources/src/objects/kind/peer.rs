@@ -10,20 +10,20 @@ use super::meta::{Labels, Meta, Reader};
 /// A PeerAuthentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerAuthentication {
-    /// Which workloads of its namespace it is for; empty for all.
+    /// Labels of the workloads in its namespace that it applies to; empty for all.
     pub selector: Labels,
-    /// What is asked of peers; `None` (UNSET) leaves it to the level above.
+    /// The mTLS mode; `None` (UNSET) inherits it from the level above.
     pub mode: Option<PeerMode>,
-    /// Ports, on the workload, with another mode, ascending.
+    /// Ports of the workload with a mode of their own, ascending.
     pub ports: Box<[(u16, PeerMode)]>,
 }
 
-/// What is asked of peers.
+/// The mTLS mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerMode {
-    /// Nothing: plaintext is admitted.
+    /// PERMISSIVE: plaintext is admitted.
     Permissive,
-    /// A proven identity.
+    /// STRICT: peers have to prove an identity.
     Strict,
 }
 
@@ -39,7 +39,7 @@ impl PeerAuthentication {
             ports.extend(read_mode(mtls.mode, &field, reader).map(|mode| (port.0, mode)));
         }
         if selector.is_empty() && !ports.is_empty() {
-            // Istio refuses such an object. What tightens is kept, what loosens is not.
+            // Istio refuses such an object. Ports that are stricter are kept, ports that are laxer are not.
             ports.retain(|&(_, mode)| mode == PeerMode::Strict);
             let message = "needs a selector; only ports that are STRICT are taken from it";
             reader.note(Severity::Warning, "spec.portLevelMtls", message);
@@ -47,7 +47,7 @@ impl PeerAuthentication {
         Item::new(reader.at.clone(), meta, Self { selector, mode, ports: ports.into() })
     }
 
-    /// What stands in for an object that cannot be read: STRICT.
+    /// The substitute for an object that cannot be read: STRICT.
     pub(super) fn stand_in(meta: Meta, selector: Labels, reader: &Reader<'_>) -> Item<Self> {
         let spec = Self { selector, mode: Some(PeerMode::Strict), ports: Box::default() };
         Item::new(reader.at.clone(), meta, spec)

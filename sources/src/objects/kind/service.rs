@@ -19,7 +19,7 @@ use super::meta::{Labels, Reader};
 /// Label of an EndpointSlice that names its service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// Annotation of a Service that says which namespaces it is for.
+/// Annotation of a Service with the namespaces that it is exported to.
 const EXPORT_TO: &str = "networking.istio.io/exportTo";
 
 /// A Service.
@@ -31,11 +31,11 @@ pub struct Service {
     pub external: Box<[IpAddr]>,
     /// Annotation `networking.istio.io/exportTo`.
     pub exported: Exported,
-    /// Whether it is headless on purpose: `clusterIP: None`.
+    /// Whether it is headless by `clusterIP: None`.
     pub headless: bool,
-    /// Whether it is only an alias of an external name: nothing for the mesh.
+    /// Whether it is of type ExternalName, which has no effect on the mesh.
     pub external_name: bool,
-    /// `spec.selector`; empty when somebody else writes its EndpointSlices.
+    /// `spec.selector`; empty if its EndpointSlices are written by hand or by another controller.
     pub selector: Labels,
     /// TCP ports.
     pub ports: Box<[ServicePort]>,
@@ -52,14 +52,14 @@ pub struct ServicePort {
     pub port: u16,
     /// The port on the workload.
     pub target: TargetPort,
-    /// What is spoken on it.
+    /// Its application protocol.
     pub app_protocol: AppProtocol,
 }
 
 /// The port on a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TargetPort {
-    /// The same on every workload.
+    /// A number, the same on every workload.
     Number(u16),
     /// The container port of that name.
     Named(Name),
@@ -81,9 +81,9 @@ pub struct EndpointSlice {
 pub struct Endpoint {
     /// Its address.
     pub address: IpAddr,
-    /// Whether it may be given traffic, by its conditions.
+    /// Whether it may receive traffic, by its conditions.
     pub health: Health,
-    /// The pod that it is, as namespace and name.
+    /// The pod of the endpoint (`targetRef`), as namespace and name.
     pub pod: Option<(Namespace, Name)>,
     /// The node it is on.
     pub node: NodeName,
@@ -111,7 +111,7 @@ pub struct ServiceEntry {
     pub exported: Exported,
     /// TCP ports; named target ports do not occur.
     pub ports: Box<[ServicePort]>,
-    /// How its endpoints are found.
+    /// `spec.resolution`: how its endpoints are found.
     pub resolution: Resolution,
     /// `spec.endpoints`, those with an address.
     pub endpoints: Box<[EntryEndpoint]>,
@@ -121,14 +121,14 @@ pub struct ServiceEntry {
     pub subject_alt_names: Box<[Identity]>,
 }
 
-/// How the endpoints of a ServiceEntry are found.
+/// `resolution` of a ServiceEntry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resolution {
-    /// The connection goes where it was addressed.
+    /// NONE: connections go to their original destination.
     None,
-    /// By `endpoints` or `workloadSelector`.
+    /// STATIC: endpoints are those of `endpoints` or `workloadSelector`.
     Static,
-    /// By name: not supported, there are no endpoints.
+    /// DNS: not supported, so there are no endpoints.
     Dns,
 }
 
@@ -141,9 +141,9 @@ pub struct EntryEndpoint {
     pub ports: Box<[EndpointPort]>,
     /// Its labels.
     pub labels: Labels,
-    /// Its service account, `default` unless said otherwise.
+    /// Its service account, `default` if none is given.
     pub service_account: ServiceAccount,
-    /// Its share of the traffic.
+    /// Its weight in load balancing.
     pub weight: u32,
 }
 
@@ -247,7 +247,7 @@ fn load_balancing(spec: &schema::ServiceSpec, reader: &mut Reader<'_>) -> LoadBa
     LoadBalancing { routing_preference: preference.into(), mode, allow_unhealthy: spec.publish_not_ready_addresses }
 }
 
-/// What is spoken on a port: `appProtocol`, else the part of the port's name before the first `-`.
+/// The application protocol of a port: `appProtocol`, else the part of the port's name before the first `-`.
 pub fn app_protocol(declared: Option<&str>, port_name: &str) -> AppProtocol {
     let word = match declared {
         Some("kubernetes.io/h2c") => "http2",
@@ -375,7 +375,7 @@ impl ServiceEntry {
             });
         }
         let spec = Self {
-            // Host names are one in whatever case, and with the root's dot.
+            // Host names are compared in lower case and without the trailing dot.
             hosts: spec
                 .hosts
                 .iter()

@@ -1,22 +1,22 @@
-//! Pure. What the pods of one workload have in common.
+//! Pure. The part that the pods of one workload have in common.
 
 use std::fmt;
 
 use mesh::model::name::{Name, ServiceAccount};
 use mesh::model::workload::WorkloadType;
 
-/// What the pods of one workload have in common; kept once for all of them.
+/// The part that the pods of one workload have in common; kept once for all of them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PodTemplate {
-    /// `spec.serviceAccountName`, `default` unless said otherwise.
+    /// `spec.serviceAccountName`, `default` if none is given.
     pub service_account: ServiceAccount,
     /// Whether the pod lives in the host's network namespace.
     pub host_network: bool,
     /// Why it cannot be enrolled, whatever its labels say.
     pub refusal: Option<Refusal>,
-    /// Name of what owns it; `None` for a pod that nothing owns: its own name.
+    /// Name of its owner; `None` for a pod without one, whose own name is used.
     pub workload_name: Option<Name>,
-    /// What kind of owner that is.
+    /// Kind of its owner.
     pub workload_type: WorkloadType,
     /// Named TCP ports of its containers.
     pub ports: Box<[NamedPort]>,
@@ -34,7 +34,7 @@ pub struct NamedPort {
 /// Why a pod cannot be enrolled.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// Its traffic is already in a sidecar's hands.
+    /// A sidecar already captures its traffic.
     Sidecar,
     /// Its sockets are not in the host's kernel (gVisor), or in a kernel of their own (Kata).
     Runtime(Name),
