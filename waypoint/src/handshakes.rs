@@ -23,7 +23,7 @@ pub enum Full {
     Peer(usize),
     /// As many as are left for all others.
     #[error("this peer has as many handshakes in progress ({0}) as there is room left for all others")]
-    Share(usize),
+    Quota(usize),
 }
 
 impl Handshaking {
@@ -36,7 +36,7 @@ impl Handshaking {
             return Err(Full::Peer(counted.of_peer));
         }
         if counted.of_peer >= ALL.saturating_sub(counted.all) {
-            return Err(Full::Share(counted.of_peer));
+            return Err(Full::Quota(counted.of_peer));
         }
         Ok(())
     }
@@ -47,7 +47,7 @@ impl Full {
     pub fn reason(self) -> &'static str {
         match self {
             Self::Peer(_) => "peer_handshakes",
-            Self::Share(_) => "all_handshakes",
+            Self::Quota(_) => "all_handshakes",
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Pure. What the mesh says of a request's caller in headers, and that nobody else says it: not the caller, not a
-//! filter of a route, not a name that a backend folds into the same one.
+//! Pure. The headers by which the mesh tells backends who the caller is. Nobody else can set them: not the caller, not
+//! a filter of a route, not a name that a backend folds into the same one.
 //!
 //! Servers that hand headers over as variables (CGI, RFC 3875, 4.1.18; WSGI, Rack, PHP) make `-`, `_` and often every
 //! other sign the same. So `x_forwarded_client_cert` counts as `x-forwarded-client-cert`, and goes.

@@ -12,10 +12,10 @@ use crate::request::query::Query;
 pub enum PathMatch {
     /// Equal.
     Exact(Box<str>),
-    /// The same elements at the beginning: `/foo` fits `/foo`, `/foo/` and `/foo/x`, not `/foobar`. Without a slash at
-    /// the end; the root is the empty text.
+    /// The same elements at the beginning: `/foo` matches `/foo`, `/foo/` and `/foo/x`, not `/foobar`. Stored without a
+    /// trailing slash; the root is the empty text.
     Prefix(Box<str>),
-    /// The whole path fits the expression.
+    /// The whole path matches the expression.
     Regex(Regex),
 }
 
@@ -25,8 +25,8 @@ impl PathMatch {
         Self::Prefix(text.strip_suffix('/').unwrap_or(text).into())
     }
 
-    /// Whether `path` fits.
-    pub fn fits(&self, path: &str) -> bool {
+    /// Whether `path` matches.
+    pub fn matches(&self, path: &str) -> bool {
         match self {
             Self::Exact(text) => path == &**text,
             Self::Prefix(text) => {
@@ -42,13 +42,13 @@ impl PathMatch {
 pub enum Text {
     /// Equal.
     Exact(Box<str>),
-    /// The whole value fits the expression.
+    /// The whole value matches the expression.
     Regex(Regex),
 }
 
 impl Text {
-    /// Whether `value` fits.
-    pub fn fits(&self, value: &str) -> bool {
+    /// Whether `value` matches.
+    pub fn matches(&self, value: &str) -> bool {
         match self {
             Self::Exact(text) => value == &**text,
             Self::Regex(regex) => regex.is_match(value),
@@ -59,7 +59,8 @@ impl Text {
 /// One condition beside path and method.
 #[derive(Clone, Debug)]
 pub enum Condition {
-    /// A header; several lines of the same name count as one, joined by commas (RFC 9110, 5.3). The backend gets that line.
+    /// A header; several lines of the same name count as one, joined by commas (RFC 9110, 5.3). The backend gets that
+    /// line.
     Header(HeaderName, Text),
     /// A query parameter; the first of several of the same name counts.
     Query(Arc<str>, Text),
@@ -77,13 +78,13 @@ pub struct Match {
 }
 
 impl Match {
-    /// The match that everything fits.
+    /// The match of everything.
     pub fn everything() -> Self {
         Self { path: PathMatch::prefix("/"), method: None, conditions: Box::default() }
     }
 
-    /// Whether everything but the path fits.
-    pub fn fits_beside_path(&self, method: &Method, headers: &HeaderMap, query: &Query<'_>) -> bool {
+    /// Whether everything but the path matches.
+    pub fn matches_beside_path(&self, method: &Method, headers: &HeaderMap, query: &Query<'_>) -> bool {
         self.method.as_ref().is_none_or(|wanted| wanted == method)
             && self.conditions.iter().all(|condition| condition.holds(headers, query))
     }
@@ -98,8 +99,8 @@ impl Match {
 impl Condition {
     fn holds(&self, headers: &HeaderMap, query: &Query<'_>) -> bool {
         match self {
-            Self::Header(name, text) => with_value(headers, name, |value| text.fits(value)),
-            Self::Query(name, text) => query.get(name).is_some_and(|value| text.fits(value)),
+            Self::Header(name, text) => with_value(headers, name, |value| text.matches(value)),
+            Self::Query(name, text) => query.get(name).is_some_and(|value| text.matches(value)),
         }
     }
 }
@@ -115,7 +116,7 @@ pub fn with_value(headers: &HeaderMap, name: &HeaderName, check: impl FnOnce(&st
     std::str::from_utf8(&joined).is_ok_and(check)
 }
 
-/// An expression that must fit a whole text, with a bounded size. RE2 syntax, as routes elsewhere use it.
+/// An expression that must match a whole text, with a bounded size. RE2 syntax, as routes elsewhere use it.
 pub fn whole(expression: &str) -> Result<Regex, regex::Error> {
     // Compiled alone first, so that an unbalanced group cannot escape the anchors.
     regex::RegexBuilder::new(expression).size_limit(REGEX_SIZE).build()?;
@@ -133,7 +134,7 @@ mod tests {
 
     #[test]
     fn prefixes_match_whole_elements() {
-        for (prefix, path, fits) in [
+        for (prefix, path, expected) in [
             ("/", "/", true),
             ("/", "/anything", true),
             ("/foo", "/foo", true),
@@ -144,15 +145,15 @@ mod tests {
             ("/foo/", "/foo/x", true),
             ("/foo", "/", false),
         ] {
-            assert_eq!(PathMatch::prefix(prefix).fits(path), fits, "{prefix} {path}");
+            assert_eq!(PathMatch::prefix(prefix).matches(path), expected, "{prefix} {path}");
         }
     }
 
     #[test]
-    fn expressions_fit_the_whole_text() {
+    fn expressions_match_the_whole_text() {
         let regex = whole("/v[12]|/beta").unwrap();
-        for (path, fits) in [("/v1", true), ("/v3", false), ("/v1/x", false), ("/beta", true), ("/x/beta", false)] {
-            assert_eq!(regex.is_match(path), fits, "{path}");
+        for (path, expected) in [("/v1", true), ("/v3", false), ("/v1/x", false), ("/beta", true), ("/x/beta", false)] {
+            assert_eq!(regex.is_match(path), expected, "{path}");
         }
         assert!(whole("a)(b").is_err(), "the anchors must hold");
         assert!(whole("(a{1000}){1000}").is_err(), "the size is bounded");

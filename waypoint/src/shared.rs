@@ -1,4 +1,4 @@
-//! What every connection of this waypoint shares.
+//! State that all connections of this waypoint share.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ pub const MIRRORS: usize = 1024;
 /// Connections of clients that are carried at most; further ones are refused, so that memory stays bounded.
 pub const CONNECTIONS: usize = 50_000;
 
-/// What every connection of this waypoint shares. Built once, by `app`.
+/// State that all connections of this waypoint share. Built once, by `app`.
 pub struct Shared {
     /// What to do, and with whom.
     pub worlds: Arc<Worlds>,

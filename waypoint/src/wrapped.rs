@@ -1,4 +1,4 @@
-//! A stream whose reads go through something of its own. What is written goes on as it is.
+//! A stream wrapper that intercepts reads. Writes are passed through unchanged.
 
 use std::io;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! Who may ask for what.
+//! Authentication and authorization of requests.
 
 pub mod authorize; // L7 authorization
 pub mod jwt; // tokens of callers

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_equal() {
+    fn slots_are_divided_equally() {
         let names = names(6);
         let table = table(&names);
         let mut counts = [0u32; 6];
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_shape_the_shares() {
+    fn weights_set_the_proportions() {
         let names = names(2);
         let table = Maglev::new([(names[0].as_bytes(), 1), (names[1].as_bytes(), 3)].into_iter());
         let heavy = (0..10_000u64).filter(|key| table.get(hash(&key.to_le_bytes()), |_| true) == Some(1)).count();

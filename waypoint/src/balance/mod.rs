@@ -1,4 +1,4 @@
-//! Which endpoint of a service gets a request. One state per service, shared by all of its routes.
+//! Load balancing: which endpoint of a service gets a request. All routes to a service share one state.
 
 pub mod pick; // one of the endpoints that may be used, by the service's algorithm
 pub mod maglev; // consistent hashing

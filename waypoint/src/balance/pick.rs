@@ -119,9 +119,11 @@ fn hashed<E>(from: &Candidates<'_, E>, table: &Maglev, usable: &impl Fn(&E) -> b
     let pending = |endpoint: &E| f64::from((from.load)(endpoint).pending());
     let total: f64 = from.endpoints.iter().map(pending).sum();
     let most = ((total + 1.0) / from.endpoints.len().max(1) as f64 * BOUNDED_LOAD).ceil();
-    let fits =
+    let below_bound =
         |index: usize| from.endpoints.get(index).is_some_and(|endpoint| usable(endpoint) && pending(endpoint) < most);
-    table.get(from.hash, fits).or_else(|| table.get(from.hash, |index| from.endpoints.get(index).is_some_and(usable)))
+    table
+        .get(from.hash, below_bound)
+        .or_else(|| table.get(from.hash, |index| from.endpoints.get(index).is_some_and(usable)))
 }
 
 #[cfg(test)]
@@ -182,21 +184,21 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_endpoint_loses_its_share_within_two_seconds_at_any_rate() {
+    fn a_slow_endpoint_loses_its_traffic_within_two_seconds_at_any_rate() {
         for rate in [60.0, 600.0, 3000.0] {
-            let (shares, _) = simulate(Algorithm::PeakEwma, rate, (22.0, 60.0), one_slow);
-            assert!(shares[2] <= 0.01, "{rate}/s: {shares:?}");
+            let (fractions, _) = simulate(Algorithm::PeakEwma, rate, (22.0, 60.0), one_slow);
+            assert!(fractions[2] <= 0.01, "{rate}/s: {fractions:?}");
             let (blind, _) = simulate(Algorithm::RoundRobin, rate, (22.0, 60.0), one_slow);
             assert!(blind[2] > 0.16, "the test would not notice: {blind:?}");
         }
     }
 
     #[test]
-    fn a_recovered_endpoint_gets_its_share_back_within_a_minute() {
+    fn a_recovered_endpoint_gets_its_traffic_back_within_a_minute() {
         let recovers = |index, now| if now >= 60.0 { (0.01, true) } else { one_slow(index, now) };
         for rate in [60.0, 600.0] {
-            let (shares, _) = simulate(Algorithm::PeakEwma, rate, (120.0, 150.0), recovers);
-            assert!(shares[2] > 0.10, "{rate}/s: {shares:?}");
+            let (fractions, _) = simulate(Algorithm::PeakEwma, rate, (120.0, 150.0), recovers);
+            assert!(fractions[2] > 0.10, "{rate}/s: {fractions:?}");
         }
     }
 

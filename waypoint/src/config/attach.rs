@@ -1,4 +1,4 @@
-//! Pure. Which routes apply to which service and port (GAMMA, GEP-1294), and what each parent reference is told.
+//! Pure. Which routes apply to which service and port (GAMMA, GEP-1294), and the status of each parent reference.
 //!
 //! Who may route for whom is not decided here but asked of [`mesh::authority`].
 
@@ -186,10 +186,10 @@ fn parent(
             }
         }
         ("gateway.networking.k8s.io", "Gateway") => {
-            let meant = (namespace, reference.name.as_str());
+            let referenced = (namespace, reference.name.as_str());
             // Without a Gateway of our own every waypoint is looked at.
-            let is_ours = gateway.map_or_else(|| gateways.has(meant.0, meant.1), |own| own == meant);
-            if is_ours { of_gateway(route, reference, services, meant, gateways) } else { Parent::Foreign }
+            let is_ours = gateway.map_or_else(|| gateways.has(referenced.0, referenced.1), |own| own == referenced);
+            if is_ours { of_gateway(route, reference, services, referenced, gateways) } else { Parent::Foreign }
         }
         _ => Parent::Foreign,
     }

@@ -1,4 +1,4 @@
-//! Pure. The backends of a rule: references with weights and filters.
+//! Pure. Compiles `backendRefs`: references with weights and filters.
 
 use super::filters;
 use super::reference::Resolver;

@@ -1,4 +1,4 @@
-//! Pure. Objects and services -> the plan.
+//! Pure. Compiles objects and services into the plan.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -176,8 +176,8 @@ pub fn of_workload(plan: &Plan, workload: &Workload, address: IpAddr, port: u16)
 }
 
 fn everything(rule: Arc<Rule>) -> Table {
-    let fits = crate::matcher::Match::everything();
-    Table::new(TableKind::Http, vec![(Rank::new(&fits, 1, &Age::default(), 0, 0), fits, rule)])
+    let route_match = crate::matcher::Match::everything();
+    Table::new(TableKind::Http, vec![(Rank::new(&route_match, 1, &Age::default(), 0, 0), route_match, rule)])
 }
 
 struct Compiler<'a> {
@@ -235,9 +235,10 @@ impl Compiler<'_> {
                 }
                 let index = rule.id.index;
                 let entries = compiled.matches.iter().enumerate();
-                ranked.extend(
-                    entries.map(|(at, fits)| (fits.rank(&age, index, at), fits.fits.clone(), Arc::clone(&rule))),
-                );
+                ranked
+                    .extend(entries.map(|(at, entry)| {
+                        (entry.rank(&age, index, at), entry.route_match.clone(), Arc::clone(&rule))
+                    }));
             }
         }
         let kind = if kind == RouteKind::Grpc { TableKind::Grpc } else { TableKind::Http };

@@ -159,7 +159,7 @@ fn grpc_wins_over_http_on_the_same_port() {
 }
 
 #[test]
-fn backends_that_do_not_resolve_keep_their_share() {
+fn backends_that_do_not_resolve_keep_their_weight() {
     let plan = plan_of(&[route(
         "HTTPRoute",
         "r",
@@ -348,7 +348,7 @@ fn what_a_policy_says_in_vain_is_an_error_and_closes_its_target() {
 }
 
 #[test]
-fn five_thousand_routes_compile_quickly_and_share_their_settings() {
+fn five_thousand_routes_compile_quickly_with_shared_settings() {
     let values: Vec<Value> = (0..5000)
         .map(|n| {
             let rules = json!([{"matches": [{"path": {"value": format!("/team{n}")}}], "backendRefs": [{"name": "v2", "port": 80}]}]);

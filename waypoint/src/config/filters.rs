@@ -1,4 +1,4 @@
-//! Pure. `filters` of a rule or backend, as written -> what is carried out.
+//! Pure. Compiles `filters` of a rule or backend.
 
 use std::sync::Arc;
 
@@ -171,7 +171,7 @@ fn cors(from: &CorsFilter) -> Result<Cors, String> {
 }
 
 fn mirror(from: &RequestMirror, resolver: &Resolver<'_>, findings: &mut Findings) -> Result<Option<Mirror>, String> {
-    let share = match (from.percent, from.fraction) {
+    let fraction = match (from.percent, from.fraction) {
         (Some(_), Some(_)) => return Err("a mirror takes percent or fraction, not both".to_owned()),
         (Some(percent), None) if percent > 100 => return Err(format!("mirror percent {percent} is above 100")),
         (Some(percent), None) => f64::from(percent) / 100.0,
@@ -185,7 +185,7 @@ fn mirror(from: &RequestMirror, resolver: &Resolver<'_>, findings: &mut Findings
         (None, None) => 1.0,
     };
     Ok(match resolver.target(&from.backend_ref, findings) {
-        BackendTarget::Service(service, port) => Some(Mirror { service, port, share }),
+        BackendTarget::Service(service, port) => Some(Mirror { service, port, fraction }),
         BackendTarget::Invalid(_) => None,
     })
 }

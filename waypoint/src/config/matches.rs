@@ -1,4 +1,4 @@
-//! Pure. `matches` of HTTPRoute and GRPCRoute, as written -> compiled, with what decides their rank.
+//! Pure. Compiles `matches` of HTTPRoute and GRPCRoute, with what decides their precedence.
 
 use http::{HeaderName, Method};
 use regex::Regex;
@@ -15,7 +15,7 @@ const MAX_PATH: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct Compiled {
     /// The match.
-    pub fits: Match,
+    pub route_match: Match,
     /// Characters of the path as written.
     length: usize,
     /// gRPC: characters of service and method as written.
@@ -23,14 +23,14 @@ pub struct Compiled {
 }
 
 impl Compiled {
-    /// The match that everything fits.
+    /// The match of everything.
     pub fn everything(is_grpc: bool) -> Self {
-        Self { fits: Match::everything(), length: 1, grpc: is_grpc.then_some((0, 0)) }
+        Self { route_match: Match::everything(), length: 1, grpc: is_grpc.then_some((0, 0)) }
     }
 
     /// The rank of this match as number `index` of rule `rule`.
     pub fn rank(&self, age: &Age, rule: usize, index: usize) -> Rank {
-        let rank = Rank::new(&self.fits, self.length, age, rule, index);
+        let rank = Rank::new(&self.route_match, self.length, age, rule, index);
         match self.grpc {
             Some((service, method)) => rank.of_grpc(service, method),
             None => rank,
@@ -39,7 +39,7 @@ impl Compiled {
 
     /// Whether `ReplacePrefixMatch` has a prefix to replace.
     pub fn is_prefix(&self) -> bool {
-        matches!(self.fits.path, PathMatch::Prefix(_))
+        matches!(self.route_match.path, PathMatch::Prefix(_))
     }
 }
 
@@ -72,8 +72,8 @@ pub fn http(from: &RouteMatch) -> Result<Compiled, String> {
             conditions.push(Condition::Query(param.name.as_str().into(), text(param)?));
         }
     }
-    let fits = Match { path, method, conditions: conditions.into() };
-    Ok(Compiled { fits, length: value.len(), grpc: None })
+    let route_match = Match { path, method, conditions: conditions.into() };
+    Ok(Compiled { route_match, length: value.len(), grpc: None })
 }
 
 /// Compiles one match of a GRPCRoute: `/service/method` is the path of a gRPC request.
@@ -106,8 +106,8 @@ pub fn grpc(from: &RouteMatch) -> Result<Compiled, String> {
         }
         (other, ..) => return Err(format!("method type {other:?} is not supported")),
     };
-    let fits = Match { path, method: None, conditions: headers(&from.headers)?.into() };
-    Ok(Compiled { fits, length: 0, grpc: Some(lengths) })
+    let route_match = Match { path, method: None, conditions: headers(&from.headers)?.into() };
+    Ok(Compiled { route_match, length: 0, grpc: Some(lengths) })
 }
 
 fn headers(from: &[NamedValue]) -> Result<Vec<Condition>, String> {
@@ -184,16 +184,16 @@ mod tests {
 
     #[test]
     fn of_conditions_on_one_name_the_first_counts() {
-        let fits = http_of(json!({
+        let compiled = http_of(json!({
             "headers": [{"name": "X-A", "value": "1"}, {"name": "x-a", "value": "2"}],
             "queryParams": [{"name": "q", "value": "1"}, {"name": "q", "value": "2"}, {"name": "Q", "value": "3"}],
         }));
-        assert_eq!(fits.unwrap().fits.counts(), (1, 2));
+        assert_eq!(compiled.unwrap().route_match.counts(), (1, 2));
     }
 
     #[test]
     fn grpc_methods_become_paths() {
-        for (method, path, fits) in [
+        for (method, path, expected) in [
             (json!({"service": "a.B", "method": "C"}), "/a.B/C", true),
             (json!({"service": "a.B"}), "/a.B/Other", true),
             (json!({"service": "a.B"}), "/a.Bc/Other", false),
@@ -203,10 +203,14 @@ mod tests {
             (json!({"type": "RegularExpression", "service": "a|b", "method": "C"}), "/b/C", true),
             (json!({"type": "RegularExpression", "service": "a|b", "method": "C"}), "/b/D", false),
         ] {
-            assert_eq!(grpc_of(json!({"method": method})).unwrap().fits.path.fits(path), fits, "{method} {path}");
+            assert_eq!(
+                grpc_of(json!({"method": method})).unwrap().route_match.path.matches(path),
+                expected,
+                "{method} {path}"
+            );
         }
         assert!(grpc_of(json!({"method": {}})).is_err());
         assert!(grpc_of(json!({"method": {"service": "a/b"}})).is_err());
-        assert!(grpc_of(json!({})).unwrap().fits.path.fits("/any/thing"));
+        assert!(grpc_of(json!({})).unwrap().route_match.path.matches("/any/thing"));
     }
 }

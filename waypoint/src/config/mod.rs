@@ -1,5 +1,5 @@
-//! From objects to the plan of what the waypoint does. All of it pure: the same objects give the same plan, whichever
-//! source they came from, and the same status conditions.
+//! Compiles objects into the plan that the waypoint runs by. All of it is pure: the same objects give the same plan and
+//! the same status conditions, whichever source they came from.
 
 pub mod explain; // which setting comes from where
 pub mod compile; // everything -> the plan

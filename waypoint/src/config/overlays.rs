@@ -1,4 +1,4 @@
-//! Pure. What MeshPolicy, XBackendTrafficPolicy and DestinationRule say about settings.
+//! Pure. Settings from MeshPolicy, XBackendTrafficPolicy and DestinationRule.
 
 use std::time::Duration;
 
@@ -35,10 +35,10 @@ fn positive(field: &str, text: Option<&String>) -> Read<Duration> {
     }
 }
 
-fn share(field: &str, value: Option<f64>) -> Read<f64> {
+fn fraction(field: &str, value: Option<f64>) -> Read<f64> {
     match value {
-        Some(share) if !(0.0..=1.0).contains(&share) => Err(format!("{field}: {share} is not within 0 to 1")),
-        share => Ok(share),
+        Some(fraction) if !(0.0..=1.0).contains(&fraction) => Err(format!("{field}: {fraction} is not within 0 to 1")),
+        fraction => Ok(fraction),
     }
 }
 
@@ -147,7 +147,7 @@ fn hash_on(from: &HashOnSpec) -> Result<HashOn, String> {
 fn circuit_breaker(from: &CircuitBreaker, out: &mut Overlay) -> Result<(), String> {
     let endpoint = &from.endpoint;
     out.breaker_consecutive = endpoint.consecutive;
-    out.breaker_success_rate = share("circuitBreaker.endpoint.successRate", endpoint.success_rate)?;
+    out.breaker_success_rate = fraction("circuitBreaker.endpoint.successRate", endpoint.success_rate)?;
     out.breaker_window = positive("circuitBreaker.endpoint.window", endpoint.window.as_ref())?;
     out.breaker_min_requests = endpoint.min_requests;
     out.breaker_open_min = positive("circuitBreaker.endpoint.open.min", endpoint.open.min.as_ref())?;
@@ -178,7 +178,7 @@ fn percentage(value: &Value) -> Result<f64, String> {
         _ => None,
     };
     let range = || format!("tracing.sampling: {value} is not within 0% to 100%");
-    read.filter(|share| (0.0..=1.0).contains(share)).ok_or_else(range)
+    read.filter(|fraction| (0.0..=1.0).contains(fraction)).ok_or_else(range)
 }
 
 /// `64Ki`, `1Mi` or a number.
@@ -291,8 +291,8 @@ pub fn without_effect(kind: &str, spec: &Value) -> Vec<String> {
     collect(spec, &mut String::new(), &mut |path, value| {
         let said = format!("{path}={}", value.as_str().unwrap_or_default());
         let outlier = path.strip_prefix("trafficPolicy.outlierDetection.");
-        let fits = known.iter().any(|known| path == *known || said == *known || below(path, known));
-        if !fits || outlier.is_some_and(|field| !OUTLIER.contains(&field)) {
+        let is_known = known.iter().any(|known| path == *known || said == *known || below(path, known));
+        if !is_known || outlier.is_some_and(|field| !OUTLIER.contains(&field)) {
             found.push(format!("spec.{path} has no effect"));
         }
     });

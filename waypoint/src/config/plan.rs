@@ -1,4 +1,4 @@
-//! Pure. Everything that was compiled: what the waypoint does for each service.
+//! Pure. The plan: the compiled configuration of every service.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! Pure. A reference to a backend, as written -> a service and a port.
+//! Pure. Resolves a backend reference to a service and a port.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Pure. The rules of one route, as written -> compiled, without what depends on the service they are attached to.
+//! Pure. Compiles the rules of one route, except what depends on the service that they are attached to.
 
 use std::sync::Arc;
 use std::time::Duration;

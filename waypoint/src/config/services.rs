@@ -36,7 +36,7 @@ impl Services {
     pub fn of_host(&self, host: &str, namespace: &str) -> Option<&Arc<Service>> {
         // A ServiceEntry of somebody else's that claims the same host does not stand in the way of one's own.
         let claims = self.by_host.get(host).map_or(&[][..], |claims| claims);
-        let of = |fits: &dyn Fn(&Service) -> bool| claims.iter().find(|service| fits(service));
+        let of = |matches: &dyn Fn(&Service) -> bool| claims.iter().find(|service| matches(service));
         let found = of(&|service| service.canonical)
             .or_else(|| of(&|service| service.key.namespace.as_str() == namespace))
             .or_else(|| claims.iter().min_by(|a, b| a.key.cmp(&b.key)));

@@ -1,4 +1,4 @@
-//! Pure. Which origins may read an answer (`cors`; the Fetch standard, 3.3).
+//! Pure. CORS: which origins may read a response (`cors`; the Fetch standard, 3.3).
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
@@ -57,7 +57,7 @@ impl Cors {
 
     fn allow(&self, origin: &HeaderValue, answer: &mut HeaderMap) -> bool {
         let any = self.origins.iter().any(|known| &**known == "*");
-        let known = origin.to_str().is_ok_and(|origin| self.origins.iter().any(|known| fits(known, origin)));
+        let known = origin.to_str().is_ok_and(|origin| self.origins.iter().any(|known| matches(known, origin)));
         if !any && !known {
             return false;
         }
@@ -84,7 +84,7 @@ impl Cors {
 }
 
 /// Whether `origin` fits `known`: equal without regard to case, or with one or more labels for `*`.
-fn fits(known: &str, origin: &str) -> bool {
+fn matches(known: &str, origin: &str) -> bool {
     match known.split_once("://*") {
         Some((scheme, suffix)) => origin.split_once("://").is_some_and(|(own, host)| {
             own.eq_ignore_ascii_case(scheme)

@@ -1,4 +1,4 @@
-//! Pure. An answer with a `Location` (`requestRedirect`).
+//! Pure. Redirect responses (`requestRedirect`).
 
 use std::sync::Arc;
 

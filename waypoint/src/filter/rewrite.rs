@@ -1,4 +1,4 @@
-//! Pure. Another path or host for the backend (`urlRewrite`), and the path changes that redirects share with it.
+//! Pure. Rewrites path and host for the backend (`urlRewrite`); redirects use the same path changes.
 
 use std::sync::Arc;
 

@@ -18,20 +18,21 @@ use crate::request::query::Query;
 use crate::route::Rule;
 use crate::shared::Shared;
 
-/// Who a token says is calling.
+/// The caller as a valid token names it.
 #[derive(Clone, Debug, Default)]
 pub struct Caller {
-    /// The rule by which the token was found good.
+    /// The JWT rule that accepted the token.
     pub rule: Option<Arc<JwtRule>>,
-    /// What the token says.
+    /// The claims of the token.
     pub claims: Option<Claims>,
-    /// What the backend is told of it.
+    /// Headers that the backend gets from the token.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Parameters of the query that carried the token, and that the backend is not to get.
+    /// Query parameters that carried the token; they are removed before the request is forwarded.
     pub params: Vec<String>,
 }
 
-/// Checks the token of a request. No token passes; `requestPrincipals` of a policy are how to ask for one.
+/// Checks the token of a request. A request without a token is let through: a policy requires one with
+/// `requestPrincipals`.
 pub fn authenticate(
     shared: &Shared,
     service: &ServicePlan,
@@ -67,7 +68,7 @@ fn own_principal(rules: &[Arc<JwtRule>], claims: Claims, issuer: &str) -> Result
     }
 }
 
-/// What the backend gets of a token. Policies see it too.
+/// Headers that the backend gets from a token. Policies see them too.
 fn pass_on(rule: &Arc<JwtRule>, found: &Found, claims: Claims, headers: &mut HeaderMap) -> Caller {
     let mut params = Vec::new();
     for place in found.places.iter().filter(|_| !rule.forward) {
@@ -88,7 +89,7 @@ fn pass_on(rule: &Arc<JwtRule>, found: &Found, claims: Claims, headers: &mut Hea
     Caller { rule: Some(Arc::clone(rule)), claims: Some(claims), headers: told, params }
 }
 
-/// Judges a request by the policies.
+/// Evaluates the authorization policies for a request.
 pub fn authorize(service: &ServicePlan, request: &Subject<'_>) -> Result<(), Reply> {
     if service.security.policies.is_empty() {
         return Ok(());
@@ -110,7 +111,7 @@ pub fn authorize(service: &ServicePlan, request: &Subject<'_>) -> Result<(), Rep
     }
 }
 
-/// Says of every policy why it matches what is refused, or does not.
+/// Logs for every policy why it matches the refused request, or does not.
 pub fn report_why(service: &ServicePlan, subject: &Subject<'_>) {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return;

@@ -26,7 +26,7 @@ use crate::telemetry::Record;
 use crate::world::World;
 use mesh::policy::path::{self, Normalization};
 
-/// What becomes of a request, or our own answer to it.
+/// The decision about a request, or the waypoint's own response to it.
 pub fn decide(
     connection: &Connection,
     world: &World,
@@ -44,7 +44,7 @@ pub fn decide(
     choose(&received, &query, admitted, world, parts, &record.host)
 }
 
-/// A request that can be read in one way, for an HTTP port of a service behind this waypoint.
+/// An unambiguous request for an HTTP port of a service behind this waypoint.
 struct Received<'a> {
     connection: &'a Connection,
     service: &'a ServicePlan,
@@ -56,20 +56,20 @@ struct Received<'a> {
     query: Option<String>,
 }
 
-/// What its service's routes say of a request.
+/// The result of the route lookup.
 struct Routed<'a> {
     /// The rule and the match, if any.
     found: Option<Found<'a>>,
-    /// Somebody else's route sends it on: it is judged as it is sent. What is not sent on is judged as it came.
+    /// A route of another namespace forwards it: policies judge the request as it is sent, not as it was received.
     is_judged_as_sent: bool,
 }
 
-/// A request that was let in, as far as it is judged as it came.
+/// A request that was admitted, as far as it is judged as it was received.
 struct Admitted<'a> {
     rule: Arc<Rule>,
-    /// The path match of the rule that it fell under.
+    /// The path match of the rule that matched.
     matched: &'a PathMatch,
-    /// Who its token says is calling.
+    /// The caller as its token names it.
     caller: Caller,
 }
 
@@ -98,8 +98,8 @@ fn refuse<'a>(
     }
 }
 
-/// Makes of the headers that routes match one line each, which policies and the backend get too: there is no first line and
-/// no last one for two readers to differ on. Refuses a request whose `Connection` took one of them away.
+/// Joins the lines of each header that routes match into one, which policies and the backend get too: with one line,
+/// two readers cannot differ on whether the first or the last counts. Refuses a request whose `Connection` removed one.
 fn one_line_each(received: &Received<'_>, parts: &mut Parts) -> Result<(), Reply> {
     let matched = received.table.headers();
     received.head.keeps(matched.iter()).map_err(Reply::bad)?;
@@ -120,8 +120,8 @@ fn route<'a>(received: &Received<'a>, query: &Query<'_>, parts: &Parts) -> Resul
     Ok(Routed { found, is_judged_as_sent })
 }
 
-/// Lets the request in: its token, the policies, the limits of rate. Who may not come in does not learn which routes
-/// there are.
+/// Admits the request: its token, the policies, the rate limits. A caller that is not allowed does not learn which
+/// routes there are.
 fn admit<'a>(
     received: &Received<'a>,
     query: &Query<'_>,
@@ -146,10 +146,10 @@ fn admit<'a>(
     let rule = Arc::clone(found.rule);
     record.route = Some(Arc::clone(&rule.label));
     admit::limit(&connection.shared, service, &rule)?;
-    Ok(Admitted { rule, matched: &found.fits.path, caller })
+    Ok(Admitted { rule, matched: &found.route_match.path, caller })
 }
 
-/// Chooses the backend, and what is sent to it. What is judged as it is sent is judged here.
+/// Chooses the backend and the request that is sent to it, and judges that request where policies judge what is sent.
 fn choose(
     received: &Received<'_>,
     query: &Query<'_>,

@@ -26,29 +26,29 @@ use crate::upstream::{Client, Interim};
 
 /// One connection of one client to one service.
 pub struct Connection {
-    /// What all connections share.
+    /// State that all connections share.
     pub shared: Arc<Shared>,
-    /// Who calls.
+    /// The client.
     pub client: Client,
-    /// Which service.
+    /// The service that was called.
     pub service: ServiceKey,
-    /// Which of its ports.
+    /// The port of the service.
     pub port: u16,
-    /// The address that was called.
+    /// The destination address of the client's connection.
     pub destination: SocketAddr,
-    /// What backends are told of the client.
+    /// Values of the headers that tell backends who the client is.
     pub told: Told,
-    /// Set when an HTTP/1 connection has become something else.
+    /// Set when an HTTP/1 connection was upgraded to another protocol.
     pub switched: Arc<AtomicBool>,
-    /// What is left of an offer to change the protocol that was not taken: the connection's end goes by it.
+    /// The client's offer of an upgrade that was not taken; how the connection ends depends on it.
     pub untaken: Mutex<Option<OnUpgrade>>,
     /// Interim responses on their way to an HTTP/1 client.
     pub interim: Arc<Interim>,
 }
 
 impl Connection {
-    /// The connection goes on as it is, though its client had offered another protocol. An HTTP/1 connection whose
-    /// client has done so is given back at its end, instead of being shut down.
+    /// The client has offered an upgrade that was not taken: the connection stays HTTP. hyper hands such an HTTP/1
+    /// connection back at its end, instead of shutting it down.
     pub fn not_taken(&self, version: Version, switch: Option<OnUpgrade>) {
         if version < Version::HTTP_2 && switch.is_some() {
             *self.untaken.lock() = switch;
@@ -56,25 +56,25 @@ impl Connection {
     }
 }
 
-/// What was decided about a request that is to be sent on.
+/// The decision about a request that is forwarded.
 pub struct Decision {
     /// The rule.
     pub rule: Arc<Rule>,
-    /// Which of the rule's backends.
+    /// Index of the backend in the rule.
     pub backend: usize,
-    /// Where it goes.
+    /// Host and path for the backend.
     pub address: Address,
-    /// Whether its origin is to be answered.
+    /// The request's `Origin`, when the rule has CORS settings.
     pub origin: Option<HeaderValue>,
-    /// What only the mesh may say of the request, in headers of the service's own choice.
+    /// Headers, named by the service, that only the mesh may set on the request.
     pub reserved: Arc<Reserved>,
-    /// Who a token says is calling.
+    /// The caller as its token names it.
     pub caller: Caller,
-    /// Whether the route's changes to the headers have been carried out already.
+    /// Whether the route's header changes have been applied already.
     pub changed: bool,
 }
 
-/// What is known of a request at its beginning.
+/// The telemetry record of a request, with what is known when its head has been read.
 pub fn begin(connection: &Connection, parts: &Parts) -> Box<Record> {
     let client = &connection.client;
     let facts = Facts {

@@ -1,4 +1,4 @@
-//! A request to its backend, and the response back.
+//! Forwards a request to its backend, and the response to the client.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -35,25 +35,25 @@ use crate::upstream::send::{Outgoing, Teed, send};
 use crate::upstream::{Allowance, Cluster, Failure, Interim, Replay, RequestBody, Sent};
 use crate::world::World;
 
-/// A request that is sent on.
+/// A request that is forwarded.
 pub struct Going<'a> {
-    /// The connection that it came on.
+    /// The client's connection.
     pub connection: &'a Arc<Connection>,
-    /// What it is decided on.
+    /// The configuration that it was decided with.
     pub world: &'a Arc<World>,
     /// What was decided.
     pub decision: Decision,
-    /// What was decided at the door.
+    /// How the request is framed, decided when its head was read.
     pub head: Head,
-    /// The client's connection, when it has offered another protocol.
+    /// The client's connection, when it has offered an upgrade.
     pub switch: Option<OnUpgrade>,
-    /// What is told of it.
+    /// Telemetry of the request.
     pub record: Box<Record>,
 }
 
 type Answered = Result<Response<ResponseBody>, (Box<Reply>, Box<Record>)>;
 
-/// Where the request stands in its trace.
+/// The request's place in its trace.
 struct Traced {
     here: Context,
     /// The caller's span, when we make one of our own.
@@ -61,7 +61,7 @@ struct Traced {
     began: SystemTime,
 }
 
-/// Sends a request on and gives the response.
+/// Forwards a request and returns the response.
 pub async fn forward(going: Going<'_>, mut parts: Parts, body: Incoming) -> Answered {
     let Going { connection, world, decision, head, switch, mut record } = going;
     let (shared, client_version) = (&connection.shared, parts.version);
@@ -132,7 +132,7 @@ pub async fn forward(going: Going<'_>, mut parts: Parts, body: Incoming) -> Answ
     }
 }
 
-/// The body that attempts take turns to send, if there is one.
+/// The replayable body that attempts send one after the other, if there is one.
 fn upload(
     body: Incoming,
     head: &Head,
@@ -154,7 +154,7 @@ fn upload(
     Some(replay)
 }
 
-/// Where interim responses go.
+/// The sink of interim responses.
 fn hearing(connection: &Connection, version: HttpVersion, waits: bool) -> Hearing {
     if version >= HttpVersion::HTTP_2 {
         // hyper cannot send any to clients of HTTP/2.
@@ -163,7 +163,7 @@ fn hearing(connection: &Connection, version: HttpVersion, waits: bool) -> Hearin
     connection.interim.begin(version == HttpVersion::HTTP_11, waits)
 }
 
-/// Which HTTP the backend is spoken to: what it declares, else what the caller speaks. gRPC is HTTP/2 always.
+/// The HTTP version towards the backend: the one that it declares, else the caller's. gRPC is always HTTP/2.
 fn version_of(cluster: &Cluster, parts: &Parts, grpc: bool) -> Version {
     let two = parts.version >= HttpVersion::HTTP_2;
     match cluster.endpoints().protocol {
@@ -274,7 +274,7 @@ fn failed(record: &mut Record, failure: &Failure) {
     }
 }
 
-/// What the way back depends on.
+/// What the response path depends on.
 struct Finishing<'a> {
     connection: &'a Connection,
     decision: &'a Decision,
@@ -340,7 +340,7 @@ impl Finishing<'_> {
     fn decorate(&self, headers: &mut http::HeaderMap) {
         let (first, second) = (&self.backend.response_headers, &self.decision.rule.response_headers);
         if !(first.is_empty() && second.is_empty()) {
-            // How the response is framed is not a route's to change.
+            // A route cannot change how the response is framed.
             let length = headers.get(CONTENT_LENGTH).cloned();
             first.apply(headers);
             second.apply(headers);
@@ -376,9 +376,9 @@ impl Finishing<'_> {
             response,
             self.rule.idle,
             (kept, record),
-            |(kept, mut record), forth, back| {
-                record.received.fetch_add(forth, Ordering::Relaxed);
-                record.sent = back;
+            |(kept, mut record), to_backend, to_client| {
+                record.received.fetch_add(to_backend, Ordering::Relaxed);
+                record.sent = to_client;
                 drop(kept);
             },
         ));

@@ -1,4 +1,4 @@
-//! Who judges a request, and in which form: its token, its policies.
+//! Which policies and which JWT rules judge a request, and whether as it was received or as it is sent.
 //!
 //! The policies of the service that was called judge the request as it came, unless somebody else's route changes it on
 //! the way: then they judge what is sent, because whoever changes a request that was judged already decides what was
@@ -28,7 +28,7 @@ use mesh::policy::path::Readings;
 
 /// A request in the form that is judged.
 pub struct Form<'a, 'q> {
-    /// What was decided when it came.
+    /// What was decided when it was received.
     pub head: &'a Head,
     /// Its method.
     pub method: &'a Method,
@@ -38,12 +38,12 @@ pub struct Form<'a, 'q> {
     pub path: &'a str,
     /// Its query.
     pub query: &'a Query<'q>,
-    /// The address that it is for.
+    /// The destination address that policies see.
     pub destination: SocketAddr,
 }
 
-/// Lets a request in to a service, or says why not, once what a caller may not say is gone ([`identity::enter`]). `known` is
-/// what a token has said of its caller before.
+/// Admits a request to a service, or says why not, after headers that only the mesh may set were removed
+/// ([`identity::enter`]). `known` is the caller that an earlier check of its token has found.
 pub fn admit(
     connection: &Connection,
     service: &ServicePlan,
@@ -75,11 +75,11 @@ pub fn admit(
 
 /// A request on its way to a backend.
 pub struct Passing<'a, 'q> {
-    /// What was decided when it came.
+    /// What was decided when it was received.
     pub head: &'a Head,
     /// The rule that sends it.
     pub rule: &'a Rule,
-    /// Where to.
+    /// The backend that it is sent to.
     pub backend: &'a Backend,
     /// The service and port of that backend.
     pub target: (&'a ServiceKey, u16),
@@ -95,8 +95,8 @@ impl Passing<'_, '_> {
         self.rule.foreign || *self.target.0 != connection.service
     }
 
-    /// Carries the changes of the route out and has what results judged by whoever it is sent to; by the service that was
-    /// called, if that is nobody who is behind this waypoint and the route is somebody else's.
+    /// Applies the route's changes and lets the policies of the backend's service judge the result; those of the
+    /// service that was called, if the backend is not behind this waypoint and the route is of another namespace.
     pub fn settle(
         &self,
         connection: &Connection,
@@ -130,7 +130,7 @@ impl Passing<'_, '_> {
     }
 }
 
-/// The address of a service that policies know it by.
+/// The address under which policies see a service.
 pub fn address_of(plan: &ServicePlan) -> IpAddr {
     let address = plan.service.vips.iter().find_map(Vip::address);
     address.unwrap_or(IpAddr::from([0, 0, 0, 0]))

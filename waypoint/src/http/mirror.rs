@@ -1,4 +1,4 @@
-//! Copies of requests sent elsewhere. Nobody waits for them, and nothing they do reaches the caller.
+//! Mirrors: copies of requests for other backends. Nothing waits for them, and their outcome never reaches the caller.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,22 +35,22 @@ pub struct Copied {
     pub address: Address,
     /// The body.
     pub body: Option<RequestBody>,
-    /// What was decided about the body.
+    /// How the body is framed.
     pub content: Content,
     /// Whether it is gRPC.
     pub grpc: bool,
-    /// On whose behalf.
+    /// The client on whose behalf it is sent.
     pub client: Client,
-    /// What is told of it.
+    /// Telemetry of the copy.
     pub record: Box<Record>,
 }
 
-/// A copy may take so long.
+/// Timeout of a copy.
 const LIMIT: Duration = Duration::from_secs(15);
 
 /// Which of the mirrors get a copy of this request.
 pub fn chosen<'a>(mirrors: impl Iterator<Item = &'a Mirror>) -> Vec<&'a Mirror> {
-    mirrors.filter(|mirror| fastrand::f64() < mirror.share).collect()
+    mirrors.filter(|mirror| fastrand::f64() < mirror.fraction).collect()
 }
 
 /// The copy, if whoever it is for admits it: a service behind this waypoint is no more open to copies than to requests.
@@ -149,7 +149,7 @@ pub fn send_off(shared: &Arc<Shared>, world: &Arc<World>, mirror: &Mirror, versi
     });
 }
 
-/// Reads a body to its end and forgets it.
+/// Reads a body to its end and discards it.
 async fn drain(mut body: Incoming) -> bool {
     let draining = async {
         while let Some(frame) = body.frame().await {

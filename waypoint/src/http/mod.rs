@@ -1,4 +1,4 @@
-//! Requests inside a connection.
+//! HTTP requests of a connection: reads, decides, forwards.
 
 pub mod request; // one request, from its head to its answer
 pub mod decide; // refuse, route, admit, choose

@@ -47,7 +47,7 @@ pub struct Address {
     pub path: PathAndQuery,
 }
 
-/// Works out where the request goes.
+/// Determines host and path for the backend.
 pub fn address(
     rule: &Rule,
     backend: &Backend,
@@ -66,7 +66,7 @@ pub fn address(
 }
 
 impl Address {
-    /// Takes parameters off the query: a token that is not for the backend.
+    /// Removes query parameters that carry a token, which is not for the backend.
     pub fn take_off(&mut self, params: &[String]) -> Result<(), Reply> {
         if params.is_empty() {
             return Ok(());
@@ -78,7 +78,7 @@ impl Address {
         Ok(())
     }
 
-    /// Brings the path into normal form, so that what is judged is what is sent.
+    /// Normalizes the path, so that what is judged is what is sent.
     pub fn normalise(&mut self, how: Normalization) -> Result<(), Reply> {
         if self.path.path() == "*" {
             return Ok(());
@@ -101,7 +101,7 @@ fn with_query(path: &str, query: Option<&str>) -> Result<PathAndQuery, InvalidUr
     }
 }
 
-/// Carries out what a rule and its backend change about the headers of a request.
+/// Applies the header changes of a rule and of its backend to a request.
 pub fn change(headers: &mut HeaderMap, rule: &Rule, backend: &Backend) {
     rule.request_headers.apply(headers);
     backend.request_headers.apply(headers);
@@ -118,7 +118,7 @@ fn contain(headers: &mut HeaderMap) {
 }
 
 /// Puts the head into the form of the version that the backend speaks. How its content is framed follows from what was
-/// decided at the door and from nothing that stands in the head.
+/// decided when the request was received, and from no header.
 pub fn shape(
     parts: &mut Parts,
     address: &Address,
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(length(Content::None, &[]), (None, None));
         assert_eq!(length(Content::Length(3), &[("content-length", "3")]), (some("3"), None));
         assert_eq!(length(Content::Length(3), &[]), (some("3"), None));
-        // Whatever stands there: a route may have written it.
+        // Overwrites any value: a route may have set one.
         assert_eq!(length(Content::Length(12), &[("content-length", "0012")]), (some("12"), None));
         assert_eq!(length(Content::Length(5), &[("content-length", "1")]), (some("5"), None));
         assert_eq!(length(Content::Unknown, &[("content-length", "3")]), (None, some("chunked")));

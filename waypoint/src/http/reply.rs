@@ -1,5 +1,5 @@
-//! Pure. The answers that we make ourselves, each with its reason: `x-culvert-error`, and for gRPC a status and a
-//! message.
+//! Pure. The responses that the waypoint makes itself, each with its reason: `x-culvert-error`, and for gRPC a status
+//! and a message.
 
 use std::time::Duration;
 
@@ -20,16 +20,16 @@ pub const ERROR: HeaderName = HeaderName::from_static("x-culvert-error");
 pub struct Reply {
     /// Why a backend does not answer; `None` for redirects and what OPTIONS gets, which are no errors.
     pub rejection: Option<Rejection>,
-    /// In words, for log and body.
+    /// Human-readable text, for the access log and the body.
     pub detail: String,
-    /// Its status, for HTTP.
+    /// The HTTP status.
     status: StatusCode,
     /// Further headers.
     headers: Option<Box<HeaderMap>>,
 }
 
 impl Reply {
-    /// A rejection, and why in words.
+    /// A rejection with a human-readable text.
     pub fn rejected(rejection: Rejection, detail: impl Into<String>) -> Self {
         Self { rejection: Some(rejection), detail: detail.into(), status: rejection.status(), headers: None }
     }
@@ -38,7 +38,7 @@ impl Reply {
         Self { rejection: None, detail: String::new(), status, headers: None }
     }
 
-    /// A refusal at the door.
+    /// The response to a request whose head is refused.
     pub fn bad(why: BadRequest) -> Self {
         let mut reply = Self::rejected(why.into(), why.to_string());
         if why == BadRequest::Connect {
@@ -72,7 +72,7 @@ impl Reply {
         Self { headers: Some(Box::new(headers)), ..Self::without_error(StatusCode::NO_CONTENT) }
     }
 
-    /// A refusal of a token.
+    /// The response to a token that is not valid.
     pub fn unauthenticated(detail: &str) -> Self {
         let mut reply = Self::rejected(Rejection::InvalidToken, detail);
         let value = HeaderValue::from_static("Bearer error=\"invalid_token\"");
@@ -80,14 +80,14 @@ impl Reply {
         reply
     }
 
-    /// Too many requests.
+    /// The response to a request over a rate limit.
     pub fn limited(wait: Duration) -> Self {
         let mut reply = Self::rejected(Rejection::RateLimited, "rate limit exceeded");
         reply.come_back(wait);
         reply
     }
 
-    /// What became of a request that no endpoint answered.
+    /// The response to a request that no endpoint answered.
     pub fn failed(failure: &Failure) -> Self {
         let mut reply = Self::rejected(failure.rejection, failure.detail.clone());
         if let Some(wait) = failure.retry_after {

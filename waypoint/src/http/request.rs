@@ -1,4 +1,4 @@
-//! One request: its head is read, what becomes of it decided, and it is answered or sent on.
+//! One request: reads its head, decides about it, and answers or forwards it.
 
 use std::convert::Infallible;
 use std::sync::Arc;

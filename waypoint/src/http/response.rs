@@ -23,11 +23,11 @@ use crate::upstream::gate::Passes;
 
 /// A response's body.
 pub enum ResponseBody {
-    /// Our own words.
+    /// The body of a response that the waypoint makes itself.
     Text(Option<Bytes>, Box<Record>),
-    /// A backend's.
+    /// The body of a backend's response.
     Stream(Box<Streamed>),
-    /// None: the connection is no longer HTTP.
+    /// No body: the connection was upgraded.
     Switched,
 }
 
@@ -40,10 +40,10 @@ pub enum BodyError {
     /// The deadline of the whole exchange has passed.
     #[error("the deadline of the request has passed")]
     Deadline,
-    /// Nothing came for too long.
+    /// The idle timeout has expired.
     #[error("the response was idle for too long")]
     Idle,
-    /// The backend took its word back: a stream without an end.
+    /// The HTTP/2 stream ended without END_STREAM.
     #[error("the response ended before it was complete")]
     Cut,
 }
@@ -63,13 +63,13 @@ impl BodyError {
 pub struct Streamed {
     /// The body.
     pub body: Incoming,
-    /// A frame that was taken from it already.
+    /// The first frame, when it was read ahead.
     pub peeked: Option<Frame<Bytes>>,
     /// The connection.
     pub lease: Option<Lease>,
     /// The request's body, which may still be on its way.
     pub upload: Option<Replay>,
-    /// Whether the backend speaks HTTP/2, where an end is marked as one.
+    /// Whether the backend speaks HTTP/2, whose streams end explicitly (END_STREAM).
     pub two: bool,
     /// Whether content could follow that must not: the connection is not used again.
     pub dubious: bool,
@@ -79,15 +79,15 @@ pub struct Streamed {
     pub pass: Passes,
     /// When the endpoint counts as failing.
     pub breaker: BreakerLimits,
-    /// What is told at the end.
+    /// Telemetry, written when the body ends.
     pub record: Box<Record>,
-    /// When all must be over.
+    /// Deadline of the whole exchange.
     pub deadline: Option<Instant>,
-    /// How long nothing may come.
+    /// Idle timeout.
     pub idle: Option<Duration>,
-    /// When something came last.
+    /// When the last frame was received.
     pub last: Instant,
-    /// Bytes of the request's body that had come by then.
+    /// Bytes of the request's body that had been received by then.
     pub received: u64,
     /// Armed only while a body keeps us waiting.
     pub timer: Option<Pin<Box<Sleep>>>,
@@ -149,7 +149,7 @@ impl Streamed {
         self.flight.failed_late(&self.breaker, Instant::now());
     }
 
-    /// Whether a limit of time is exceeded; arms the timer otherwise.
+    /// Whether a timeout has expired; arms the timer otherwise.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<BodyError> {
         loop {
             let silent = self.idle.map(|idle| self.last + idle);

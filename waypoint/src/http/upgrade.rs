@@ -1,4 +1,4 @@
-//! Connections that stop being HTTP: the bytes of a WebSocket, both ways, whichever HTTP carried its request.
+//! Upgraded connections: the bytes of a WebSocket in both directions, whether HTTP/1 or HTTP/2 carried its request.
 
 use std::io;
 use std::pin::Pin;
@@ -14,8 +14,8 @@ use tokio::io::{AsyncRead, ReadBuf, copy_bidirectional};
 
 use crate::wrapped::{Reading, Wrapped};
 
-/// Copies bytes both ways until both have ended, or none has come for `idle`. `kept` is what must live as long; it is told
-/// how many bytes passed.
+/// Copies bytes in both directions until both have ended, or until none was received for `idle`. `kept` is held until
+/// then and handed to `told` with the bytes sent to the backend and to the client.
 pub async fn carry<T>(
     client: OnUpgrade,
     response: Response<Incoming>,
@@ -28,14 +28,14 @@ pub async fn carry<T>(
         (Ok(client), Ok(backend)) => (client, backend),
         (Err(error), _) | (_, Err(error)) => return tracing::debug!("upgrade: {error}"),
     };
-    let (forth, back) = (AtomicU64::new(0), AtomicU64::new(0));
-    let mut client = Wrapped { stream: TokioIo::new(client), reading: Count(&forth) };
-    let mut backend = Wrapped { stream: TokioIo::new(backend), reading: Count(&back) };
+    let (to_backend, to_client) = (AtomicU64::new(0), AtomicU64::new(0));
+    let mut client = Wrapped { stream: TokioIo::new(client), reading: Count(&to_backend) };
+    let mut backend = Wrapped { stream: TokioIo::new(backend), reading: Count(&to_client) };
     tokio::select! {
         _ = copy_bidirectional(&mut client, &mut backend) => {}
-        () = silence(idle, || forth.load(Ordering::Relaxed).wrapping_add(back.load(Ordering::Relaxed))) => {}
+        () = silence(idle, || to_backend.load(Ordering::Relaxed).wrapping_add(to_client.load(Ordering::Relaxed))) => {}
     }
-    told(kept, forth.load(Ordering::Relaxed), back.load(Ordering::Relaxed));
+    told(kept, to_backend.load(Ordering::Relaxed), to_client.load(Ordering::Relaxed));
 }
 
 /// Ends when `count` has not changed for `idle`, a quarter more at most.

@@ -81,14 +81,14 @@ impl<'a> Room<'a> {
 
     fn take_if_free(&mut self, namespaces: &'a [Arc<str>], progress: Progress) -> bool {
         let Some((_, (all, failing))) = self.least(namespaces) else { return false };
-        let fits = match progress.failures > 0 {
+        let is_free = match progress.failures > 0 {
             true => all < OF_NAMESPACE && failing < OF_FAILING && self.all < ALL / 2,
             false => all < OF_NAMESPACE && self.all < ALL,
         };
-        if fits {
+        if is_free {
             self.take(namespaces, progress);
         }
-        fits
+        is_free
     }
 
     fn take(&mut self, namespaces: &'a [Arc<str>], progress: Progress) {

@@ -1,4 +1,4 @@
-//! Keys of token issuers that are behind a URL: fetched in the background, kept when fetching fails.
+//! JWKS by URL (`jwksUri`): fetched in the background, kept when fetching fails.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What a message says, read once for everything behind it.
+//! Parsing of requests and responses, done once for all later stages.
 
 pub mod hygiene; // how a message is read, decided once
 pub mod query; // query parameters

@@ -18,11 +18,11 @@ use std::time::{Duration, Instant};
 pub struct BreakerLimits {
     /// Opens after this many failures in a row; 0 switches this trigger off.
     pub consecutive: u32,
-    /// Opens when fewer than this share of requests succeed within `window`; 0 switches this trigger off.
+    /// Opens when less than this fraction (0 to 1) of requests succeed within `window`; 0 switches this trigger off.
     pub success_rate: f64,
-    /// Over which time the success rate is taken.
+    /// The time over which the success rate is measured.
     pub window: Duration,
-    /// The success rate is not judged on fewer requests.
+    /// Fewest requests within `window` for which the success rate counts.
     pub min_requests: u32,
     /// How long it is open the first time; it doubles each time in a row.
     pub open_min: Duration,
@@ -79,7 +79,7 @@ pub const SILENCE: Duration = Duration::from_secs(15);
 /// ejected one is probed after this, however long its ejection was to last.
 pub const ALONE: Duration = Duration::from_secs(5);
 
-/// What a record changed.
+/// What the end of a request changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transition {
     /// The endpoint is ejected until then.
@@ -289,8 +289,8 @@ impl Window {
         let width = (width.max(Duration::from_millis(50)) / SLOTS as u32).as_nanos();
         let elapsed = now.saturating_duration_since(self.began).as_nanos();
         let slot = u64::try_from(elapsed / width).unwrap_or(u64::MAX).max(self.slot);
-        for passed in 0..(slot - self.slot).min(SLOTS as u64) {
-            self.counts[((slot - passed) % SLOTS as u64) as usize] = (0, 0);
+        for elapsed_slots in 0..(slot - self.slot).min(SLOTS as u64) {
+            self.counts[((slot - elapsed_slots) % SLOTS as u64) as usize] = (0, 0);
         }
         self.slot = slot;
         let (total, good) = &mut self.counts[(slot % SLOTS as u64) as usize];
@@ -458,8 +458,8 @@ mod tests {
             let mut breaker = probing(now);
             let got = breaker.record(&limits, now, sign, true, 0.0);
             match expected {
-                Some(back) => {
-                    assert_eq!((got, breaker.admission(now)), (Some(back), Admission::Open), "{sign:?}");
+                Some(transition) => {
+                    assert_eq!((got, breaker.admission(now)), (Some(transition), Admission::Open), "{sign:?}");
                 }
                 None => assert!(matches!(got, Some(Transition::Opened(_))), "{sign:?}: {got:?}"),
             }

@@ -1,4 +1,5 @@
-//! Pure. How long a request may take: the least of what the caller, the route and the mesh allow, and what is told on.
+//! Pure. The timeout of a request: the shortest that the caller, the route and the mesh allow; and the headers that
+//! forward it.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +10,10 @@ pub const GRPC_TIMEOUT: &str = "grpc-timeout";
 /// The header by which Envoy tells the next hop how long it waits, in milliseconds.
 pub const ENVOY_EXPECTED: &str = "x-envoy-expected-rq-timeout-ms";
 
-/// A body that flows is looked at so often.
+/// The interval at which the progress of a request body is checked.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// What limits one request.
+/// The deadlines of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadline {
     start: Instant,
@@ -49,14 +50,14 @@ impl Deadline {
     /// The deadline of a request that began at `start`.
     pub fn new(start: Instant, allowed: Allowed) -> Self {
         let whole = least(allowed.request, allowed.caller);
-        // A route that says how long its requests may take has spoken: the default is for those that did not.
+        // The default applies only to routes that set no timeout of their own.
         let default = allowed.default.filter(|_| allowed.request.is_none());
         let impatient = allowed.caller.is_some() && allowed.caller == least(whole, default);
         Self { start, default, whole: whole.map(|time| start + time), impatient }
     }
 
     /// When response headers must be there; `None` is unlimited. The default counts from the end of the request: as
-    /// long as a body flows, only silence of `idle` ends it, for who uploads or streams is not late.
+    /// long as a body flows, only the idle timeout ends it: a client that uploads or streams is not late.
     pub fn headers(&self, upload: Option<Upload>, idle: Option<Duration>) -> Option<Instant> {
         let default = match upload {
             None => self.default.map(|time| self.start + time),
@@ -66,8 +67,8 @@ impl Deadline {
         least(self.whole, default)
     }
 
-    /// When to look again at how far the body has come, if it may change what [`Deadline::headers`] says.
-    pub fn look_again(&self, upload: Option<Upload>, now: Instant) -> Option<Instant> {
+    /// When to check the progress of the body next, if it may change what [`Deadline::headers`] says.
+    pub fn next_check(&self, upload: Option<Upload>, now: Instant) -> Option<Instant> {
         let flows = matches!(upload, Some(Upload::Flowing(_)));
         self.default.filter(|_| flows).map(|default| now + default.min(LOOK))
     }
@@ -158,8 +159,8 @@ mod tests {
         assert_eq!(limit(Upload::Flowing(at)), Some(at + 300 * SECOND));
         assert_eq!(limit(Upload::Ended(at)), Some(at + 15 * SECOND));
         assert_eq!(default.headers(Some(Upload::Flowing(at)), None), None);
-        assert_eq!(default.look_again(Some(Upload::Flowing(at)), at), Some(at + LOOK));
-        assert_eq!(default.look_again(Some(Upload::Ended(at)), at), None);
+        assert_eq!(default.next_check(Some(Upload::Flowing(at)), at), Some(at + LOOK));
+        assert_eq!(default.next_check(Some(Upload::Ended(at)), at), None);
         let caller = Deadline::new(start, Allowed { caller: Some(SECOND), default: Some(15 * SECOND), request: None });
         assert_eq!(caller.headers(Some(Upload::Flowing(at)), idle), Some(start + SECOND), "callers mean what they say");
     }

@@ -1,4 +1,4 @@
-//! What keeps one failing backend from becoming everybody's failure.
+//! Limits the damage of a failing backend: retries and their budget, circuit breakers, deadlines, rate limits.
 
 pub mod breaker; // which endpoints not
 pub mod retry; // whether a failed attempt is made again

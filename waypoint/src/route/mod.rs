@@ -1,4 +1,4 @@
-//! Which rule a request falls under. Routes of one service and port are compiled once per configuration into a table.
+//! Routing: finds the rule that matches a request. The routes of a service and port are compiled into one table.
 
 pub mod table; // finds the rule without looking at rules that cannot match
 pub mod precedence; // which of several matching rules wins

@@ -24,7 +24,8 @@ pub struct Rank {
 /// Which of two equally specific routes wins: the older, then by `namespace/name`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Age {
-    /// `metadata.creationTimestamp` as RFC 3339 text, whose order is that of time; the place in the folder without one.
+    /// `metadata.creationTimestamp` as RFC 3339 text, which sorts by time; without one, the object's place among all,
+    /// which sorts after every timestamp.
     pub created: Arc<str>,
     /// `namespace/name`.
     pub name: Arc<str>,
@@ -32,17 +33,17 @@ pub struct Age {
 
 impl Rank {
     /// The rank of match `index` of rule `rule` of a route.
-    pub fn new(fits: &Match, written_length: usize, age: &Age, rule: usize, index: usize) -> Self {
-        let tier = match &fits.path {
+    pub fn new(route_match: &Match, written_length: usize, age: &Age, rule: usize, index: usize) -> Self {
+        let tier = match &route_match.path {
             PathMatch::Exact(_) => 0,
             PathMatch::Regex(_) => 1,
             PathMatch::Prefix(_) => 2,
         };
-        let (headers, query) = fits.counts();
+        let (headers, query) = route_match.counts();
         Self {
             tier,
             length: Reverse(if tier == 0 { 0 } else { written_length }),
-            method: Reverse(fits.method.is_some()),
+            method: Reverse(route_match.method.is_some()),
             headers: Reverse(headers),
             query: Reverse(query),
             age: age.clone(),

@@ -1,4 +1,4 @@
-//! Pure. What a rule does with its requests, compiled from a route.
+//! Pure. A route rule, compiled: its action, filters and settings.
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,9 +38,9 @@ pub struct Rule {
     pub id: RuleId,
     /// The same as text.
     pub label: Arc<str>,
-    /// What becomes of the request.
+    /// Forward, redirect or refuse.
     pub action: Action,
-    /// Cross-origin answers.
+    /// CORS settings.
     pub cors: Option<Arc<Cors>>,
     /// Changes to the request's headers.
     pub request_headers: HeaderChanges,
@@ -48,9 +48,9 @@ pub struct Rule {
     pub response_headers: HeaderChanges,
     /// Changes to path and host.
     pub rewrite: Option<Rewrite>,
-    /// Copies sent elsewhere.
+    /// Mirrors of its requests.
     pub mirrors: Box<[Mirror]>,
-    /// What applies to its requests, every source merged.
+    /// Settings of its requests, merged from all sources.
     pub settings: Arc<Settings>,
     /// Whether it was written by others than the service's own namespace: what it changes comes before policy judges.
     pub foreign: bool,
@@ -70,9 +70,9 @@ pub enum Action {
 /// One backend of a rule.
 #[derive(Clone, Debug)]
 pub struct Backend {
-    /// Where it is.
+    /// The service and port, if the reference resolves.
     pub target: BackendTarget,
-    /// Its share relative to the others.
+    /// Weight relative to the other backends.
     pub weight: u32,
     /// Changes to the request's headers, after the rule's.
     pub request_headers: HeaderChanges,
@@ -82,7 +82,7 @@ pub struct Backend {
     pub rewrite: Option<Rewrite>,
     /// A redirect in place of forwarding.
     pub redirect: Option<Redirect>,
-    /// Copies sent elsewhere, besides the rule's.
+    /// Mirrors, besides the rule's.
     pub mirrors: Box<[Mirror]>,
 }
 
@@ -91,19 +91,19 @@ pub struct Backend {
 pub enum BackendTarget {
     /// A port of a service.
     Service(ServiceKey, u16),
-    /// The reference does not resolve: its share of requests is answered with 500.
+    /// The reference does not resolve: the requests that its weight gives it are answered with 500.
     Invalid(Arc<str>),
 }
 
 /// A copy of requests sent elsewhere.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mirror {
-    /// Where to.
+    /// The service that gets the copies.
     pub service: ServiceKey,
     /// The service's port.
     pub port: u16,
-    /// Which share of requests, 0 to 1.
-    pub share: f64,
+    /// Fraction of requests that are copied, 0 to 1.
+    pub fraction: f64,
 }
 
 impl Rule {
@@ -132,7 +132,7 @@ impl Rule {
     }
 
     /// The backend, and its index, for one request, `random` being 0 to 1 (exclusive). `None` when all weights are
-    /// zero, or there is no backend at all: 500. A backend without endpoints keeps its share: weights are never spread
+    /// zero, or there is no backend at all: 500. A backend without endpoints keeps its weight: weights are never spread
     /// anew.
     pub fn choose(&self, random: f64) -> Option<(usize, &Backend)> {
         let Action::Forward(backends) = &self.action else { return None };
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn backends_get_their_share_of_requests() {
+    fn backends_get_requests_by_weight() {
         let rule = rule(&[9, 0, 1]);
         let mut counts = [0; 3];
         for step in 0..1000 {

@@ -42,7 +42,7 @@ pub struct Table {
 
 #[derive(Debug)]
 struct Entry {
-    fits: Match,
+    route_match: Match,
     rule: Arc<Rule>,
 }
 
@@ -51,8 +51,8 @@ struct Entry {
 pub struct Found<'a> {
     /// The rule.
     pub rule: &'a Arc<Rule>,
-    /// Which of its matches fitted.
-    pub fits: &'a Match,
+    /// Which of its matches was met.
+    pub route_match: &'a Match,
 }
 
 /// Entries that share a path, as indices in order of precedence.
@@ -84,13 +84,14 @@ impl Table {
     /// Compiles ranked matches with their rules.
     pub fn new(kind: TableKind, mut ranked: Vec<(Rank, Match, Arc<Rule>)>) -> Self {
         ranked.sort_by(|a, b| a.0.cmp(&b.0));
-        let entries: Box<[Entry]> = ranked.into_iter().map(|(_, fits, rule)| Entry { fits, rule }).collect();
+        let entries: Box<[Entry]> =
+            ranked.into_iter().map(|(_, route_match, rule)| Entry { route_match, rule }).collect();
         let (mut exact, mut prefix, mut expressions) = (HashMap::<_, Bucket>::new(), Node::default(), Vec::new());
         for (index, entry) in entries.iter().enumerate() {
             let index = index as u32;
-            match &entry.fits.path {
-                PathMatch::Exact(path) => exact.entry(path.clone()).or_default().add(index, &entry.fits),
-                PathMatch::Prefix(path) => prefix.at(path).add(index, &entry.fits),
+            match &entry.route_match.path {
+                PathMatch::Exact(path) => exact.entry(path.clone()).or_default().add(index, &entry.route_match),
+                PathMatch::Prefix(path) => prefix.at(path).add(index, &entry.route_match),
                 PathMatch::Regex(regex) => expressions.push((index, regex.as_str())),
             }
         }
@@ -103,7 +104,7 @@ impl Table {
             Err(_) => (None, indices),
         };
         let mut headers: Vec<HeaderName> = Vec::new();
-        for condition in entries.iter().flat_map(|entry| &entry.fits.conditions) {
+        for condition in entries.iter().flat_map(|entry| &entry.route_match.conditions) {
             match condition {
                 Condition::Header(name, _) if !headers.contains(name) => headers.push(name.clone()),
                 _ => {}
@@ -126,17 +127,17 @@ impl Table {
         if let Some((set, indices)) = &self.regex {
             candidates.extend(set.matches(path).into_iter().map(|at| indices[at]));
         }
-        candidates.extend(self.loose.iter().copied().filter(|index| self.entry(*index).fits.path.fits(path)));
+        candidates.extend(self.loose.iter().copied().filter(|index| self.entry(*index).route_match.path.matches(path)));
         self.prefix.collect(path, headers, query, &mut candidates);
         candidates.sort_unstable();
-        let fitting = candidates.iter().map(|index| self.entry(*index));
-        let found = fitting.into_iter().find(|entry| entry.fits.fits_beside_path(method, headers, query))?;
-        Some(Found { rule: &found.rule, fits: &found.fits })
+        let ranked = candidates.iter().map(|index| self.entry(*index));
+        let found = ranked.into_iter().find(|entry| entry.route_match.matches_beside_path(method, headers, query))?;
+        Some(Found { rule: &found.rule, route_match: &found.route_match })
     }
 
     /// Every match with its rule, the one that wins first.
     pub fn entries(&self) -> impl Iterator<Item = Found<'_>> {
-        self.entries.iter().map(|entry| Found { rule: &entry.rule, fits: &entry.fits })
+        self.entries.iter().map(|entry| Found { rule: &entry.rule, route_match: &entry.route_match })
     }
 
     fn entry(&self, index: u32) -> &Entry {
@@ -145,8 +146,8 @@ impl Table {
 }
 
 impl Bucket {
-    fn add(&mut self, index: u32, fits: &Match) {
-        let exact = fits.conditions.iter().find_map(|condition| match condition {
+    fn add(&mut self, index: u32, route_match: &Match) {
+        let exact = route_match.conditions.iter().find_map(|condition| match condition {
             Condition::Header(name, Text::Exact(value)) => Some((Some(name), None, value)),
             Condition::Query(name, Text::Exact(value)) => Some((None, Some(name), value)),
             _ => None,
@@ -157,7 +158,7 @@ impl Bucket {
             _ if self.is_closed => {}
             _ => {
                 self.plain.push(index);
-                self.is_closed = fits.method.is_none() && fits.conditions.is_empty();
+                self.is_closed = route_match.method.is_none() && route_match.conditions.is_empty();
             }
         }
     }

@@ -41,7 +41,7 @@ impl Spec {
     }
 
     /// What the text of the Gateway API says about this match, without any index.
-    fn fits(&self, request: &Request) -> bool {
+    fn matches(&self, request: &Request) -> bool {
         let (kind, value) = (&self.path.0, &self.path.1);
         let path = match kind {
             0 => request.path == *value,
@@ -51,7 +51,7 @@ impl Spec {
                 request.path == trimmed || request.path.starts_with(&format!("{trimmed}/"))
             }
         };
-        let fits = |value: &str, wanted: &str, regex: bool| match regex {
+        let text_matches = |value: &str, wanted: &str, regex: bool| match regex {
             true => regex::Regex::new(&format!("^(?:{wanted})$")).unwrap().is_match(value),
             false => value == wanted,
         };
@@ -60,10 +60,10 @@ impl Spec {
         };
         path && self.method.is_none_or(|method| request.method == method)
             && self.headers.iter().all(|(name, wanted, regex)| {
-                first(&request.headers, name).is_some_and(|value| fits(&value, wanted, *regex))
+                first(&request.headers, name).is_some_and(|value| text_matches(&value, wanted, *regex))
             })
             && self.query.iter().all(|(name, wanted, regex)| {
-                first(&request.query, name).is_some_and(|value| fits(&value, wanted, *regex))
+                first(&request.query, name).is_some_and(|value| text_matches(&value, wanted, *regex))
             })
     }
 
@@ -90,8 +90,8 @@ fn rule(index: usize) -> Arc<Rule> {
 fn table(specs: &[Spec]) -> Table {
     let age = Age::default();
     let ranked = specs.iter().enumerate().map(|(index, spec)| {
-        let fits = spec.compile();
-        (Rank::new(&fits, spec.path.1.len(), &age, index, 0), fits, rule(index))
+        let route_match = spec.compile();
+        (Rank::new(&route_match, spec.path.1.len(), &age, index, 0), route_match, rule(index))
     });
     Table::new(TableKind::Http, ranked.collect())
 }
@@ -147,7 +147,7 @@ proptest! {
     ) {
         let table = table(&specs);
         for request in &requests {
-            let fitting = specs.iter().enumerate().filter(|(_, spec)| spec.fits(request));
+            let fitting = specs.iter().enumerate().filter(|(_, spec)| spec.matches(request));
             let wanted = fitting.min_by_key(|(index, spec)| (spec.key(), *index)).map(|(index, _)| index);
             prop_assert_eq!(find(&table, request), wanted, "{:?}", request);
         }
@@ -211,8 +211,8 @@ fn routes_that_cannot_match_cost_nothing() {
 fn grpc_matches_rank_by_service_then_method() {
     let age = Age::default();
     let grpc = |path: PathMatch, service: usize, method: usize, index: usize| {
-        let fits = Match { path, method: None, conditions: Box::default() };
-        (Rank::new(&fits, 0, &age, index, 0).of_grpc(service, method), fits, rule(index))
+        let route_match = Match { path, method: None, conditions: Box::default() };
+        (Rank::new(&route_match, 0, &age, index, 0).of_grpc(service, method), route_match, rule(index))
     };
     let table = Table::new(
         TableKind::Grpc,

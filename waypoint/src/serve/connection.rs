@@ -1,4 +1,4 @@
-//! One connection in a tunnel: for which service it is, what is spoken on it, and who carries it.
+//! One connection in a tunnel: finds its service and its protocol, and proxies it as HTTP or as opaque TCP.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,9 +38,9 @@ use crate::world::World;
 
 /// How long an undeclared protocol may take to show itself; then it is one in which the server speaks first.
 const SNIFF: Duration = Duration::from_millis(200);
-/// How long a client of a declared protocol may take to say anything.
+/// How long a client of a declared protocol may take to send its first byte.
 const FIRST_BYTE: Duration = Duration::from_secs(300);
-/// How long the head of a request may take once it has begun.
+/// Timeout of a request head once its first byte was received.
 const HEAD: Duration = Duration::from_secs(30);
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
@@ -48,7 +48,7 @@ const STREAMS: u32 = 250;
 
 type Stream = Rewind<hbone::Stream>;
 
-/// Carries one connection.
+/// Proxies one connection.
 pub async fn carry(shared: Arc<Shared>, request: hbone::Request, peer: SocketAddr, identity: Identity) {
     let world = shared.worlds.load();
     let head = match request.head() {
@@ -152,7 +152,7 @@ async fn spoken(connection: &Connection, stream: &mut Stream, declared: bool) ->
                 return None;
             }
             Ok(Ok(None)) => Spoken::Opaque,
-            // Silent. What looks at requests may have come in the meantime.
+            // Silent. A policy or route that looks at requests may have been added in the meantime.
             Err(_) if stream.seen().is_empty() && !judged => {
                 if is_judged(connection) {
                     continue;

@@ -23,16 +23,16 @@ pub enum Refused {
     Both,
     /// The head is too large, or has too many lines.
     Large,
-    /// A header that is not one.
+    /// A header line without a valid name or value.
     Header,
-    /// Chunks that are not chunks.
+    /// Chunked encoding that is not valid.
     Chunk,
     /// A target with a fragment, which some drop and some take for a part of the path.
     Target,
 }
 
 impl Refused {
-    /// In a word.
+    /// A short word for the reason.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Line => "line",
@@ -48,18 +48,18 @@ impl Refused {
     }
 }
 
-/// How far the bytes are fine.
+/// How many bytes are accepted, and why no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stop {
-    /// So many of the bytes are fine.
+    /// Bytes that are accepted.
     pub good: usize,
-    /// Why no more.
+    /// Why the next ones are refused.
     pub why: Refused,
     /// What must follow them before another header can; `None` when none can.
     pub then: Option<&'static str>,
 }
 
-/// Where in the bytes of a connection we are.
+/// The position within the requests of a connection.
 #[derive(Debug)]
 pub struct Framing {
     at: At,
@@ -108,9 +108,9 @@ impl Framing {
         while done < bytes.len() {
             let rest = &bytes[done..];
             if let At::Body { left, then } = self.at {
-                let passed = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
-                done += passed;
-                let left = left - passed as u64;
+                let skipped = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
+                done += skipped;
+                let left = left - skipped as u64;
                 self.at = match (left, then) {
                     (0, Then::Start) => At::Start,
                     (0, Then::Size) => At::Size,

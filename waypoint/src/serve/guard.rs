@@ -48,11 +48,11 @@ struct Linger {
     timer: Pin<Box<Sleep>>,
 }
 
-/// How long a client may go on sending when we have ended.
+/// How long a client may go on sending after our end of the connection.
 const LINGER: Duration = Duration::from_secs(10);
-/// How long it may be silent.
+/// Idle timeout during that time.
 const SILENCE: Duration = Duration::from_secs(2);
-/// Pieces that are read in one go.
+/// Most pieces that one poll reads.
 const PIECES: usize = 32;
 
 impl<S> Guard<S> {
@@ -89,7 +89,7 @@ impl<S: Duplex + AsyncWrite + Unpin> Guard<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Reads and forgets what the client still sends, until it ends or its time is over.
+    /// Reads and discards what the client still sends, until it closes or the timeout expires.
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let now = Instant::now();
         let linger = self

@@ -1,4 +1,4 @@
-//! HBONE in: TLS as the waypoint, each CONNECT is a connection for a service.
+//! The inbound HBONE listener: terminates mTLS as the waypoint; each CONNECT is a connection to a service.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -30,7 +30,7 @@ pub struct Incoming {
     pub handshakes: Arc<Handshakes>,
     /// How many there may be.
     pub limits: Handshaking,
-    /// What the tunnels of one peer may hold for readers that do not read.
+    /// Quotas, by peer address, of what its tunnels buffer for slow readers.
     pub buffers: Arc<ByAddress>,
 }
 
@@ -79,7 +79,8 @@ fn refuse(shared: &Shared, refused: &Throttle, stream: &TcpStream, peer: SocketA
 }
 
 async fn tunnel(shared: Arc<Shared>, incoming: Incoming, begun: Begun, stream: TcpStream, peer: SocketAddr) {
-    // Waiting for its turn and for our certificate is part of a peer's time: who fills its places waits for itself.
+    // The handshake timeout includes the wait for a turn and for our certificate: a peer that exhausts its quota delays
+    // only itself.
     let shaking =
         timeout(incoming.settings.handshake, Box::pin(shake_hands(&shared, &incoming, &begun, stream, peer.ip())));
     let shaken = shaking.await.unwrap_or_else(|_| Err(("timeout", "no handshake in time".to_owned())));

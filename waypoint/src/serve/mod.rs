@@ -1,4 +1,4 @@
-//! Connections: those that come in, and what is spoken on them.
+//! Inbound connections: the HBONE listener, protocol detection, HTTP and opaque TCP.
 
 pub mod listener; // HBONE in: TLS as the waypoint, each CONNECT is a connection for a service
 pub mod connection; // one of them: for which service, by which protocol

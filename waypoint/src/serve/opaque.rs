@@ -1,4 +1,4 @@
-//! A connection that is not HTTP: an endpoint, and bytes both ways.
+//! An opaque TCP connection: chooses an endpoint and copies bytes in both directions.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ use crate::world::World;
 /// Why a connection was not carried.
 #[derive(Debug, Error)]
 pub enum OpaqueError {
-    /// The rule leads nowhere.
+    /// The rule has no backend.
     #[error("the route has no backend for connections")]
     NoBackend,
     /// No endpoint is ready, or none that is ready answers.
@@ -34,7 +34,7 @@ pub enum OpaqueError {
     Overflow,
 }
 
-/// Endpoints that are tried.
+/// Most endpoints that are tried.
 const TRIES: usize = 3;
 
 /// The service and port of a backend of the rule.
@@ -45,7 +45,7 @@ pub fn choose(rule: &Rule) -> Result<(&ServiceKey, u16), OpaqueError> {
     }
 }
 
-/// Carries one connection of a client to a service.
+/// Proxies one connection of a client to a service.
 pub async fn carry<S: Duplex>(
     shared: &Arc<Shared>,
     world: &Arc<World>,

@@ -1,4 +1,4 @@
-//! A stream whose first bytes were looked at: they come again.
+//! A stream whose first bytes can be peeked at: later reads return them again.
 
 use std::io;
 use std::pin::Pin;

@@ -1,13 +1,13 @@
 //! Pure. What the first bytes of a connection say about its protocol.
 
-/// What is spoken.
+/// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spoken {
     /// HTTP/1.
     Http1,
     /// HTTP/2 with prior knowledge.
     Http2,
-    /// Something else.
+    /// Any other protocol.
     Opaque,
 }
 

@@ -69,21 +69,22 @@ const fn millis(millis: u64) -> Duration {
 }
 
 settings! {
-    /// From the end of the request to response headers, when neither route nor caller says otherwise.
+    /// Timeout from the end of the request to response headers, unless `deadline.request` is set; the caller's deadline
+    /// can only shorten it.
     "deadline.default" deadline_default: Option<Duration> = Some(secs(15));
-    /// For the whole exchange, retries included.
+    /// Timeout of the whole exchange, retries included.
     "deadline.request" deadline_request: Option<Duration> = None;
-    /// Whether the caller's own deadline (`grpc-timeout`, `x-envoy-expected-rq-timeout-ms`) counts and is told on.
+    /// Whether the caller's deadline (`grpc-timeout`, `x-envoy-expected-rq-timeout-ms`) is honoured and forwarded.
     "deadline.propagate" deadline_propagate: bool = true;
-    /// A stream without a byte in either direction ends after this.
+    /// Idle timeout of a stream: no byte in either direction.
     "deadline.idle" idle: Option<Duration> = Some(secs(300));
-    /// For the TCP and TLS connect to an endpoint.
+    /// Timeout of TCP connect and TLS handshake with an endpoint.
     "connect.timeout" connect_timeout: Duration = secs(1);
     /// Most retries; 0 is off.
     "retry.attempts" retry_attempts: u32 = 2;
-    /// Status codes that are tried again.
+    /// HTTP status codes that are retried.
     "retry.codes" retry_codes: StatusSet = [502, 503, 504].into_iter().collect();
-    /// gRPC status codes that are tried again.
+    /// gRPC status codes that are retried.
     "retry.grpcCodes" retry_grpc: GrpcCodes = [GrpcCode::UNAVAILABLE].into_iter().collect();
     /// Whether methods that are not idempotent are never repeated once they may have been received.
     "retry.idempotentOnly" retry_idempotent_only: bool = true;
@@ -91,20 +92,20 @@ settings! {
     "retry.backoff.base" backoff_base: Duration = millis(25);
     /// The least wait grows no further than this.
     "retry.backoff.max" backoff_max: Duration = secs(1);
-    /// For one attempt. Off by default: it would repeat requests that are merely slow.
+    /// Timeout of one attempt. Off by default: it would repeat requests that are merely slow.
     "retry.perTryTimeout" per_try_timeout: Option<Duration> = None;
     /// Whether `Retry-After` lengthens the wait.
     "retry.retryAfter" retry_after: bool = true;
-    /// Most bytes of a request body that are kept for a retry.
+    /// Most bytes of a request body that are buffered for a retry.
     "retry.maxBodyBytes" retry_body: usize = 64 << 10;
     /// Retries per hundred requests.
     "retry.budget.percent" budget_percent: u32 = 20;
-    /// Over which time.
+    /// The time over which requests and retries are counted.
     "retry.budget.interval" budget_interval: Duration = secs(10);
     /// Retries per second that are always allowed.
     "retry.budget.minPerSecond" budget_min: f64 = 10.0;
-    /// Retries per second that are always allowed to rules whose route asks for them; `None`: a budget was set, and
-    /// holds them as it holds all.
+    /// Retries per second that are always allowed to rules whose route asks for retries; `None`: a budget was set,
+    /// which applies to these retries too.
     "retry.budget.minPerSecondAsked" budget_asked: Option<f64> = Some(100.0);
     /// Whether a retry that the budget refuses is answered with 503 (XBackendTrafficPolicy) or with what the backend
     /// said.
@@ -113,45 +114,45 @@ settings! {
     "loadBalancing.algorithm" algorithm: Algorithm = Algorithm::PeakEwma;
     /// Time constant of the latency average.
     "loadBalancing.decay" decay: Duration = secs(10);
-    /// What an endpoint without samples is taken for.
+    /// Latency that an endpoint without samples is assumed to have.
     "loadBalancing.initialRtt" initial_rtt: Duration = millis(30);
     /// The latency that a failure counts as.
     "loadBalancing.failurePenalty" failure_penalty: Duration = secs(5);
-    /// How long a new endpoint is held back.
+    /// How long a new endpoint is warmed up.
     "loadBalancing.slowStart" slow_start: Duration = secs(10);
-    /// What a consistent hash is taken of.
+    /// What `consistentHash` hashes.
     "loadBalancing.hashOn" hash_on: Option<HashOn> = None;
     /// Failures in a row that eject an endpoint; 0 is off.
     "circuitBreaker.endpoint.consecutive" breaker_consecutive: u32 = 5;
-    /// The least share of successes; 0 is off.
+    /// The lowest success rate, 0 to 1, that does not eject an endpoint; 0 is off.
     "circuitBreaker.endpoint.successRate" breaker_success_rate: f64 = 0.8;
-    /// Over which time.
+    /// The time over which the success rate is measured.
     "circuitBreaker.endpoint.window" breaker_window: Duration = secs(10);
-    /// On at least so many requests.
+    /// Fewest requests within the window for which the success rate counts.
     "circuitBreaker.endpoint.minRequests" breaker_min_requests: u32 = 5;
-    /// The first ejection lasts so long; each further one twice as long.
+    /// Duration of the first ejection; each further one in a row lasts twice as long.
     "circuitBreaker.endpoint.open.min" breaker_open_min: Duration = secs(1);
     /// The longest ejection.
     "circuitBreaker.endpoint.open.max" breaker_open_max: Duration = secs(60);
     /// Percent of a service's endpoints that may be ejected at once.
     "circuitBreaker.endpoint.maxEjected" max_ejected: u32 = 50;
-    /// Requests in flight to the service.
+    /// Most requests in flight to the service.
     "circuitBreaker.service.maxInFlight" max_in_flight: u32 = 8192;
-    /// Requests that may wait for one of those to end.
+    /// Most requests that wait for one of those to end.
     "circuitBreaker.service.maxPending" max_pending: u32 = 1024;
-    /// How long they may wait.
+    /// How long a request waits at most.
     "circuitBreaker.service.maxWait" max_wait: Duration = secs(1);
-    /// Connections to one endpoint.
+    /// Most connections to one endpoint.
     "circuitBreaker.endpoint.maxConnections" max_connections: u32 = 1024;
-    /// Requests on one connection before it is closed; 0 is unlimited.
+    /// Most requests on one connection; 0 is unlimited.
     "connect.maxRequestsPerConnection" max_requests_per_connection: u32 = 0;
     /// An idle connection to an endpoint is closed after this.
     "connect.idle" connection_idle: Duration = secs(60);
     /// Requests per second to the service or rule, per waypoint instance.
     "rateLimit" rate: Option<Rate> = None;
-    /// Share of new traces that are sampled, 0 to 1.
+    /// Fraction of new traces that are sampled, 0 to 1.
     "tracing.sampling" sampling: f64 = 0.01;
-    /// How far paths are normalised before they are matched and sent.
+    /// How paths are normalized before they are matched and sent.
     "pathNormalization" normalization: Normalization = Normalization::Base;
 }
 

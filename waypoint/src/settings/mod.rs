@@ -1,4 +1,4 @@
-//! What applies to a request beside its route: retries, deadlines, balancing, breaking, limits, sampling.
+//! Settings of a request beside its route: retries, deadlines, load balancing, circuit breaking, limits, sampling.
 //!
 //! Every source (route rule, MeshPolicy, XBackendTrafficPolicy, DestinationRule, the built-in defaults) says only what
 //! it knows, as an overlay; the most specific one wins field by field, and each value remembers where it came from.

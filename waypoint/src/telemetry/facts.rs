@@ -16,11 +16,11 @@ use crate::trace::Context;
 /// What is known of one request.
 #[derive(Clone, Debug)]
 pub struct Facts {
-    /// When its head had arrived.
+    /// When its head was received.
     pub began: Instant,
     /// The client's address.
     pub source_address: SocketAddr,
-    /// What the client proved.
+    /// The client's verified identity.
     pub source_identity: Identity,
     /// The client's workload, if known.
     pub source: Option<Arc<Workload>>,
@@ -28,7 +28,7 @@ pub struct Facts {
     pub service: ServiceKey,
     /// The workload that answered, if any.
     pub destination: Option<Arc<Workload>>,
-    /// Its address.
+    /// The address of the workload that answered.
     pub destination_address: Option<SocketAddr>,
     /// Whether the last hop was under mutual TLS; the first always is.
     pub mutual_tls: bool,
@@ -42,17 +42,17 @@ pub struct Facts {
     pub protocol: &'static str,
     /// Whether it is gRPC.
     pub grpc: bool,
-    /// The rule that it fell under.
+    /// The rule that matched.
     pub route: Option<Arc<str>>,
-    /// The place in its trace.
+    /// Its trace context.
     pub trace: Option<Context>,
     /// `x-request-id`.
     pub request_id: Option<String>,
     /// Retries that were made.
     pub retries: u32,
-    /// How it ended.
+    /// Status, response flag and cause.
     pub outcome: Outcome,
-    /// A copy to a mirror.
+    /// Whether it is a copy for a mirror.
     pub mirror: bool,
     /// Bytes of the request's body.
     pub received: Arc<AtomicU64>,
@@ -76,7 +76,7 @@ pub struct Outcome {
 }
 
 impl Default for Outcome {
-    /// The caller went away before anything was answered.
+    /// The client disconnected before it got a response.
     fn default() -> Self {
         Self {
             status: 0,

@@ -1,4 +1,4 @@
-//! What is told of requests: the standard metrics of a waypoint, and one log line each.
+//! Telemetry of requests: Istio's standard metrics, the access log, and spans.
 
 pub mod tcp; // connections that are not HTTP
 pub mod record; // a request, told about when it ends

@@ -1,4 +1,4 @@
-//! A request that is told about when it ends, whatever became of it.
+//! Records metrics and the access log line of a request when it ends, however it ends.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;

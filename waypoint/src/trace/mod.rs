@@ -1,4 +1,4 @@
-//! Trace context: kept on every hop in whatever form it came, begun where there is none.
+//! Trace context: propagated in the format in which it was received, created where there is none.
 
 pub mod propagate; // what a request carries on to the next hop
 pub mod w3c; // traceparent

@@ -1,7 +1,8 @@
-//! Pure. What a request carries on to the next hop.
+//! Pure. The trace headers of a request to the next hop.
 //!
-//! Every form that came goes on, with the same trace, and `traceparent` besides. The span id changes only when we made
-//! a span of our own: a parent that nobody reports would break the tree. Unknown `tracestate` entries stay.
+//! Every format that was received is forwarded, with the same trace id, and `traceparent` besides. The span id changes
+//! only when we made a span of our own: a parent that nobody reports would break the tree. Unknown `tracestate` entries
+//! stay.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 

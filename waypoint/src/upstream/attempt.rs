@@ -1,4 +1,4 @@
-//! One attempt on one endpoint: a connection, the request, the head of the response.
+//! One attempt at one endpoint: connects, sends the request, receives the head of the response.
 
 use std::time::Duration;
 
@@ -29,17 +29,17 @@ pub struct Answer {
     pub lease: Lease,
     /// The gRPC status, as far as it is known by now.
     pub grpc: Option<GrpcCode>,
-    /// The connection is no longer HTTP, as was asked for.
+    /// The connection was upgraded, as the request asked.
     pub switched: bool,
 }
 
-/// Why there is no answer.
+/// Why an attempt got no response.
 #[derive(Debug, Error)]
 pub enum AttemptError {
     /// No connection.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The request was not sent, or not looked at.
+    /// The request was not sent, or the endpoint has not processed it.
     #[error("not sent: {0}")]
     Unsent(hyper::Error),
     /// The body cannot be sent again.
@@ -48,16 +48,16 @@ pub enum AttemptError {
     /// The connection broke.
     #[error("connection broke before the response: {0}")]
     Reset(hyper::Error),
-    /// The response cannot be read in one way only.
+    /// The response is ambiguous.
     #[error("malformed response: {0}")]
     Bad(#[from] BadAnswer),
-    /// The attempt's own time is over.
+    /// The per-try timeout has expired.
     #[error("no response within {} ms", .0.as_millis())]
     TryTimeout(Duration),
 }
 
 impl AttemptError {
-    /// What it means for a retry.
+    /// The outcome as the retry policy sees it.
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Connect(_) | Self::Unsent(_) | Self::BodyGone => Outcome::Unsent,
@@ -75,19 +75,19 @@ const STALE: usize = 3;
 pub struct How<'a> {
     /// Makes connections.
     pub connector: &'a Connector,
-    /// On whose behalf.
+    /// The client on whose behalf it is sent.
     pub client: &'a Client,
-    /// Which HTTP.
+    /// The HTTP version.
     pub version: Version,
     /// For a WebSocket, which HTTP is tried first.
     pub upgrade: Option<Version>,
     /// Limits of connections.
     pub limits: Limits,
-    /// Until the head of the response.
+    /// Timeout until the response headers.
     pub limit: Option<Duration>,
     /// Whether the request is gRPC.
     pub grpc: bool,
-    /// What hears of interim responses.
+    /// The sink of interim responses.
     pub interim: Option<Hearing>,
 }
 
@@ -125,7 +125,7 @@ pub async fn attempt(
                     let answer = peek(response, lease, how.grpc);
                     return Ok(Answer { switched: switches, ..answer });
                 }
-                // Closed by the other side while idle: says nothing about the endpoint.
+                // The peer closed the idle connection, which says nothing about the endpoint's health.
                 Err(error) if error.unsent && lease.is_reused() && stale < STALE => {
                     stale += 1;
                     next = error.request.map(|request| *request).or_else(&mut request);

@@ -11,13 +11,13 @@ use super::replay::{ReplayBody, UploadError};
 
 /// A request body.
 pub enum RequestBody {
-    /// Nothing.
+    /// An empty body.
     Empty,
-    /// From the caller.
+    /// The caller's body.
     Replay(ReplayBody),
-    /// From the caller, and a copy of it to mirrors.
+    /// The caller's body, copied to mirrors while it is sent.
     Teed(Box<Teed>),
-    /// The copy.
+    /// The copy that a mirror gets.
     Copy(Copy),
 }
 

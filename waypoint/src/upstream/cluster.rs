@@ -37,7 +37,7 @@ pub struct Clusters {
     known: RwLock<HashMap<Place, Arc<Cluster>>>,
 }
 
-/// A service, a port, and whose clients see the service in a way of their own.
+/// A service, a port, and the namespace whose clients have a cluster of their own; `None` is the cluster of all others.
 type Place = (ServiceKey, u16, Option<Namespace>);
 
 /// The endpoints of one port of one service.
@@ -67,7 +67,7 @@ pub struct Set {
     settings: Option<Arc<Settings>>,
     /// The endpoints, in the order of the mesh.
     pub endpoints: Box<[Arc<Endpoint>]>,
-    /// What is spoken on the port.
+    /// The application protocol of the port.
     pub protocol: Option<AppProtocol>,
     maglev: Option<Maglev>,
     tiers: usize,
@@ -77,16 +77,16 @@ pub struct Set {
 pub struct Wanted<'a> {
     /// Endpoints that have failed for this request.
     pub tried: &'a [WorkloadUid],
-    /// For consistent hashing.
+    /// The hash of the request, for consistent hashing.
     pub hash: u64,
     /// Whether the request can be sent again if it serves as a probe and fails.
     pub expendable: bool,
 }
 
-/// Why there is no endpoint.
+/// Why no endpoint can be chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoEndpoint {
-    /// None is ready.
+    /// No endpoint is ready.
     NoneReady,
     /// Those that are ready are ejected; the first may be tried again then.
     Ejected(Option<Instant>),

@@ -1,4 +1,4 @@
-//! Byte streams to one endpoint: through a tunnel when it is enrolled, else plain TCP.
+//! Byte streams to one endpoint: through an HBONE tunnel when it is enrolled, else plain TCP.
 
 use std::io;
 use std::net::SocketAddr;
@@ -25,12 +25,12 @@ use transport::net::socket::{Liveness, tune};
 use crate::local_targets::{Around, DialError};
 use crate::resilience::breaker::PATIENCE;
 
-/// On whose behalf.
+/// The client on whose behalf a stream is opened.
 #[derive(Clone, Debug)]
 pub struct Client {
     /// The address of the client's socket, as far as known.
     pub address: SocketAddr,
-    /// What it proved.
+    /// The client's verified SPIFFE identity.
     pub identity: Identity,
     /// The workload, if known.
     pub workload: Option<Arc<Workload>>,
@@ -60,25 +60,25 @@ pub struct Target {
     pub tunnel: Option<(SocketAddr, Arc<[Identity]>)>,
 }
 
-/// Why there is no stream. Nothing of a request was sent.
+/// Why no stream could be opened. Nothing of a request was sent.
 #[derive(Clone, Debug, Error)]
 pub enum ConnectError {
     /// It is never dialled: see [`mesh::authority::dial`].
     #[error("connect: {0}")]
     Off(Arc<DialError>),
-    /// Plain TCP.
+    /// TCP connect failed.
     #[error("connect: {0}")]
     Tcp(Arc<io::Error>),
-    /// The tunnel.
+    /// The tunnel could not be set up.
     #[error(transparent)]
     Tunnel(#[from] TunnelError),
-    /// Too slow.
+    /// The connect timeout has expired.
     #[error("no connection within {} ms", .0.as_millis())]
     Timeout(Duration),
     /// The endpoint has as many connections as it may have.
     #[error("the endpoint has all the connections that it may have")]
     Full,
-    /// HTTP/2 did not come about.
+    /// The HTTP handshake failed.
     #[error("HTTP/2: {0}")]
     Http(Arc<hyper::Error>),
 }
@@ -118,7 +118,7 @@ impl Connector {
         Self { pool, uid, identity, around }
     }
 
-    /// Who we are.
+    /// The waypoint's own identity.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }

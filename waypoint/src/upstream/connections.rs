@@ -19,7 +19,7 @@ use super::counted::{Counted, Grant};
 use super::patient::Patient;
 use crate::request::hygiene::MAX_HEAD;
 
-/// Which HTTP is spoken to a backend.
+/// The HTTP version towards a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Version {
     /// HTTP/1.1.
@@ -31,11 +31,11 @@ pub enum Version {
 /// How connections are made and kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// For a connect.
+    /// Connect timeout.
     pub connect: Duration,
-    /// Connections at most.
+    /// Most connections to one endpoint.
     pub connections: u32,
-    /// Requests on one connection; 0 is unlimited.
+    /// Most requests on one connection; 0 is unlimited.
     pub requests: u32,
 }
 
@@ -77,9 +77,9 @@ const STREAMS: u32 = 100;
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
-/// How long a server may take to say what it takes (SETTINGS come first, RFC 9113, 3.4).
+/// How long a server may take to enable extended CONNECT in its SETTINGS (RFC 8441, 3).
 const WORD: Duration = Duration::from_millis(500);
-/// How long its silence is remembered.
+/// How long it is remembered that an endpoint does not take WebSockets over HTTP/2.
 const UNEXTENDED: Duration = Duration::from_secs(60);
 
 /// The right to send one request.
@@ -99,9 +99,9 @@ enum Kind {
 pub struct SendError {
     /// Whether the endpoint certainly has not processed it.
     pub unsent: bool,
-    /// What happened.
+    /// The error.
     pub error: hyper::Error,
-    /// The request, if nothing of it was taken.
+    /// The request, if nothing of it was sent.
     pub request: Option<Box<Request<RequestBody>>>,
 }
 
@@ -120,7 +120,7 @@ impl Connections {
                 Some(lease) => Ok(lease),
                 None => self.open_one(connector, target, client, limits).await,
             },
-            Version::H2 => self.share(connector, target, client, limits).await,
+            Version::H2 => self.multiplexed(connector, target, client, limits).await,
         }
     }
 
@@ -199,7 +199,7 @@ impl Connections {
         Ok(Lease { kind, home: Arc::clone(self), identity: client.identity.clone(), reused: false })
     }
 
-    async fn share(
+    async fn multiplexed(
         self: &Arc<Self>,
         connector: &Connector,
         target: &Target,
@@ -211,7 +211,7 @@ impl Connections {
         if let Some(lease) = self.with_room(identity, limits) {
             return Ok(lease);
         }
-        // One dial for all who wait; who comes second finds what the first has opened.
+        // A single dial for all that wait: the next in line finds the connection that the first has opened.
         let _turn = dialling.lock().await;
         if let Some(lease) = self.with_room(identity, limits) {
             return Ok(lease);

@@ -1,7 +1,7 @@
-//! A stream from an HTTP/2 backend on which heads are counted: nobody else hears of its interim responses.
+//! A stream from an HTTP/2 backend that counts HEADERS frames, which limits interim responses.
 //!
-//! hyper passes over interim responses of HTTP/2 without a word, and a backend may send them without end. Here each request
-//! grants a number of heads; the connection ends when more have come.
+//! hyper drops interim responses of HTTP/2 silently, and a backend may send them without end. Each request grants a
+//! number of HEADERS frames; the connection is closed when the backend has sent more.
 
 use std::io;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ const HEADERS: u8 = 1;
 /// Bytes of a frame's own head (RFC 9113, 4.1).
 const FRAME: usize = 9;
 
-/// What the requests of a connection have granted, and whether more was taken.
+/// The HEADERS frames that the requests of a connection have granted, and whether the backend has sent more.
 #[derive(Debug, Default)]
 pub struct Grant {
     heads: AtomicU64,
@@ -55,7 +55,7 @@ impl<S> Counted<S> {
     }
 }
 
-/// Where in the frames of a connection we are.
+/// The position within the frames of a connection.
 #[derive(Debug, Default)]
 struct Frames {
     head: [u8; FRAME],
@@ -71,8 +71,8 @@ impl Frames {
         let mut heads = 0;
         while !bytes.is_empty() {
             if self.left > 0 {
-                let passed = self.left.min(bytes.len());
-                (self.left, bytes) = (self.left - passed, &bytes[passed..]);
+                let skipped = self.left.min(bytes.len());
+                (self.left, bytes) = (self.left - skipped, &bytes[skipped..]);
                 continue;
             }
             let taken = (FRAME - self.known).min(bytes.len());

@@ -14,7 +14,7 @@ use crate::balance::{Load, LoadSettings};
 use crate::resilience::breaker::{Admission, Breaker, BreakerLimits, PATIENCE, Sign, Transition, may_eject};
 use crate::settings::Settings;
 
-/// One endpoint as the current mesh has it.
+/// One endpoint of the current configuration.
 pub struct Endpoint {
     /// The workload.
     pub workload: Arc<Workload>,
@@ -22,7 +22,7 @@ pub struct Endpoint {
     pub target: Target,
     /// How close it is: 0 is the closest.
     pub tier: usize,
-    /// What was learnt.
+    /// What was learnt about it from requests.
     pub state: Arc<State>,
 }
 
@@ -167,7 +167,7 @@ impl InFlight {
         self.judge(limits, sign, now);
     }
 
-    /// The endpoint is busy and says so (429): it gets less, and is not mistrusted.
+    /// The endpoint says that it is busy (429): it gets fewer requests, and is not ejected.
     pub fn pushed_back(&mut self, limits: &BreakerLimits, at_least: Duration, now: Instant) {
         let penalty = self.load.failure_penalty.max(at_least.min(LONGEST_PUSHBACK));
         self.endpoint.state.load.record(&self.load, penalty, now);
@@ -209,7 +209,7 @@ impl InFlight {
     }
 }
 
-/// `Retry-After` beyond this is not believed.
+/// Longest `Retry-After` that is honoured.
 const LONGEST_PUSHBACK: Duration = Duration::from_secs(300);
 
 impl Drop for InFlight {

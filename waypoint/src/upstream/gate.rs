@@ -1,4 +1,4 @@
-//! How many requests a service takes at once, and how many may wait for one to end.
+//! Concurrency limit of a service: the most requests in flight, and the most that wait in the queue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 
-/// The gate of one service.
+/// The concurrency limit of one service.
 #[derive(Debug, Default)]
 pub struct Gate {
     inside: AtomicU32,
@@ -15,7 +15,7 @@ pub struct Gate {
     left: Notify,
 }
 
-/// One request inside, until it is dropped.
+/// One request in flight, until it is dropped.
 #[derive(Debug)]
 pub struct Pass(Arc<Gate>);
 
@@ -33,23 +33,23 @@ impl Passes {
     }
 }
 
-/// Why there is no pass.
+/// Why a request was not let in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Full {
-    /// As many wait as may wait.
+    /// The queue is full.
     Queue,
-    /// Nobody left in time.
+    /// No request in flight ended in time.
     Patience,
 }
 
 impl Gate {
-    /// Requests inside.
+    /// Requests in flight.
     pub fn inside(&self) -> u32 {
         self.inside.load(Ordering::Relaxed)
     }
 
-    /// Goes in, at once if fewer than `most` are inside; else waits, if fewer than `queue` wait, at most for
-    /// `patience`.
+    /// Takes a permit: at once if fewer than `most` requests are in flight; else waits for at most `patience`, if fewer
+    /// than `queue` are waiting.
     pub async fn enter(self: &Arc<Self>, most: u32, queue: u32, patience: Duration) -> Result<Pass, Full> {
         if self.try_enter(most) {
             return Ok(Pass(Arc::clone(self)));

@@ -17,7 +17,7 @@ use tokio::time::Sleep;
 use crate::request::hygiene::trailers;
 use crate::resilience::deadline::Upload;
 
-/// Bytes that all bodies together may keep.
+/// Most bytes that all bodies together may buffer.
 pub struct Allowance(AtomicUsize);
 
 /// A body that attempts take turns to send. Only one attempt may be alive at a time.
@@ -39,7 +39,7 @@ pub enum UploadError {
 }
 
 struct Shared {
-    /// The caller's; gone when nobody takes the rest.
+    /// The caller's body; `None` once the rest of it is not wanted.
     source: Option<Incoming>,
     kept: Vec<Bytes>,
     kept_bytes: usize,
@@ -59,7 +59,7 @@ struct Shared {
 
 /// How long a backend may take to say that it wants the content; then it gets it unasked.
 const HOLD: Duration = Duration::from_secs(1);
-/// How long the rest of a request may stand still once its response has ended.
+/// Idle timeout of the rest of a request once its response has ended.
 const STALL: Duration = Duration::from_secs(5);
 
 /// The body of one attempt.
@@ -186,7 +186,7 @@ impl Shared {
         self.ended || self.source.as_ref().is_none_or(Incoming::is_end_stream)
     }
 
-    /// Lets go of the caller, even if the connection that took its content never asks again.
+    /// Drops the caller's body, even if the connection that read it never polls again.
     fn cut(&mut self) {
         self.source = None;
         self.wake();

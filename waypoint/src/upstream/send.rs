@@ -1,5 +1,5 @@
-//! One request, sent until an endpoint answers it: which endpoint, how often, how long, and what is told when none
-//! does.
+//! Sends one request until an endpoint answers it: chooses endpoints, retries, enforces timeouts, and says why when no
+//! endpoint answers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ pub struct Outgoing<'a> {
     pub body: Option<&'a Replay>,
     /// The first attempt's body, when it is copied on the way or is a copy.
     pub teed: Teed,
-    /// Which HTTP the backend speaks.
+    /// The HTTP version towards the backend.
     pub version: Version,
     /// Whether the connection is to become a WebSocket; the head is then that of HTTP/1.
     pub upgrade: bool,
@@ -45,15 +45,15 @@ pub struct Outgoing<'a> {
     pub service: &'a Settings,
     /// The same, as everybody sees them.
     pub everybody: &'a Settings,
-    /// When it must be over.
+    /// The deadline.
     pub deadline: Deadline,
-    /// What hears of interim responses; `None` with HTTP/2 backends, of whom nobody hears any.
+    /// The sink of interim responses; `None` with HTTP/2 backends, whose interim responses hyper drops.
     pub interim: Option<Hearing>,
-    /// Whether the caller told its own deadline.
+    /// Whether the backend is told the deadline (`grpc-timeout`, `x-envoy-expected-rq-timeout-ms`).
     pub tell_deadline: bool,
-    /// For consistent hashing.
+    /// The hash of the request, for consistent hashing.
     pub hash: u64,
-    /// On whose behalf.
+    /// The client on whose behalf it is sent.
     pub client: &'a Client,
 }
 
@@ -86,26 +86,26 @@ impl Limit<'_> {
         self.deadline.headers(self.body.map(Replay::upload), self.idle)
     }
 
-    /// When it is over, or to be looked at again.
+    /// The deadline, or the next check of the body's progress, whichever is sooner.
     fn next(&self, now: Instant) -> Option<Instant> {
-        let again = self.deadline.look_again(self.body.map(Replay::upload), now);
+        let again = self.deadline.next_check(self.body.map(Replay::upload), now);
         deadline::least(self.end(), again)
     }
 }
 
 /// A body that only one attempt can have.
 pub enum Teed {
-    /// There is none.
+    /// There is no such body.
     None,
-    /// For the first attempt.
+    /// The body, for the first attempt.
     Ready(RequestBody),
-    /// The first attempt had it.
+    /// The first attempt has taken it.
     Taken,
 }
 
-/// An endpoint's answer.
+/// The response of an endpoint.
 pub struct Sent {
-    /// The answer.
+    /// The response.
     pub answer: Answer,
     /// Keeps the endpoint's figures until the body has ended.
     pub flight: InFlight,
@@ -117,11 +117,11 @@ pub struct Sent {
 
 /// Why there is no answer.
 pub struct Failure {
-    /// What the caller gets.
+    /// The rejection that the caller gets.
     pub rejection: Rejection,
-    /// In words.
+    /// Human-readable text.
     pub detail: String,
-    /// When to come back.
+    /// `Retry-After` for the caller.
     pub retry_after: Option<Duration>,
     /// Retries that were made.
     pub retries: u32,
@@ -409,7 +409,7 @@ fn request(outgoing: &mut Outgoing<'_>) -> Option<Request<RequestBody>> {
     Some(request)
 }
 
-/// Tells the backend how long it may take: never longer than what is left.
+/// Sets the timeout headers for the backend: never more than the time that is left.
 fn tell(outgoing: &Outgoing<'_>, headers: &mut http::HeaderMap) {
     if !outgoing.tell_deadline {
         return;

@@ -46,7 +46,7 @@ fn counts(backends: &[Arc<Backend>]) -> Vec<usize> {
 }
 
 #[tokio::test]
-async fn a_slow_pod_of_six_loses_its_share_and_gets_it_back() {
+async fn a_slow_pod_of_six_loses_its_traffic_and_gets_it_back() {
     // A shorter memory than the default's ten seconds, so that the test need not wait a minute for the return.
     let rig = Rig::start_alone(&(shop("http", &PODS) + &policy("{loadBalancing: {slowStart: 0s, decay: 2s}}"))).await;
     let backends = six(&rig).await;
@@ -55,14 +55,14 @@ async fn a_slow_pod_of_six_loses_its_share_and_gets_it_back() {
     call(&rig, 300, 1.0).await;
     let before = counts(&backends);
     assert_eq!(call(&rig, 300, 4.0).await, 0);
-    let share = (backends[2].hits() - before[2]) as f64 / 1200.0;
-    assert!(share <= 0.01, "{share}: {:?} after {before:?}", counts(&backends));
+    let fraction = (backends[2].hits() - before[2]) as f64 / 1200.0;
+    assert!(fraction <= 0.01, "{fraction}: {:?} after {before:?}", counts(&backends));
     backends[2].now(|_, _| Act { delay: Duration::from_millis(5), ..ok("fine") });
     call(&rig, 300, 10.0).await;
     let before = counts(&backends);
     call(&rig, 300, 2.0).await;
-    let share = (backends[2].hits() - before[2]) as f64 / 600.0;
-    assert!(share >= 0.08, "it did not come back: {share}");
+    let fraction = (backends[2].hits() - before[2]) as f64 / 600.0;
+    assert!(fraction >= 0.08, "it did not come back: {fraction}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,10 +76,10 @@ async fn two_seconds_are_enough_at_a_low_rate_and_at_a_high_one() {
         let before = counts(&backends);
         assert_eq!(call(&rig, rate, measure).await, 0);
         let sent = rate as f64 * measure;
-        let share = (backends[4].hits() - before[4]) as f64 / sent;
-        eprintln!("{rate}/s: share of the slow pod {:.2} %", share * 100.0);
+        let fraction = (backends[4].hits() - before[4]) as f64 / sent;
+        eprintln!("{rate}/s: share of the slow pod {:.2} %", fraction * 100.0);
         // One request in a hundred, or two in all where there are few.
-        assert!(share <= 0.01 || share * sent <= 4.0, "{rate}/s: {share}");
+        assert!(fraction <= 0.01 || fraction * sent <= 4.0, "{rate}/s: {fraction}");
     }
 }
 

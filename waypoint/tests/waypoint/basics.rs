@@ -214,7 +214,7 @@ async fn answers_of_our_own_say_why() {
 }
 
 #[tokio::test]
-async fn the_smallest_share_of_memory_is_kept_by_streaming() {
+async fn streaming_keeps_within_the_smallest_memory_quota() {
     let rig = Rig::start(&shop("http", &[11])).await;
     let big = "x".repeat(8 << 20);
     let body = big.clone();

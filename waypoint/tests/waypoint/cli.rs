@@ -14,7 +14,7 @@ fn waypoint(dir: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
     (out.status.code(), text(out.stdout), text(out.stderr))
 }
 
-fn folder(manifests: &str) -> tempfile::TempDir {
+fn directory(manifests: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("all.yaml"), manifests.replace("$NET", "10.7.1")).unwrap();
     dir
@@ -24,7 +24,7 @@ const GOOD: &str = "[{name: first, timeouts: {request: 3s}, backendRefs: [{name:
 
 #[test]
 fn good_manifests_check_well() {
-    let dir = folder(&(shop("http", &[11]) + &route(GOOD) + &policy("{retry: {attempts: 4}}")));
+    let dir = directory(&(shop("http", &[11]) + &route(GOOD) + &policy("{retry: {attempts: 4}}")));
     let (code, text, errors) = waypoint(dir.path(), &["check"]);
     assert_eq!(code, Some(0), "{text}{errors}");
     assert!(text.contains("√ HTTPRoute default/r") && text.contains("Accepted=True"), "{text}");
@@ -51,7 +51,7 @@ fn ports_on_which_no_server_speaks_first_are_named() {
         ("undeclared", String::new(), false),
         ("http", route(GOOD) + &of_requests, false),
     ] {
-        let dir = folder(&(shop(protocol, &[11]) + &more));
+        let dir = directory(&(shop(protocol, &[11]) + &more));
         let (code, text, errors) = waypoint(dir.path(), &["check"]);
         assert_eq!((code, text.contains(note)), (Some(0), named), "{more}\n{text}{errors}");
     }
@@ -123,12 +123,12 @@ fn each_wrong_object_gets_its_condition_and_message() {
         (other("VirtualService", "networking.istio.io/v1"), "VirtualService", "Accepted=False UnsupportedValue"),
         (other("TLSRoute", "gateway.networking.k8s.io/v1alpha2"), "TLSRoute", "Accepted=False UnsupportedValue"),
     ] {
-        let dir = folder(&(shop("http", &[11]) + &manifest));
+        let dir = directory(&(shop("http", &[11]) + &manifest));
         let (code, text, errors) = waypoint(dir.path(), &["check"]);
         assert_eq!(code, Some(1), "{expected}: {text}{errors}");
         assert!(text.contains(&format!("× {kind} ")) && text.contains(expected), "{expected}: {text}");
     }
-    let dir = folder("{ not yaml");
+    let dir = directory("{ not yaml");
     assert_eq!(waypoint(dir.path(), &["check"]).0, Some(1));
 }
 
@@ -158,7 +158,7 @@ fn a_policy_that_is_in_error_is_never_also_accepted() {
     ] {
         for action in ["ALLOW", "DENY"] {
             let policy = authorization(metadata, &format!("action: {action}, {rules}"));
-            let dir = folder(&(shop("http", &[11]) + &policy));
+            let dir = directory(&(shop("http", &[11]) + &policy));
             let (code, text, errors) = waypoint(dir.path(), &["check"]);
             let told = text.lines().filter(|line| line.contains(message)).count();
             assert_eq!((code, told), (Some(1), 2), "by the source and by the waypoint: {text}{errors}");
@@ -185,7 +185,7 @@ fn each_setting_is_explained_by_its_source() {
         + &service("v2", "10.96.0.20", "http", &[21])
         + &route(GOOD)
         + &policy("{retry: {attempts: 4, codes: [502]}, deadline: {idle: 9s}}");
-    let dir = folder(&[&all, for_route, for_service, for_gateway, for_namespace, budget, rule].concat());
+    let dir = directory(&[&all, for_route, for_service, for_gateway, for_namespace, budget, rule].concat());
     let (code, text, errors) = waypoint(dir.path(), &["explain", "default/shop", "--route", "default/r", "-o", "json"]);
     assert_eq!(code, Some(0), "{errors}");
     let explained: Value = serde_json::from_str(&text).unwrap();
@@ -240,7 +240,7 @@ fn an_object_in_two_files_is_an_error_that_names_both() {
         ),
         ("v1", "Namespace", ""),
     ] {
-        let dir = folder(&shop("http", &[11]));
+        let dir = directory(&shop("http", &[11]));
         std::fs::write(dir.path().join("one.yaml"), object(api, kind, rest)).unwrap();
         let (_, before, _) = waypoint(dir.path(), &["check"]);
         assert!(!before.contains("two.yaml"), "{before}");
@@ -259,7 +259,7 @@ fn check_tells_endpoints_that_are_never_dialled_and_routes_that_no_listener_admi
     let evil = route("[{backendRefs: [{name: shop, namespace: default, port: 80}]}]")
         .replace("name: r, namespace: default", "name: evil, namespace: evil")
         .replace("group: '', kind: Service, name: shop}], rules", "name: wp, namespace: default}], rules");
-    let dir = folder(&(shop("http", &[]) + entry + &evil));
+    let dir = directory(&(shop("http", &[]) + entry + &evil));
     let (code, text, _) = waypoint(dir.path(), &["check"]);
     assert!(text.contains("127.0.0.1 is a loopback address"), "{text}");
     assert!(

@@ -15,24 +15,24 @@ use super::rig::{Rig, SHOP, TARGET, policy, route, service, shop};
 /// The packages of `clients.py`; pinned, and fetched from PyPI the first time.
 const PACKAGES: [&str; 2] = ["grpcio==1.74.0", "websockets==15.0.1"];
 
-/// The folder with the Python packages.
+/// The directory with the Python packages.
 fn packages() -> PathBuf {
     static FETCHING: Mutex<()> = Mutex::new(());
     let _one = FETCHING.lock().unwrap();
     let home = || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache");
     let cache = std::env::var_os("XDG_CACHE_HOME").map_or_else(home, PathBuf::from).join("culvert/python");
-    let folder = cache.join(PACKAGES.join("+").replace("==", "-"));
-    if !folder.exists() {
+    let directory = cache.join(PACKAGES.join("+").replace("==", "-"));
+    if !directory.exists() {
         let fresh = cache.join(format!("fetching-{}", std::process::id()));
         let mut pip = programs::command("python3").unwrap();
         pip.args(["-m", "pip", "install", "--quiet", "--root-user-action=ignore", "--only-binary=:all:", "--target"]);
         let out = pip.arg(&fresh).args(PACKAGES).output().expect("python3 is installed");
         assert!(out.status.success(), "{PACKAGES:?} cannot be installed from PyPI: {out:?}; is python3-pip there?");
         // Whole or not at all; another process may have been faster.
-        let _ = std::fs::rename(&fresh, &folder);
+        let _ = std::fs::rename(&fresh, &directory);
         let _ = std::fs::remove_dir_all(&fresh);
     }
-    folder
+    directory
 }
 
 fn python(arguments: &[String]) -> Command {
@@ -172,9 +172,9 @@ async fn a_route_is_changed_by_editing_a_file_while_wrk_runs() {
     let mut effects = vec![];
     for turn in 0..6 {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        let (share, other) = if turn % 2 == 0 { ((0, 100), &one) } else { ((100, 0), &two) };
+        let (weights, other) = if turn % 2 == 0 { ((0, 100), &one) } else { ((100, 0), &two) };
         let written = Instant::now();
-        rig.write("r.yaml", &rules(share.0, share.1));
+        rig.write("r.yaml", &rules(weights.0, weights.1));
         // In effect when the last request of the other backend was seen.
         let mut last = (other.hits(), written);
         while last.1.elapsed() < Duration::from_millis(100) {

@@ -1,6 +1,6 @@
 //! The conformance tests of the Gateway API, restated as tables (`cases/*.yaml`) and run over real connections against
-//! the real binary. Each case is written into the manifest folder of a waypoint that runs, so that every one is a live
-//! change as well.
+//! the real binary. Each case is written into the manifest directory of a waypoint that runs, so that every one is a
+//! live change as well.
 //!
 //! The cases bear the names of upstream's (`sigs.k8s.io/gateway-api/conformance/tests`, read up to v1.6), each once: a
 //! mesh test and a gateway test of the same name are one case here. Ours ask more: upstream's mesh tests never look at
@@ -127,7 +127,7 @@ struct Want {
     backend: Option<String>,
     /// Answers by backend or status, least and most.
     #[serde(default)]
-    shares: BTreeMap<String, (usize, usize)>,
+    counts: BTreeMap<String, (usize, usize)>,
     /// Copies by backend, least and most of all the calls.
     #[serde(default)]
     mirrored: BTreeMap<String, (usize, usize)>,
@@ -343,7 +343,7 @@ impl Stage {
 
     async fn check(&self, call: &Call, answers: &[(String, Got)]) -> Result<(), String> {
         let want = &call.want;
-        let mut shares = BTreeMap::<String, usize>::new();
+        let mut counts = BTreeMap::<String, usize>::new();
         let mut copies = BTreeMap::<String, usize>::new();
         if want.mirrored.values().any(|(least, _)| *least > 0) {
             self.rig
@@ -353,7 +353,7 @@ impl Stage {
         for (key, answer) in answers {
             let backend = answer.header("x-backend");
             let who = if backend.is_empty() { answer.status.to_string() } else { backend.to_owned() };
-            *shares.entry(who).or_default() += 1;
+            *counts.entry(who).or_default() += 1;
             check_answer(call, answer)?;
             let arrivals = self.arrivals.lock().get(key).cloned().unwrap_or_default();
             let mut attempts = 0;
@@ -368,7 +368,7 @@ impl Stage {
             let expected = want.attempts.unwrap_or(usize::from(!backend.is_empty()));
             same("attempts", &attempts, &expected)?;
         }
-        within("answers", &shares, &want.shares)?;
+        within("answers", &counts, &want.counts)?;
         if let Some(stray) = copies.keys().find(|who| !want.mirrored.contains_key(*who)) {
             return Err(format!("{stray} got what was not for it"));
         }
@@ -407,7 +407,7 @@ fn same<T: PartialEq + std::fmt::Debug>(what: &str, is: &T, expected: &T) -> Res
 
 fn check_answer(call: &Call, answer: &Got) -> Result<(), String> {
     let want = &call.want;
-    if want.shares.is_empty() {
+    if want.counts.is_empty() {
         same("status", &answer.status, &want.status.unwrap_or(200)).map_err(|error| format!("{error}: {answer:?}"))?;
         same("backend", &answer.header("x-backend"), &want.backend.as_deref().unwrap_or_default())?;
     }

@@ -394,9 +394,9 @@ async fn bytes_that_nobody_takes_for_http_pass_where_no_protocol_is_declared() {
     });
     let mut stream = rig.connect(SHOP).await;
     stream.write_all(b"\x16\x03\x01hello").await.unwrap();
-    let mut back = [0; 8];
-    stream.read_exact(&mut back).await.unwrap();
-    assert_eq!(&back, b"\x16\x03\x01hello");
+    let mut echoed = [0; 8];
+    stream.read_exact(&mut echoed).await.unwrap();
+    assert_eq!(&echoed, b"\x16\x03\x01hello");
 }
 
 #[tokio::test]

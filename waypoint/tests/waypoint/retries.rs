@@ -35,7 +35,7 @@ async fn a_post_that_was_received_is_not_repeated_unless_the_route_says_so() {
     assert_eq!(backend.hits(), 1);
     let keyed = Request::post("/").header("host", "shop").header("idempotency-key", "1");
     assert_eq!(rig.call(keyed.body(Full::new(Bytes::from("pay"))).unwrap()).await.status, 503);
-    assert_eq!(backend.hits(), 4, "the caller vouches for it: two retries");
+    assert_eq!(backend.hits(), 4, "the caller says that it is safe: two retries");
     rig.write("r.yaml", &route("[{retry: {attempts: 1, codes: [503]}, backendRefs: [{name: shop, port: 80}]}]"));
     rig.eventually("routed", async || rig.admin("/config_dump/routes").await.contains("HTTPRoute/default/r")).await;
     let before = backend.hits();

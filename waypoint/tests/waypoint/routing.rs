@@ -63,7 +63,7 @@ async fn cross_origin_requests_are_answered() {
 }
 
 #[tokio::test]
-async fn weights_split_and_bad_references_keep_their_share() {
+async fn weights_split_and_bad_references_keep_their_weight() {
     let (rig, one, two) = two_services(
         "[{backendRefs: [{name: shop, port: 80, weight: 50}, {name: v2, port: 80, weight: 30}, {name: absent, port: 80, weight: 20}]}]",
     )
@@ -83,7 +83,7 @@ async fn weights_split_and_bad_references_keep_their_share() {
 }
 
 #[tokio::test]
-async fn a_mirror_gets_its_share_with_the_body_and_never_slows_anything() {
+async fn a_mirror_gets_its_fraction_with_the_body_and_never_slows_anything() {
     let (rig, one, two) = two_services(
         "[{filters: [{type: RequestMirror, requestMirror: {backendRef: {name: v2, port: 80}, percent: 25}}], backendRefs: [{name: shop, port: 80}]}]",
     )
@@ -221,9 +221,9 @@ async fn tcp_routes_spread_connections_by_weight() {
         let mut stream = rig.connect(SHOP).await;
         stream.write_all(&[n; 100]).await.unwrap();
         stream.shutdown().await.unwrap();
-        let mut back = vec![];
-        stream.read_to_end(&mut back).await.unwrap();
-        assert_eq!(back, [n; 100]);
+        let mut echoed = vec![];
+        stream.read_to_end(&mut echoed).await.unwrap();
+        assert_eq!(echoed, [n; 100]);
     }
     rig.eventually("counted", async || {
         let metrics = rig.metrics().await;
@@ -270,8 +270,8 @@ async fn hundreds_of_changes_good_and_bad_cost_no_request_and_no_memory() {
     rig.eventually("routed", async || rig.admin("/config_dump/routes").await.contains("HTTPRoute/default/r")).await;
 }
 
-/// What somebody may write into a folder of manifests: good, wrong, torn, and no text at all. None of it, read in whole
-/// or not at all, sends a request for `shop` elsewhere.
+/// What somebody may write into a directory of manifests: good, wrong, torn, and no text at all. None of it, read in
+/// whole or not at all, sends a request for `shop` elsewhere.
 fn anything(random: &mut fastrand::Rng, name: &str) -> Vec<u8> {
     let weight = random.u32(1..1_000_000);
     let rules = format!("[{{backendRefs: [{{name: shop, port: 80, weight: {weight}}}]}}]");
@@ -288,16 +288,16 @@ fn anything(random: &mut fastrand::Rng, name: &str) -> Vec<u8> {
 }
 
 /// Writes as many documents as told, in place or by renaming, into five files; some are taken away again.
-fn scribble(folder: &std::path::Path, random: &mut fastrand::Rng, writes: usize) {
+fn scribble(directory: &std::path::Path, random: &mut fastrand::Rng, writes: usize) {
     for _ in 0..writes {
         let name = format!("r{}", random.u8(0..5));
-        let file = folder.join(format!("{name}.yaml"));
+        let file = directory.join(format!("{name}.yaml"));
         let text = anything(random, &name);
         match random.u8(0..8) {
             0 => std::fs::write(&file, text).unwrap(),
             1 => _ = std::fs::remove_file(&file),
             _ => {
-                let beside = folder.join(".beside");
+                let beside = directory.join(".beside");
                 std::fs::write(&beside, text).unwrap();
                 std::fs::rename(&beside, &file).unwrap();
             }
@@ -326,7 +326,7 @@ async fn ten_thousand_writes_of_anything_cost_no_request_and_no_memory() {
             calls
         }));
     }
-    let folder = rig.dir.path().join("manifests");
+    let directory = rig.dir.path().join("manifests");
     let mut random = fastrand::Rng::with_seed(7);
     let began = Instant::now();
     let (mut written, mut settled) = (0, 0);
@@ -335,8 +335,8 @@ async fn ten_thousand_writes_of_anything_cost_no_request_and_no_memory() {
         if began.elapsed() > Duration::from_secs(60) {
             break;
         }
-        let (folder, mut own) = (folder.clone(), random.fork());
-        tokio::task::spawn_blocking(move || scribble(&folder, &mut own, BURST)).await.unwrap();
+        let (directory, mut own) = (directory.clone(), random.fork());
+        tokio::task::spawn_blocking(move || scribble(&directory, &mut own, BURST)).await.unwrap();
         written += BURST;
         tokio::time::sleep(Duration::from_millis(5)).await;
         if burst == BURSTS / 4 {

@@ -143,10 +143,10 @@ async fn callers_of_a_dead_dependency_learn_it_at_once_and_one_probe_brings_it_b
     assert!(times[times.len() / 2] < Duration::from_millis(20) && p99 < Duration::from_millis(100));
     assert!(most_at_once.load(Ordering::SeqCst) <= 2, "one probe for each endpoint");
     dead.store(false, Ordering::SeqCst);
-    let back = Instant::now();
+    let recovered = Instant::now();
     while call().await.0 != 200 {
         tokio::time::sleep(Duration::from_millis(20)).await;
-        assert!(back.elapsed() < Duration::from_secs(9), "it did not come back");
+        assert!(recovered.elapsed() < Duration::from_secs(9), "it did not come back");
     }
 }
 

@@ -27,7 +27,7 @@ impl Turn {
     /// Waits until nobody else has a turn. A test that has one must not ask.
     pub(crate) fn alone() -> Self {
         let held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
-        let busy = |(shares, alone): &mut (usize, bool)| *alone || *shares > 0;
+        let busy = |(holders, alone): &mut (usize, bool)| *alone || *holders > 0;
         let mut held = CHANGED.wait_while(held, busy).unwrap_or_else(PoisonError::into_inner);
         held.1 = true;
         Self { alone: true }

@@ -129,9 +129,9 @@ async fn policy_judges_what_a_consumers_route_sends() {
             "others have no such route"
         );
     }
-    let passed: Vec<String> = backend.seen.lock().iter().map(super::backend::Seen::path).collect();
-    assert!(passed.iter().all(|path| !path.starts_with("/admin")), "{passed:?}");
-    assert!(passed.contains(&"/public/x".to_owned()), "what is let in arrives as it was judged: {passed:?}");
+    let arrived: Vec<String> = backend.seen.lock().iter().map(super::backend::Seen::path).collect();
+    assert!(arrived.iter().all(|path| !path.starts_with("/admin")), "{arrived:?}");
+    assert!(arrived.contains(&"/public/x".to_owned()), "what is let in arrives as it was judged: {arrived:?}");
 }
 
 #[tokio::test]
@@ -221,7 +221,7 @@ fn foreign_bank() -> String {
 }
 
 #[tokio::test]
-async fn a_backend_of_another_namespace_is_told_for_whom_and_no_two_clients_share_a_connection() {
+async fn a_backend_of_another_namespace_is_told_for_whom_and_no_connection_serves_two_clients() {
     let rules = "[{matches: [{path: {value: /copy}}], filters: [{type: RequestMirror, requestMirror: {backendRef: {name: bank, namespace: bank, port: 80}}}], backendRefs: [{name: shop, port: 80}]},
                   {backendRefs: [{name: bank, namespace: bank, port: 80}]}]";
     let rig = Rig::start(&(shop("http", &[11]) + &foreign_bank() + &route(rules))).await;

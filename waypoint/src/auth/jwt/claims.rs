@@ -1,4 +1,4 @@
-//! Pure. What a valid token says.
+//! Pure. The claims of a valid token.
 
 use http::HeaderValue;
 use mesh::policy::subject::Token;

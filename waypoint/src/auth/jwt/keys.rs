@@ -69,6 +69,6 @@ fn algorithms(key: &Jwk) -> Vec<Algorithm> {
         _ => &[],
     };
     let pinned = key.common.key_algorithm.map(|pinned| pinned.to_string());
-    let fits = |algorithm: &&Algorithm| pinned.as_ref().is_none_or(|pinned| *pinned == format!("{algorithm:?}"));
-    of_type.iter().filter(fits).copied().collect()
+    let is_allowed = |algorithm: &&Algorithm| pinned.as_ref().is_none_or(|pinned| *pinned == format!("{algorithm:?}"));
+    of_type.iter().filter(is_allowed).copied().collect()
 }

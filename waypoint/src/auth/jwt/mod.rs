@@ -1,4 +1,5 @@
-//! JSON web tokens of callers (RequestAuthentication): a missing token passes, a bad one is refused.
+//! JSON web tokens of callers (RequestAuthentication): a request without a token is let through, one with a token that
+//! is not valid is refused.
 
 mod find; // the token of a request
 mod verify; // whether it is good

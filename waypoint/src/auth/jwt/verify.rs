@@ -1,4 +1,4 @@
-//! Pure. Whether a token is what its issuer made for us, now (RFC 7515, 7519, 8725).
+//! Pure. Verifies a token: signature, issuer, audience, time (RFC 7515, 7519, 8725).
 
 use base64::Engine as _;
 use http::HeaderName;

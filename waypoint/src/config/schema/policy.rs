@@ -11,15 +11,16 @@ pub struct TargetRef {
     /// `group`.
     #[serde(default)]
     pub group: String,
-    /// `kind`: Mesh, Namespace, Gateway, Service, HTTPRoute, GRPCRoute; also GatewayClass and ServiceEntry for security.
+    /// `kind`: Mesh, Namespace, Gateway, Service, HTTPRoute, GRPCRoute; for security also GatewayClass and
+    /// ServiceEntry.
     pub kind: String,
-    /// `name`; the whole kind without, for Mesh.
+    /// `name`; a reference to `Mesh` may leave it out.
     #[serde(default)]
     pub name: String,
-    /// Must be the policy's own.
+    /// `namespace`; must be the namespace of the policy itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
-    /// A rule's name.
+    /// `sectionName`: the name of a rule of the route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub section_name: Option<String>,
 }
@@ -36,23 +37,23 @@ impl TargetRef {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct MeshPolicySpec {
-    /// Without: the namespace of the policy, or the whole mesh in a root namespace.
+    /// What it applies to. When empty: the namespace of the policy, or the whole mesh in a root namespace.
     pub target_refs: Vec<TargetRef>,
-    /// How long.
+    /// Timeouts of requests and streams.
     pub deadline: Deadline,
-    /// How often.
+    /// Retries and their budget.
     pub retry: Retry,
-    /// Where to.
+    /// How an endpoint is chosen.
     pub load_balancing: LoadBalancing,
-    /// Where not to.
+    /// Ejection of endpoints, and concurrency limits.
     pub circuit_breaker: CircuitBreaker,
-    /// How many.
+    /// Local rate limit.
     pub rate_limit: Option<RateLimit>,
-    /// What is recorded.
+    /// Sampling and export of spans.
     pub tracing: Tracing,
-    /// How endpoints are connected to.
+    /// Connections to endpoints.
     pub connect: Connect,
-    /// BASE, MERGE_SLASHES or DECODE_AND_MERGE_SLASHES.
+    /// `BASE`, `MERGE_SLASHES` or `DECODE_AND_MERGE_SLASHES`.
     pub path_normalization: Option<String>,
 }
 
@@ -60,13 +61,13 @@ pub struct MeshPolicySpec {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Deadline {
-    /// Until response headers; `0s` is off.
+    /// Timeout until response headers, unless `request` is set; `0s` is off.
     pub default: Option<String>,
-    /// For the whole exchange; `0s` is off.
+    /// Timeout of the whole exchange, retries included; `0s` is off.
     pub request: Option<String>,
-    /// Whether callers' deadlines count and go on.
+    /// Whether deadlines in request headers are honoured and forwarded.
     pub propagate: Option<bool>,
-    /// For streams; `0s` is off.
+    /// Idle timeout of a stream; `0s` is off.
     pub idle: Option<String>,
 }
 
@@ -74,23 +75,23 @@ pub struct Deadline {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Retry {
-    /// 0 is off.
+    /// Most retries of a request; 0 is off.
     pub attempts: Option<u32>,
-    /// 400 to 599.
+    /// HTTP status codes that are retried, 400 to 599.
     pub codes: Option<Vec<u16>>,
-    /// Names or numbers.
+    /// gRPC status codes that are retried, as names or numbers.
     pub grpc_codes: Option<Vec<Word>>,
     /// Whether only idempotent methods are repeated.
     pub idempotent_only: Option<bool>,
-    /// How long to wait.
+    /// Wait before a retry.
     pub backoff: Backoff,
-    /// For one attempt; `0s` is off.
+    /// Timeout of one attempt; `0s` is off.
     pub per_try_timeout: Option<String>,
-    /// `honour` or `ignore`.
+    /// What `Retry-After` does: `honour` or `ignore`.
     pub retry_after: Option<String>,
-    /// For the service.
+    /// Retry budget of the service.
     pub budget: Budget,
-    /// `64Ki` or a number.
+    /// Most bytes of a request body that are buffered for a retry: `64Ki` or a number.
     pub max_body_bytes: Option<Word>,
 }
 
@@ -108,11 +109,11 @@ pub enum Word {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Backoff {
-    /// The first wait.
+    /// Wait before the first retry, without jitter.
     pub base: Option<String>,
-    /// The longest wait.
+    /// Longest wait, without jitter.
     pub max: Option<String>,
-    /// `full-additive`; it cannot be switched off.
+    /// `full-additive`, the only kind.
     pub jitter: Option<String>,
 }
 
@@ -120,11 +121,11 @@ pub struct Backoff {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Budget {
-    /// Of requests.
+    /// Retries per hundred requests.
     pub percent: Option<u32>,
-    /// 1 s to 1 h.
+    /// The time over which requests and retries are counted, 1 s to 1 h.
     pub interval: Option<String>,
-    /// Always allowed.
+    /// Retries per second that are allowed whatever `percent` says.
     pub min_per_second: Option<f64>,
 }
 
@@ -132,17 +133,17 @@ pub struct Budget {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct LoadBalancing {
-    /// peakEwma, leastRequest, roundRobin, random, consistentHash.
+    /// `peakEwma`, `leastRequest`, `roundRobin`, `random` or `consistentHash`.
     pub algorithm: Option<String>,
-    /// Of the average.
+    /// Time constant of the moving average of latency.
     pub decay: Option<String>,
-    /// Of a new endpoint.
+    /// Latency that an endpoint without samples is assumed to have.
     pub initial_rtt: Option<String>,
-    /// Of a failure.
+    /// Latency that a failed request counts as.
     pub failure_penalty: Option<String>,
-    /// Of a new endpoint.
+    /// How long a new endpoint is warmed up.
     pub slow_start: Option<String>,
-    /// For consistentHash.
+    /// What `consistentHash` hashes.
     pub hash_on: Option<HashOn>,
 }
 
@@ -150,11 +151,11 @@ pub struct LoadBalancing {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct HashOn {
-    /// A header's name.
+    /// The name of a request header.
     pub header: Option<String>,
-    /// A cookie's name.
+    /// The name of a cookie.
     pub cookie: Option<String>,
-    /// A query parameter's name.
+    /// The name of a query parameter.
     pub query: Option<String>,
     /// The client's address.
     pub source_ip: Option<bool>,
@@ -164,9 +165,9 @@ pub struct HashOn {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct CircuitBreaker {
-    /// Of one endpoint.
+    /// Ejection of single endpoints (outlier detection).
     pub endpoint: EndpointBreaker,
-    /// Of the service.
+    /// Concurrency limits of the service.
     pub service: ServiceLimits,
 }
 
@@ -174,19 +175,19 @@ pub struct CircuitBreaker {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct EndpointBreaker {
-    /// 0 is off.
+    /// Failures in a row that eject an endpoint; 0 is off.
     pub consecutive: Option<u32>,
-    /// 0 to 1; 0 is off.
+    /// The lowest success rate, 0 to 1, that does not eject an endpoint; 0 is off.
     pub success_rate: Option<f64>,
-    /// Of the success rate.
+    /// The time over which the success rate is measured.
     pub window: Option<String>,
-    /// Of the success rate.
+    /// Fewest requests within `window` for which the success rate counts.
     pub min_requests: Option<u32>,
-    /// How long.
+    /// Duration of an ejection.
     pub open: Open,
-    /// `50%` or a number.
+    /// Most of a service's endpoints that may be ejected at once: `50%` or a number of percent.
     pub max_ejected: Option<Word>,
-    /// Connections to one endpoint.
+    /// Most connections to one endpoint.
     pub max_connections: Option<u32>,
 }
 
@@ -194,9 +195,9 @@ pub struct EndpointBreaker {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Open {
-    /// The first.
+    /// Duration of the first ejection; each further one in a row lasts twice as long.
     pub min: Option<String>,
-    /// The longest.
+    /// Longest ejection, before jitter.
     pub max: Option<String>,
 }
 
@@ -204,11 +205,11 @@ pub struct Open {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct ServiceLimits {
-    /// Requests in flight.
+    /// Most requests in flight to the service.
     pub max_in_flight: Option<u32>,
-    /// Requests waiting.
+    /// Most requests that wait for one of those to end.
     pub max_pending: Option<u32>,
-    /// How long they wait.
+    /// How long a request waits at most.
     pub max_wait: Option<String>,
 }
 
@@ -216,9 +217,9 @@ pub struct ServiceLimits {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RateLimit {
-    /// In the long run.
+    /// Sustained rate, per waypoint instance.
     pub requests_per_second: f64,
-    /// At once; default one second's worth.
+    /// Requests that may come at once; default one second's worth.
     pub burst: Option<u32>,
 }
 
@@ -236,11 +237,11 @@ pub struct Tracing {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Connect {
-    /// Of TCP and TLS.
+    /// Timeout of TCP connect and TLS handshake.
     pub timeout: Option<String>,
-    /// Of an idle connection.
+    /// How long an unused connection is kept.
     pub idle: Option<String>,
-    /// 0 is unlimited.
+    /// Most requests on one connection; 0 is unlimited.
     pub max_requests_per_connection: Option<u32>,
 }
 
@@ -248,9 +249,9 @@ pub struct Connect {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BackendTrafficSpec {
-    /// Services.
+    /// The Services that it applies to.
     pub target_refs: Vec<TargetRef>,
-    /// The budget.
+    /// The retry budget.
     pub retry_constraint: Option<RetryConstraint>,
 }
 
@@ -258,9 +259,9 @@ pub struct BackendTrafficSpec {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RetryConstraint {
-    /// The share.
+    /// Retries as a percentage of requests.
     pub budget: ConstraintBudget,
-    /// The rate.
+    /// Retry rate that is always allowed.
     pub min_retry_rate: RequestRate,
 }
 
@@ -268,9 +269,9 @@ pub struct RetryConstraint {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ConstraintBudget {
-    /// Default 20.
+    /// Retries per hundred requests; default 20.
     pub percent: Option<u32>,
-    /// Default 10s.
+    /// The time over which they are counted; default 10s.
     pub interval: Option<String>,
 }
 
@@ -278,9 +279,9 @@ pub struct ConstraintBudget {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RequestRate {
-    /// Default 10.
+    /// Retries per `interval`; default 10.
     pub count: Option<u32>,
-    /// Default 1s.
+    /// The time that `count` is for; default 1s.
     pub interval: Option<String>,
 }
 

@@ -1,6 +1,6 @@
-//! Pure. The head of a backend's response: what two parsers could read differently goes no further.
+//! Pure. Validates the head of a backend's response: an ambiguous one is not forwarded.
 //!
-//! RFC 9112, 6.1 to 6.3 and 11.2. The connection that it came on is not used again.
+//! RFC 9112, 6.1 to 6.3 and 11.2. The connection of a refused response is not used again.
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};

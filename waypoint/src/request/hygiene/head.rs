@@ -1,6 +1,7 @@
-//! Pure. The head of a request as decided: method, host, upgrade or not, content or not, fields of the connection gone.
+//! Pure. Decides about the head of a request: method, host, upgrade, body; removes connection-specific headers.
 //!
-//! What two parsers could read differently is refused, not repaired (RFC 9112, 3.2 and 11.2; RFC 9113, 8.2, 8.3 and 10.3).
+//! What two parsers could read differently is refused, not repaired (RFC 9112, 3.2 and 11.2; RFC 9113, 8.2, 8.3 and
+//! 10.3).
 
 use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;

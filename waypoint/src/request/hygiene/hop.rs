@@ -1,10 +1,11 @@
-//! Pure. Fields that mean one connection only (RFC 9110, 7.6.1): no hop passes them on, in either direction.
+//! Pure. Connection-specific (hop-by-hop) headers (RFC 9110, 7.6.1): never forwarded, in either direction.
 
 use http::header::{CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
 
-/// Those that are known by name. `http2-settings` belongs to the upgrade to HTTP/2, which is never taken (RFC 9113, 3.1).
+/// Those that are known by name. `http2-settings` belongs to the upgrade to HTTP/2, which is never accepted (RFC 9113,
+/// 3.1).
 const KNOWN: [HeaderName; 9] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -17,9 +18,9 @@ const KNOWN: [HeaderName; 9] = [
     UPGRADE,
 ];
 
-/// Whether a field means all recipients, whatever `Connection` says of it (RFC 9110, 7.6.1): how the message is read, who
-/// sends it and for whom, and what every hop reads of it. A hop that took such a field away would make policy or backend
-/// judge another request.
+/// Whether a field is for all recipients, whatever `Connection` says of it (RFC 9110, 7.6.1): framing, sender and
+/// destination of the message, and what every hop reads of it. A hop that removed such a field would make policy or
+/// backend judge another request.
 fn is_for_all(name: &HeaderName) -> bool {
     const FOR_ALL: [&str; 20] = [
         "authorization",

@@ -1,4 +1,4 @@
-//! Pure. What is a host: a name or an address, with or without a port, that everybody reads in the same way.
+//! Pure. Validates a host: an unambiguous name or address, with or without a port.
 //!
 //! RFC 3986 allows more in a host than any name of a host has: escapes, sub-delimiters, user information before it. Two
 //! parsers could take such a host for different ones, so it is refused (RFC 9110, 4.2.1, 4.2.4, 7.2).

@@ -1,5 +1,5 @@
-//! Pure. Several lines of one field as the one line that they mean (RFC 9110, 5.3), so that there is no first and no last line
-//! for two readers to differ on.
+//! Pure. Joins several lines of one header into one (RFC 9110, 5.3), so that two readers cannot differ on whether the
+//! first or the last counts.
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};

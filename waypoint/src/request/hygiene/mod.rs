@@ -1,5 +1,5 @@
-//! The door: how a message is read, decided once. Routing, policy, log and backend all see what was decided here, and nothing
-//! behind the door reads framing, hosts, upgrades or fields of the connection again.
+//! Request hygiene: decides once how a message is read. Routing, policy, access log and backend all see that decision,
+//! and nothing after it parses framing, hosts, upgrades or connection-specific headers again.
 
 pub mod head; // the head of a request as decided
 pub mod upgrade; // which offers to change the protocol are taken

@@ -1,4 +1,4 @@
-//! Pure. Which fields may come after the content. They are passed on as trailers or not at all, never as headers.
+//! Pure. Which fields are allowed as trailers. They are passed on as trailers or not at all, never as headers.
 //!
 //! RFC 9110, 6.5.1: nothing that is needed for framing, routing, authentication, negotiation or reading the content;
 //! and nothing that only the mesh may say, because nobody behind us looks for it there twice.

@@ -1,4 +1,4 @@
-//! Pure. The retry budget: retries stay a bounded share of requests, however many callers fail at once.
+//! Pure. The retry budget: retries stay a bounded percentage of requests, however many callers fail at once.
 //!
 //! Gateway API `XBackendTrafficPolicy.retryConstraint`: a retry is allowed while retries in the interval are fewer than
 //! `percent` of its requests, or fewer than `minRetryRate` a second. One budget per backend service.
@@ -61,19 +61,19 @@ impl Budget {
         let now = now.saturating_duration_since(self.began);
         let due = self.due.max(now);
         // A second's worth may come at once.
-        let fits = due + gap <= now + Duration::from_secs(1).max(gap);
-        if fits {
+        let allowed = due + gap <= now + Duration::from_secs(1).max(gap);
+        if allowed {
             self.due = due + gap;
         }
-        fits
+        allowed
     }
 
     fn advance(&mut self, limits: &BudgetLimits, now: Instant) -> usize {
         let width = (limits.interval.max(Duration::from_secs(1)) / SLOTS as u32).as_nanos();
         let elapsed = now.saturating_duration_since(self.began).as_nanos();
         let slot = u64::try_from(elapsed / width).unwrap_or(u64::MAX).max(self.slot);
-        for passed in 0..(slot - self.slot).min(SLOTS as u64) {
-            let index = ((slot - passed) % SLOTS as u64) as usize;
+        for elapsed_slots in 0..(slot - self.slot).min(SLOTS as u64) {
+            let index = ((slot - elapsed_slots) % SLOTS as u64) as usize;
             self.requests[index] = 0;
             self.retries[index] = 0;
         }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn without_share_and_rate_nothing_is_retried() {
+    fn without_percent_and_rate_nothing_is_retried() {
         let none = BudgetLimits { percent: 0, interval: Duration::from_secs(10), min_per_second: 0.0 };
         let start = Instant::now();
         let mut budget = Budget::new(start);

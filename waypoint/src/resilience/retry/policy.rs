@@ -88,7 +88,7 @@ pub enum Outcome {
 pub struct Attempt<'a> {
     /// The request's method.
     pub method: &'a Method,
-    /// The caller vouches for repetition (`Idempotency-Key`).
+    /// The caller says that a repetition is safe (`Idempotency-Key`).
     pub has_idempotency_key: bool,
     /// How many retries were made already.
     pub retries: u32,
