@@ -38,7 +38,8 @@ pub struct Security {
 }
 
 impl Security {
-    /// Finds out which headers mean something: those that tokens fill, those that carry tokens, those that policies judge.
+    /// Finds out which headers mean something: those that tokens fill, those that carry tokens, those that policies
+    /// judge.
     fn reserve(&mut self) {
         let told = self.jwt.iter().flat_map(|rule| rule.told());
         let carrying = self.jwt.iter().flat_map(|rule| rule.from_headers.iter().map(|(name, _)| name));

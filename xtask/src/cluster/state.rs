@@ -100,7 +100,8 @@ pub(crate) fn save_pid(machine: Machine, pid: u32) -> Result<()> {
     fs::write(&file, format!("{pid} {started}\n")).with_context(|| format!("writing {}", file.display()))
 }
 
-/// Field 22 of `/proc/PID/stat`: when the process was started, in clock ticks since boot. Asked for again a few times: a
+/// Field 22 of `/proc/PID/stat`: when the process was started, in clock ticks since boot. Asked for again a few
+/// times: a
 /// process that is just being started was seen to have none.
 fn start_time(pid: u32) -> Option<String> {
     (0..10).find_map(|attempt| {

@@ -229,7 +229,8 @@ pub(crate) fn to_instance(to: &ToWaypoint, instance: &Arc<Workload>) -> Option<H
     Some(Hop { workload: Arc::clone(instance), via })
 }
 
-/// How `source` reaches a workload at one of its own addresses. `alt_names` are further identities that the workload may
+/// How `source` reaches a workload at one of its own addresses. `alt_names` are further identities that the workload
+/// may
 /// have.
 ///
 /// A workload reaches itself in plaintext, like at its own address, which is never captured.

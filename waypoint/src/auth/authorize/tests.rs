@@ -145,7 +145,8 @@ fn a_trace_tells_each_field_of_each_rule() {
 
 type Lines<'a> = &'a [(&'static str, &'static str)];
 
-/// An attribute of a request for `/public` at `shop` by GET, its value, what fields give in its place, and the other value.
+/// An attribute of a request for `/public` at `shop` by GET, its value, what fields give in its place, and the other
+/// value.
 type Overridden = (fn(&str) -> Attribute, &'static str, Lines<'static>, &'static str, &'static str);
 
 #[test]
