@@ -32,7 +32,6 @@ pub(crate) fn enter(machine: Machine) -> Result<()> {
     cgroups::join(&state.cgroups, &machine.name())?;
     setsid().context("leaving the terminal")?;
     let namespaces = CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWPID
@@ -48,6 +47,8 @@ pub(crate) fn enter(machine: Machine) -> Result<()> {
 /// The first process of a machine. It never returns unless the machine cannot be made.
 pub(crate) fn inside(machine: Machine) -> Result<()> {
     let state = State::required()?;
+    // Only here: a new root is one for every process of the mount namespace, and the starter still needs the old one.
+    unshare(CloneFlags::CLONE_NEWNS).context("making the mount namespace")?;
     mounts::enter(machine, &state.programs)?;
     // Both belong to the namespaces that this process is in, whatever their paths say.
     for (setting, value) in [("kernel/hostname", machine.name().as_str()), ("net/ipv4/ip_forward", "1")] {

@@ -3,8 +3,6 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
@@ -100,17 +98,8 @@ pub(crate) fn save_pid(machine: Machine, pid: u32) -> Result<()> {
     fs::write(&file, format!("{pid} {started}\n")).with_context(|| format!("writing {}", file.display()))
 }
 
-/// Field 22 of `/proc/PID/stat`: when the process was started, in clock ticks since boot. Asked for again a few
-/// times: a
-/// process that is just being started was seen to have none.
+/// Field 22 of `/proc/PID/stat`: when the process was started, in clock ticks since boot.
 fn start_time(pid: u32) -> Option<String> {
-    (0..10).find_map(|attempt| {
-        sleep(Duration::from_millis(10 * attempt));
-        start_time_now(pid)
-    })
-}
-
-fn start_time_now(pid: u32) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let (_, after_name) = stat.rsplit_once(") ")?;
     let mut fields = after_name.split(' ');
