@@ -43,8 +43,7 @@ use crate::witness;
 
 const PROGRAM: Program = Program { name: "culvert", version: env!("CARGO_PKG_VERSION") };
 /// `event_interval` of the traffic runtime: tasks polled between two looks at the sockets. One task here is a turn of
-/// a fair
-/// queue, many polls long: at tokio's default of 61 a connection that waits for one byte would wait too long.
+/// a fair queue, many polls long: at tokio's default of 61 a connection that waits for one byte would wait too long.
 const TICKS: u32 = 3;
 /// Streams to one peer are spread over at most so many HTTP/2 connections.
 const SPREAD: usize = 4;

@@ -12,8 +12,6 @@ use crate::words;
 
 /// Columns of a line of a document or a comment. What rustfmt leaves longer is a literal.
 const COLUMNS: usize = 120;
-/// Whether a line that is too long fails, or is counted only.
-const LINES_ARE_LAW: bool = true;
 /// Ends of names that are files wherever they stand between backticks.
 const ENDINGS: [&str; 4] = [".rs", ".md", ".toml", ".yaml"];
 
@@ -27,20 +25,13 @@ pub(crate) fn run() -> Result<()> {
     let long: Vec<String> = texts.iter().flat_map(long).collect();
     let said = words::search(&texts);
     eprintln!(
-        "    {} texts, {paths} paths that are not there, {} long lines, {} words that are not said{}",
+        "    {} texts, {paths} paths that are not there, {} long lines, {} words that are not said",
         texts.len(),
         long.len(),
-        said.len(),
-        if words::WORDS_ARE_LAW { "" } else { " (counted only)" }
+        said.len()
     );
-    if LINES_ARE_LAW {
-        broken.extend(long);
-    }
-    if words::WORDS_ARE_LAW {
-        broken.extend(said);
-    } else {
-        said.iter().for_each(|line| eprintln!("      {line}"));
-    }
+    broken.extend(long);
+    broken.extend(said);
     if broken.is_empty() {
         return Ok(());
     }

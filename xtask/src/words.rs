@@ -5,9 +5,6 @@ use proc_macro2::{TokenStream, TokenTree};
 
 use crate::source::{Text, is_comment};
 
-/// Whether a word that is not said fails `cargo xtask documents`, or is counted only.
-pub(crate) const WORDS_ARE_LAW: bool = true;
-
 /// One thing, and what it is not called.
 struct Word {
     /// What it is called.

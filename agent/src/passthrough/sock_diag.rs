@@ -1,6 +1,5 @@
 //! How sock_diag(7) frames what it is asked about TCP sockets, and what it answers. In the byte order of the machine
-//! but for
-//! ports and addresses.
+//! but for ports and addresses.
 
 use std::io;
 

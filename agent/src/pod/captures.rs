@@ -74,8 +74,7 @@ impl Captures {
 }
 
 /// What is wrong with pods that should be captured and are not: a network namespace that another has, for one. Who
-/// wrote
-/// the Pod finds it among the problems of its manifests.
+/// wrote the Pod finds it among the problems of its manifests.
 pub(crate) fn problems(captures: &[CaptureView], directory: &Path) -> Vec<Problem> {
     let at = Origin::line_of(&directory.into(), 0);
     let failed = captures.iter().filter(|view| matches!(view.state, CaptureState::Failed | CaptureState::Closed));

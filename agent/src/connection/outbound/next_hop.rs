@@ -230,8 +230,7 @@ pub(crate) fn to_instance(to: &ToWaypoint, instance: &Arc<Workload>) -> Option<H
 }
 
 /// How `source` reaches a workload at one of its own addresses. `alt_names` are further identities that the workload
-/// may
-/// have.
+/// may have.
 ///
 /// A workload reaches itself in plaintext, like at its own address, which is never captured.
 pub(crate) fn to_workload(

@@ -1,6 +1,5 @@
 //! Pure. The token of a request: one, in one place. A request with two, or with something in such a place that cannot
-//! be
-//! read, is refused: the backend could take the one that nobody has checked.
+//! be read, is refused: the backend could take the one that nobody has checked.
 
 use std::sync::Arc;
 
